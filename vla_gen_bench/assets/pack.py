@@ -1,0 +1,225 @@
+"""Asset packs on disk: where a world's files are, whether they are whole, and how to get them.
+
+A pack is a folder holding the files a catalogue names. `builtin` is generated into the cache on first use;
+`rl4vla` is a copy of the paper's assets, looked for in `$VGB_RL4VLA_DIR`, then in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
+from vla_gen_bench.errors import UserError
+
+PACK_FILE = "pack.json"
+ROBOT_MESH_SUFFIXES = (".obj", ".stl", ".glb", ".mtl", ".png")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A world's files.
+
+    Attributes:
+        root: Folder the catalogue's paths are relative to.
+        digest: 16 hex digits over all file contents the catalogue uses.
+        substitutes: Visual path -> collision path, for visuals that are absent and drawn as their collision mesh.
+    """
+
+    catalog: Catalog
+    root: Path
+    digest: str
+    substitutes: dict[str, str] = field(default_factory=dict)
+
+    def path(self, relative: str) -> Path:
+        return self.root / relative
+
+    def visual(self, body: Body) -> Path:
+        """Returns the file to draw `body` with."""
+        return self.root / self.substitutes.get(body.visual, body.visual)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [f"{path} is missing: drawn as its collision mesh" for path in sorted(self.substitutes)]
+
+
+@dataclass(frozen=True)
+class PackStatus:
+    """What `vgb doctor` tells about a world: `state` is "ready", "absent", "incomplete" or "corrupt"."""
+
+    world: str
+    state: str
+    root: Path
+    detail: str
+
+
+def cache_dir() -> Path:
+    """Returns `$VGB_CACHE`, else `$XDG_CACHE_HOME/vla-gen-bench`, else `~/.cache/vla-gen-bench`."""
+    if os.environ.get("VGB_CACHE"):
+        return Path(os.environ["VGB_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vla-gen-bench"
+
+
+def pack_root(world: str) -> Path:
+    """Returns the folder the pack of `world` is expected in, whether or not it is there."""
+    override = os.environ.get(f"VGB_{world.upper()}_DIR")
+    if override:
+        return Path(override).expanduser()
+    catalog = load_catalog(world)
+    return cache_dir() / "packs" / f"{world}-{catalog.version}"
+
+
+@lru_cache(maxsize=None)
+def _open(world: str, root: Path) -> Pack:
+    catalog = load_catalog(world)
+    if world == "builtin":
+        _ensure_builtin(catalog, root)
+        digest, substitutes = _verify_digests(root), {}
+    else:
+        substitutes = _check_present(catalog, root)
+        digest = _digest_files(root, files_of(catalog, root, substitutes))
+    return Pack(catalog, root, digest, substitutes)
+
+
+def open_pack(world: str) -> Pack:
+    """Returns the verified pack of `world`, generating `builtin` first if it is not there.
+
+    Raises:
+        UserError: The pack is absent, incomplete or corrupted; the message names the fix.
+    """
+    return _open(world, pack_root(world).resolve())
+
+
+def pack_status(world: str) -> PackStatus:
+    """Returns the state of the pack of `world` without generating or changing anything."""
+    root = pack_root(world)
+    if not root.is_dir():
+        return PackStatus(world, "absent", root, "generated on first use" if world == "builtin" else f"no {root}")
+    try:
+        if world == "builtin":
+            _verify_digests(root)
+            return PackStatus(world, "ready", root, "verified")
+        missing = _check_present(load_catalog(world), root)
+        return PackStatus(world, "ready", root, f"{len(missing)} visuals drawn as collision meshes")
+    except UserError as error:
+        return PackStatus(world, "corrupt" if world == "builtin" else "incomplete", root, str(error))
+
+
+def files_of(catalog: Catalog, root: Path, substitutes: dict[str, str] | None = None) -> list[str]:
+    """Returns every file the catalogue uses, relative to `root`, sorted; the robot's whole folder included."""
+    skip = substitutes or {}
+    files = [image.image for image in (*catalog.tables, *catalog.textures)]
+    for body in (*catalog.objects, *catalog.receptacles):
+        files += [body.collision] + ([] if body.visual in skip else [body.visual])
+    robot = (root / catalog.robot_urdf).parent
+    files += [str(p.relative_to(root)) for p in robot.rglob("*") if p.suffix.lower() in ROBOT_MESH_SUFFIXES]
+    return sorted({*files, catalog.robot_urdf})
+
+
+# ---- builtin: generated, verified against the digests written with it -------------------------------------
+
+
+def _ensure_builtin(catalog: Catalog, root: Path) -> None:
+    if not (root / PACK_FILE).is_file():
+        generate_builtin(root)
+    written = json.loads((root / PACK_FILE).read_text()).get("catalog")
+    if written != catalog.digest():
+        raise UserError(
+            f"{root}: made by another version of this package (catalogue {written}, expected {catalog.digest()}); "
+            "delete the folder to generate it anew"
+        )
+
+
+def generate_builtin(root: Path) -> None:
+    """Writes the builtin pack to `root`, atomically: a half-written pack is never seen.
+
+    Raises:
+        UserError: The folder cannot be written, or what was generated differs from the shipped catalogue.
+    """
+    from vla_gen_bench.assets.builtin import write_pack
+
+    catalog = load_catalog("builtin")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    except OSError as error:
+        raise UserError(f"{root.parent}: cannot write the builtin assets ({error.strerror}); set VGB_CACHE") from error
+    try:
+        _check_same(write_pack(work), catalog)
+        files = {name: _sha256(work / name) for name in files_of(catalog, work)}
+        manifest = {"format": 1, "world": "builtin", "catalog": catalog.digest(), "files": files}
+        (work / PACK_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        _move_into_place(work, root)
+    except OSError as error:
+        raise UserError(f"{root.parent}: cannot write the builtin assets ({error.strerror}); set VGB_CACHE") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> None:
+    """Raises `UserError` unless both name the same assets with sizes equal within `tolerance` metres."""
+    for kind in ("objects", "receptacles", "tables", "textures"):
+        if made.ids(kind) != shipped.ids(kind):
+            raise UserError(f"the generated builtin {kind} are not those of the shipped catalogue; reinstall the package")
+    for kind in ("objects", "receptacles"):
+        for new, old in zip(getattr(made, kind), getattr(shipped, kind), strict=True):
+            sizes = zip((*new.bbox_min, *new.bbox_max), (*old.bbox_min, *old.bbox_max), strict=True)
+            if any(abs(a - b) > tolerance for a, b in sizes):
+                raise UserError(f"generated builtin asset '{new.id}' has another size than the shipped catalogue says")
+
+
+def _move_into_place(work: Path, root: Path) -> None:
+    """Renames `work` to `root`; another process that was faster wins."""
+    try:
+        work.rename(root)
+    except OSError:
+        if not (root / PACK_FILE).is_file():
+            raise
+
+
+def _verify_digests(root: Path) -> str:
+    files = json.loads((root / PACK_FILE).read_text())["files"]
+    for name, expected in files.items():
+        path = root / name
+        if not path.is_file() or _sha256(path) != expected:
+            what = "damaged" if path.is_file() else "missing"
+            raise UserError(f"asset pack {root}: {name} is {what}; delete that folder to generate it anew")
+    return _combine(files)
+
+
+# ---- packs that come from elsewhere ------------------------------------------------------------------------
+
+
+def _check_present(catalog: Catalog, root: Path) -> dict[str, str]:
+    """Returns visual -> collision substitutes for absent visuals; raises naming any other missing file."""
+    if not (root / catalog.robot_urdf).is_file():
+        raise UserError(
+            f"world '{catalog.world}': no asset pack in {root} ({catalog.robot_urdf} not found); set "
+            f"VGB_{catalog.world.upper()}_DIR to a folder that holds it"
+        )
+    bodies = (*catalog.objects, *catalog.receptacles)
+    substitutes = {body.visual: body.collision for body in bodies if not (root / body.visual).is_file()}
+    missing = [name for name in files_of(catalog, root, substitutes) if not (root / name).is_file()]
+    if missing:
+        raise UserError(f"world '{catalog.world}': {len(missing)} files missing in {root}, first: {missing[0]}")
+    return substitutes
+
+
+def _digest_files(root: Path, names: list[str]) -> str:
+    return _combine({name: _sha256(root / name) for name in names})
+
+
+def _combine(files: dict[str, str]) -> str:
+    lines = "\n".join(f"{name} {digest}" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,57 @@
+"""What the camera image becomes: the table image behind the rendered robot and objects, then image effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+
+@lru_cache(maxsize=64)
+def load_image(path: Path, width: int, height: int) -> torch.Tensor:
+    """Returns the picture as uint8 [height, width, 3] RGB, alpha dropped, resized bilinearly as OpenCV does."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise FileNotFoundError(f"{path}: cannot be read as an image")
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height))
+    return torch.from_numpy(np.ascontiguousarray(image))
+
+
+def foreground_mask(segmentation: torch.Tensor, background_ids: Sequence[int]) -> torch.Tensor:
+    """Returns bool [B, H, W]: pixels of any actor or link not in `background_ids` (0 is empty space)."""
+    mask = segmentation[..., 0] != 0
+    for id in background_ids:
+        mask &= segmentation[..., 0] != id
+    return mask
+
+
+def composite(render: torch.Tensor, foreground: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
+    """Returns uint8 [B, H, W, 3]: `render` where `foreground`, the table image elsewhere."""
+    return torch.where(foreground[..., None], render, tables)
+
+
+def bounding_boxes(mask: torch.Tensor) -> torch.Tensor:
+    """Returns int64 [B, 4] (top, left, bottom, right), inclusive, of the true pixels; all 0 for an empty mask."""
+    rows, columns = mask.any(2), mask.any(1)
+
+    def ends(line: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        first = line.to(torch.uint8).argmax(1)
+        last = line.shape[1] - 1 - line.flip(1).to(torch.uint8).argmax(1)
+        return first, torch.where(line.any(1), last, first)
+
+    top, bottom = ends(rows)
+    left, right = ends(columns)
+    return torch.stack([top, left, bottom, right], dim=1)
+
+
+def blend(image: torch.Tensor, overlay: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """Returns uint8 alpha * overlay + (1 - alpha) * image, clamped and truncated as the reference does."""
+    alpha = alpha.view(-1, 1, 1, 1)
+    mixed = alpha * overlay.float() + (1.0 - alpha) * image.float()
+    return mixed.clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,130 @@
+"""Effects a spec may name: image effects applied after compositing, state effects applied at a control step.
+
+A plugin adds one through the entry point group `vla_gen_bench.effects`: name -> class with the methods of
+`ImageEffect` or `StateEffect`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+
+from vla_gen_bench.envs.compositing import blend, bounding_boxes, load_image
+from vla_gen_bench.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+
+
+class ImageEffect(Protocol):
+    """Changes the composited images of some sub-scenes, every step; built once per episode."""
+
+    kind: ClassVar[str] = "image"
+
+    def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        """Maps uint8 [len(rows), H, W, 3] and bool [len(rows), H, W] to uint8 images of the same shape."""
+
+
+class StateEffect(Protocol):
+    """Changes the state of some sub-scenes at one control step, after its physics and before its evaluation."""
+
+    kind: ClassVar[str] = "state"
+
+    def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
+
+    def apply(self, step: int) -> None:
+        """Called after the physics of control step `step` (1-based)."""
+
+
+class _Overlay:
+    """Loads one overlay texture and strength per row."""
+
+    kind = "image"
+    scale = 1
+
+    def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None:
+        height, width = env.image_size
+        pack = env.pack
+        files = [pack.path(pack.catalog.get("textures", row["texture"]).image) for row in params]
+        images = [load_image(file, width * self.scale, height * self.scale) for file in files]
+        self.textures = torch.stack(images).to(env.device)
+        self.alpha = torch.tensor([row["alpha"] for row in params], dtype=torch.float32, device=env.device)
+
+
+class Texture(_Overlay):
+    """Blends a texture over robot and objects only; it is squeezed into their bounding box and moves with it.
+
+    The reference resizes the texture to the largest box of the batch and pastes its top left part; with one
+    environment both are the same. Here each environment uses its own box, so no image depends on its neighbours.
+    """
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        overlay = self._stretched(bounding_boxes(foreground), images.shape[1:3])
+        return torch.where(foreground[..., None], blend(images, overlay, self.alpha), images)
+
+    def _stretched(self, boxes: torch.Tensor, size: torch.Size) -> torch.Tensor:
+        """Returns the textures, float [N, H, W, 3], drawn bilinearly into `boxes`; garbage outside them."""
+        top, left, bottom, right = (value.view(-1, 1).float() for value in boxes.T)
+        y = torch.arange(size[0], device=boxes.device)[None] + 0.5
+        x = torch.arange(size[1], device=boxes.device)[None] + 0.5
+        v = 2 * (y - top) / (bottom + 1 - top) - 1  # [N, H], grid_sample's -1..1 with align_corners=False
+        u = 2 * (x - left) / (right + 1 - left) - 1
+        grid = torch.stack([u[:, None, :].expand(-1, size[0], -1), v[:, :, None].expand(-1, -1, size[1])], dim=-1)
+        source = self.textures.permute(0, 3, 1, 2).float()
+        drawn = functional.grid_sample(source, grid, padding_mode="border", align_corners=False)
+        return drawn.permute(0, 2, 3, 1)
+
+
+class Noise(_Overlay):
+    """Blends a twice enlarged texture over the whole image; the crop follows the foreground box's centre."""
+
+    scale = 2
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[1:3]
+        top, left, bottom, right = bounding_boxes(foreground).T
+        y = ((top + bottom) // 2).clamp(1, height - 1)
+        x = ((left + right) // 2).clamp(1, width - 1)
+        rows = y[:, None] + torch.arange(height, device=y.device)  # [N, H]
+        columns = x[:, None] + torch.arange(width, device=x.device)
+        index = torch.arange(len(images), device=y.device)[:, None, None]
+        return blend(images, self.textures[index, rows[:, :, None], columns[:, None, :]], self.alpha)
+
+
+class Reposition:
+    """Teleports the target once, then lets `settle_substeps` physics substeps pass, the robot still driven.
+
+    The observation after it shows the object where physics has got to: in the reference still in mid-air.
+    """
+
+    kind = "state"
+
+    def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None:
+        self._env, self._rows, self._params = env, rows, params
+
+    def apply(self, step: int) -> None:
+        due = [(row, p) for row, p in zip(self._rows, self._params, strict=True) if p["step"] == step]
+        for row, params in due:
+            pose = np.concatenate([params["position"], params["quaternion"]])
+            self._env.teleport_target(row, pose, keep_velocity=params["keep_velocity"])
+        if due:
+            self._env.simulate(max(params["settle_substeps"] for _, params in due))
+
+
+BUILT_IN = {"texture": Texture, "noise": Noise, "reposition": Reposition}
+
+
+def find_effect(name: str) -> type:
+    """Returns the effect class `name`, built in or from a plugin; raises `UserError` if there is none."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    plugins = {point.name: point for point in entry_points(group="vla_gen_bench.effects")}
+    if name not in plugins:
+        raise UserError(f"unknown effect '{name}'{suggest(name, [*BUILT_IN, *plugins])}")
+    return plugins[name].load()

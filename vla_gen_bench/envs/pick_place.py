@@ -1,0 +1,358 @@
+"""The one environment: realises any `EpisodeSpec` in ManiSkill."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sapien
+import torch
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils.structs.pose import Pose
+from mani_skill.utils.structs.types import SimConfig
+
+from vla_gen_bench.assets.pack import open_pack
+from vla_gen_bench.envs import robot, scene, task
+from vla_gen_bench.envs.compositing import composite, foreground_mask, load_image
+from vla_gen_bench.envs.contacts import ContactForces
+from vla_gen_bench.envs.effects import find_effect
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.world import get_world
+
+SIM_FREQUENCY, CONTROL_FREQUENCY = 500, 5  # Hz: 100 physics substeps per control step
+HORIZON = 80  # control steps, 16 s
+SETTLE_SUBSTEPS = 650  # 1.3 s
+SAFE_HEIGHT_M = 1.0  # the robot waits this far above its place while the objects settle
+LOAD_POSE = sapien.Pose([0.127, 0.060, 0.85], robot.BASE_QUATERNION)
+COLLECT_EVERY = 32  # resets between garbage collections, each about 0.2 s
+
+
+class PickPlaceEnv(BaseEnv):
+    """Pick up the named object and put it on the named receptacle.
+
+    Observations: `obs["sensor_data"]["3rd_view_camera"]["rgb"]`, uint8 [B, H, W, 3], the camera image composited
+    over the table image with the spec's image effects; with `obs_mode="rgb+segmentation"` also "segmentation".
+    Actions: float32 [B, 7] = (dx, dy, dz, droll, dpitch, dyaw, gripper): metres and radians added to the previous
+    *target* pose in the robot's base frame, R_t = Rx Ry Rz R_(t-1), gripper +1 open .. -1 closed.
+    Reward ("sparse"): 0.1 for the first grasp, 0.1 for the first hold of 5 steps, 1.0 for being placed after a
+    grasp, taken back when the object leaves. Each reset builds a fresh scene, so an episode depends on its spec and
+    the actions alone, bit for bit, not on what ran before.
+
+    Args:
+        world: World name; its pack, camera size and shader.
+        suite, scenario: What a reset without a spec draws from.
+        **kwargs: ManiSkill's `BaseEnv` arguments.
+    """
+
+    SUPPORTED_REWARD_MODES = ["sparse", "none"]
+    SUPPORTED_ROBOTS = None
+
+    def __init__(self, *args, world: str = "builtin", suite: str = "all", scenario: str = "ind", **kwargs) -> None:
+        self.world = get_world(world)
+        self.pack = open_pack(world)
+        self.image_size = (self.world.height, self.world.width)
+        self._suite_name, self._scenario_name = suite, scenario
+        self._scenario = None
+        self._resets = 0
+        urdf = self.pack.path(self.pack.catalog.robot_urdf)
+        kwargs.setdefault("obs_mode", "rgb")
+        kwargs.setdefault("robot_uids", robot.agent_class(urdf, self.world.width, self.world.height, self.world.shader))
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _default_sim_config(self) -> SimConfig:
+        return SimConfig(sim_freq=SIM_FREQUENCY, control_freq=CONTROL_FREQUENCY, spacing=20)
+
+    # ---- reset ---------------------------------------------------------------------------------------------
+
+    def reset(self, seed: int | list[int] | None = None, options: dict[str, Any] | None = None):
+        """Starts an episode in a fresh scene.
+
+        Args:
+            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec.
+            options: `{"spec": EpisodeSpec}` or `{"specs": [one per environment]}` realises exactly these.
+        """
+        options = dict(options or {})
+        self._set_main_rng(seed)
+        self._specs = self._specs_of(options, seed)
+        options["reconfigure"] = True
+        return super().reset(seed=seed, options=options)
+
+    def _specs_of(self, options: dict[str, Any], seed: int | list[int] | None) -> list[EpisodeSpec]:
+        specs = options.pop("specs", None) or ([options.pop("spec")] if "spec" in options else None)
+        if specs is None:
+            specs = self._draw(seed)
+        if len(specs) != self.num_envs:
+            raise UserError(f"{len(specs)} specs were given for {self.num_envs} environments")
+        for spec in specs:
+            if spec.world != self.world.name:
+                raise UserError(f"a spec of world '{spec.world}' was given to an environment of '{self.world.name}'")
+        return list(specs)
+
+    def _draw(self, seed: int | list[int] | None) -> list[EpisodeSpec]:
+        """Draws one episode per environment from the scenario, outside the seeds evaluations use."""
+        from vla_gen_bench.suite import draw_for_env, load_suite
+
+        if self._scenario is None:
+            self._scenario = load_suite(self._suite_name).select([self._scenario_name])[0]
+        if seed is None:
+            seeds = np.atleast_1d(self._batched_main_rng.randint(2**31))
+        else:
+            seeds = np.resize(np.atleast_1d(np.asarray(self._main_seed)), self.num_envs)
+        return [draw_for_env(self._scenario, self.world.name, int(value)) for value in seeds]
+
+    @property
+    def specs(self) -> list[EpisodeSpec]:
+        """The specs of the running episodes, one per environment."""
+        return self._specs
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """What the policy is told, one sentence per environment."""
+        return tuple(spec.instruction for spec in self._specs)
+
+    def get_language_instruction(self) -> list[str]:
+        """SimplerEnv's name for `instructions`."""
+        return list(self.instructions)
+
+    def _clear(self) -> None:
+        """As ManiSkill's, but collects garbage only now and then: it costs more than all the rest of a reset."""
+        self._close_viewer()
+        self.agent, self.scene = None, None
+        self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
+        self._things, self._contacts, self._effects, self._reads = [], None, [], None
+        self._camera_params = None
+        self._resets += 1
+        if self._resets % COLLECT_EVERY == 0:
+            gc.collect()
+
+    def _setup_scene(self) -> None:
+        if self._sim_device.is_cuda() or self._render_device is None or self._render_device.is_cuda():
+            super()._setup_scene()
+            return
+        # ManiSkill asks for the render device "cpu", which cannot render; without an argument SAPIEN finds lavapipe.
+        make = sapien.render.RenderSystem
+        sapien.render.RenderSystem = lambda device: make()
+        try:
+            super()._setup_scene()
+        finally:
+            sapien.render.RenderSystem = make
+
+    def _load_agent(self, options: dict) -> None:
+        super()._load_agent(options, LOAD_POSE)
+
+    def _load_scene(self, options: dict) -> None:
+        scene.finish_robot_surface(self.agent.robot)
+        self._table = scene.build_table(self.scene)
+        self._things = scene.build_things(self.scene, self.pack, self._specs)
+
+    def _load_lighting(self, options: dict) -> None:
+        scene.add_lights(self.scene)
+
+    def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
+        arm = self.agent.robot
+        base, quaternion = np.array(robot.BASE_POSITION), robot.BASE_QUATERNION
+        arm.set_pose(sapien.Pose(base + [0, 0, SAFE_HEIGHT_M], quaternion))
+        for thing in self._things:
+            thing.actor.set_pose(Pose.create(torch.tensor([p.position + p.quaternion for p in thing.placed])))
+        self.simulate(SETTLE_SUBSTEPS)
+        arm.set_pose(sapien.Pose(base, quaternion))
+        arm.set_qpos(self._initial_qpos())
+        arm.set_qvel(torch.zeros_like(arm.get_qvel()))
+        self._start_task()
+
+    def _initial_qpos(self) -> torch.Tensor:
+        offsets = torch.tensor([spec.joint_offset + (0.0, 0.0) for spec in self._specs], dtype=torch.float64)
+        qpos = torch.tensor(robot.INITIAL_QPOS, dtype=torch.float64) + offsets
+        return qpos.to(torch.float32).to(self.device)
+
+    def _start_task(self) -> None:
+        self._extents = {thing.role: self._extent(thing) for thing in self._things}
+        self._contacts = ContactForces(self.scene, self._contact_pairs())
+        self.progress = task.Progress.start(self.num_envs, self.device)
+        self._tables = torch.stack([self._table_image(spec) for spec in self._specs]).to(self.device)
+        self._background_ids = [self._table._objs[0].per_scene_id]
+        self._effects = self._build_effects()
+        self._observe_task(torch.zeros(self.num_envs, dtype=torch.int32, device=self.device))
+
+    def _extent(self, thing: scene.Thing) -> torch.Tensor:
+        rotations = thing.actor.pose.to_transformation_matrix()[:, :3, :3].cpu().numpy().astype(np.float64)
+        rows = [scene.rotated_extent(body, turn) for body, turn in zip(thing.bodies, rotations, strict=True)]
+        return torch.as_tensor(np.stack(rows), device=self.device)
+
+    def _table_image(self, spec: EpisodeSpec) -> torch.Tensor:
+        file = self.pack.path(self.pack.catalog.get("tables", spec.table).image)
+        return load_image(file, self.world.width, self.world.height)
+
+    def _build_effects(self) -> list:
+        """One effect object per position in the specs' lists and name, over the environments that ask for it."""
+        groups: dict[tuple[int, str], list[tuple[int, dict]]] = {}
+        for row, spec in enumerate(self._specs):
+            for position, effect in enumerate(spec.effects):
+                groups.setdefault((position, effect.name), []).append((row, effect.params))
+        built = []
+        for (_, name), entries in sorted(groups.items(), key=lambda item: item[0]):
+            rows = [row for row, _ in entries]
+            built.append((rows, find_effect(name)(self, rows, [params for _, params in entries])))
+        return built
+
+    # ---- step ----------------------------------------------------------------------------------------------
+
+    def simulate(self, substeps: int) -> None:
+        """Advances the physics; nothing but PhysX runs between substeps."""
+        if self.gpu_sim_enabled:
+            self.scene._gpu_apply_all()
+            self.scene.px.gpu_update_articulation_kinematics()
+        step = self.scene.px.step
+        for _ in range(substeps):
+            step()
+        if self.gpu_sim_enabled:
+            self.scene._gpu_fetch_all()
+
+    def _step_action(self, action):
+        if action is not None:
+            action = torch.as_tensor(action, dtype=torch.float32, device=self.device).reshape(self.num_envs, -1)
+            self.agent.set_action(action)
+        self.simulate(self._sim_steps_per_control)
+        step = int(self._elapsed_steps[0]) + 1
+        for _, effect in self._effects:
+            if effect.kind == "state":
+                effect.apply(step)
+        self._observe_task(self._elapsed_steps + 1)
+        return action
+
+    def teleport_target(self, row: int, pose: np.ndarray, keep_velocity: bool) -> None:
+        """Moves the target of environment `row` to `pose` (position and wxyz quaternion, world frame)."""
+        actor = self._thing("target").actor
+        poses = actor.pose.raw_pose.clone()
+        poses[row] = torch.as_tensor(pose, dtype=poses.dtype)
+        actor.set_pose(Pose.create(poses))
+        if not keep_velocity:
+            for name in ("linear_velocity", "angular_velocity"):
+                value = getattr(actor, name).clone()
+                value[row] = 0
+                getattr(actor, f"set_{name}")(value)
+
+    def _thing(self, role: str) -> scene.Thing:
+        return next(thing for thing in self._things if thing.role == role)
+
+    # ---- task ----------------------------------------------------------------------------------------------
+
+    def _of_kind(self, prefix: str) -> list[scene.Thing]:
+        return [thing for thing in self._things if thing.role.startswith(prefix)]
+
+    def _contact_pairs(self) -> dict:
+        """Every pair whose contact force some rule or flag reads."""
+        fingers = {"left": self.agent.finger1_link, "right": self.agent.finger2_link}
+        objects = [self._thing("target"), *self._of_kind("distractor_object")]
+        receptacles = [self._thing("receptacle"), *self._of_kind("distractor_receptacle")]
+        pairs = {f"{side}/{o.role}": (link, o.actor) for o in objects for side, link in fingers.items()}
+        pairs |= {f"{o.role}/{r.role}": (o.actor, r.actor) for o in objects for r in receptacles}
+        return pairs
+
+    def _grasped(self, forces: dict[str, torch.Tensor], role: str) -> torch.Tensor:
+        left, right = self._openings
+        return task.grasping(forces[f"left/{role}"], left) & task.grasping(forces[f"right/{role}"], right)
+
+    def _placed(self, forces: dict[str, torch.Tensor], role: str, receptacle: str) -> torch.Tensor:
+        offset = self._positions[role] - self._positions[receptacle]
+        return task.placed_on(offset, self._extents[role], self._extents[receptacle], forces[f"{role}/{receptacle}"])
+
+    def _observe_task(self, step: torch.Tensor) -> None:
+        """Reads poses and forces once and advances the counters."""
+        forces = self._contacts.read()
+        left, right = self.agent.finger1_link.pose, self.agent.finger2_link.pose
+        self._openings = (
+            left.to_transformation_matrix()[:, :3, 1],
+            -right.to_transformation_matrix()[:, :3, 1],
+        )
+        self._positions = {thing.role: thing.actor.pose.p for thing in self._things}
+        self._positions["gripper"] = (left.p + right.p) / 2
+        self._forces = forces
+        self.grasped = self._grasped(forces, "target")
+        self.success = self._placed(forces, "target", "receptacle")
+        self.progress.update(step, self.grasped, self.success, self._wrong(forces))
+
+    def _wrong(self, forces: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        wrong = {"touched": never, "grasped": never, "placed": never}
+        for thing in self._of_kind("distractor_object"):
+            touching = [torch.linalg.norm(forces[f"{side}/{thing.role}"], dim=-1) > 0 for side in ("left", "right")]
+            wrong["touched"] = wrong["touched"] | touching[0] | touching[1]
+            wrong["grasped"] = wrong["grasped"] | self._grasped(forces, thing.role)
+            wrong["placed"] = wrong["placed"] | self._placed(forces, thing.role, "receptacle")
+        for thing in self._of_kind("distractor_receptacle"):
+            wrong["placed"] = wrong["placed"] | self._placed(forces, "target", thing.role)
+        return wrong
+
+    def evaluate(self) -> dict[str, torch.Tensor]:
+        """Returns the task's flags and distances; reading them changes nothing."""
+        gripper, target, receptacle = (self._positions[role] for role in ("gripper", "target", "receptacle"))
+        progress = self.progress
+        return {
+            "success": self.success.clone(),
+            "success_once": progress.success_ever,
+            "first_success_step": progress.first_success_step,
+            "grasped": self.grasped,
+            "grasped_ever": progress.grasped_ever,
+            "consecutive_grasp": progress.hold_steps,
+            "held_ever": progress.held_ever,
+            "wrong_touched": progress.wrong_touched,
+            "wrong_grasped": progress.wrong_grasped,
+            "wrong_placed": progress.wrong_placed,
+            "gripper_target_distance": torch.linalg.norm(gripper - target, dim=-1),
+            "gripper_receptacle_distance": torch.linalg.norm(gripper - receptacle, dim=-1),
+            "target_receptacle_distance": torch.linalg.norm(target - receptacle, dim=-1),
+        }
+
+    def compute_sparse_reward(self, obs: Any, action: torch.Tensor, info: dict) -> torch.Tensor:
+        return self.progress.reward
+
+    # ---- observation ---------------------------------------------------------------------------------------
+
+    def _get_obs_sensor_data(self, apply_texture_transforms: bool = True) -> dict:
+        self.scene.update_render(update_sensors=True, update_human_render_cameras=False)
+        self.capture_sensor_data()
+        wanted = self.obs_mode_struct.visual
+        data = self._sensors[robot.CAMERA].get_obs(
+            rgb=True,
+            depth=wanted.depth,
+            position=wanted.position,
+            segmentation=True,
+            normal=wanted.normal,
+            albedo=wanted.albedo,
+        )
+        data["rgb"] = self._picture(data["rgb"], data["segmentation"])
+        if not wanted.segmentation:
+            del data["segmentation"]
+        return {robot.CAMERA: data}
+
+    def _picture(self, render: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
+        foreground = foreground_mask(segmentation, self._background_ids)
+        images = composite(render, foreground, self._tables)
+        for rows, effect in self._effects:
+            if effect.kind == "image":
+                images[rows] = effect.apply(images[rows], foreground[rows])
+        return images
+
+    def get_sensor_params(self) -> dict:
+        """The camera stands on the fixed base: its parameters are computed once per episode."""
+        if self._camera_params is None:
+            self._camera_params = super().get_sensor_params()
+        return self._camera_params
+
+    def role_mask(self, segmentation: torch.Tensor, role: str) -> torch.Tensor:
+        """Returns bool [B, H, W]: pixels of the thing in `role`, or of the robot for "robot"."""
+        if role == "robot":
+            ids = [link._objs[0].entity.per_scene_id for link in self.agent.robot.links]
+        else:
+            ids = [self._thing(role).actor._objs[0].per_scene_id]
+        return torch.isin(segmentation[..., 0], torch.tensor(ids, device=segmentation.device))
+
+
+def batch_specs(specs: Sequence[EpisodeSpec]) -> dict[str, list[EpisodeSpec]]:
+    """Returns reset options that realise `specs`."""
+    return {"specs": list(specs)}

@@ -1,0 +1,97 @@
+"""Puts the table, the lights and exactly the bodies a spec names into a ManiSkill scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sapien
+from mani_skill.envs.scene import ManiSkillScene
+from mani_skill.utils.structs.actor import Actor
+from sapien.physx import PhysxMaterial
+
+from vla_gen_bench.assets.catalog import Body
+from vla_gen_bench.assets.pack import Pack
+from vla_gen_bench.spec import EpisodeSpec, Placed
+
+TABLE_HALF_SIZE = (0.6, 0.6, 0.05)
+TABLE_CENTRE = (-0.1, 0.0, 0.82)  # top at z = 0.870
+BODY_FRICTION = 1.0
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One body on the table: its spec, its catalogue row and, once built, its actor over all sub-scenes."""
+
+    role: str
+    placed: tuple[Placed, ...]
+    bodies: tuple[Body, ...]
+    actor: Actor
+
+
+def build_table(scene: ManiSkillScene) -> Actor:
+    """Adds the invisible static table; the table image is composited behind the scene instead."""
+    builder = scene.create_actor_builder()
+    builder.add_box_collision(half_size=TABLE_HALF_SIZE)
+    builder.initial_pose = sapien.Pose(TABLE_CENTRE)
+    return builder.build_static(name="table")
+
+
+def build_things(scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec]) -> list[Thing]:
+    """Adds target, receptacle and distractors of each sub-scene's spec, in that order.
+
+    Every spec of a batch must have the same number of distractors of each kind.
+    """
+    roles = [("target", "objects", [spec.target for spec in specs])]
+    roles.append(("receptacle", "receptacles", [spec.receptacle for spec in specs]))
+    for index, placed in enumerate(zip(*(spec.distractor_objects for spec in specs), strict=True)):
+        roles.append((f"distractor_object_{index}", "objects", placed))
+    for index, placed in enumerate(zip(*(spec.distractor_receptacles for spec in specs), strict=True)):
+        roles.append((f"distractor_receptacle_{index}", "receptacles", placed))
+    return [_build_thing(scene, pack, *role) for role in roles]
+
+
+def _build_thing(scene: ManiSkillScene, pack: Pack, role: str, kind: str, placed: Sequence[Placed]) -> Thing:
+    bodies = [pack.catalog.get(kind, item.id) for item in placed]
+    actors = [_build_body(scene, pack, body, role, index) for index, body in enumerate(bodies)]
+    actor = actors[0] if len(actors) == 1 else Actor.merge(actors, name=role)
+    return Thing(role, tuple(placed), tuple(bodies), actor)
+
+
+def _build_body(scene: ManiSkillScene, pack: Pack, body: Body, role: str, index: int) -> Actor:
+    material = PhysxMaterial(BODY_FRICTION, BODY_FRICTION, 0.0)
+    builder = scene.create_actor_builder()
+    builder.add_multiple_convex_collisions_from_file(
+        str(pack.path(body.collision)), material=material, density=body.density
+    )
+    builder.add_visual_from_file(str(pack.visual(body)))
+    builder.set_scene_idxs([index])
+    builder.initial_pose = sapien.Pose([0, 0, 2 + index])
+    name = role if scene.num_envs == 1 else f"{role}-{index}"
+    return builder.build_dynamic(name=name)
+
+
+def add_lights(scene: ManiSkillScene) -> None:
+    """Ambient 0.3 grey, one strong light from above, two weak ones from the sides; no shadows."""
+    scene.set_ambient_light([0.3, 0.3, 0.3])
+    scene.add_directional_light([0, 0, -1], [2.2, 2.2, 2.2])
+    scene.add_directional_light([-1, -0.5, -1], [0.7, 0.7, 0.7])
+    scene.add_directional_light([1, 1, -1], [0.7, 0.7, 0.7])
+
+
+def finish_robot_surface(robot) -> None:
+    """Gives the robot's render materials the sheen of the reference (specular 0.9, roughness 0.3)."""
+    for link in robot.links:
+        for entity in (obj.entity for obj in link._objs):
+            render = entity.find_component_by_type(sapien.render.RenderBodyComponent)
+            for shape in render.render_shapes if render else ():
+                for part in shape.parts:
+                    part.material.set_specular(0.9)
+                    part.material.set_roughness(0.3)
+
+
+def rotated_extent(body: Body, rotation: np.ndarray) -> np.ndarray:
+    """Returns the world-aligned size [3], metres, of the body's bounding box turned by `rotation` [3, 3]."""
+    size = np.asarray(body.bbox_max) - np.asarray(body.bbox_min)
+    return np.abs(rotation) @ size
