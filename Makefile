@@ -1,0 +1,61 @@
+# Every target sets up what it needs; `make help` lists them.
+# Variables: PYTHON (interpreter the environment is made from), ARGS (more arguments for the command a target runs),
+# VENV (folder of the environment), EXTRAS (optional parts to install).
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= test
+ARGS ?=
+
+BIN := $(VENV)/bin
+PACKAGES := $(VENV)/.packages-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup vulkan eval test bench gallery doctor lint clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(PACKAGES) vulkan  ## Prepare .venv and a Vulkan driver, nothing else
+
+eval: setup  ## The main job: the expert on the execution suite (ARGS="--episodes 16" for a quick look)
+	$(BIN)/vgb eval --policy expert --suite execution $(ARGS)
+
+test: setup  ## Run the tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+bench: setup  ## Measure against the targets; prints a table, writes JSON
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+gallery: setup  ## Draw the contact sheets of the suites
+	$(BIN)/vgb gallery $(ARGS)
+
+doctor: $(PACKAGES)  ## Say what this machine can run
+	$(BIN)/vgb doctor $(ARGS)
+
+lint: $(PACKAGES)  ## Check the style with ruff, if it is there (make setup EXTRAS=test,lint)
+	@if [ -x $(BIN)/ruff ]; then $(BIN)/ruff check . && $(BIN)/ruff format --check .; \
+	else echo "ruff is not installed: make setup EXTRAS=test,lint" >&2; exit 2; fi
+
+clean:  ## Remove what the build and the tests left; keeps .venv and results
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# Installed anew when a version range, a pin or the wanted extras change.
+$(PACKAGES): setup.cfg pyproject.toml constraints.txt $(VENV)/.extras-$(EXTRAS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.extras-$(EXTRAS): | $(BIN)/python
+	@rm -f $(VENV)/.extras-*
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.10 or newer (Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), 3.10 or newer is needed: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make environments: install its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# Tried every time, not stamped: an environment may outlive the machine's driver. Takes under a second.
+vulkan: $(PACKAGES)
+	@$(BIN)/python -m vla_gen_bench.probe render >/dev/null || { \
+	  sh tools/install-vulkan.sh && $(BIN)/python -m vla_gen_bench.probe render; }

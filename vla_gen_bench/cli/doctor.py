@@ -1,0 +1,31 @@
+"""`vgb doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from vla_gen_bench.doctor import Check, as_json, exit_code, run_checks
+
+COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
+
+
+@click.command()
+@click.option("--json", "as_json_", is_flag=True, help="Print one JSON object instead of lines.")
+def doctor(as_json_: bool) -> None:
+    """Check this machine: packages, rendering, GPU, memory, disk, asset packs.
+
+    Each line says ok, warn or FAIL; every line that is not ok names its fix. Exits with 2 when one fails.
+    """
+    checks = run_checks()
+    if as_json_:
+        click.echo(as_json(checks))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            click.echo(_line(check, width))
+    raise SystemExit(exit_code(checks))
+
+
+def _line(check: Check, width: int) -> str:
+    line = f"{click.style(f'{check.status:4}', fg=COLOURS[check.status])}  {check.name:{width}}  {check.detail}"
+    return f"{line}\n{'':{width + 8}}fix: {check.fix}" if check.fix else line

@@ -1,0 +1,64 @@
+"""What a process must have in its environment before numpy, torch or SAPIEN are imported.
+
+Every entry point calls `prepare()` first: the command line, worker processes, benchmarks. Values the user set win.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+DEFAULTS = {
+    # Idle OpenMP threads sleep instead of spinning: spinning costs a factor of five when processes share cores.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # One rasteriser thread per process: frames are small, and parallelism comes from worker processes.
+    "LP_NUM_THREADS": "1",
+    # OpenCV (ManiSkill imports it) looks for a display through Qt otherwise.
+    "QT_QPA_PLATFORM": "offscreen",
+}
+
+_NOISE = (
+    # ManiSkill says so whenever no GPU is there, whatever backend is asked for afterwards.
+    "CUDA device was not found",
+    "mani_skill is not installed with git",
+)
+
+
+class _Quiet(logging.Filter):
+    """Drops the records of `_NOISE` and lets all others through."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not any(noise in record.getMessage() for noise in _NOISE)
+
+
+def prepare(threads: int | None = None) -> None:
+    """Sets the environment defaults and silences known harmless warnings. Calling it again changes nothing.
+
+    Args:
+        threads: Compute threads of this process, see `limit_threads`; None leaves the libraries' own choice.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if threads is not None:
+        limit_threads(threads)
+    quiet()
+
+
+def limit_threads(threads: int) -> None:
+    """Caps OpenMP and torch at `threads` in this process. A user's OMP_NUM_THREADS wins.
+
+    Works before torch is imported (through the environment) and after (through torch itself).
+    """
+    chosen = os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        # OMP_NUM_THREADS may be a list, one number per nesting level.
+        torch.set_num_threads(int(chosen.split(",")[0]))
+
+
+def quiet() -> None:
+    """Filters the log records that ManiSkill prints on every machine without a GPU."""
+    logger = logging.getLogger("mani_skill ")  # The trailing space is ManiSkill's own.
+    if not any(isinstance(known, _Quiet) for known in logger.filters):
+        logger.addFilter(_Quiet())
