@@ -56,6 +56,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Tried every time, not stamped: an environment may outlive the machine's driver. Takes under a second.
+PROBE = $(BIN)/python -m vla_gen_bench.probe render
+
 vulkan: $(PACKAGES)
-	@$(BIN)/python -m vla_gen_bench.probe render >/dev/null || { \
-	  sh tools/install-vulkan.sh && $(BIN)/python -m vla_gen_bench.probe render; }
+	@answer=$$($(PROBE)) || { echo "cannot render: $$answer" >&2; sh tools/install-vulkan.sh && \
+	  { answer=$$($(PROBE)) || sh tools/install-vulkan.sh --advise "what apt-get offers does not render: $$answer"; }; }
