@@ -18,6 +18,7 @@ from vla_gen_bench.envs import robot, scene, task
 from vla_gen_bench.envs.compositing import composite, foreground_mask, load_image
 from vla_gen_bench.envs.contacts import ContactForces
 from vla_gen_bench.envs.effects import find_effect
+from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.world import get_world
@@ -123,7 +124,7 @@ class PickPlaceEnv(BaseEnv):
         self._close_viewer()
         self.agent, self.scene = None, None
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
-        self._things, self._contacts, self._effects, self._reads = [], None, [], None
+        self._things, self._contacts, self._effects, self._points = [], None, [], {}
         self._camera_params = None
         self._resets += 1
         if self._resets % COLLECT_EVERY == 0:
@@ -236,6 +237,22 @@ class PickPlaceEnv(BaseEnv):
                 value[row] = 0
                 getattr(actor, f"set_{name}")(value)
 
+    @property
+    def things(self) -> list[scene.Thing]:
+        """The bodies on the table: target, receptacle, distractors."""
+        return self._things
+
+    def privileged_state(self, row: int = 0) -> PrivilegedState:
+        """Returns what the simulator knows about environment `row`; for privileged policies and tests."""
+        return privileged_state(self, row)
+
+    def cached_points(self, thing: scene.Thing, row: int) -> np.ndarray:
+        """Returns the vertices [N, 3] of a thing's collision pieces in its own frame."""
+        key = (thing.role, row)
+        if key not in self._points:
+            self._points[key] = collision_points(thing, row)
+        return self._points[key]
+
     def _thing(self, role: str) -> scene.Thing:
         return next(thing for thing in self._things if thing.role == role)
 
@@ -271,7 +288,7 @@ class PickPlaceEnv(BaseEnv):
         )
         self._positions = {thing.role: thing.actor.pose.p for thing in self._things}
         self._positions["gripper"] = (left.p + right.p) / 2
-        self._forces = forces
+        self.forces = forces
         self.grasped = self._grasped(forces, "target")
         self.success = self._placed(forces, "target", "receptacle")
         self.progress.update(step, self.grasped, self.success, self._wrong(forces))

@@ -39,9 +39,11 @@ def build_table(scene: ManiSkillScene) -> Actor:
 
 
 def build_things(scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec]) -> list[Thing]:
-    """Adds target, receptacle and distractors of each sub-scene's spec, in that order.
+    """Adds target, receptacle and distractors of each sub-scene's spec.
 
-    Every spec of a batch must have the same number of distractors of each kind.
+    Bodies are created objects first, then receptacles, each in catalogue order, as the reference does: the order
+    decides in which order PhysX solves their contacts. Every spec of a batch must have the same number of
+    distractors of each kind.
     """
     roles = [("target", "objects", [spec.target for spec in specs])]
     roles.append(("receptacle", "receptacles", [spec.receptacle for spec in specs]))
@@ -49,14 +51,21 @@ def build_things(scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec]
         roles.append((f"distractor_object_{index}", "objects", placed))
     for index, placed in enumerate(zip(*(spec.distractor_receptacles for spec in specs), strict=True)):
         roles.append((f"distractor_receptacle_{index}", "receptacles", placed))
-    return [_build_thing(scene, pack, *role) for role in roles]
+    built = {}
+    for env in range(len(specs)):
+        for kind in ("objects", "receptacles"):
+            order = pack.catalog.ids(kind)
+            rows = [(order.index(placed[env].id), role) for role, of_kind, placed in roles if of_kind == kind]
+            for position, role in sorted(rows):
+                body = getattr(pack.catalog, kind)[position]
+                built[role, env] = body, _build_body(scene, pack, body, role, env)
+    return [_merge(role, placed, [built[role, env] for env in range(len(specs))]) for role, _, placed in roles]
 
 
-def _build_thing(scene: ManiSkillScene, pack: Pack, role: str, kind: str, placed: Sequence[Placed]) -> Thing:
-    bodies = [pack.catalog.get(kind, item.id) for item in placed]
-    actors = [_build_body(scene, pack, body, role, index) for index, body in enumerate(bodies)]
-    actor = actors[0] if len(actors) == 1 else Actor.merge(actors, name=role)
-    return Thing(role, tuple(placed), tuple(bodies), actor)
+def _merge(role: str, placed: Sequence[Placed], built: list[tuple[Body, Actor]]) -> Thing:
+    bodies, actors = zip(*built, strict=True)
+    actor = actors[0] if len(actors) == 1 else Actor.merge(list(actors), name=role)
+    return Thing(role, tuple(placed), bodies, actor)
 
 
 def _build_body(scene: ManiSkillScene, pack: Pack, body: Body, role: str, index: int) -> Actor:
