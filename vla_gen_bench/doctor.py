@@ -245,16 +245,20 @@ def check_disk() -> Iterator[Check]:
 
 
 def check_packs() -> Iterator[Check]:
+    yield _pack("builtin", fine=("ready", "absent"), bad="FAIL", fix="delete that folder: it is generated anew")
+    fix = "needed for `--world rl4vla` only: set VGB_RL4VLA_DIR to a folder that holds it"
+    yield _pack("rl4vla", fine=("ready",), bad="warn", fix=fix)
+
+
+def _pack(world: str, fine: tuple[str, ...], bad: Status, fix: str) -> Check:
+    """Returns the line of one asset pack: ok in the states `fine`, else `bad`."""
     from vla_gen_bench.assets.pack import pack_status
 
-    builtin = pack_status("builtin")
-    if builtin.state in ("ready", "absent"):
-        yield Check("pack builtin", "ok", f"{builtin.root}: {builtin.detail}")
-    else:
-        yield Check("pack builtin", "FAIL", builtin.detail, f"rm -r '{builtin.root}' (it is generated anew)")
-    paper = pack_status("rl4vla")
-    if paper.state == "ready":
-        yield Check("pack rl4vla", "ok", f"{paper.root}: {paper.detail}")
-    else:
-        fix = "only needed for `--world rl4vla`: set VGB_RL4VLA_DIR to a folder that holds it"
-        yield Check("pack rl4vla", "warn", f"{paper.state}: {paper.detail}", fix)
+    name = f"pack {world}"
+    try:
+        pack = pack_status(world)
+    except Exception as error:  # A manifest that is not even readable.
+        return Check(name, bad, f"{type(error).__name__}: {error}", fix)
+    if pack.state in fine:
+        return Check(name, "ok", f"{pack.root}: {pack.detail}")
+    return Check(name, bad, f"{pack.state}: {pack.root}: {pack.detail}", fix)

@@ -14,8 +14,6 @@ DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # One rasteriser thread per process: frames are small, and parallelism comes from worker processes.
     "LP_NUM_THREADS": "1",
-    # OpenCV (ManiSkill imports it) looks for a display through Qt otherwise.
-    "QT_QPA_PLATFORM": "offscreen",
 }
 
 _NOISE = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vla_gen_bench.doctor import Check, as_json, exit_code, run_checks
+from vla_gen_bench import doctor as examination
 
 COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 
@@ -16,16 +16,16 @@ def doctor(as_json_: bool) -> None:
 
     Each line says ok, warn or FAIL; every line that is not ok names its fix. Exits with 2 when one fails.
     """
-    checks = run_checks()
+    checks = examination.run_checks()
     if as_json_:
-        click.echo(as_json(checks))
+        click.echo(examination.as_json(checks))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
             click.echo(_line(check, width))
-    raise SystemExit(exit_code(checks))
+    raise SystemExit(examination.exit_code(checks))
 
 
-def _line(check: Check, width: int) -> str:
+def _line(check: examination.Check, width: int) -> str:
     line = f"{click.style(f'{check.status:4}', fg=COLOURS[check.status])}  {check.name:{width}}  {check.detail}"
     return f"{line}\n{'':{width + 8}}fix: {check.fix}" if check.fix else line

@@ -1,0 +1,169 @@
+"""`vgb doctor`: every line is right about this machine, and every line that is not ok names its fix."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from vla_gen_bench import doctor, probe
+from vla_gen_bench.assets.pack import PackStatus
+from vla_gen_bench.doctor import Check
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_doctor_passes_here_and_names_the_device(cli) -> None:
+    ran = cli("doctor", "--json")
+    report = json.loads(ran.stdout)
+    assert ran.exit_code == 0 and report["ok"], ran.stdout
+    lines = {line["name"]: line for line in report["checks"]}
+    assert {"python", "torch", "Vulkan loader", "rendering", "GPU simulation", "memory", "cache"} <= lines.keys()
+    assert "ms" in lines["rendering"]["detail"]
+    assert all(line["fix"] for line in report["checks"] if line["status"] != "ok")
+
+
+def test_text_shows_each_fix_and_a_failure_exits_with_2(cli, monkeypatch) -> None:
+    checks = [Check("disk", "ok", "fine"), Check("driver", "FAIL", "broken", "mend it")]
+    monkeypatch.setattr(doctor, "run_checks", lambda: checks)
+    ran = cli("doctor")
+    assert ran.exit_code == 2
+    assert ran.stdout.splitlines() == ["ok    disk    fine", "FAIL  driver  broken", "              fix: mend it"]
+
+
+def test_a_warning_alone_exits_with_0() -> None:
+    assert doctor.exit_code([Check("a", "warn", "b", "c")]) == 0
+
+
+def test_without_a_driver_rendering_fails_with_the_fix(monkeypatch) -> None:
+    monkeypatch.setenv("VK_DRIVER_FILES", "/nonexistent.json")
+    monkeypatch.setenv("VK_ICD_FILENAMES", "/nonexistent.json")
+    lines = by_name(list(doctor.check_vulkan()))
+    assert lines["Vulkan drivers"].status == "FAIL"
+    assert lines["rendering"].status == "FAIL" and "rendering device" in lines["rendering"].detail
+    assert "install-vulkan.sh" in lines["rendering"].fix
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
+        ("import time; time.sleep(60)", "no answer within 1 s"),
+        ("raise SystemExit('no such device')", "no such device"),
+        ("raise SystemExit(3)", "exit status 3"),
+        ("print('not json')", "exit status 0"),
+    ],
+)
+def test_a_probe_that_crashes_or_hangs_is_a_finding(monkeypatch, tmp_path: Path, body: str, expected: str) -> None:
+    fake = tmp_path / "python"
+    fake.write_text(f"#!{sys.executable}\n{body}\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    assert expected in doctor.run_probe("render", limit_s=1)["error"]
+
+
+def test_a_package_outside_its_range_or_absent_fails_with_the_pip_command(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "requirements", lambda: ["numpy>=999", "no-such-package>=1", "click"])
+    old, absent, good = doctor.check_packages()
+    assert (old.status, old.fix) == ("FAIL", "pip install 'numpy>=999'")
+    assert (absent.status, absent.detail) == ("FAIL", "not installed, needs >=1")
+    assert (good.status, good.fix) == ("ok", "")
+
+
+def test_missing_system_libraries_are_named(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "SYSTEM_LIBRARIES", ("libc.so.6", "libnothing.so.9"))
+    (line,) = doctor.check_libraries()
+    assert line.status == "FAIL" and line.detail == "not found: libnothing.so.9"
+
+
+def test_the_environment_choice_of_drivers_replaces_the_folders(monkeypatch, tmp_path: Path) -> None:
+    one = tmp_path / "one.json"
+    one.write_text("{}")
+    monkeypatch.delenv("VK_DRIVER_FILES", raising=False)
+    monkeypatch.setenv("VK_ICD_FILENAMES", f"{one}:{tmp_path / 'two.json'}")
+    assert doctor.vulkan_drivers() == [one]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        ({"devices": 0}, "ok", "runs on the CPU"),
+        ({"devices": 1, "error": "torch cannot", "fix": "install another"}, "warn", "torch cannot"),
+        ({"error": "the driver crashed"}, "warn", "crashed"),
+        ({"devices": 1, "name": "H100", "torch": "2.13"}, "ok", "physx_cuda on H100"),
+    ],
+)
+def test_gpu_simulation_is_never_required(monkeypatch, answer: dict, status: str, words: str) -> None:
+    monkeypatch.setattr(doctor, "run_probe", lambda what: answer)
+    (line,) = doctor.check_gpu_simulation()
+    assert line.status == status and words in line.detail and bool(line.fix) == (status != "ok")
+
+
+def test_the_gpu_probe_downloads_nothing_without_a_device(monkeypatch) -> None:
+    monkeypatch.setattr(probe, "cuda_devices", lambda: 0)
+    assert probe.gpu() == {"devices": 0}
+
+
+def test_an_unwritable_cache_fails(monkeypatch, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("VGB_CACHE", str(file / "cache"))
+    (line,) = doctor.check_disk()
+    assert line.status == "FAIL" and "VGB_CACHE" in line.fix
+
+
+def test_little_disk_and_little_memory_warn(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VGB_CACHE", str(tmp_path))
+    monkeypatch.setattr(doctor, "LOW_DISK_GB", 1e9)
+    monkeypatch.setattr(doctor, "LOW_MEMORY_GB", 1e9)
+    assert [line.status for line in doctor.check_disk()] == ["warn"]
+    assert by_name(list(doctor.check_machine()))["memory"].status == "warn"
+
+
+@pytest.mark.parametrize(("state", "status"), [("ready", "ok"), ("absent", "ok"), ("corrupt", "FAIL")])
+def test_the_builtin_pack_fails_only_when_damaged(monkeypatch, state: str, status: str) -> None:
+    monkeypatch.setattr(
+        "vla_gen_bench.assets.pack.pack_status", lambda world: PackStatus(world, state, Path("/p"), "why")
+    )
+    assert by_name(list(doctor.check_packs()))["pack builtin"].status == status
+
+
+def test_an_absent_rl4vla_pack_warns_and_names_the_variable(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VGB_RL4VLA_DIR", str(tmp_path / "nowhere"))
+    line = by_name(list(doctor.check_packs()))["pack rl4vla"]
+    assert line.status == "warn" and "nowhere" in line.detail and "VGB_RL4VLA_DIR" in line.fix
+
+
+def test_an_unreadable_pack_does_not_hide_the_other(monkeypatch) -> None:
+    def pack_status(world: str) -> PackStatus:
+        if world == "builtin":
+            raise ValueError("not JSON")
+        return PackStatus(world, "ready", Path("/p"), "whole")
+
+    monkeypatch.setattr("vla_gen_bench.assets.pack.pack_status", pack_status)
+    builtin, paper = doctor.check_packs()
+    assert builtin.status == "FAIL" and "not JSON" in builtin.detail and builtin.fix
+    assert paper.status == "ok"
+
+
+def test_a_check_that_raises_is_a_line_not_the_end(monkeypatch) -> None:
+    def check_disk():
+        raise OSError("gone")
+        yield
+
+    (line,) = doctor._guarded(check_disk)
+    assert line.status == "FAIL" and "OSError: gone" in line.detail
+
+
+def test_prepare_keeps_what_the_user_set(monkeypatch) -> None:
+    from vla_gen_bench import runtime
+
+    monkeypatch.setenv("LP_NUM_THREADS", "7")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    runtime.prepare()
+    assert (os.environ["LP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]) == ("7", "PASSIVE")
