@@ -17,8 +17,8 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
 DATA = ("suites", "policies", "leaderboard")
 SOURCES = (*DATA, "vla_gen_bench", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 HEAVY = ("torch", "mani_skill", "sapien", "pandas", "scipy", "matplotlib", "statsmodels", "trimesh")
