@@ -1,0 +1,65 @@
+"""From chunks to control steps: ask the policy for K actions, carry some of them out, ask again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vla_gen_bench.policies.check import check_actions
+from vla_gen_bench.policies.protocol import Observation, Policy
+
+
+class ChunkRunner:
+    """Gives one action per control step for a batch in lock-step, and checks every chunk on its way.
+
+    Between two queries the policy sees nothing: those steps are carried out open-loop. An unused rest of a chunk
+    (`execute` < K) is dropped, not blended.
+
+        runner.reset(instructions, seeds)
+        for step in range(horizon):
+            actions = runner.next_actions(observe() if runner.needs_observation else None)
+
+    Args:
+        policy: Already loaded; its `action_spec` gives K and the execution horizon.
+        label: How errors name it, `Card.label`.
+    """
+
+    def __init__(self, policy: Policy, label: str) -> None:
+        self.policy = policy
+        self.label = label
+        self.spec = policy.action_spec
+        self._batch = 0
+        self._queue: list[np.ndarray] = []
+
+    def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
+        """Begins a new batch; whatever was queued for the last one is dropped."""
+        self._batch = len(instructions)
+        self._queue = []
+        self.policy.reset(instructions, seeds)
+
+    @property
+    def needs_observation(self) -> bool:
+        """True if the next `next_actions` will query the policy; where it is False rendering can be saved."""
+        return not self._queue
+
+    def next_actions(self, observation: Observation | None) -> np.ndarray:
+        """Returns float32 [B, 7] for the present control step.
+
+        Args:
+            observation: Of the present step; may be None where `needs_observation` is False.
+
+        Raises:
+            PolicyError: The policy returned something other than valid float32 [B, K, 7].
+        """
+        if not self._queue:
+            self._queue = self._query(observation)
+        return self._queue.pop(0)
+
+    def _query(self, observation: Observation | None) -> list[np.ndarray]:
+        """Returns the next actions to carry out, each [B, 7], copied: a policy may reuse its output array."""
+        if observation is None:
+            raise ValueError("the chunk is used up: next_actions() needs the present observation")
+        actions = self.policy.act(observation)
+        check_actions(self.label, actions, self._batch, self.spec)
+        return [actions[:, k].copy() for k in range(self.spec.execution_horizon)]
