@@ -1,0 +1,120 @@
+"""`vgb policies`: which policies there are, what one is, whether one works."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from vla_gen_bench.policies.card import Card
+    from vla_gen_bench.policies.check import CheckResult
+
+PIPE_WIDTH = 200  # columns where stdout is no terminal: one line per policy
+MARKS = {"ok": "ok    ", "failed": "FAILED", "note": "note  "}
+
+
+@click.group()
+def policies() -> None:
+    """List, show and check policies.
+
+    A policy is a name, a folder with a card.yaml, or module:attr.
+    """
+
+
+@policies.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
+def list_command(as_json: bool) -> None:
+    """List the built-in policies and the installed plugins, without importing them."""
+    from vla_gen_bench.policies.registry import list_policies
+
+    rows = list_policies()
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    _print_table(
+        ("name", "source", "privileged", "summary"),
+        [
+            (
+                row.name,
+                row.source,
+                _privileged(row.privileged),
+                f"BROKEN: {row.problem}" if row.problem else row.summary,
+            )
+            for row in rows
+        ],
+    )
+
+
+@policies.command()
+@click.argument("ref", metavar="POLICY")
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+def show(ref: str, as_json: bool) -> None:
+    """Show the card of POLICY."""
+    from vla_gen_bench.policies.registry import resolve
+
+    card = resolve(ref)
+    data = _card_data(card)
+    if as_json:
+        click.echo(json.dumps(data, indent=2))
+        return
+    for key, value in data.items():
+        if value not in (None, {}):
+            click.echo(f"{key:<12} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@policies.command()
+@click.argument("ref", metavar="POLICY")
+@click.option(
+    "--batch", default=3, show_default=True, type=click.IntRange(2), help="Episodes in the larger batch tried."
+)
+@click.option(
+    "--policy-option", "pairs", multiple=True, metavar="KEY=VALUE", help="Argument of the policy's factory; repeatable."
+)
+@click.pass_context
+def check(context: click.Context, ref: str, batch: int, pairs: tuple[str, ...]) -> None:
+    """Load POLICY and rehearse it on a synthetic observation. Exits with 2 if a check fails."""
+    from vla_gen_bench.policies.check import check_policy
+    from vla_gen_bench.policies.registry import load_policy, parse_options, resolve
+
+    card = resolve(ref)
+    policy = load_policy(card, **parse_options(pairs))
+    click.echo(f"{MARKS['ok']} loaded: {card.factory} from {card.source}")
+    results = check_policy(policy, card.label, batch=batch, privileged=card.privileged)
+    for result in results:
+        click.echo(_line(result))
+    if any(result.status == "failed" for result in results):
+        context.exit(2)
+
+
+def _line(result: CheckResult) -> str:
+    return f"{MARKS[result.status]} {result.name}: {result.detail}"
+
+
+def _privileged(value: bool | None) -> str:
+    return {True: "yes", False: "no", None: "?"}[value]
+
+
+def _card_data(card: Card) -> dict[str, object]:
+    """Returns the card's keys, and what was found out about it."""
+    folder = card.source.folder
+    return {
+        **card.model_dump(mode="json"),
+        "source": str(card.source),
+        "folder": str(folder) if folder else None,
+        "digest": card.digest(),
+    }
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    console.print(table, width=None if console.is_terminal else PIPE_WIDTH, crop=False)

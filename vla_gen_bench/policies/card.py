@@ -1,0 +1,171 @@
+"""`Card`: what `policies/<name>/card.yaml` says about a policy, readable without importing the policy."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, field_validator
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.spec import Frozen, digest_of
+from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
+
+CARD_FILE = "card.yaml"
+READ_BYTES = 1 << 22
+NAME_PATTERN = r"^[A-Za-z0-9_][\w.:+-]*$"
+REFERENCE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+
+class DeclaredActions(Frozen):
+    """What the card promises about the policy's `ActionSpec`; a loaded policy that differs is refused."""
+
+    chunk: int | None = Field(None, ge=1)
+    execute: int | None = Field(None, ge=1)
+
+
+class Training(Frozen):
+    """What the policy has learned from, as declared by its author.
+
+    Attributes:
+        method: How it was trained in its last stage: "none" for scripted policies, sft, ppo, grpo, dpo, ...
+        base: The model it started from.
+        data: Every data set and simulated world it saw, one entry each, pretraining included.
+        saw_unseen: True if held-out assets, tables, phrasings or placements were among them; None = not known.
+    """
+
+    method: str = "none"
+    base: str | None = None
+    data: tuple[str, ...] = ()
+    saw_unseen: bool | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a card came from.
+
+    Attributes:
+        kind: "built-in" (this project's `policies/`), "plugin" (an entry point), "folder" (a card by path) or
+            "reference" (`module:attr`).
+        folder: The card's folder; None without a card file.
+        distribution: "name version" of the plugin's package.
+    """
+
+    kind: Literal["built-in", "plugin", "folder", "reference"]
+    folder: Path | None = None
+    distribution: str | None = None
+
+    def __str__(self) -> str:
+        return self.distribution or self.kind
+
+
+class Card(Frozen):
+    """A policy's card. The keys of `card.yaml` are these attributes, no others.
+
+    Attributes:
+        name: The folder's name; what `--policy` takes.
+        title, summary: One line each.
+        factory: "module:attr"; called with `kwargs`, the `--policy-option`s and `checkpoint`, it gives the `Policy`.
+        kwargs: Plain arguments of the factory.
+        privileged: True if it reads the simulator's state; such runs are kept off the leaderboard.
+        action_spec: Promises about the chunk, checked at loading.
+        worlds: "all", or the worlds it can act in.
+        checkpoint: File or folder, relative to the card; the factory gets it as an absolute `Path` named `checkpoint`.
+        params: Number of parameters.
+        training: What it learned from.
+        license: SPDX identifier of code and weights.
+        links: Label -> URL.
+    """
+
+    name: str = Field(pattern=NAME_PATTERN)
+    title: str
+    summary: str
+    factory: str = Field(pattern=REFERENCE_PATTERN)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    privileged: bool = False
+    action_spec: DeclaredActions = DeclaredActions()
+    worlds: Literal["all"] | tuple[str, ...] = "all"
+    checkpoint: str | None = None
+    params: int | None = Field(None, ge=0)
+    training: Training = Training()
+    license: str | None = None
+    links: dict[str, str] = Field(default_factory=dict)
+    _source: Source = PrivateAttr(default=Source("reference"))
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _stay_relative(cls, value: str | None) -> str | None:
+        if value is not None and Path(value).is_absolute():
+            raise ValueError("must be relative to the card's folder")
+        return value
+
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    @property
+    def label(self) -> str:
+        """How messages name the policy: `policy 'acme' (acme_vla 0.3)`."""
+        origin = f" ({self.source.distribution})" if self.source.distribution else ""
+        return f"policy '{self.name}'{origin}"
+
+    def with_source(self, source: Source) -> Card:
+        """Returns this card as coming from `source`."""
+        copy = self.model_copy()
+        copy._source = source
+        return copy
+
+    def checkpoint_path(self) -> Path | None:
+        """Returns the checkpoint's absolute path, None without one; raises `UserError` if it is not there."""
+        if self.checkpoint is None or self.source.folder is None:
+            return None
+        path = (self.source.folder / self.checkpoint).resolve()
+        if not path.exists():
+            where = self.source.folder / CARD_FILE
+            raise UserError(f"{where}: checkpoint: no file or folder '{path}'; see the README.md beside the card")
+        return path
+
+    def check_world(self, world: str) -> None:
+        """Raises `UserError` unless the policy can act in `world`."""
+        if self.worlds != "all" and world not in self.worlds:
+            raise UserError(f"{self.label} acts in {', '.join(self.worlds)}, not in world '{world}'")
+
+    def digest(self) -> str:
+        """Returns 16 hex digits over the card, the plugin's version and every byte of the checkpoint.
+
+        Independent of where the folder lies. Reads the whole checkpoint: call it once per run.
+        """
+        path = self.checkpoint_path()
+        files = {} if path is None else _file_digests(path)
+        return digest_of({"card": self.model_dump(mode="json"), "from": self.source.distribution, "checkpoint": files})
+
+
+def load_card(file: Path, kind: Literal["built-in", "folder"] = "folder") -> Card:
+    """Reads and validates a `card.yaml`.
+
+    Raises:
+        UserError: The file is missing, not YAML, or has an unknown or bad key; the message is `file: key.path: what`.
+    """
+    data = read_yaml(file)
+    for key, model in (("action_spec", DeclaredActions), ("training", Training)):
+        if isinstance(data, dict) and key in data:
+            check_keys(data[key], model.model_fields, f"{file}: {key}")
+    card = parse(Card, data, f"{file}:")
+    if kind == "built-in" and card.name != file.parent.name:
+        raise UserError(f"{file}: name: is '{card.name}'; expected '{file.parent.name}', the folder's name")
+    return card.with_source(Source(kind, file.parent.resolve()))
+
+
+def _file_digests(path: Path) -> dict[str, str]:
+    """Returns relative name -> SHA-256 of a file, or of every file below a folder."""
+    files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+    digests = {}
+    for file in files:
+        digest = hashlib.sha256()
+        with file.open("rb") as stream:
+            while block := stream.read(READ_BYTES):
+                digest.update(block)
+        digests[file.relative_to(path.parent).as_posix()] = digest.hexdigest()
+    return digests

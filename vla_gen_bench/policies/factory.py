@@ -1,0 +1,125 @@
+"""From a card's factory, `module:attr`, to a policy object: import it, check its arguments, call it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.policies.card import REFERENCE_PATTERN, Card
+from vla_gen_bench.policies.check import PolicyError, describe_failure
+
+Factory = Callable[..., Any]
+
+
+def build(card: Card, options: dict[str, Any]) -> Any:
+    """Returns what the card's factory gives for its `kwargs`, overridden by `options`, and its checkpoint.
+
+    Raises:
+        UserError: The factory cannot be imported, takes no such option, or lacks one it needs.
+        PolicyError: The factory raised.
+    """
+    if card.source.kind == "folder":
+        _make_importable(card.source.folder)
+    factory = import_factory(card.factory, card.label)
+    _check_options(factory, card.kwargs, f"{card.label}: kwargs of its card")
+    _check_options(factory, options, card.label)
+    arguments = {**card.kwargs, **options}
+    if card.checkpoint is not None:
+        arguments.setdefault("checkpoint", card.checkpoint_path())
+    _check_complete(factory, arguments, card.label)
+    return _call(factory, arguments, card)
+
+
+def import_factory(reference: str, label: str) -> Factory:
+    """Returns what `module:attr` names; the working directory is searched last, for policies that are not installed."""
+    if not re.match(REFERENCE_PATTERN, reference):
+        raise UserError(f"{label}: '{reference}' is not module:attr")
+    _make_importable(Path.cwd())
+    module, _, attribute = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{label}: cannot import '{reference}': {describe_failure(error)}") from error
+    if not callable(found):
+        raise UserError(
+            f"{label}: '{reference}' is a {type(found).__name__}; expected a class or function that gives a policy"
+        )
+    return found
+
+
+def unimportable(reference: str) -> str | None:
+    """Returns why `module:attr` cannot be imported, found without running any of its code; None if all seems well."""
+    if not re.match(REFERENCE_PATTERN, reference):
+        return f"'{reference}' is not module:attr"
+    parts = reference.partition(":")[0].split(".")
+    path: list[str] | None = None
+    for depth in range(1, len(parts) + 1):
+        name = ".".join(parts[:depth])
+        spec = _find_spec(name, path)
+        if spec is None:
+            return f"no module '{name}'"
+        try:
+            path = list(spec.submodule_search_locations or [])
+        except KeyError:  # a namespace inside a package: only importing that package would tell
+            return None
+    return None
+
+
+def _find_spec(name: str, path: list[str] | None) -> Any:
+    """As `importlib.util.find_spec`, which would import the parent packages; this asks the finders alone."""
+    if name in sys.modules:
+        return sys.modules[name].__spec__
+    specs = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    return next((spec for spec in specs if spec is not None), None)
+
+
+def _make_importable(folder: Path) -> None:
+    """Appends `folder` to `sys.path`, for good: policies import lazily. Installed modules go first."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def _call(factory: Factory, arguments: dict[str, Any], card: Card) -> Any:
+    try:
+        return factory(**arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise PolicyError(f"{card.label}: {card.factory} raised {describe_failure(error)}") from error
+
+
+def _parameters(factory: Factory) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):  # compiled code without a signature: let the call itself decide
+        return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _check_options(factory: Factory, options: Iterable[str], where: str) -> None:
+    """Raises `UserError` if `factory` does not accept one of `options` by name."""
+    parameters = _parameters(factory)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    accepted = [parameter.name for parameter in parameters if parameter.kind in named]
+    for key in options:
+        if key not in accepted:
+            hint = suggest(key, accepted)
+            listed = "" if "known:" in hint else f" (accepted: {', '.join(accepted)})"
+            raise UserError(f"{where}: no option '{key}'{hint}{listed}")
+
+
+def _check_complete(factory: Factory, arguments: dict[str, Any], label: str) -> None:
+    """Raises `UserError` if an argument without a default is missing."""
+    for parameter in _parameters(factory):
+        variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.default is parameter.empty and not variadic and parameter.name not in arguments:
+            raise UserError(f"{label} needs --policy-option {parameter.name}=...")

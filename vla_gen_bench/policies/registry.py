@@ -1,0 +1,165 @@
+"""Finds policies (cards, plugins, references) and builds them.
+
+A policy is given as: a name, of a built-in card or of a plugin (an entry point of the group `vla_gen_bench.policies`);
+a path to a folder with a `card.yaml`, or to that file; or `module:attr`. They are tried in this order.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.policies.card import CARD_FILE, Card, Source, load_card
+from vla_gen_bench.policies.check import PolicyError, check_spec
+from vla_gen_bench.policies.factory import build, import_factory, unimportable
+from vla_gen_bench.policies.protocol import Policy
+from vla_gen_bench.resources import data_dir
+
+GROUP = "vla_gen_bench.policies"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One row of `vgb policies list`, gathered without importing any policy.
+
+    Attributes:
+        source: "built-in", or "name version" of the plugin's distribution.
+        privileged: None where only importing would tell (plugins).
+        problem: Why it cannot be used, as far as that shows without an import; None if nothing was found.
+    """
+
+    name: str
+    source: str
+    privileged: bool | None
+    summary: str
+    problem: str | None = None
+
+
+def list_policies() -> list[Listing]:
+    """Returns the built-in cards, then the plugins, each by name. Imports none; a broken one is a row as well."""
+    cards = [_list_card(file) for file in _card_files()]
+    taken: dict[str, str] = {row.name: "the built-in policy" for row in cards}
+    plugins = []
+    for point in _plugins():
+        problem = f"name taken by {taken[point.name]}" if point.name in taken else unimportable(point.value)
+        plugins.append(Listing(point.name, _distribution(point), None, f"plugin, {point.value}", problem))
+        taken.setdefault(point.name, _distribution(point))
+    return cards + plugins
+
+
+def resolve(ref: str) -> Card:
+    """Returns the card of a policy; one without a card file gets a minimal card, made from its factory.
+
+    Only for the latter (plugins and `module:attr`) the factory is imported: its attribute `privileged` (False where
+    missing) and the first line of its docstring go into the card.
+
+    Warns (`UserWarning`) if several policies bear the name: the built-in one wins, then the distribution first by name.
+
+    Raises:
+        UserError: Nothing is called so; the card is invalid; the plugin cannot be imported.
+    """
+    points = [point for point in _plugins() if point.name == ref]
+    built_in = next((file for file in _card_files() if file.parent.name == ref), None)
+    if built_in or points:
+        _warn_if_ambiguous(ref, built_in, points)
+        return load_card(built_in, "built-in") if built_in else _plugin_card(points[0])
+    path = Path(ref).expanduser()
+    if path.name == CARD_FILE or (path / CARD_FILE).exists():
+        return load_card(path if path.name == CARD_FILE else path / CARD_FILE)
+    if ":" in ref:
+        return _make_card(ref, ref, Source("reference"))
+    if path.exists() or "/" in ref:
+        raise UserError(f"policy '{ref}': no such folder with a {CARD_FILE} in it")
+    names = [row.name for row in list_policies()]
+    raise UserError(f"unknown policy '{ref}'{suggest(ref, names)}; or give module:attr, or a folder with a {CARD_FILE}")
+
+
+def load_policy(ref: str | Card, **options: Any) -> Policy:
+    """Builds a policy and checks its action spec.
+
+    Args:
+        ref: As for `resolve`, or what it returned.
+        options: Arguments of the factory; they go before the card's `kwargs`.
+
+    Raises:
+        UserError: As `resolve`; or the factory takes no such option, or lacks one it needs.
+        PolicyError: The factory raised, or what it gave is no usable policy.
+    """
+    card = ref if isinstance(ref, Card) else resolve(ref)
+    policy = build(card, options)
+    check_spec(card.label, policy)
+    _check_promises(card, policy)
+    return policy
+
+
+def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
+    """Turns the `key=value` of `--policy-option` into factory arguments; values are YAML: 3, 0.6, true, [1, 2]."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise UserError(f"--policy-option {pair}: expected key=value, the key a Python name")
+        if key in options:
+            raise UserError(f"--policy-option {pair}: '{key}' is given twice")
+        try:
+            options[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--policy-option {pair}: the value is not YAML; quote it: {key}='\"...\"'") from None
+    return options
+
+
+def _card_files() -> list[Path]:
+    return sorted((data_dir() / "policies").glob(f"*/{CARD_FILE}"))
+
+
+def _plugins() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, _distribution(point)))
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+
+
+def _list_card(file: Path) -> Listing:
+    try:
+        card = load_card(file, "built-in")
+    except UserError as error:
+        return Listing(file.parent.name, "built-in", None, "", str(error))
+    return Listing(card.name, "built-in", card.privileged, card.summary, unimportable(card.factory))
+
+
+def _warn_if_ambiguous(ref: str, built_in: Path | None, points: list[EntryPoint]) -> None:
+    rivals = (["the built-in policy"] if built_in else []) + [_distribution(point) for point in points]
+    if len(rivals) > 1:
+        warnings.warn(f"policy '{ref}' comes from {', '.join(rivals)}; {rivals[0]} is used", stacklevel=3)
+
+
+def _plugin_card(point: EntryPoint) -> Card:
+    reference = point.value.partition("[")[0].strip()  # an entry point may end in the extras it needs
+    return _make_card(point.name, reference, Source("plugin", distribution=_distribution(point)))
+
+
+def _make_card(name: str, reference: str, source: Source) -> Card:
+    """Returns a card for a policy that has none; imports its factory."""
+    origin = f" ({source.distribution})" if source.distribution else ""
+    factory = import_factory(reference, f"policy '{name}'{origin}")
+    summary = (inspect.getdoc(factory) or "no description").splitlines()[0]
+    privileged = bool(getattr(factory, "privileged", False))
+    card = Card(name=name, title=name, summary=summary, factory=reference, privileged=privileged)
+    return card.with_source(source)
+
+
+def _check_promises(card: Card, policy: Policy) -> None:
+    """Raises `PolicyError` if the policy's action spec is not what its card says."""
+    for key, promised in card.action_spec.model_dump(exclude_none=True).items():
+        found = getattr(policy.action_spec, key)
+        if found != promised:
+            raise PolicyError(f"{card.label}: its card says action_spec.{key}: {promised}, the policy says {found}")
