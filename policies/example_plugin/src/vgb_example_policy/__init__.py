@@ -1,0 +1,1 @@
+"""An example of a third-party policy package for vla-gen-bench."""
