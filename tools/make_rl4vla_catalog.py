@@ -45,7 +45,8 @@ def tables_and_textures(root: Path) -> tuple[list[dict], list[dict]]:
         if index < 17:
             texture = f"rl4vla/more_table/textures/{row['texture']}"
             split = "train" if index == 0 else "unseen"
-            textures.append({"id": Path(row["texture"]).stem, "split": split, "mix": row["mix"], "image": texture})
+            head = {"id": Path(row["texture"]).stem, "name": f"texture of {row['name']}"}
+            textures.append({**head, "split": split, "mix": row["mix"], "image": texture})
     return tables, textures
 
 

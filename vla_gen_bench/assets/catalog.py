@@ -48,6 +48,7 @@ class Texture(Frozen):
     """An overlay texture; `mix` scales the strength an effect asks for (0 = no effect)."""
 
     id: str
+    name: str
     split: Split
     mix: float
     image: str

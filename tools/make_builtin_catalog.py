@@ -1,0 +1,19 @@
+"""Writes the builtin catalogue from what the generator makes. Run it after changing an asset, and raise VERSION."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from vla_gen_bench.assets.builtin import write_pack
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = write_pack(Path(folder))
+    out = Path(__file__).parents[1] / "vla_gen_bench/assets/catalogs/builtin.json"
+    out.write_text(catalog.model_dump_json(indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
