@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ("suites", "policies", "leaderboard")
+DATA = [name for name in ("suites", "policies", "leaderboard") if any((ROOT / name).glob("*"))]
 SOURCES = (*DATA, "vla_gen_bench", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 HEAVY = ("torch", "mani_skill", "sapien", "pandas", "scipy", "matplotlib", "statsmodels", "trimesh")
 SKIPPED = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -87,6 +87,13 @@ def test_every_package_folder_is_listed() -> None:
     listed = {name for name in setup["options"]["packages"].split() if "._data." not in name}
     found = {Path(name).parent.as_posix().replace("/", ".") for name in tree(ROOT / "vla_gen_bench") if name.endswith(".py")}
     assert listed == found, "setup.cfg [options] packages and the folders with Python files differ"
+
+
+def test_every_data_folder_is_listed() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    mapped = {line.split("=")[1].strip() for line in setup["options"]["package_dir"].split("\n") if line}
+    assert mapped == set(DATA), "setup.cfg [options] packages and package_dir lack a data folder, or name an empty one"
 
 
 def test_the_wheel_carries_all_code_and_package_data(contents: set[str]) -> None:
