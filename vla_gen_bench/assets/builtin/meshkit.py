@@ -16,8 +16,8 @@ from vla_gen_bench.assets.builtin.meshkit_shapes import (
     CREASE_DEG, Atlas, Mesh, Region, box, ellipsoid, extrude, hull, lathe, ring, surface, sweep, unit_rows,
 )
 
-__all__ = ["CREASE_DEG", "Atlas", "Mesh", "Region", "bounds", "box", "ellipsoid", "extrude", "hull", "lathe", "merge", "ring",
-           "surface", "sweep", "write_collision", "write_glb"]
+__all__ = ["CREASE_DEG", "Atlas", "Mesh", "Region", "bounds", "box", "ellipsoid", "extrude", "hull", "lathe", "merge",
+           "ring", "surface", "sweep", "write_collision", "write_glb"]
 
 ROUNDING_M = 6  # decimals kept in written files
 

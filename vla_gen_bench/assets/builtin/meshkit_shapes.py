@@ -63,7 +63,7 @@ class Mesh:
         return replace(self, uv=low + np.clip(self.uv, 0, 1) * (high - low))
 
     def projected(self, axis: str) -> "Mesh":
-        """Texture coordinates seen along an axis: the two other coordinates, bounding box -> [0, 1], row 0 at the top."""
+        """Texture coordinates seen along an axis: the two others, bounding box -> [0, 1], row 0 at the top."""
         across, up = {"x": (1, 2), "y": (0, 2), "z": (0, 1)}[axis]
         low, size = self.vertices.min(0), np.maximum(np.ptp(self.vertices, axis=0), 1e-9)
         unit = (self.vertices - low) / size
@@ -114,7 +114,7 @@ class Atlas:
 
 
 def surface(points: ArrayLike, crease_deg: float = CREASE_DEG) -> Mesh:
-    """Grid of points [rows, columns, 3] -> mesh; v follows the mean distance between rows; collapsed cells are dropped."""
+    """Grid of points [rows, columns, 3] -> mesh; v follows the mean row distance; collapsed cells are dropped."""
     points = np.asarray(points, float)
     rows, columns = points.shape[:2]
     steps = np.linalg.norm(np.diff(points, axis=0), axis=-1).mean(axis=1)
@@ -139,7 +139,7 @@ def ring(segments: int, start_deg: float = 0.0) -> NDArray:
 
 
 def lathe(profile: ArrayLike, segments: int = 16, crease_deg: float = CREASE_DEG) -> Mesh:
-    """Surface of revolution about z of a profile [N, 2] of (radius, z), outside to the right of the direction of travel.
+    """Surface of revolution about z of a profile [N, 2] of (radius, z), outside to the right of the travel direction.
 
     Upward is outward. Radius 0 at an end closes it with a cap; coming back down inside makes a hollow vessel.
     """

@@ -1,6 +1,7 @@
-"""The 25 graspable objects of the builtin world: 16 for training, 9 unseen. Own code, offline, the same bytes every run."""
+"""The 25 graspable objects of the builtin world, 16 for training and 9 unseen: offline, the same bytes every run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,11 @@ def write_objects(root: Path) -> list[dict]:
 
     Returns:
         One entry per object, the 16 training objects first: id, name (as instructions say it), split ("train" or
-        "unseen"), density in kg/m^3, bbox_min and bbox_max (metres, actor frame) and the two paths relative to ``root``.
+        "unseen"), density in kg/m^3, bbox_min and bbox_max of the visual (metres, actor frame), and the two paths
+        relative to ``root``.
     """
-    return [_write(root, build, split) for split, builders in (("train", TRAIN), ("unseen", UNSEEN)) for build in builders]
+    catalogue = [(build, "train") for build in TRAIN] + [(build, "unseen") for build in UNSEEN]
+    return [_write(root, build, split) for build, split in catalogue]
 
 
 def _write(root: Path, build: Callable[[], Model], split: str) -> dict:
@@ -55,4 +58,4 @@ def _centred(model: Model) -> Model:
     """Moves the centre of the visual's bounding box to the origin."""
     centre = np.mean(mk.bounds(model.meshes), axis=0)
     meshes = [mesh.moved(*-centre) for mesh in model.meshes]
-    return Model(meshes, model.atlas, [piece - centre for piece in model.pieces], model.density)
+    return replace(model, meshes=meshes, pieces=[piece - centre for piece in model.pieces])

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from vla_gen_bench.assets.builtin import meshkit as mk
 from vla_gen_bench.assets.builtin.objects_model import (
-    Model, bands, blob, grain, grid, lathe_x, lying, lying_round, patch, standing, tint,
+    Model, bands, blob, grid, lathe_x, lying, lying_round, patch, standing, tint,
 )
 
 
@@ -35,7 +35,8 @@ def soda_can() -> Model:
     atlas = mk.Atlas()
     body = lathe_x([(14.5, 0), (19, 5), (19, 64), (15, 71), (15.3, 72), (14.3, 72), (14, 70)], 18, 30)
     lid = lathe_x([(14, 70), (0, 70)], 18).projected("x").painted(atlas.add(_can_end()))
-    base = lathe_x([(0, 3), (10, 1), (14.5, 0)], 18).painted(atlas.add(bands((0, "8d9499"), (1, "c9ced2"), height=8, width=4)))
+    bottom = atlas.add(bands((0, "8d9499"), (1, "c9ced2"), height=8, width=4))
+    base = lathe_x([(0, 3), (10, 1), (14.5, 0)], 18).painted(bottom)
     hull = lying_round(19, (0, 14.5), (5, 19), (65, 19), (72, 15))
     return Model([mesh.moved(z=19) for mesh in (body.painted(atlas.add(label)), lid, base)], atlas, [hull], 600)
 
@@ -45,10 +46,12 @@ def water_bottle() -> Model:
     shell = _streaks("b4dcf0", "f2fbff", 16, 32)
     _, along = grid(shell)
     shell = tint(shell, 0.35 * (np.sin(along * 2 * np.pi * 5) > 0.5), "7fbfe0")
-    label = bands((0, "ffffff"), (0.08, "ffffff"), (0.09, "1f62b8"), (0.9, "1f62b8"), (0.91, "ffffff"), (1, "ffffff"), width=48)
+    label = bands((0, "ffffff"), (0.08, "ffffff"), (0.09, "1f62b8"), (0.9, "1f62b8"), (0.91, "ffffff"), (1, "ffffff"),
+                  width=48)
     across, along = grid(label)
     label = tint(label, 3 - np.abs(along - 0.6 - 0.12 * np.sin(across * 6 * np.pi)) * 40, "bfe4ff")
-    cap = tint(bands((0, "123f86"), (1, "1d55ad"), height=8, width=32), 0.5 * (np.arange(32) % 4 < 2) * np.ones((8, 1)), "0c2c60")
+    cap = bands((0, "123f86"), (1, "1d55ad"), height=8, width=32)
+    cap = tint(cap, 0.5 * (grid(cap)[0] * 8 % 1 < 0.5), "0c2c60")
     atlas = mk.Atlas()
     glass, paper, plastic = atlas.add(shell), atlas.add(label), atlas.add(cap)
     base = lathe_x([(0, 2), (14, 0), (17, 3), (17.5, 10), (16.3, 14), (17.5, 18), (17.5, 34)], 14).painted(glass)
@@ -73,34 +76,35 @@ def ketchup_bottle() -> Model:
     flat, lift = (1, 1, 0.76), 15.6
     body = lathe_x([(0, 0), (17, 0), (20, 3), (20.5, 20), (19.5, 45), (20, 66), (17, 82), (11, 92), (9.5, 95)], 16)
     cap = lathe_x([(9.5, 94), (12, 94), (12, 102), (8.5, 105), (6.5, 120), (5, 122), (0, 122)], 14)
-    cap = cap.painted(atlas.add(bands((0, "e8e8e4"), (0.45, "fafaf7"), (0.5, "d9d9d4"), (1, "ffffff"), height=16, width=4)))
+    white = bands((0, "e8e8e4"), (0.45, "fafaf7"), (0.5, "d9d9d4"), (1, "ffffff"), height=16, width=4)
     hull = lying((0, 17, 2, 29), (3, 20, 0.3, 31), (66, 20, 0.4, 30.8), (94, 11, 6, 25))
     pieces = [hull, lying((93, 12, 6.5, 24.7), (104, 10, 8, 23), (122, 5.5, 11, 20))]
-    body = body.painted(atlas.add(skin))
-    return Model([mesh.scaled(flat).moved(z=lift) for mesh in (body, cap)], atlas, pieces, 450)
+    painted = body.painted(atlas.add(skin)), cap.painted(atlas.add(white))
+    return Model([mesh.scaled(flat).moved(z=lift) for mesh in painted], atlas, pieces, 450)
 
 
 def mustard_bottle() -> Model:
     """Yellow bottle with a long cone nozzle and a red and white label, lying."""
     skin = bands((0, "d9a400"), (0.15, "f4c20d"), (0.85, "f7c815"), (1, "e0ae05"), height=64, width=64)
     across, along = grid(skin)
-    skin = tint(skin, 1.0 * (np.abs(along - 0.5) < 0.19), "f8f4e6")
-    skin = tint(skin, 1.0 * (np.abs(along - 0.5 - 0.05 * np.cos(across * 4 * np.pi)) < 0.1), "c4151c")
+    skin = tint(skin, (0.19 - np.abs(along - 0.5)) * 50, "f8f4e6")
+    skin = tint(skin, (0.11 - np.abs(along - 0.5 - 0.05 * np.cos(across * 4 * np.pi))) * 40, "c4151c")
     for u in (0.0, 0.5, 1.0):
         skin = patch(skin, (u - 0.13, u + 0.13), (0.515, 0.555), "ffffff")
         skin = patch(skin, (u - 0.07, u + 0.07), (0.64, 0.665), "1f3f8f")
     atlas = mk.Atlas()
     body = lathe_x([(0, 0), (16, 0), (18.5, 3), (18.5, 70), (16, 79), (10.5, 84)], 16).painted(atlas.add(skin))
-    yellow = atlas.add(bands((0, "e0ae05"), (0.35, "f9d12e"), (0.85, "f9d12e"), (0.86, "d42a20"), (1, "d42a20"), width=4))
+    yellow = bands((0, "e0ae05"), (0.35, "f9d12e"), (0.85, "f9d12e"), (0.86, "d42a20"), (1, "d42a20"), width=4)
     nozzle = lathe_x([(10, 83), (11.5, 83), (11.5, 92), (8, 93), (6.5, 95), (2.4, 118), (1.5, 120), (0, 120)], 12, 40)
     pieces = [lying_round(18.5, (0, 16), (3, 18.5), (71, 18.5), (84, 11)),
               lying_round(18.5, (84, 11), (92, 11), (119, 3))]
-    return Model([mesh.moved(z=18.5) for mesh in (body, nozzle.painted(yellow))], atlas, pieces, 450)
+    return Model([mesh.moved(z=18.5) for mesh in (body, nozzle.painted(atlas.add(yellow)))], atlas, pieces, 450)
 
 
 def paper_cup() -> Model:
     """White coffee cup with a brown sleeve, standing, empty."""
-    skin = bands((0, "f4f1ea"), (0.24, "f4f1ea"), (0.25, "b98a55"), (0.72, "c2935d"), (0.73, "f7f5ef"), (1, "ffffff"), width=64)
+    skin = bands((0, "f4f1ea"), (0.24, "f4f1ea"), (0.25, "b98a55"), (0.72, "c2935d"), (0.73, "f7f5ef"), (1, "ffffff"),
+                 width=64)
     for u in (0.0, 1 / 3, 2 / 3, 1.0):
         skin = blob(blob(skin, u, 0.48, 0.16, 0.36, "1f6b45"), u, 0.48, 0.07, 0.16, "f4f1ea")
     atlas = mk.Atlas()
@@ -118,9 +122,8 @@ def soup_can() -> Model:
         label = patch(label, (u - 0.09, u + 0.09), (0.74, 0.84), "ffffff")
         label = patch(label, (u - 0.08, u + 0.08), (0.18, 0.26), "c5161d")
     rim = _streaks("9aa1a6", "eef1f3", 4, 24)
-    lid = bands(*((v, c) for i, (v, c) in enumerate(((0, "dfe3e6"), (0.12, "7f868b"), (0.2, "c3c9cd"), (0.5, "d3d8db"),
-                (0.53, "8d9499"), (0.58, "c9ced2"), (0.75, "d3d8db"), (0.78, "969da2"), (0.83, "cdd2d6"), (1, "d9dde0")))),
-                height=32, width=4)
+    lid = bands((0, "dfe3e6"), (0.12, "7f868b"), (0.2, "c3c9cd"), (0.5, "d3d8db"), (0.53, "8d9499"), (0.58, "c9ced2"),
+                (0.75, "d3d8db"), (0.78, "969da2"), (0.83, "cdd2d6"), (1, "d9dde0"), width=4)
     atlas = mk.Atlas()
     steel = atlas.add(rim)
     foot = mk.lathe([(18, 0.5), (20.5, 0), (21, 1), (21, 4), (20.3, 4.5)], 20, 30).painted(steel)
@@ -156,7 +159,8 @@ def mug() -> Model:
     outside = mk.lathe([(0, 0), (17, 0), (19.5, 2), (20, 6), (20, 43), (18.8, 44)], 18).painted(atlas.add(skin))
     white = atlas.add(bands((0, "f4f4f0"), (1, "c9ccd0"), height=8, width=4))
     inside = mk.lathe([(18.8, 44), (17.6, 43), (17.4, 35)], 18).painted(white)
-    coffee = mk.lathe([(17.4, 35), (0, 35)], 18).painted(atlas.add(bands((0, "8a5a33"), (0.15, "5a3218"), (1, "4a2812"), height=8, width=4)))
+    brew = atlas.add(bands((0, "8a5a33"), (0.15, "5a3218"), (1, "4a2812"), height=8, width=4))
+    coffee = mk.lathe([(17.4, 35), (0, 35)], 18).painted(brew)
     curve = [(18, 0, 35), (26, 0, 36.5), (32, 0, 31), (32.5, 0, 22), (28, 0, 13), (18, 0, 9)]
     handle = mk.sweep(curve, [(3.2, 2.6)] * 6, segments=7, up=(0, 1, 0)).painted(atlas.solid((43, 98, 184)))
     pieces = [standing((0, 17.5), (3, 20), (43.5, 20)), lying((18, 3, 8, 37), (30, 3, 15, 36), (35, 3, 20, 32))]

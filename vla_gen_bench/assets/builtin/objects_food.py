@@ -78,12 +78,13 @@ def hamburger() -> Model:
         ("patty", (74, 40, 20)), ("cheese", (255, 190, 30)), ("tomato", (205, 40, 30)))}
     lettuce = atlas.add(bands((0, "5aa02c"), (0.5, "8fd14a"), (1, "6cb535"), height=8, width=4))
     bottom = mk.lathe([(0, 0), (18, 0), (20.5, 3), (20.5, 9), (0, 9)], 16)
-    bottom = bottom.painted(atlas.add(bands((0, "c98d45"), (0.45, "d9a35c"), (0.6, "f0d6a0"), (1, "f0d6a0"), height=8, width=4)))
+    crumb = bands((0, "c98d45"), (0.45, "d9a35c"), (0.6, "f0d6a0"), (1, "f0d6a0"), height=8, width=4)
     patty = mk.lathe([(19, 9), (21, 11), (21, 15), (19, 17)], 14).painted(paints["patty"])
     cheese = mk.extrude([(17, -17), (17, 17), (-17, 17), (-17, -17)], [(1.03, 14), (1, 18)]).turned("z", 20)
     tomato = mk.lathe([(20, 18), (20, 21.5), (0, 22)], 14).painted(paints["tomato"])
-    leaf = mk.lathe([(10, 20), (20.5, 21), (20.5, 22.3), (10, 24)], 36).warped(_ruffled).painted(lettuce)
+    leaf = mk.lathe([(10, 20), (20.7, 21.7), (10, 24)], 36).warped(_ruffled).painted(lettuce)
     top = mk.lathe([(0, 23), (20.5, 23), (21.5, 26), (20, 32), (15, 38), (8, 41), (0, 42)], 16)
     top = top.projected("z").painted(atlas.add(_sesame_bun()))
     hull = standing((-0.1, 18), (4, 21), (28, 21.4), (36, 16), (42, 7))
-    return Model([bottom, patty, cheese.painted(paints["cheese"]), tomato, leaf, top], atlas, [hull], 500)
+    meshes = [bottom.painted(atlas.add(crumb)), patty, cheese.painted(paints["cheese"]), tomato, leaf, top]
+    return Model(meshes, atlas, [hull], 500)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vla_gen_bench.assets.builtin import meshkit as mk
 
-FLAT_MM = 5.0  # half width of the flat that keeps lying round objects from rolling
+FLAT_MM = 7.0  # half width of the flat that keeps lying round objects from rolling
 SINK_MM = 0.3  # how far that flat lies below the round surface
 
 

@@ -36,7 +36,7 @@ def banana() -> Model:
     """Lies on its side, curved in the table plane, ends towards +y, stem at -x."""
     t = np.array([-1, -0.93, -0.84, -0.7, -0.4, 0, 0.4, 0.72, 0.9, 0.97, 1])
     radius = np.array([4, 3.4, 4.5, 9, 12.3, 13.2, 12.5, 9.5, 5.5, 3, 2.5])
-    curve = np.column_stack([60 * t, 20 * t**2, 13.2 + 0 * t])
+    curve = np.column_stack([58 * t, 26 * t**2, 11.4 + 0 * t])
     skin = bands((0, "4a3a1c"), (0.06, "6b5a22"), (0.1, "a8b03a"), (0.2, "f2d03c"), (0.5, "fbdc45"),
                  (0.86, "f2d03c"), (0.93, "b9a63a"), (0.96, "4a3216"), (1, "3a2712"), height=48, width=24)
     for u, v in ((0.2, 0.4), (0.32, 0.55), (0.28, 0.66), (0.7, 0.45), (0.1, 0.6), (0.45, 0.35)):
@@ -45,9 +45,9 @@ def banana() -> Model:
     skin = tint(skin, 0.35 * (np.abs(across * 6 % 1 - 0.0) < 0.13), "c9a227")
     atlas = mk.Atlas()
     body = mk.sweep(curve, radius, segments=6, crease_deg=40).painted(atlas.add(grain(skin, 0.02, 2)))
-    pieces = [lying((-60, 4, 9, 17, 20), (-50, 5, 8, 18, 14), (-42, 9, 4, 22, 10), (-22, 12.5, 0.5, 26, 2.7)),
-              lying((-22, 12.5, 0.5, 26, 2.7), (0, 13, 0, 26.4, 0), (22, 12.5, 0.5, 26, 2.7)),
-              lying((22, 12.5, 0.5, 26, 2.7), (43, 9.5, 4, 22.5, 10.3), (54, 5.5, 8, 18, 16.2), (60, 3, 10, 16, 20))]
+    pieces = [lying((-58, 4, 7, 15, 26), (-48, 5, 6, 16, 18), (-41, 9, 2.5, 20, 12.8), (-24, 12.8, 0, 22.5, 4.6)),
+              lying((-24, 12.8, 0, 22.5, 4.6), (0, 13, 0, 22.8, 0), (24, 12.8, 0, 22.5, 4.6)),
+              lying((24, 12.8, 0, 22.5, 4.6), (41, 10, 2.5, 20.5, 12.8), (53, 5.5, 6, 17, 21), (58, 3, 8, 14, 26))]
     return Model([body], atlas, pieces, 800)
 
 
@@ -64,8 +64,10 @@ def zucchini() -> Model:
     body = mk.sweep(np.column_stack([x, bend, 15 + 0 * x]), radius, segments=12).painted(atlas.add(skin))
     stem = mk.sweep([(104, 1.5, 15), (112, 2.2, 15.5), (119, 3, 16.5)], [6, 4.2, 5.2], segments=6, crease_deg=30)
     stem = stem.painted(atlas.add(bands((0, "8fae5e"), (0.85, "a9bf74"), (1, "d8d6a0"), height=8, width=4)))
-    hull = lying((0, 6, 7, 23, 1), (8, 13, 2, 28, 0.9), (25, 15, 0, 30, 0.3), (75, 14, 0.4, 29, 0.3), (106, 8, 7, 23, 1.6))
-    return Model([body, stem], atlas, [hull, lying((106, 4.5, 10.5, 19.5, 1.6), (119, 5, 11.5, 21, 3))], 700)
+    pieces = [lying((0, 6, 7, 23, 1), (8, 13, 2, 28, 0.9), (25, 15, 0, 30, 0.3), (75, 14, 0, 29, 0.3),
+                    (106, 8, 7, 23, 1.6)),
+              lying((106, 4.5, 10.5, 19.5, 1.6), (119, 5, 11.5, 21, 3))]
+    return Model([body, stem], atlas, pieces, 700)
 
 
 def _four_lobes(depth: float):
@@ -101,18 +103,20 @@ def _lumps(points):
 def potato() -> Model:
     """Lumpy and speckled, with eyes."""
     skin = grain(bands((0, "b08a55"), (0.5, "c9a468"), (1, "d2b07a"), height=40, width=48), 0.06, 4, (2, 2))
-    for u, v in ((0.12, 0.6), (0.3, 0.8), (0.45, 0.5), (0.62, 0.72), (0.8, 0.55), (0.9, 0.82), (0.22, 0.42), (0.7, 0.35)):
+    for u, v in ((0.12, 0.6), (0.3, 0.8), (0.45, 0.5), (0.62, 0.72), (0.8, 0.55), (0.9, 0.82), (0.22, 0.42),
+                 (0.7, 0.35)):
         skin = blob(blob(skin, u, v, 0.09, 0.07, "a37d4b"), u, v, 0.05, 0.04, "6e4f2a")
     atlas = mk.Atlas()
     body = mk.ellipsoid((32, 20, 17.5), 14, 9).warped(_lumps).painted(atlas.add(skin))
     body = body.moved(z=-body.vertices[:, 2].min())
-    hull = standing((-0.3, 13, 8), (6, 25, 15.5), (14, 32, 20), (21, 32, 20), (29, 23, 14), x=0.5, y=0.3)
+    hull = standing((-0.3, 13, 8), (6, 24, 15.5), (17, 30, 20), (28, 24, 15), (34.5, 11, 7))
     return Model([body], atlas, [hull], 900)
 
 
 def onion() -> Model:
     """Red onion standing on its root, dry neck up."""
-    profile = [(0, 0), (6, 0.3), (13, 4), (20, 12), (21.8, 20), (19, 29), (12, 36), (6, 41), (3.6, 46), (5, 53), (0, 52)]
+    profile = [(0, 0), (6, 0.3), (13, 4), (20, 12), (21.8, 20), (19, 29), (12, 36), (6, 41), (3.6, 46), (5, 53),
+               (0, 52)]
     skin = bands((0, "d9c39a"), (0.06, "c7a884"), (0.13, "9c3566"), (0.4, "8e2357"), (0.62, "9a3263"), (0.75, "b9708a"),
                  (0.84, "cfa982"), (1, "a9814f"), height=40, width=48)
     across, along = grid(skin)

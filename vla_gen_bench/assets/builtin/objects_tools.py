@@ -11,17 +11,19 @@ from vla_gen_bench.assets.builtin.objects_model import (
 def watering_can() -> Model:
     """Teal can standing, spout towards +x, handle towards -x."""
     atlas = mk.Atlas()
-    teal = atlas.add(bands((0, "13776d"), (0.08, "1f9a8d"), (0.5, "26ab9c"), (0.52, "f2c53d"), (0.6, "f2c53d"), (0.62, "26ab9c"),
-                           (1, "2fbcac"), width=4))
+    teal = atlas.add(bands((0, "13776d"), (0.08, "1f9a8d"), (0.5, "26ab9c"), (0.52, "f2c53d"), (0.6, "f2c53d"),
+                           (0.62, "26ab9c"), (1, "2fbcac"), width=4))
     plain, dark, yellow = atlas.solid((34, 160, 147)), atlas.solid((12, 48, 46)), atlas.solid((242, 197, 61))
-    body = mk.lathe([(0, 0), (18.5, 0), (20, 1.5), (18.5, 33), (17, 36), (11, 39), (10.5, 41), (9.5, 41)], 16, 40).painted(teal)
+    profile = [(0, 0), (18.5, 0), (20, 1.5), (18.5, 33), (17, 36), (11, 39), (10.5, 41), (9.5, 41)]
+    body = mk.lathe(profile, 16, 40).painted(teal)
     hole = mk.lathe([(9.5, 41), (0, 39)], 12).painted(dark)
     spout = mk.sweep([(14, 0, 10), (30, 0, 20), (48, 0, 38)], [5.5, 4, 3], segments=8, up=(0, 1, 0)).painted(plain)
     rose = mk.lathe([(3, -3), (8, 5), (8, 6.5), (0, 8)], 10, 40).turned("y", 45).moved(48, 0, 38).painted(yellow)
     loop = [(-16, 0, 34), (-26, 0, 40), (-34, 0, 37), (-37, 0, 27), (-32, 0, 15), (-18, 0, 7)]
     handle = mk.sweep(loop, [(2.8, 2.8)] * 6, segments=6, up=(0, 1, 0)).painted(plain)
     pieces = [standing((0, 20), (33, 18.7), (41, 10.5)), lying((14, 4.5, 7, 19), (36, 3.8, 21, 31), (50, 4, 32, 45)),
-              lying((-37, 2.8, 20, 36), (-30, 2.8, 12, 41), (-18, 2.8, 7, 37)), lying((46, 7.5, 36, 46), (57, 7.5, 38, 46))]
+              lying((-37, 2.8, 20, 36), (-30, 2.8, 12, 41), (-18, 2.8, 7, 37)),
+              lying((46, 7.5, 36, 46), (57, 7.5, 38, 46))]
     return Model([body, hole, spout, rose, handle], atlas, pieces, 450)
 
 
@@ -33,13 +35,14 @@ def pipe() -> Model:
     steel = tint(steel, 0.6 * np.exp(-(((across - 0.02) / 0.25) ** 2)), "596067")
     ring = bands((0, "5d646a"), (0.45, "a9b1b7"), (0.7, "a9b1b7"), (1, "70777d"), height=16, width=4)
     atlas = mk.Atlas()
-    metal, flange, dark = atlas.add(grain(steel, 0.02, 31)), atlas.add(ring), atlas.add(bands((0, "3a3f44"), (1, "0c0d0e"), height=8, width=4))
+    metal, flange = atlas.add(grain(steel, 0.02, 31)), atlas.add(ring)
+    dark = atlas.add(bands((0, "3a3f44"), (1, "0c0d0e"), height=8, width=4))
     tube = lathe_x([(13.5, 11), (13.5, 99)], 16).painted(metal)
     left = lathe_x([(9.5, 0), (17, 0), (18, 1), (18, 10), (17, 11), (13.5, 11)], 16, 40).painted(flange)
-    hole = lathe_x([(9.5, -0.01), (8.5, -12), (0, -12)], 12).painted(dark)
-    right = [mesh.turned("z", 180).moved(110) for mesh in (left, hole.turned("z", 180))]
-    meshes = [tube, left, hole.turned("z", 180), *right]
-    pieces = [lying_round(18, (0, 18), (11, 18)), lying_round(18, (10, 13.5), (100, 13.5)), lying_round(18, (99, 18), (110, 18))]
+    hole = lathe_x([(9.5, 0), (8.5, -12), (0, -12)], 12).painted(dark).turned("z", 180)
+    meshes = [tube, left, hole, *(mesh.turned("z", 180).moved(110) for mesh in (left, hole))]
+    pieces = [lying_round(18, (0, 18), (11, 18)), lying_round(18, (10, 13.5), (100, 13.5)),
+              lying_round(18, (99, 18), (110, 18))]
     return Model([mesh.moved(z=18) for mesh in meshes], atlas, pieces, 900)
 
 
@@ -75,11 +78,11 @@ def paint_brush() -> Model:
 def spoon() -> Model:
     """Steel spoon lying on its bowl and the end of its arched handle; bowl at -x."""
     atlas = mk.Atlas()
-    back = atlas.add(bands((0, "8f979d"), (0.7, "b9c0c5"), (1, "eef2f4"), height=16, width=4))
-    hollow = atlas.add(bands((0, "f4f7f8"), (0.2, "a3abb1"), (0.6, "6f777d"), (1, "b9c0c5"), height=16, width=4))
-    shine = bands((0, "c3cacf"), (0.5, "d3d9dd"), (1, "b3bbc1"), width=16)
+    back = atlas.add(bands((0, "8f979d"), (0.7, "b9c0c5"), (1, "d5dadd"), height=16, width=4))
+    hollow = atlas.add(bands((0, "dfe4e7"), (0.2, "a3abb1"), (0.6, "6f777d"), (1, "b9c0c5"), height=16, width=4))
+    shine = bands((0, "98a0a6"), (0.5, "a6aeb4"), (1, "8b949b"), width=16)
     across, _ = grid(shine)
-    shine = tint(shine, 0.8 * np.exp(-(((across - 0.25) / 0.07) ** 2)), "ffffff")
+    shine = tint(shine, 0.7 * np.exp(-(((across - 0.25) / 0.07) ** 2)), "e6eaed")
     stretch = (1.45, 1, 1)
     under = mk.lathe([(0, 0), (6, 1), (11, 5), (14, 12)], 16).scaled(stretch).painted(back)
     inner = mk.lathe([(14, 12), (13, 12.3), (9, 6), (4, 3.4), (0, 3)], 16).scaled(stretch).painted(hollow)
