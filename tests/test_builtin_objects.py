@@ -133,7 +133,8 @@ def test_every_object_dropped_5_cm_comes_to_rest_as_modelled(entries: list[dict]
         for _ in range(650):
             scene.step()
         for actor, (x, yaw) in zip(actors, places):
-            speed = np.linalg.norm(actor.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent).linear_velocity)
+            body = actor.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent)
+            speed = np.linalg.norm(body.linear_velocity)
             drift = np.hypot(actor.pose.p[0] - x, actor.pose.p[1])
             assert speed < 0.01 and drift < 0.03 and tilt_deg(actor.pose) < 15, (entry["id"], yaw)
             assert abs(actor.pose.p[2] - rest) < 0.003, (entry["id"], yaw)
