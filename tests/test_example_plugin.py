@@ -18,15 +18,13 @@ NOT_COPIED = shutil.ignore_patterns(
 )
 
 
-def run(*command, cwd, codes=(0,), **variables):
-    """Runs a command without the checkout on its path; returns stdout, fails with all output on another exit code."""
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    }
+def run(*command, cwd):
+    """Runs a command without this process's Python settings; returns stdout, fails with all output on an error."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=environment | variables, capture_output=True, text=True
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode in codes, f"{command} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"{command} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 

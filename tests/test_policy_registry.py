@@ -15,6 +15,7 @@ from vla_gen_bench.policies import registry
 from vla_gen_bench.policies.card import load_card
 from vla_gen_bench.policies.registry import list_policies, load_policy, parse_options, resolve
 from vla_gen_bench.policies.simple import HoldPolicy, RandomPolicy
+from vla_gen_bench.resources import data_dir
 
 POLICY_MODULE = '''
 import os
@@ -314,6 +315,27 @@ def test_a_broken_built_in_card_is_a_row_and_breaks_nothing_else(tmp_path, monke
     assert rows["good"] is None
     assert "name: is 'renamed'; expected 'other', the folder's name" in rows["other"]
     assert "not valid YAML" in rows["torn"]
+
+
+# --- policies/README.md -----------------------------------------------------------------------------------------------
+
+
+def readme_block(language):
+    """Returns the only fenced block of that language in policies/README.md."""
+    text = (data_dir() / "policies" / "README.md").read_text()
+    (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.S)
+    return block
+
+
+def test_the_ten_line_policy_of_the_readme_passes_its_check(site):
+    (site / "my_policy.py").write_text(readme_block("python"))
+    result = invoke("check", "my_policy:Reach")
+    assert result.exit_code == 0 and "note   timing" in result.output
+
+
+def test_the_card_of_the_readme_is_valid(tmp_path):
+    card = load_card(write_card(tmp_path / "acme", readme_block("yaml")) / "card.yaml", "built-in")
+    assert (card.params, card.action_spec.execute, card.training.saw_unseen) == (7541237184, 4, False)
 
 
 # --- options and commands ---------------------------------------------------------------------------------------------

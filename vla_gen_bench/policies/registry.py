@@ -50,7 +50,7 @@ def list_policies() -> list[Listing]:
     plugins = []
     for point in _plugins():
         problem = f"name taken by {taken[point.name]}" if point.name in taken else unimportable(point.value)
-        plugins.append(Listing(point.name, _distribution(point), None, f"plugin, {point.value}", problem))
+        plugins.append(Listing(point.name, _distribution(point), None, _summary(point), problem))
         taken.setdefault(point.name, _distribution(point))
     return cards + plugins
 
@@ -126,6 +126,11 @@ def _plugins() -> list[EntryPoint]:
 
 def _distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+
+
+def _summary(point: EntryPoint) -> str:
+    """Returns the one-line description of the plugin's package: all there is without importing it."""
+    return (point.dist and point.dist.metadata.get("Summary")) or point.value
 
 
 def _list_card(file: Path) -> Listing:

@@ -17,7 +17,9 @@ OPEN, CLOSED = 1.0, -1.0
 
 
 class ServoPolicy:
-    """Non-privileged: it uses the image of step 0 and nothing else; its actions do not depend on the seed.
+    """Reaches for the most colourful thing on the table, whatever the instruction says.
+
+    It uses the image of step 0 and nothing else; its actions do not depend on the seed.
 
     Args:
         step: Largest motion of one control step, metres.
