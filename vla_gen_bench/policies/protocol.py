@@ -73,8 +73,8 @@ class Observation:
         instruction: B sentences, the same as given to `reset`; constant within an episode.
         step: int64 [B], control steps already done in the episode: 0 at the first call. All entries are equal,
             because a batch runs in lock-step; with K > 1 it grows by the execution horizon from call to call.
-        privileged: None, except for policies whose card says `privileged: true`: then B views of the simulator's
-            true state, as the runner defines them.
+        privileged: None, except for policies whose card says `privileged: true`: then B records of the
+            simulator's true state, `vla_gen_bench.envs.privileged.PrivilegedState`.
     """
 
     image: np.ndarray

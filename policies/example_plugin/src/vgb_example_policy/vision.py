@@ -46,9 +46,14 @@ def table_points(height: int, width: int) -> np.ndarray:
 
 
 def _saliency(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Returns [H, W] >= 0: by how much a pixel is more colourful than the table's median; 0 outside `inside`."""
-    chroma = image.max(axis=-1).astype(np.float64) - image.min(axis=-1)
-    return np.where(inside, np.maximum(chroma - np.median(chroma[inside]), 0.0), 0.0)
+    """Returns [H, W] >= 0: how colourful a pixel is, times how far its hue is from the table's; 0 outside `inside`.
+
+    The first factor leaves out the white plate and the black gripper, the second the table itself.
+    """
+    red, green, blue = np.moveaxis(image.astype(np.float64) / 255, -1, 0)
+    opponent = np.stack([red - green, blue - (red + green) / 2], axis=-1)
+    distance = np.linalg.norm(opponent - np.median(opponent[inside], axis=0), axis=-1)
+    return np.where(inside, np.ptp(image, axis=-1) / 255 * distance, 0.0)
 
 
 def _box_blur(values: np.ndarray, radius: int) -> np.ndarray:
