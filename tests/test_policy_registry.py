@@ -179,6 +179,12 @@ def test_a_broken_plugin_is_named_with_its_error_and_breaks_nothing_else(site):
     assert isinstance(load_policy("hold"), HoldPolicy)
 
 
+def test_a_failing_import_inside_a_plugin_is_located_there(site):
+    (site / "acme_vla.py").write_text("\n\nimport gone_library\n")
+    write_plugin(site, "acme_vla", "0.3", acme="acme_vla:Policy")
+    assert error_of(resolve, "acme").endswith("No module named 'gone_library' (acme_vla.py:3)")
+
+
 def test_submodules_are_looked_for_without_importing_their_packages(site):
     (site / "acme_pkg").mkdir()
     (site / "acme_pkg" / "__init__.py").write_text("raise RuntimeError('imported')")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.protocol import ACTION_DIMS, HIGHEST, LOWEST, ActionSpec, Observation, Policy
 
-OWN_CODE = (str(Path(__file__).parent), "<frozen")
+CALLERS = (__file__, str(Path(__file__).with_name("factory.py")), str(Path(importlib.__file__).parent), "<frozen")
 REHEARSAL_QUERIES = 2
 FIRST_SEED = 11
 CONVENTION = ("names", "units", "frame", "reference", "rotation")
@@ -115,8 +116,8 @@ def example_observation(batch: int, step: int = 0, height: int = 240, width: int
 
 
 def describe_failure(error: BaseException) -> str:
-    """Returns `ValueError: text (my_policy.py:12)`: one line, with the innermost place outside this package."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OWN_CODE)]
+    """Returns `ValueError: text (my_policy.py:12)`: one line, with the innermost place in the policy's own code."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(CALLERS)]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
