@@ -1,0 +1,71 @@
+"""The `vgb` command. Subcommands live in one file each and are imported when they are called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from vla_gen_bench import __version__, runtime
+from vla_gen_bench.errors import UserError
+
+COMMANDS = {
+    "eval": "Evaluate a policy on suites of shifted scenarios.",
+    "replay": "Run one logged episode again, check its outcome, write an mp4.",
+    "suites": "List, show, draw and check suites.",
+    "policies": "List, show and check policies.",
+    "gallery": "Draw a labelled picture of every scenario of a suite.",
+    "bench": "Measure this machine: step, reset, set-up, throughput.",
+    "doctor": "Check Python, packages, Vulkan, GPU, disk and assets.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand's module only when it runs, so that `vgb --help` needs neither torch nor a simulator."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"vla_gen_bench.cli.{'evaluate' if name == 'eval' else name}")
+        return getattr(module, "evaluate_command" if name == "eval" else name)
+
+    def resolve_command(self, context: click.Context, arguments: list[str]):
+        name = arguments[0] if arguments else ""
+        if name and name not in COMMANDS and not name.startswith("-"):
+            from vla_gen_bench.errors import suggest
+
+            context.fail(f"no command '{name}'{suggest(name, COMMANDS)}")
+        return super().resolve_command(context, arguments)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="vgb")
+def vgb() -> None:
+    """What a vision-language-action policy still does when the world is not the one it was trained in.
+
+    Start with: vgb eval --policy expert --suite execution --episodes 16
+    """
+
+
+def main() -> None:
+    """Entry point: user errors are one line on stderr and exit code 2."""
+    runtime.prepare()
+    try:
+        sys.exit(vgb.main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,1 @@
+"""Running episodes and keeping what happened: rollout, worker processes, the log, provenance."""

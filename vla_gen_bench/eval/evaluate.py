@@ -1,0 +1,280 @@
+"""`evaluate`: from a policy's name and suites to a log folder, resuming what is already there."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vla_gen_bench.assets.pack import open_pack
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval import provenance
+from vla_gen_bench.eval.log import RUN_FILE, EvalLog, LogWriter, key_of
+from vla_gen_bench.eval.stats import count
+from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
+from vla_gen_bench.policies.card import Card
+from vla_gen_bench.policies.registry import resolve
+from vla_gen_bench.spec import digest_of
+from vla_gen_bench.suite import Scenario, Suite, draw, load_suite, union
+from vla_gen_bench.world import get_world
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; None means the suite's protocol, or a sensible default.
+
+    Attributes:
+        policy: Name, `module:attr`, or folder with a card.
+        suites: Names or paths, at least one.
+        scenarios: Ids, compositions such as "unseen_table + noise_weak"; None = all.
+        episodes: Per scenario and seed.
+        workers: Processes; None = one per core.
+        out: Log folder; None = `runs/<policy>/<suite>-<world>`.
+        fresh: Move an earlier log aside instead of continuing it.
+        must_resume: Refuse to start a new log.
+        record: Videos: "none", "all", "failures".
+    """
+
+    policy: str
+    suites: Sequence[str]
+    scenarios: Sequence[str] | None = None
+    world: str = "builtin"
+    episodes: int | None = None
+    seeds: Sequence[int] | None = None
+    workers: int | None = None
+    out: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    fresh: bool = False
+    must_resume: bool = False
+    record: str = "none"
+    time_limit_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request worked out: everything that can be wrong with it has been checked."""
+
+    request: Request
+    suite: Suite
+    scenarios: list[Scenario]
+    card: Card
+    jobs: list[Job]
+    folder: Path
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The outcome over the episodes of a plan."""
+
+    plan: Plan
+    scenarios: dict[str, dict[str, Any]]
+    finished: bool
+
+    @property
+    def errors(self) -> int:
+        return sum(row["errors"] for row in self.scenarios.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the object `vgb eval --json` prints."""
+        return {
+            "suite": self.plan.suite.id,
+            "policy": self.plan.card.name,
+            "world": self.plan.request.world,
+            "scenarios": self.scenarios,
+            "log": str(self.plan.folder),
+        }
+
+
+def make_plan(request: Request) -> Plan:
+    """Checks the request and draws its episodes; generates the builtin assets on first use.
+
+    Raises:
+        UserError: Anything in the request is wrong; nothing has been written then.
+    """
+    suite = union([load_suite(name) for name in request.suites])
+    scenarios = suite.select(request.scenarios)
+    get_world(request.world)
+    card = resolve(request.policy)
+    card.check_world(request.world)
+    jobs = _draw_jobs(request, suite, scenarios)
+    folder = request.out or default_folder(card.name, suite.id, request.world)
+    return Plan(request, suite, scenarios, card, jobs, folder, _identity(request, suite, card))
+
+
+def default_folder(policy: str, suite: str, world: str) -> Path:
+    """Returns `runs/<policy>/<suite>-<world>`, with characters a folder name should not have replaced."""
+    return Path("runs") / re.sub(r"[^\w.+-]+", "_", policy) / f"{suite}-{world}"
+
+
+def _draw_jobs(request: Request, suite: Suite, scenarios: list[Scenario]) -> list[Job]:
+    episodes = request.episodes or suite.protocol.episodes_per_seed
+    seeds = request.seeds or suite.protocol.seeds
+    keys = [(scenario, seed, index) for scenario in scenarios for seed in seeds for index in range(episodes)]
+    return [Job((s.id, seed, index), draw(s, request.world, seed, index)) for s, seed, index in keys]
+
+
+def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
+    """What must be equal for two sessions to share a log."""
+    pack = open_pack(request.world)
+    versions = provenance.versions()
+    return {
+        "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest()},
+        "policy": {"name": card.name, "digest": card.digest(), "options": request.options},
+        "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
+        "horizon": suite.protocol.horizon,
+        "simulator": {name: versions[name] for name in provenance.DECISIVE},
+    }
+
+
+def evaluate(
+    plan: Plan,
+    on_start: Callable[[int, int], None] = lambda done, total: None,
+    on_result: Callable[[Result], None] = lambda result: None,
+) -> Summary:
+    """Runs what is missing from the plan's log and returns the counts of all of it.
+
+    Args:
+        on_start: Called with the episodes already in the log and the number of all.
+        on_result: Called after each finished episode is on disk.
+
+    Raises:
+        UserError: The log there belongs to another run, or cannot be written; the policy cannot be used.
+        KeyboardInterrupt: Passed on after the finished episodes are safe.
+    """
+    writer = LogWriter(plan.folder)
+    header, kept = _open_log(plan, writer)
+    done = {key_of(row) for row in kept}
+    todo = [job for job in plan.jobs if job.key not in done]
+    on_start(len(plan.jobs) - len(todo), len(plan.jobs))
+    if todo:
+        _run(plan, todo, writer, header, on_result)
+    order = {scenario: rank for rank, scenario in enumerate(dict.fromkeys(job.key[0] for job in plan.jobs))}
+    rows = EvalLog(plan.folder).rows()
+    for row in rows:
+        order.setdefault(row["scenario"], len(order))
+    writer.sort(order)
+    return summarise(plan, rows)
+
+
+def summarise(plan: Plan, rows: list[dict[str, Any]]) -> Summary:
+    """Returns the counts over those rows that belong to the plan."""
+    wanted = {job.key for job in plan.jobs}
+    chosen = [row for row in rows if key_of(row) in wanted]
+    ids = [scenario.id for scenario in plan.scenarios]
+    counts = {id: count(row for row in chosen if row["scenario"] == id) for id in ids}
+    return Summary(plan, counts, len(chosen) == len(wanted))
+
+
+# ---- the log folder ----------------------------------------------------------------------------------------
+
+
+def _open_log(plan: Plan, writer: LogWriter) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the header and the rows that stay; refuses a log of another run."""
+    exists = (plan.folder / RUN_FILE).exists()
+    if plan.request.must_resume and not exists:
+        raise UserError(f"{plan.folder}: no log to resume there ({RUN_FILE} not found); leave out --resume to start one")
+    if exists and plan.request.fresh:
+        _move_aside(plan.folder)
+        exists = False
+    if not exists:
+        header = {"format": FORMAT, **plan.identity, "started": _now(), "sessions": []}
+        writer.write_header(header)
+        return header, []
+    header = writer.log.header
+    _check_identity(plan, header)
+    rows = writer.mend()
+    _check_specs(plan, rows)
+    return header, rows
+
+
+def _move_aside(folder: Path) -> None:
+    target = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        folder.rename(target)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be moved aside ({error.strerror})") from error
+
+
+def _check_identity(plan: Plan, header: dict[str, Any]) -> None:
+    for name, ours in plan.identity.items():
+        theirs = header.get(name)
+        if theirs == ours:
+            continue
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            key = next(key for key in ours if theirs.get(key) != ours[key])
+            name, theirs, ours = f"{name} {key}", theirs.get(key), ours[key]
+        raise UserError(
+            f"{plan.folder}: the log there is of another run: {name} is {theirs!r}, now {ours!r}; "
+            "give another folder with --out, or --fresh to move it aside"
+        )
+
+
+def _check_specs(plan: Plan, rows: list[dict[str, Any]]) -> None:
+    digests = {row_key: row["spec_digest"] for row in rows for row_key in [key_of(row)]}
+    for job in plan.jobs:
+        if digests.get(job.key, job.spec.digest()) != job.spec.digest():
+            raise UserError(
+                f"{plan.folder}: episode {'/'.join(map(str, job.key))} in the log was drawn differently; use --out or --fresh"
+            )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+# ---- running -----------------------------------------------------------------------------------------------
+
+
+def default_workers() -> int:
+    """Returns one worker per core this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result: Callable[[Result], None]) -> None:
+    request = plan.request
+    workers = min(request.workers or default_workers(), len(todo))
+    config = WorkerConfig(
+        policy=request.policy, options=request.options, world=request.world, horizon=plan.suite.protocol.horizon,
+        threads=max(1, default_workers() // workers), record=request.record, videos=str(plan.folder / "videos"),
+        time_limit_s=request.time_limit_s,
+    )  # fmt: skip
+    session = {"started": _now(), **provenance.session(), "workers": workers, "manifest": _manifest(plan)}
+
+    def ready(info: dict[str, Any]) -> None:
+        header.update(info)
+        header["warnings"] = open_pack(request.world).warnings
+        header["sessions"].append(session)
+        writer.write_header(header)
+
+    def keep(result: Result) -> None:
+        writer.append(_row(result), result.actions)
+        on_result(result)
+
+    WorkerPool(config, workers, ready).run(todo, keep)
+
+
+def _manifest(plan: Plan) -> dict[str, Any]:
+    """What this session was to run, and a digest over all its specs."""
+    return {
+        "scenarios": [scenario.id for scenario in plan.scenarios],
+        "episodes": len(plan.jobs),
+        "digest": digest_of([[*job.key, job.spec.digest()] for job in plan.jobs]),
+    }
+
+
+def _row(result: Result) -> dict[str, Any]:
+    scenario, seed, index = result.job.key
+    head = {"scenario": scenario, "seed": seed, "index": index, "spec_digest": result.job.spec.digest()}
+    if result.row is None:
+        nothing = dict.fromkeys(("success_at_end", "success_once", "first_success_step"))
+        outcome = {"status": "error", **nothing, "steps": 0, "error": result.error}
+    else:
+        outcome = result.row
+    return {**head, **outcome, "duration_s": result.duration_s, "worker": result.worker}

@@ -1,0 +1,73 @@
+"""What a log says about where it comes from: versions, git state, hardware, backends."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import vla_gen_bench
+
+PACKAGES = ("mani_skill", "sapien", "torch", "numpy", "gymnasium", "opencv-python")
+DECISIVE = ("mani_skill", "sapien")  # another version of these may move every trajectory
+
+
+def versions() -> dict[str, str | None]:
+    """Returns the versions of this package, Python and what decides the simulation."""
+    found: dict[str, str | None] = {"vla-gen-bench": vla_gen_bench.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Returns {"commit", "dirty"} of the checkout this package runs from, None outside one."""
+    folder = Path(vla_gen_bench.__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def hardware() -> dict[str, Any]:
+    """Returns CPU model, cores this process may use, memory in GiB and platform."""
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        "platform": platform.platform(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def session(command: list[str] | None = None) -> dict[str, Any]:
+    """Returns one entry of the header's `sessions`: who wrote rows into the log."""
+    return {
+        "command": command if command is not None else sys.argv,
+        "versions": versions(),
+        "git": git_state(),
+        "hardware": hardware(),
+    }

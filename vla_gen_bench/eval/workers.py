@@ -1,0 +1,306 @@
+"""Worker processes: each holds one environment and one policy and runs episodes it is handed, one at a time.
+
+A worker that dies or hangs costs its running episode only: the parent starts another one and tries that episode once
+more, then records the error.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.spec import EpisodeSpec
+
+POLL_S = 1.0
+TRIES = 2
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker needs to build its environment and policy; plain data, sent to a fresh interpreter.
+
+    Attributes:
+        policy: As `--policy` takes it.
+        options: The factory's arguments.
+        world: World name.
+        horizon: Control steps per episode.
+        threads: Compute threads.
+        record: Keep frames: "none", "all" or "failures".
+        videos: Folder for the mp4 files, if any are kept.
+        time_limit_s: Longest time one control step, or the start, may take before the worker counts as hung.
+    """
+
+    policy: str
+    options: dict[str, Any]
+    world: str
+    horizon: int
+    threads: int = 1
+    record: str = "none"
+    videos: str | None = None
+    time_limit_s: float = 300.0
+    start_limit_s: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """An episode to run; `key` is (scenario, seed, index)."""
+
+    key: tuple[str, int, int]
+    spec: EpisodeSpec
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job: an outcome `row` with packed `actions`, or an `error`."""
+
+    job: Job
+    worker: int
+    duration_s: float
+    row: dict[str, Any] | None = None
+    actions: str | None = None
+    error: str | None = None
+
+
+# ---- in the worker -----------------------------------------------------------------------------------------
+
+
+def _worker_main(config: WorkerConfig, pipe: Connection, beat: Any) -> None:
+    """Runs in a fresh process: builds everything, reports ready, then serves jobs until it is sent None."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    from vla_gen_bench import runtime
+
+    runtime.prepare(config.threads)
+    try:
+        episode = _build(config, beat)
+    except UserError as error:
+        pipe.send(("refused", str(error)))
+        return
+    pipe.send(("ready", episode.describe()))
+    while (job := pipe.recv()) is not None:
+        pipe.send(episode.run(job))
+
+
+def _build(config: WorkerConfig, beat: Any) -> _EpisodeRunner:
+    from vla_gen_bench import runtime
+    from vla_gen_bench.policies.chunking import ChunkRunner
+    from vla_gen_bench.policies.registry import load_policy, resolve
+
+    card = resolve(config.policy)
+    policy = load_policy(card, **config.options)
+    runtime.limit_threads(config.threads)
+    _rehearse(policy, card, config.world)
+    return _EpisodeRunner(config, card, ChunkRunner(policy, card.label), _build_env(config.world), beat)
+
+
+def _rehearse(policy: Any, card: Any, world: str) -> None:
+    """Lets the policy act on an example before any simulator starts; raises `PolicyError` where it fails."""
+    from vla_gen_bench.policies.check import PolicyError, check_actions, describe_failure, example_observation
+    from vla_gen_bench.world import get_world
+
+    if card.privileged:
+        return
+    size = get_world(world)
+    observation = example_observation(1, height=size.height, width=size.width)
+    try:
+        policy.reset(list(observation.instruction), [0])
+        actions = policy.act(observation)
+    except Exception as error:
+        raise PolicyError(f"{card.label}: raised {describe_failure(error)} on an example observation") from error
+    check_actions(card.label, actions, 1, policy.action_spec)
+
+
+def _build_env(world: str) -> Any:
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+
+    try:
+        return PickPlaceEnv(world=world)
+    except RuntimeError as error:
+        if "render" in str(error) or "vulkan" in str(error).lower():
+            raise UserError(f"no Vulkan driver can render here ({error}); run 'vgb doctor'") from error
+        raise
+
+
+class _EpisodeRunner:
+    def __init__(self, config: WorkerConfig, card: Any, source: Any, env: Any, beat: Any) -> None:
+        self.config, self.card, self.source, self.env, self.beat = config, card, source, env, beat
+
+    def describe(self) -> dict[str, Any]:
+        policy = self.source.policy
+        backend = self.env.backend
+        return {
+            "action_spec": self.source.spec.to_json(),
+            "decoding": getattr(policy, "decoding", None),
+            "backend": {"simulation": backend.sim_backend, "rendering": backend.render_backend, "shader": self.env.world.shader},
+        }
+
+    def run(self, job: Job) -> tuple[str, Any, Any]:
+        """Returns ("done", row, packed actions) or ("failed", message, None)."""
+        from vla_gen_bench.eval.rollout import pack_actions, run_episode
+        from vla_gen_bench.policies.check import PolicyError, describe_failure
+
+        try:
+            episode = run_episode(
+                self.env, self.source, job.spec, self.config.horizon, privileged=self.card.privileged,
+                record=self.config.record != "none", on_step=self._step_done,
+            )  # fmt: skip
+            self._keep_video(job, episode)
+        except PolicyError as error:
+            return "failed", str(error), None
+        except Exception as error:
+            return "failed", describe_failure(error), None
+        return "done", episode.row, pack_actions(episode.actions)
+
+    def _step_done(self, step: int) -> None:
+        self.beat.value = time.monotonic()
+
+    def _keep_video(self, job: Job, episode: Any) -> None:
+        wanted = self.config.record == "all" or (self.config.record == "failures" and not episode.row["success_at_end"])
+        if not wanted:
+            return
+        from vla_gen_bench.eval.video import video_name, write_video
+
+        name = video_name(job.key, episode.row["success_at_end"])
+        write_video(f"{self.config.videos}/{name}", episode.frames, job.spec.instruction)
+
+
+# ---- in the parent -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Worker:
+    index: int
+    process: Any
+    pipe: Connection
+    beat: Any
+    ready: bool = False
+    job: Job | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since it last showed a sign of life."""
+        return time.monotonic() - max(self.started, self.beat.value)
+
+
+class WorkerPool:
+    """Runs jobs on `count` workers.
+
+    Args:
+        on_ready: Called once, with what the first worker tells about policy and backend.
+    """
+
+    def __init__(self, config: WorkerConfig, count: int, on_ready: Callable[[dict[str, Any]], None]) -> None:
+        self._config, self._count, self._on_ready = config, count, on_ready
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+        self._told = False
+        self._lost_at_start = 0
+
+    def run(self, jobs: Iterable[Job], on_result: Callable[[Result], None]) -> None:
+        """Runs all jobs; results come in order of completion. All workers are gone when it returns or raises.
+
+        Raises:
+            UserError: The policy or the world cannot be used at all.
+        """
+        self._queue = deque((job, 1) for job in jobs)
+        self._tries: dict[tuple, int] = {}
+        self._on_result = on_result
+        try:
+            for index in range(min(self._count, len(self._queue))):
+                self._workers.append(self._start(index))
+            while self._queue or any(worker.job for worker in self._workers):
+                self._turn()
+        finally:
+            self._stop()
+
+    def _start(self, index: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        beat = self._context.Value("d", 0.0, lock=False)
+        process = self._context.Process(target=_worker_main, args=(self._config, theirs, beat), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(index, process, ours, beat)
+
+    def _turn(self) -> None:
+        """Waits for something to happen and deals with it."""
+        by_handle = {worker.pipe: worker for worker in self._workers}
+        for handle in wait(list(by_handle), timeout=POLL_S):
+            self._hear(by_handle[handle])
+        for worker in list(self._workers):
+            limit = self._config.time_limit_s if worker.ready else self._config.start_limit_s
+            if (worker.job or not worker.ready) and worker.idle_s > limit:
+                self._lose(worker, f"no control step finished within {limit:g} s")
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            kind, *content = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join(10)
+            self._lose(worker, f"the worker process died (exit code {worker.process.exitcode})")
+            return
+        if kind == "refused":
+            raise UserError(content[0])
+        if kind == "ready":
+            worker.ready = True
+            if not self._told:
+                self._told = True
+                self._on_ready(content[0])
+        elif kind == "done":
+            self._finish(worker, row=content[0], actions=content[1])
+        else:
+            self._fail(worker, content[0])
+        self._feed(worker)
+
+    def _feed(self, worker: _Worker) -> None:
+        if not self._queue:
+            return
+        worker.job, tries = self._queue.popleft()
+        self._tries[worker.job.key] = tries
+        worker.started = time.monotonic()
+        worker.pipe.send(worker.job)
+
+    def _finish(self, worker: _Worker, **outcome: Any) -> None:
+        job, worker.job = worker.job, None
+        self._on_result(Result(job, worker.index, round(time.monotonic() - worker.started, 3), **outcome))
+
+    def _fail(self, worker: _Worker, error: str) -> None:
+        """Queues the episode once more, or records the error."""
+        tries = self._tries[worker.job.key]
+        if tries < TRIES:
+            self._queue.appendleft((worker.job, tries + 1))
+            worker.job = None
+        else:
+            self._finish(worker, error=error)
+
+    def _lose(self, worker: _Worker, why: str) -> None:
+        worker.process.kill()
+        worker.process.join(10)
+        worker.pipe.close()
+        if worker.job:
+            self._fail(worker, why)
+        elif not worker.ready:
+            self._lost_at_start += 1
+            if self._lost_at_start >= TRIES:
+                raise UserError(f"a worker could not start: {why}; run 'vgb doctor'")
+        self._workers[self._workers.index(worker)] = self._start(worker.index)
+
+    def _stop(self) -> None:
+        for worker in self._workers:
+            if worker.ready and not worker.job:
+                try:
+                    worker.pipe.send(None)
+                    continue
+                except OSError:
+                    pass
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join(5)
+            if worker.process.is_alive():
+                worker.process.kill()
