@@ -1,0 +1,190 @@
+"""Drawing: scenario, world, seed and index in, one concrete `EpisodeSpec` out. No simulator, no shared state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.pools import geometry
+from vla_gen_bench.pools.axes import EFFECTS, PHRASINGS, unseen_joint_offsets
+from vla_gen_bench.pools.geometry import Footprint, Point
+from vla_gen_bench.pools.shift import Scenario, Shift
+from vla_gen_bench.pools.streams import POOLS_VERSION, Stream
+from vla_gen_bench.spec import NO_OFFSET, Effect, EpisodeSpec, Placed
+
+FIRST_TRAINING_SEED = 1_000_000
+SETTLE_SUBSTEPS = 50
+
+
+def draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
+    """Returns evaluation episode `index` of `seed`: the same for everyone, on any machine, in any order.
+
+    It equals the IND episode of the same seed and index in all but the shifted axes (rows of `table1` excepted,
+    which follow the reference's episode ids).
+
+    Args:
+        scenario: From `suite.scenarios` or `suite.select`.
+        world: "builtin" or "rl4vla".
+        seed: 0 to 999,999; training draws use the seeds from 1,000,000 on.
+        index: From 0.
+
+    Raises:
+        UserError: unknown world, or a seed or index out of range.
+    """
+    if not 0 <= seed < FIRST_TRAINING_SEED:
+        raise UserError(f"seed {seed}: evaluation seeds are 0 to {FIRST_TRAINING_SEED - 1}; training uses the rest")
+    return _draw(scenario, world, seed, index)
+
+
+def draw_training(world: str, seed: int, index: int) -> EpisodeSpec:
+    """Returns in-distribution episode `index` of training seed `seed` (1,000,000 or more); see `draw`."""
+    if seed < FIRST_TRAINING_SEED:
+        raise UserError(f"seed {seed}: training seeds start at {FIRST_TRAINING_SEED}; the seeds below are evaluation's")
+    return _draw(training_scenario(), world, seed, index)
+
+
+def draw_for_env(scenario: Scenario, world: str, seed: int) -> EpisodeSpec:
+    """Returns an episode of any scenario for an environment reset with `seed` (0 or more).
+
+    It lies outside the evaluation seeds, so an environment used for practice never shows an evaluation episode's draw.
+    """
+    if seed < 0:
+        raise UserError(f"seed {seed}: expected 0 or more")
+    return _draw(scenario, world, FIRST_TRAINING_SEED + seed, 0)
+
+
+def training_scenario() -> Scenario:
+    """Returns the in-distribution scenario that training draws from."""
+    return Scenario(id="train", label="Training", dimension="ind")
+
+
+def _draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
+    if index < 0:
+        raise UserError(f"index {index}: episodes count from 0")
+    if scenario.reference:
+        from vla_gen_bench.table1 import draw_reference  # only table1 needs its tables
+
+        return draw_reference(scenario.reference, world, seed, index)
+    return _Episode(load_catalog(world), scenario.shift, seed, index).spec()
+
+
+@lru_cache(maxsize=None)
+def _pool(world: str, kind: str, split: str) -> tuple[Any, ...]:
+    found = tuple(item for item in getattr(load_catalog(world), kind) if item.split == split)
+    if not found:
+        raise UserError(f"world '{world}' has no {split} {kind}")
+    return found
+
+
+@dataclass
+class _Episode:
+    """One episode while it is drawn; `lying` collects what is on the table, so that later things keep clear."""
+
+    catalog: Catalog
+    shift: Shift
+    seed: int
+    index: int
+    lying: list[Footprint] = field(default_factory=list)
+
+    def spec(self) -> EpisodeSpec:
+        target, receptacle = self._pick("objects", "object"), self._pick("receptacles", "receptacle")
+        yaw = self._stream("yaw").choice(geometry.YAWS[self.shift.choice("yaw").pool])
+        here, there = self._stream("layout").choice(geometry.pairs(self._points()))
+        self.lying += [Footprint(target, here, yaw), Footprint(receptacle, there, 0.0)]
+        phrase = self._stream("phrasing").choice(PHRASINGS[self.shift.choice("phrasing").pool])
+        return EpisodeSpec(
+            world=self.catalog.world,
+            seed=self.seed,
+            index=self.index,
+            instruction=phrase.format(object=target.name, receptacle=receptacle.name),
+            target=_placed(self.lying[0], geometry.SPAWN_Z),
+            receptacle=_placed(self.lying[1], geometry.SPAWN_Z),
+            distractor_objects=self._distractor("objects", "distractor_object"),
+            distractor_receptacles=self._distractor("receptacles", "distractor_receptacle"),
+            table=self._pick("tables", "table").id,
+            joint_offset=self._joint_offset(),
+            effects=tuple(self._effect(effect.name, effect.params) for effect in self.shift.effects),
+        )
+
+    def _stream(self, axis: str, version: str = POOLS_VERSION) -> Stream:
+        return Stream(version, self.seed, self.index, axis)
+
+    def _pick(self, kind: str, axis: str, but: tuple[Body, ...] = ()) -> Any:
+        pool = _pool(self.catalog.world, kind, self.shift.choice(axis).pool)
+        left = [item for item in pool if all(item.id != other.id and item.name != other.name for other in but)]
+        return self._stream(axis, self.catalog.version).choice(left)
+
+    def _points(self) -> tuple[Point, ...]:
+        layout = self.shift.choice("layout")
+        return geometry.grid() if layout.pool == "grid" else geometry.ring(**layout.params)
+
+    def _distractor(self, kind: str, axis: str) -> tuple[Placed, ...]:
+        """Adds one more object or receptacle; its name differs too, or the instruction would be ambiguous."""
+        choice = self.shift.choice(axis)
+        if choice.pool == "none":
+            return ()
+        target, receptacle = self.lying[:2]
+        twin, other = (target, receptacle) if kind == "objects" else (receptacle, target)
+        body = self._pick(kind, axis, but=(twin.body,))
+        height = geometry.DISTRACTOR_OBJECT_Z if kind == "objects" else geometry.DISTRACTOR_RECEPTACLE_Z
+        candidates = geometry.third_candidates(
+            self._points(), body, twin.yaw, other.xy, twin.xy, self.lying, choice.params["min_distance"]
+        )
+        place = self._stream(f"{axis}.position").choice(candidates)
+        self.lying.append(Footprint(body, place, twin.yaw))
+        return (_placed(self.lying[-1], height),)
+
+    def _joint_offset(self) -> tuple[float, ...]:
+        choice = self.shift.choice("joint_offset")
+        if choice.pool == "none":
+            return NO_OFFSET
+        offset = self._stream("joint_offset").choice(unseen_joint_offsets())
+        return tuple(round(value * choice.params["scale"], 12) for value in offset)
+
+    def _effect(self, name: str, params: dict[str, Any]) -> Effect:
+        """A plug-in's effect gets a `seed` of its own, so that it too depends on nothing but the episode."""
+        if name == "reposition":
+            drawn = self._reposition(**params)
+        elif name in EFFECTS:
+            drawn = self._overlay(name, **params)
+        else:
+            drawn = {"seed": self._stream(f"effects.{name}").below(2**31), **params}
+        return Effect(name=name, params=drawn)
+
+    def _overlay(self, name: str, alpha: float) -> dict[str, Any]:
+        pool = _pool(self.catalog.world, "textures", "unseen")
+        texture = self._stream(f"effects.{name}", self.catalog.version).choice(pool)
+        return {"texture": texture.id, "alpha": round(alpha * texture.mix, 12)}
+
+    def _reposition(self, step: int, min_distance: float) -> dict[str, Any]:
+        """The goal keeps clear of all that lies there but the target itself, which is taken away from its place."""
+        target, *others = self.lying
+        candidates = geometry.third_candidates(
+            self._points(), target.body, target.yaw, others[0].xy, target.xy, others, min_distance
+        )
+        goal = target._replace(xy=self._stream("effects.reposition").choice(candidates))
+        placed = _placed(goal, geometry.TELEPORT_Z)
+        return teleport(step, placed, keep_velocity=False)
+
+
+def teleport(step: int, goal: Placed, keep_velocity: bool, settle_substeps: int = SETTLE_SUBSTEPS) -> dict[str, Any]:
+    """Returns the params of a `reposition` effect: the target moves to `goal` after control step `step`."""
+    return {
+        "step": step,
+        "position": list(goal.position),
+        "quaternion": list(goal.quaternion),
+        "keep_velocity": keep_velocity,
+        "settle_substeps": settle_substeps,
+    }
+
+
+def _placed(footprint: Footprint, height: float) -> Placed:
+    x, y = footprint.xy
+    return Placed(
+        id=footprint.body.id,
+        position=(round(x, 12), round(y, 12), height),
+        quaternion=geometry.quaternion(footprint.yaw),
+    )

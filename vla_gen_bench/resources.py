@@ -1,0 +1,21 @@
+"""Where the data folders lie: `suites/`, `policies/` and `leaderboard/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vla_gen_bench.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def data_dir() -> Path:
+    """Returns the folder that holds `suites/`, `policies/` and `leaderboard/`.
+
+    A checkout (also an editable install of one) keeps them at its top level; a wheel carries them in
+    `vla_gen_bench/_data/`. Raises `UserError` where neither is there.
+    """
+    for folder in (PACKAGE.parent, PACKAGE / "_data"):
+        if (folder / "suites" / "vision.yaml").is_file():
+            return folder
+    raise UserError(f"no suites/ beside {PACKAGE} nor in {PACKAGE / '_data'}; reinstall vla-gen-bench")
