@@ -6,16 +6,17 @@ from collections import Counter
 
 import pytest
 
-from vla_gen_bench.assets.catalog import Body, load_catalog
+from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools import Scenario, Shift, Stream, draw, draw_for_env, draw_training
 from vla_gen_bench.pools import shift as shift_module
 from vla_gen_bench.pools.axes import TEMPLATES, reference_joint_offsets, unseen_joint_offsets
 from vla_gen_bench.pools.geometry import Footprint, distance, gap, grid, pairs, quaternion, ring, third_candidates
-from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.spec import EpisodeSpec, Placed
 from vla_gen_bench.suite import load_suite
 
 WORLD = "rl4vla"
+WORLDS = ("builtin", "rl4vla")
 DEFAULT = load_suite("all").scenarios
 IND = DEFAULT["ind"]
 
@@ -28,6 +29,11 @@ def box(half_x: float, half_y: float) -> Body:
     low, high = (-half_x, -half_y, 0.0), (half_x, half_y, 0.01)
     body = load_catalog(WORLD).objects[0]
     return body.model_copy(update={"bbox_min": low, "bbox_max": high})
+
+
+def footprint(catalog: Catalog, placed: Placed) -> Footprint:
+    w, _, _, z = placed.quaternion
+    return Footprint(catalog.get("objects", placed.id), placed.position[:2], 2 * math.atan2(z, w))
 
 
 # ---- streams
@@ -136,6 +142,25 @@ def test_least_overlap_where_nothing_is_clear():
     assert [(round(x, 9), round(y, 9)) for x, y in found] == [(-0.175, 0.075)]
 
 
+def test_the_first_of_the_others_is_spared():
+    """The wall covers all; 0.15 m from the first along x or y leaves 0.15 - 0.065 - 0.065 = 2 cm to it."""
+    square, target, receptacle = box(0.065, 0.065), (-0.235, -0.075), (-0.085, -0.015)
+    wall = Footprint(box(0.2, 0.2), receptacle, 0.0)
+    found = third_candidates(grid(), square, 0.0, receptacle, target, [Footprint(square, target, 0.0), wall], 0.10)
+    assert len(found) == 1 and gap(Footprint(square, found[0], 0.0), Footprint(square, target, 0.0)) >= 0.01
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("id", ["multi_object_ind", "multi_object_ood"])
+def test_distractor_objects_hardly_ever_touch_the_target(id, world):
+    catalog, touching = load_catalog(world), 0
+    for index in range(192):
+        spec = draw(DEFAULT[id], world, 0, index)
+        one, other = (footprint(catalog, it) for it in (spec.target, *spec.distractor_objects))
+        touching += gap(one, other) < 0.01 - 1e-6
+    assert touching <= 2
+
+
 @pytest.mark.parametrize("displacement", [0.005, 0.03, 0.10])
 def test_every_ring_pair_leaves_a_third_position(displacement):
     points, speck = ring(displacement), box(1e-4, 1e-4)
@@ -176,13 +201,14 @@ def flat(spec: EpisodeSpec) -> dict:
     return {**data, **placed}
 
 
+@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("id", DEFAULT)
-def test_only_the_shifted_axes_differ_from_ind(id):
+def test_only_the_shifted_axes_differ_from_ind(id, world):
     shift = DEFAULT[id].shift
     allowed = set().union(*(CHANGES[axis] for axis in shift.axes), {"effects"} if shift.effects else set())
     changed = set()
     for index in range(40):
-        here, ind = flat(draw(DEFAULT[id], WORLD, 1, index)), flat(draw(IND, WORLD, 1, index))
+        here, ind = flat(draw(DEFAULT[id], world, 1, index)), flat(draw(IND, world, 1, index))
         changed |= {key for key in here if here[key] != ind[key]}
     assert changed == allowed
 
@@ -190,6 +216,13 @@ def test_only_the_shifted_axes_differ_from_ind(id):
 @pytest.mark.parametrize("name", ["vision", "semantics", "execution"])
 def test_ind_is_the_same_in_every_suite(name):
     assert draw(load_suite(name).scenarios["ind"], WORLD, 2, 5) == draw(IND, WORLD, 2, 5)
+
+
+def test_the_world_is_not_part_of_the_key():
+    for index in range(20):
+        one, other = (draw(DEFAULT["unseen_position"], world, 0, index) for world in WORLDS)
+        assert (one.target.position, one.receptacle.position) == (other.target.position, other.receptacle.position)
+        assert one.target.quaternion == other.target.quaternion
 
 
 def test_drawing_is_pure():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vla_gen_bench import suite_lookup
+from vla_gen_bench import resources, suite_lookup
 from vla_gen_bench.cli.suites import suites
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools import Shift
@@ -58,6 +58,17 @@ def test_default_protocol():
         protocol = load_suite(name).protocol
         assert (protocol.episodes_per_seed, protocol.seeds, protocol.horizon) == (64, (0, 1, 2), 80)
         assert protocol.metric == "success_at_end"
+
+
+def test_data_comes_from_the_checkout_else_from_the_package(tmp_path, monkeypatch):
+    assert data_dir() == ROOT
+    monkeypatch.setattr(resources, "PACKAGE", tmp_path / "site" / "vla_gen_bench")
+    with pytest.raises(UserError, match="no suites/ beside .*reinstall vla-gen-bench"):
+        data_dir()
+    inside = tmp_path / "site" / "vla_gen_bench" / "_data" / "suites"
+    inside.mkdir(parents=True)
+    (inside / "vision.yaml").touch()
+    assert data_dir() == inside.parent
 
 
 # ---- mistakes

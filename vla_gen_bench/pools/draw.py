@@ -126,12 +126,12 @@ class _Episode:
         choice = self.shift.choice(axis)
         if choice.pool == "none":
             return ()
-        target, receptacle = self.lying[:2]
+        target, receptacle, *rest = self.lying
         twin, other = (target, receptacle) if kind == "objects" else (receptacle, target)
         body = self._pick(kind, axis, but=(twin.body,))
         height = geometry.DISTRACTOR_OBJECT_Z if kind == "objects" else geometry.DISTRACTOR_RECEPTACLE_Z
         candidates = geometry.third_candidates(
-            self._points(), body, twin.yaw, other.xy, twin.xy, self.lying, choice.params["min_distance"]
+            self._points(), body, twin.yaw, other.xy, twin.xy, [twin, other, *rest], choice.params["min_distance"]
         )
         place = self._stream(f"{axis}.position").choice(candidates)
         self.lying.append(Footprint(body, place, twin.yaw))

@@ -116,14 +116,15 @@ def third_candidates(
 
     It stays more than 0.070 m from `near` and at least `min_distance` from `far`, and 1 cm clear of the footprints
     of `others`. Where the pair leaves no such point, the distance to `far` falls to the largest of 0.15, 0.12, 0.10
-    that leaves one; where footprints collide even then, the answer is the one point with the least overlap.
+    that leaves one. Where footprints collide even then, the answer is one point: clear of the first of `others` if
+    any is, and of those the one with the least overlap.
 
     Args:
         points: The layout's points.
         body, yaw: The third thing, and its yaw in radians.
         near: Where the thing lies that it need only not touch (for a distractor object: the receptacle).
         far: Where the thing lies that it must stay away from (for a distractor object: the target).
-        others: What already lies on the table.
+        others: What already lies on the table, first what matters most not to touch.
         min_distance: Metres.
     """
     free = [point for point in points if distance(point, near) > PAIR_DISTANCE_M]
@@ -134,7 +135,12 @@ def third_candidates(
         clear = [point for point in rung if clearance[point] >= FOOTPRINT_GAP_M - ROUNDING_M]
         if clear:
             return clear
-    return [max(rungs[-1], key=lambda point: round(clearance[point], 9))]
+    return [max(rungs[-1], key=lambda point: _least_evil(Footprint(body, point, yaw), others))]
+
+
+def _least_evil(placed: Footprint, others: Sequence[Footprint]) -> tuple[float, float]:
+    """Returns a sort key; rounded, so that no libm decides between equal points."""
+    return round(min(gap(placed, others[0]), FOOTPRINT_GAP_M), 9), round(_clearance(placed, others), 9)
 
 
 def _clearance(placed: Footprint, others: Sequence[Footprint]) -> float:
