@@ -145,13 +145,14 @@ def _print_table(summary: Summary) -> None:
 
     plan = summary.plan
     table = Table(title=f"{plan.card.name} on {plan.suite.id}, world {plan.request.world}", title_justify="left")
-    for name in ("scenario", "success at end", "95% interval", "k/n", "once", "drop from IND", "errors"):
-        table.add_column(name, justify="left" if name == "scenario" else "right")
+    for name in ("scenario", "success", "95% interval", "k/n", "once", "drop", "errors"):
+        table.add_column(name, justify="left" if name == "scenario" else "right", no_wrap=True)
     ind = summary.scenarios.get("ind")
     for scenario in plan.scenarios:
         table.add_row(*_table_row(scenario.label, summary.scenarios[scenario.id], ind))
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=100)
     console.print(table)
+    console.print("success: at the end of the episode; once: at any time; drop: below IND, same episodes", style="dim")
     console.print(f"log: {plan.folder}", highlight=False, soft_wrap=True)
 
 
@@ -161,6 +162,6 @@ def _table_row(label: str, counts: dict, ind: dict | None) -> list[str]:
         return [label, "-", "-", "0/0", "-", "-", str(counts["errors"])]
     rate, low, high = counts["success_at_end"] / n, *counts["ci95"]
     reference = ind["success_at_end"] / max(1, ind["episodes"] - ind["errors"]) if ind else None
-    drop = "" if reference is None or ind is counts else f"{100 * (reference - rate):+.1f} pp"
+    drop = "" if reference is None or ind is counts else f"{100 * (reference - rate):.1f} pp"
     cells = [f"{rate:.3f}", f"{low:.3f} to {high:.3f}", f"{counts['success_at_end']}/{n}", f"{counts['success_once'] / n:.3f}"]
     return [label, *cells, drop, str(counts["errors"] or "")]

@@ -125,8 +125,11 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     pack = open_pack(request.world)
     versions = provenance.versions()
     return {
-        "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest()},
-        "policy": {"name": card.name, "digest": card.digest(), "options": request.options},
+        "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest(), "sources": list(request.suites)},
+        "policy": {
+            "name": card.name, "ref": request.policy, "digest": card.digest(), "options": request.options,
+            "privileged": card.privileged,
+        },
         "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
         "horizon": suite.protocol.horizon,
         "simulator": {name: versions[name] for name in provenance.DECISIVE},

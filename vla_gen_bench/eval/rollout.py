@@ -153,4 +153,4 @@ def pack_actions(actions: np.ndarray) -> str:
 
 def unpack_actions(text: str) -> np.ndarray:
     """Returns float32 [T, 7]; the inverse of `pack_actions`."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f4").reshape(-1, ACTION_DIMS)
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f4").reshape(-1, ACTION_DIMS).copy()

@@ -96,7 +96,7 @@ def _build(config: WorkerConfig, beat: Any) -> _EpisodeRunner:
     policy = load_policy(card, **config.options)
     runtime.limit_threads(config.threads)
     _rehearse(policy, card, config.world)
-    return _EpisodeRunner(config, card, ChunkRunner(policy, card.label), _build_env(config.world), beat)
+    return _EpisodeRunner(config, card, ChunkRunner(policy, card.label), build_env(config.world), beat)
 
 
 def _rehearse(policy: Any, card: Any, world: str) -> None:
@@ -116,7 +116,8 @@ def _rehearse(policy: Any, card: Any, world: str) -> None:
     check_actions(card.label, actions, 1, policy.action_spec)
 
 
-def _build_env(world: str) -> Any:
+def build_env(world: str) -> Any:
+    """Returns the environment of `world`; raises `UserError` where nothing can render."""
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
 
     try:

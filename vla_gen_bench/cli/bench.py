@@ -1,0 +1,70 @@
+"""`vgb bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Only the timings: leave out throughput and the expert's success rates.")
+@click.option("--world", "worlds", multiple=True, default=["builtin"], show_default=True, help="Repeat for more.")
+@click.option("--out", default="runs/bench", show_default=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for logs and bench.json.")
+def bench(quick: bool, worlds: tuple[str, ...], out: Path) -> None:
+    """Measure this machine against the project's targets; prints a table and writes OUT/bench.json.
+
+    The full run takes about 45 minutes on two cores; the success rates continue where an earlier run stopped.
+    """
+    from vla_gen_bench import bench as measure
+    from vla_gen_bench.world import get_world
+
+    lines: list[measure.Line] = []
+    for world in worlds:
+        get_world(world)
+    for line in _measure(measure, quick, worlds, out):
+        lines.append(line)
+        _write(out, measure.to_json(lines))
+        click.echo(_shown(line), err=True)
+    _print(lines, out)
+
+
+def _measure(measure, quick: bool, worlds: tuple[str, ...], out: Path):
+    yield from measure.command_line()
+    yield from measure.first_use()
+    for world in worlds:
+        yield from measure.steps(world)
+    if quick:
+        return
+    if "builtin" in worlds:
+        yield from measure.throughput(out)
+    for world in worlds:
+        yield from measure.success(world, out, lambda text: click.echo(text, err=True))
+
+
+def _shown(line) -> str:
+    return f"{line.name}: {line.value:.3g} {line.unit}".rstrip()
+
+
+def _write(out: Path, data: dict) -> None:
+    from vla_gen_bench.errors import UserError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "bench.json").write_text(json.dumps(data, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{out}: cannot write bench.json ({error.strerror}); give another folder with --out") from error
+
+
+def _print(lines: list, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measurement", "value", "target", "met")
+    for line in lines:
+        bound = "" if line.target is None else f"{'>=' if line.at_least else '<='} {line.target:g} {line.unit}".rstrip()
+        met = {None: "", True: "yes", False: "NO"}[line.met]
+        table.add_row(line.name, f"{line.value:.4g} {line.unit}".rstrip(), bound, met)
+    Console(width=None if Console().is_terminal else 110).print(table)
+    click.echo(out / "bench.json")

@@ -1,0 +1,32 @@
+"""`vgb replay`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path))
+@click.argument("episode")
+@click.option("--out", type=click.Path(path_type=Path), help="The mp4.  [default: LOG/videos/SCENARIO-SEED-INDEX-OUTCOME.mp4]")
+@click.option("--act", is_flag=True, help="Ask the policy again instead of playing back the logged actions.")
+def replay(log: Path, episode: str, out: Path | None, act: bool) -> None:
+    """Run one logged episode again, write it as an mp4, and check that it ends as logged.
+
+    LOG is the folder of an evaluation; EPISODE is scenario/seed/index, for example unseen_table/0/12. Exit status 1 if
+    the outcome differs.
+    """
+    from vla_gen_bench.eval.replay import replay_episode
+
+    answer = replay_episode(log, episode, out, act)
+    click.echo(f"{answer.video}")
+    outcome = "success" if answer.row["success_at_end"] else "failure"
+    exact = "bit for bit" if answer.exact else "but not bit for bit"
+    if answer.same:
+        click.echo(f"{episode}: {outcome}, as logged, {exact}", err=True)
+        return
+    click.echo(f"{episode}: {outcome}, but the log says otherwise: {answer.difference}", err=True)
+    sys.exit(1)

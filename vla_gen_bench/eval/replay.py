@@ -1,0 +1,94 @@
+"""Running a logged episode again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.log import EvalLog, Key, key_of
+from vla_gen_bench.eval.rollout import ActionSource, Episode, Recording, run_episode, unpack_actions
+from vla_gen_bench.eval.video import video_name, write_video
+from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.suite import draw, load_suite, union
+
+COMPARED = ("success_at_end", "success_once", "first_success_step", "grasped_ever", "held_ever")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A replayed episode: its row, the logged one, and the video."""
+
+    row: dict[str, Any]
+    logged: dict[str, Any]
+    video: Path
+
+    @property
+    def same(self) -> bool:
+        """Whether the outcome and its stages are as logged."""
+        return all(self.row[name] == self.logged[name] for name in COMPARED)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every state and image was equal, bit for bit."""
+        return self.row["trace"] == self.logged["trace"]
+
+    @property
+    def difference(self) -> str:
+        """Names the fields that differ."""
+        pairs = [(name, self.logged[name], self.row[name]) for name in COMPARED if self.row[name] != self.logged[name]]
+        return ", ".join(f"{name} was {old}, is {new}" for name, old, new in pairs)
+
+
+def replay_episode(folder: Path, episode: str, out: Path | None = None, act: bool = False) -> Replay:
+    """Runs the episode again from the logged actions, or from the policy if `act` or they were not kept.
+
+    Raises:
+        UserError: No such log or episode, an errored one, or the suite draws another episode by now.
+    """
+    log = EvalLog(folder)
+    header, key = log.header, parse_key(episode)
+    row = next((row for row in log.rows(forgive_last=True) if key_of(row) == key), None)
+    if row is None:
+        raise UserError(f"{folder}: no episode '{episode}' in the log; expected scenario/seed/index of one of its rows")
+    if row["status"] != "ok":
+        raise UserError(f"{folder}: episode '{episode}' errored when it was run: {row.get('error')}")
+    spec = _spec(header, key)
+    if spec.digest() != row["spec_digest"]:
+        raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
+    done = _run(header, log, key, spec, act)
+    video = out or folder / "videos" / video_name(key, done.row["success_at_end"])
+    write_video(video, done.frames, spec.instruction)
+    return Replay(done.row, row, video)
+
+
+def parse_key(text: str) -> Key:
+    """Returns ("unseen_table", 0, 12) for "unseen_table/0/12"; raises `UserError` for anything else."""
+    parts = text.rsplit("/", 2)
+    if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
+        raise UserError(f"episode '{text}': expected scenario/seed/index, for example ind/0/12")
+    return parts[0].replace(" ", ""), int(parts[1]), int(parts[2])
+
+
+def _spec(header: dict[str, Any], key: Key) -> EpisodeSpec:
+    sources = header["suite"].get("sources") or header["suite"]["id"].split("+")
+    suite = union([load_suite(name) for name in sources])
+    return draw(suite.select([key[0]])[0], header["world"]["name"], key[1], key[2])
+
+
+def _run(header: dict[str, Any], log: EvalLog, key: Key, spec: EpisodeSpec, act: bool) -> Episode:
+    from vla_gen_bench.eval.workers import build_env
+
+    packed = None if act else log.actions(key)
+    source, privileged = (Recording(unpack_actions(packed)), False) if packed else _policy(header)
+    env = build_env(spec.world)
+    return run_episode(env, source, spec, header["horizon"], privileged=privileged, record=True)
+
+
+def _policy(header: dict[str, Any]) -> tuple[ActionSource, bool]:
+    from vla_gen_bench.policies.chunking import ChunkRunner
+    from vla_gen_bench.policies.registry import load_policy, resolve
+
+    card = resolve(header["policy"].get("ref", header["policy"]["name"]))
+    return ChunkRunner(load_policy(card, **header["policy"]["options"]), card.label), card.privileged
