@@ -24,7 +24,7 @@ test: setup  ## Run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
 bench: setup  ## Measure against the targets; prints a table, writes JSON
-	$(BIN)/python benchmarks/bench.py $(ARGS)
+	$(BIN)/vgb bench $(ARGS)
 
 gallery: setup  ## Draw the contact sheets of the suites
 	$(BIN)/vgb gallery $(ARGS)

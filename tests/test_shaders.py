@@ -1,0 +1,70 @@
+"""The lean shaders draw what SAPIEN's own draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sapien
+from mani_skill.render import PREBUILT_SHADER_CONFIGS, set_shader_pack
+
+from vla_gen_bench.envs import shaders
+
+SHADERS = Path(sapien.__file__).parent / "vulkan_shader"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def renderer():
+    """Keeps the renderer alive between the tests: with the last scene SAPIEN drops the table it took 7 s to compute."""
+    return sapien.render.RenderSystem()
+
+
+def picture(config) -> np.ndarray:
+    """Draws a shiny box and a matt sphere on the ground under an ambient and a shadow-casting light, 96 x 72."""
+    set_shader_pack(config)
+    scene = sapien.Scene([sapien.physx.PhysxCpuSystem(), sapien.render.RenderSystem()])
+    scene.set_ambient_light([0.3, 0.3, 0.3])
+    scene.add_directional_light([-0.4, 0.3, -1], [1, 0.9, 0.8], shadow=True)
+    for build, roughness, metallic, position in (
+        (lambda b, m: b.add_box_visual(half_size=[0.2, 0.2, 0.2], material=m), 0.1, 0.9, [1, 0.2, -0.2]),
+        (lambda b, m: b.add_sphere_visual(radius=0.2, material=m), 0.9, 0.0, [1, -0.3, -0.2]),
+        (lambda b, m: b.add_box_visual(half_size=[2, 2, 0.01], material=m), 0.6, 0.0, [1, 0, -0.4]),
+    ):
+        builder = scene.create_actor_builder()
+        material = sapien.render.RenderMaterial(
+            base_color=[0.8, 0.4, 0.2, 1], roughness=roughness, metallic=metallic, specular=0.8
+        )
+        build(builder, material)
+        builder.build_static().set_pose(sapien.Pose(position))
+    camera = scene.add_camera("camera", 96, 72, 1.0, 0.01, 10)
+    scene.update_render()
+    camera.take_picture()
+    return np.asarray(camera.get_picture("Color"))
+
+
+@pytest.mark.parametrize("name", ["minimal", "default"])
+def test_lean_shaders_draw_the_same_bit_by_bit(name: str) -> None:
+    lean = shaders.lean_shader_config(name)
+    assert lean.shader_pack != name, "fell back to the shaders as they are"
+    drawn, expected = picture(lean), picture(PREBUILT_SHADER_CONFIGS[name])
+    assert len(np.unique(expected)) > 50, "the picture is too plain to compare anything"
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_no_file_reads_the_table(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("VGB_CACHE", str(tmp_path))
+    pack = Path(shaders.lean_shader_config("default").shader_pack)
+    assert not [file for file in pack.rglob("*") if "BRDFLUT" in file.read_text()]
+    assert {file.name for file in pack.iterdir()} == {file.name for file in (SHADERS / "default").iterdir()}
+
+
+def test_an_unknown_use_of_the_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="samplerBRDFLUT"):
+        shaders.without_table("vec3 x = textureLod(samplerBRDFLUT, uv, 0).rgb;")
+
+
+def test_without_a_writable_cache_the_stock_shaders_are_used(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VGB_CACHE", str(tmp_path / "file" / "cache"))
+    assert shaders.lean_shader_config("minimal") == PREBUILT_SHADER_CONFIGS["minimal"]
