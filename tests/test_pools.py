@@ -11,7 +11,18 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools import Scenario, Shift, Stream, draw, draw_for_env, draw_training
 from vla_gen_bench.pools import shift as shift_module
 from vla_gen_bench.pools.axes import TEMPLATES, reference_joint_offsets, unseen_joint_offsets
-from vla_gen_bench.pools.geometry import Footprint, distance, gap, grid, pairs, quaternion, ring, third_candidates
+from vla_gen_bench.pools.geometry import (
+    CENTRE,
+    Footprint,
+    distance,
+    fine_grid,
+    gap,
+    grid,
+    pairs,
+    quaternion,
+    ring,
+    third_candidates,
+)
 from vla_gen_bench.spec import EpisodeSpec, Placed
 from vla_gen_bench.suite import load_suite
 
@@ -33,7 +44,8 @@ def box(half_x: float, half_y: float) -> Body:
 
 def footprint(catalog: Catalog, placed: Placed) -> Footprint:
     w, _, _, z = placed.quaternion
-    return Footprint(catalog.get("objects", placed.id), placed.position[:2], 2 * math.atan2(z, w))
+    kind = "objects" if placed.id in catalog.ids("objects") else "receptacles"
+    return Footprint(catalog.get(kind, placed.id), placed.position[:2], 2 * math.atan2(z, w))
 
 
 # ---- streams
@@ -109,7 +121,7 @@ def test_footprint_uses_the_offset_of_the_box_from_its_origin():
 def candidates_of_a_speck(target, receptacle, least=0.15):
     speck = box(1e-4, 1e-4)
     others = [Footprint(speck, target, 0.0), Footprint(speck, receptacle, 0.0)]
-    return third_candidates(grid(), speck, 0.0, receptacle, target, others, least)
+    return third_candidates([grid()], speck, 0.0, receptacle, target, others, least)
 
 
 def test_third_positions_fall_back_only_where_they_must():
@@ -129,7 +141,7 @@ def test_third_position_keeps_footprints_clear():
     """A 14 cm wide thing reaches 0.07 m: beside 0.07 m of the target and 1 cm it needs 0.15 m along x."""
     wide, target, receptacle = box(0.07, 0.001), (-0.235, -0.075), (-0.085, 0.075)
     others = [Footprint(wide, target, 0.0)]
-    found = third_candidates(grid(), wide, 0.0, receptacle, target, others, 0.10)
+    found = third_candidates([grid()], wide, 0.0, receptacle, target, others, 0.10)
     in_row = [point for point in found if point[1] == target[1]]
     assert [round(x, 9) for x, _ in in_row] == [-0.085]
     assert len(found) > len(in_row)  # other rows only need 1 cm in y
@@ -137,7 +149,7 @@ def test_third_position_keeps_footprints_clear():
 
 def test_least_overlap_where_nothing_is_clear():
     huge, target, receptacle = box(0.3, 0.3), (-0.235, -0.075), (-0.235, 0.015)
-    found = third_candidates(grid(), huge, 0.0, receptacle, target, [Footprint(huge, target, 0.0)], 0.15)
+    found = third_candidates([grid()], huge, 0.0, receptacle, target, [Footprint(huge, target, 0.0)], 0.15)
     # Best is 0.15 m along x or y. Of those, (-0.235, 0.075) and (-0.205, 0.075) lie within 0.07 m of the receptacle.
     assert [(round(x, 9), round(y, 9)) for x, y in found] == [(-0.175, 0.075)]
 
@@ -146,26 +158,50 @@ def test_the_first_of_the_others_is_spared():
     """The wall covers all; 0.15 m from the first along x or y leaves 0.15 - 0.065 - 0.065 = 2 cm to it."""
     square, target, receptacle = box(0.065, 0.065), (-0.235, -0.075), (-0.085, -0.015)
     wall = Footprint(box(0.2, 0.2), receptacle, 0.0)
-    found = third_candidates(grid(), square, 0.0, receptacle, target, [Footprint(square, target, 0.0), wall], 0.10)
+    found = third_candidates([grid()], square, 0.0, receptacle, target, [Footprint(square, target, 0.0), wall], 0.10)
     assert len(found) == 1 and gap(Footprint(square, found[0], 0.0), Footprint(square, target, 0.0)) >= 0.01
 
 
+def test_other_points_are_tried_before_footprints_collide():
+    """The plate in the middle covers +-0.055 m; a 6 cm square needs 0.055 + 0.03 + 0.01 = 0.095 m from its centre."""
+    plate, square = Footprint(box(0.055, 0.055), CENTRE, 0.0), box(0.03, 0.03)
+    target = (CENTRE[0] - 0.075, CENTRE[1] - 0.075)
+    on_grid = third_candidates([grid()], square, 0.0, CENTRE, target, [plate], 0.10)
+    assert len(on_grid) == 1 and gap(Footprint(square, on_grid[0], 0.0), plate) < 0
+    wider = third_candidates([grid(), fine_grid(), fine_grid(2)], square, 0.0, CENTRE, target, [plate], 0.10)
+    assert len(wider) > 1
+    for x, y in wider:
+        assert gap(Footprint(square, (x, y), 0.0), plate) >= 0.01 - 1e-9
+        assert max(abs(x - CENTRE[0]), abs(y - CENTRE[1])) == pytest.approx(0.105)
+
+
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("id", ["multi_object_ind", "multi_object_ood"])
-def test_distractor_objects_hardly_ever_touch_the_target(id, world):
-    catalog, touching = load_catalog(world), 0
+@pytest.mark.parametrize("id", ["multi_object_ind", "multi_object_ood", "disturb_receptacle", "multi_receptacle"])
+def test_distractors_touch_nothing(id, world):
+    catalog = load_catalog(world)
+    for seed in (0, 1, 2):
+        for index in range(64):
+            spec = draw(DEFAULT[id], world, seed, index)
+            others = [footprint(catalog, item) for item in (spec.target, spec.receptacle)]
+            third = footprint(catalog, (*spec.distractor_objects, *spec.distractor_receptacles)[0])
+            assert min(gap(third, other) for other in others) >= 0.01 - 1e-6
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_teleport_goals_touch_no_receptacle(world):
+    catalog = load_catalog(world)
     for index in range(192):
-        spec = draw(DEFAULT[id], world, 0, index)
-        one, other = (footprint(catalog, it) for it in (spec.target, *spec.distractor_objects))
-        touching += gap(one, other) < 0.01 - 1e-6
-    assert touching <= 2
+        spec = draw(DEFAULT["object_reposition"], world, 0, index)
+        goal = spec.effects[0].params
+        moved = spec.target.model_copy(update={"position": tuple(goal["position"])})
+        assert gap(footprint(catalog, moved), footprint(catalog, spec.receptacle)) >= 0.01 - 1e-6
 
 
 @pytest.mark.parametrize("displacement", [0.005, 0.03, 0.10])
 def test_every_ring_pair_leaves_a_third_position(displacement):
     points, speck = ring(displacement), box(1e-4, 1e-4)
     for target, receptacle in pairs(points):
-        assert third_candidates(points, speck, 0.0, receptacle, target, [Footprint(speck, target, 0.0)], 0.20)
+        assert third_candidates([points], speck, 0.0, receptacle, target, [Footprint(speck, target, 0.0)], 0.20)
 
 
 def test_quaternions_are_wxyz_about_z():

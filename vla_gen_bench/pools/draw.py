@@ -17,6 +17,8 @@ from vla_gen_bench.spec import NO_OFFSET, Effect, EpisodeSpec, Placed
 
 FIRST_TRAINING_SEED = 1_000_000
 SETTLE_SUBSTEPS = 50
+DISTRACTOR_MARGIN_STEPS = 4  # a distractor may lie up to 6 cm outside the training square where that is crowded
+TELEPORT_MARGIN_STEPS = 2  # a teleported target up to 3 cm
 
 
 def draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
@@ -130,8 +132,9 @@ class _Episode:
         twin, other = (target, receptacle) if kind == "objects" else (receptacle, target)
         body = self._pick(kind, axis, but=(twin.body,))
         height = geometry.DISTRACTOR_OBJECT_Z if kind == "objects" else geometry.DISTRACTOR_RECEPTACLE_Z
+        spare = geometry.fine_grid(), geometry.fine_grid(DISTRACTOR_MARGIN_STEPS)
         candidates = geometry.third_candidates(
-            self._points(), body, twin.yaw, other.xy, twin.xy, [twin, other, *rest], choice.params["min_distance"]
+            (self._points(), *spare), body, twin.yaw, other.xy, twin.xy, [twin, other, *rest], choice.params["min_distance"]
         )
         place = self._stream(f"{axis}.position").choice(candidates)
         self.lying.append(Footprint(body, place, twin.yaw))
@@ -162,8 +165,9 @@ class _Episode:
     def _reposition(self, step: int, min_distance: float) -> dict[str, Any]:
         """The goal keeps clear of all that lies there but the target itself, which is taken away from its place."""
         target, *others = self.lying
+        spare = geometry.fine_grid(), geometry.fine_grid(TELEPORT_MARGIN_STEPS)
         candidates = geometry.third_candidates(
-            self._points(), target.body, target.yaw, others[0].xy, target.xy, others, min_distance
+            (self._points(), *spare), target.body, target.yaw, others[0].xy, target.xy, others, min_distance
         )
         goal = target._replace(xy=self._stream("effects.reposition").choice(candidates))
         placed = _placed(goal, geometry.TELEPORT_Z)

@@ -64,6 +64,13 @@ def ring(displacement: float = 0.03) -> tuple[Point, ...]:
 
 
 @lru_cache(maxsize=None)
+def fine_grid(margin_steps: int = 0) -> tuple[Point, ...]:
+    """Returns points every 15 mm over the training square and `margin_steps` such steps beyond its edge."""
+    steps = range(-margin_steps, 11 + margin_steps)
+    return tuple(_point(i / 10, j / 10) for i in steps for j in steps)
+
+
+@lru_cache(maxsize=None)
 def pairs(points: tuple[Point, ...]) -> tuple[tuple[Point, Point], ...]:
     """Returns the ordered (target, receptacle) pairs more than 0.070 m apart: 784 on the grid, 628 on the ring."""
     return tuple((a, b) for a in points for b in points if distance(a, b) > PAIR_DISTANCE_M)
@@ -104,7 +111,7 @@ def _gap_along(a: tuple[float, float], b: tuple[float, float]) -> float:
 
 
 def third_candidates(
-    points: Iterable[Point],
+    points: Sequence[Iterable[Point]],
     body: Body,
     yaw: float,
     near: Point,
@@ -116,26 +123,28 @@ def third_candidates(
 
     It stays more than 0.070 m from `near` and at least `min_distance` from `far`, and 1 cm clear of the footprints
     of `others`. Where the pair leaves no such point, the distance to `far` falls to the largest of 0.15, 0.12, 0.10
-    that leaves one. Where footprints collide even then, the answer is one point: clear of the first of `others` if
-    any is, and of those the one with the least overlap.
+    that leaves one; then the next set of points is tried in the same way. Where footprints collide even then, the
+    answer is one point: clear of the first of `others` if any is, and of those the one with the least overlap.
 
     Args:
-        points: The layout's points.
+        points: Sets of points, in order of preference: first the layout's own.
         body, yaw: The third thing, and its yaw in radians.
         near: Where the thing lies that it need only not touch (for a distractor object: the receptacle).
         far: Where the thing lies that it must stay away from (for a distractor object: the target).
         others: What already lies on the table, first what matters most not to touch.
         min_distance: Metres.
     """
-    free = [point for point in points if distance(point, near) > PAIR_DISTANCE_M]
     ladder = (min_distance, *(step for step in THIRD_DISTANCES_M if step < min_distance))
-    rungs = [[point for point in free if distance(point, far) >= step - ROUNDING_M] for step in ladder]
-    clearance = {point: _clearance(Footprint(body, point, yaw), others) for point in rungs[-1]}
-    for rung in rungs:
-        clear = [point for point in rung if clearance[point] >= FOOTPRINT_GAP_M - ROUNDING_M]
-        if clear:
-            return clear
-    return [max(rungs[-1], key=lambda point: _least_evil(Footprint(body, point, yaw), others))]
+    tried: list[Point] = []
+    for choice in points:
+        free = [point for point in choice if distance(point, near) > PAIR_DISTANCE_M]
+        for step in ladder:
+            rung = [point for point in free if distance(point, far) >= step - ROUNDING_M]
+            clear = [p for p in rung if _clearance(Footprint(body, p, yaw), others) >= FOOTPRINT_GAP_M - ROUNDING_M]
+            if clear:
+                return clear
+        tried += rung
+    return [max(tried, key=lambda point: _least_evil(Footprint(body, point, yaw), others))]
 
 
 def _least_evil(placed: Footprint, others: Sequence[Footprint]) -> tuple[float, float]:
