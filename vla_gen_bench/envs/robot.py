@@ -12,6 +12,7 @@ from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import Wid
 from mani_skill.sensors.camera import CameraConfig
 
 from vla_gen_bench.envs.controller import TargetDeltaPoseControllerConfig
+from vla_gen_bench.envs.shaders import lean_shader_config
 
 CAMERA = "3rd_view_camera"
 BASE_POSITION = (0.147, 0.028, 0.870)
@@ -41,7 +42,7 @@ def camera_config(width: int, height: int, shader: str) -> CameraConfig:
         height=height,
         entity_uid="base_link",
         intrinsic=camera_matrix(width),
-        shader_pack=shader,
+        shader_config=lean_shader_config(shader),
     )
 
 
