@@ -33,7 +33,7 @@ doctor: $(PACKAGES)  ## Say what this machine can run
 	$(BIN)/vgb doctor $(ARGS)
 
 lint: $(PACKAGES)  ## Check the style with ruff, if it is there (make setup EXTRAS=test,lint)
-	@if [ -x $(BIN)/ruff ]; then $(BIN)/ruff check . && $(BIN)/ruff format --check .; \
+	@if [ -x $(BIN)/ruff ]; then $(BIN)/ruff check .; \
 	else echo "ruff is not installed: make setup EXTRAS=test,lint" >&2; exit 2; fi
 
 clean:  ## Remove what the build and the tests left; keeps .venv and results

@@ -85,7 +85,9 @@ def test_every_package_folder_is_listed() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     listed = {name for name in setup["options"]["packages"].split() if "._data." not in name}
-    found = {Path(name).parent.as_posix().replace("/", ".") for name in tree(ROOT / "vla_gen_bench") if name.endswith(".py")}
+    found = {
+        Path(name).parent.as_posix().replace("/", ".") for name in tree(ROOT / "vla_gen_bench") if name.endswith(".py")
+    }
     assert listed == found, "setup.cfg [options] packages and the folders with Python files differ"
 
 
