@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +90,18 @@ class PickPlaceEnv(BaseEnv):
         for spec in specs:
             if spec.world != self.world.name:
                 raise UserError(f"a spec of world '{spec.world}' was given to an environment of '{self.world.name}'")
+            self._check_assets(spec)
         return list(specs)
+
+    def _check_assets(self, spec: EpisodeSpec) -> None:
+        """Raises `UserError` for an unknown id or effect, before the running episode is given up."""
+        for thing in (spec.target, *spec.distractor_objects):
+            self.pack.catalog.get("objects", thing.id)
+        for thing in (spec.receptacle, *spec.distractor_receptacles):
+            self.pack.catalog.get("receptacles", thing.id)
+        self.pack.catalog.get("tables", spec.table)
+        for effect in spec.effects:
+            find_effect(effect.name)
 
     def _draw(self, seed: int | list[int] | None) -> list[EpisodeSpec]:
         """Draws one episode per environment from the scenario, outside the seeds evaluations use."""
@@ -368,8 +378,3 @@ class PickPlaceEnv(BaseEnv):
         else:
             ids = [self._thing(role).actor._objs[0].per_scene_id]
         return torch.isin(segmentation[..., 0], torch.tensor(ids, device=segmentation.device))
-
-
-def batch_specs(specs: Sequence[EpisodeSpec]) -> dict[str, list[EpisodeSpec]]:
-    """Returns reset options that realise `specs`."""
-    return {"specs": list(specs)}
