@@ -1,0 +1,80 @@
+"""From a goal pose to a 7-D action: measured feedback, caps, and a limit on how far the command may run ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vla_gen_bench.envs.privileged import PrivilegedState
+
+DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])  # columns x, y, z: approach down, closing axis y
+OPEN, CLOSED = 1.0, -1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How boldly one control step moves.
+
+    Attributes:
+        gain: Part of the remaining way to the goal, measured, that one step commands.
+        step_m, step_rad: Largest translation and rotation of one step.
+        lead_m, lead_rad: Largest distance between commanded and measured pose: an unreachable command holds the
+            joints on the CPU while the command still advances, and would take as long to come back.
+    """
+
+    gain: float = 0.45
+    step_m: float = 0.025
+    step_rad: float = 0.30
+    lead_m: float = 0.040
+    lead_rad: float = 0.60
+
+
+def down_rotation(yaw: float) -> np.ndarray:
+    """Returns the rotation [3, 3], base frame, of a gripper pointing down, turned by `yaw` radians about z."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ DOWN
+
+
+def yaw_of(rotation: np.ndarray) -> float:
+    """Returns the yaw, radians in (-pi, pi], of the closing axis (column y) seen from above."""
+    return float(np.arctan2(-rotation[0, 1], rotation[1, 1]))
+
+
+def rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    """Returns axis times angle [3], radians."""
+    return cv2.Rodrigues(rotation)[0][:, 0]
+
+
+def euler_xyz(rotation: np.ndarray) -> np.ndarray:
+    """Returns (a, b, c), radians, with Rx(a) Ry(b) Rz(c) = `rotation`."""
+    a = np.arctan2(-rotation[1, 2], rotation[2, 2])
+    c = np.arctan2(-rotation[0, 1], rotation[0, 0])
+    return np.array([a, np.arcsin(np.clip(rotation[0, 2], -1.0, 1.0)), c])
+
+
+def shortened(vector: np.ndarray, length: float) -> np.ndarray:
+    """Returns `vector`, scaled down to `length` where it is longer."""
+    return vector * min(1.0, length / max(float(np.linalg.norm(vector)), 1e-12))
+
+
+def action_towards(
+    state: PrivilegedState, position: np.ndarray, rotation: np.ndarray, gripper: float, limits: Limits
+) -> np.ndarray:
+    """Returns the action, float64 [7], of one step from the measured pose towards a goal pose (base frame)."""
+    if state.ik_ok:
+        move = shortened(limits.gain * (position - state.position), limits.step_m)
+        turn = shortened(limits.gain * rotation_vector(rotation @ state.rotation.T), limits.step_rad)
+    else:  # nothing moves until the command is reachable again
+        move = shortened(state.position - state.commanded_position, limits.step_m)
+        turn = np.zeros(3)
+    move = _leashed(move, state.commanded_position - state.position, limits.lead_m, limits.step_m)
+    lead = rotation_vector(state.commanded_rotation @ state.rotation.T)
+    turn = _leashed(turn, lead, limits.lead_rad, limits.step_rad)
+    return np.concatenate([move, euler_xyz(cv2.Rodrigues(turn)[0]), [gripper]])
+
+
+def _leashed(step: np.ndarray, lead: np.ndarray, leash: float, cap: float) -> np.ndarray:
+    """Returns `step` changed so that lead + step stays within `leash`, never longer than `cap`."""
+    return shortened(shortened(lead + step, leash) - lead, cap)
