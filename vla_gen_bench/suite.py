@@ -90,6 +90,11 @@ class Suite(Frozen):
             raise ValueError("rows of the reference (table1) and shifts of our own cannot share a suite")
         return self
 
+    @property
+    def family(self) -> str:
+        """Returns "reference" for rows that follow the reference's episode ids (`table1`), else "shifts"."""
+        return "reference" if any(scenario.reference for scenario in self.scenarios.values()) else "shifts"
+
     def digest(self) -> str:
         """Returns 16 hex digits over all that decides which episodes are run and how they are scored.
 
@@ -135,6 +140,8 @@ def union(suites: Sequence[Suite]) -> Suite:
     if not others:
         return first
     for other in others:
+        if other.family != first.family:
+            raise UserError(f"suites '{first.id}' and '{other.id}' are of two families and cannot share a suite; evaluate them one by one")
         if other.protocol != first.protocol:
             raise UserError(f"suites '{first.id}' and '{other.id}' have different protocols; evaluate them one by one")
     scenarios: dict[str, Scenario] = {}

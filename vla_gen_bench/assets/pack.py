@@ -129,7 +129,7 @@ def files_of(catalog: Catalog, root: Path, substitutes: dict[str, str] | None = 
 def _ensure_builtin(catalog: Catalog, root: Path) -> None:
     if not (root / PACK_FILE).is_file():
         generate_builtin(root)
-    written = json.loads((root / PACK_FILE).read_text()).get("catalog")
+    written = _read_manifest(root).get("catalog")
     if written != catalog.digest():
         raise UserError(
             f"{root}: made by another version of this package (catalogue {written}, expected {catalog.digest()}); "
@@ -184,8 +184,15 @@ def _move_into_place(work: Path, root: Path) -> None:
             raise
 
 
+def _read_manifest(root: Path) -> dict:
+    try:
+        return json.loads((root / PACK_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"asset pack {root}: {PACK_FILE} cannot be read; delete that folder to generate it anew") from error
+
+
 def _verify_digests(root: Path) -> str:
-    files = json.loads((root / PACK_FILE).read_text())["files"]
+    files = _read_manifest(root)["files"]
     for name, expected in files.items():
         path = root / name
         if not path.is_file() or _sha256(path) != expected:
