@@ -24,9 +24,10 @@ GIVE_UP_STEPS = 5  # frames an object may lie on the receptacle without success 
 HOVER_M = 0.020  # finger tips pass this far above everything
 CARRY_M = 0.020  # the held object passes this far above everything
 RELEASE_M = 0.006  # its lowest point above the receptacle when let go
-ROLL_STEPS = 1.8  # how many steps ahead a rolling target is met: one of control, one of the arm's lag
+ROLL_STEPS = 2.6  # how far ahead of a rolling target the goal is set; an arm with gain k trails by 1 / k steps
 RETREAT_M = 0.080
-HIGHEST_M = 0.210  # end effector; higher the far corner is out of reach
+HIGHEST_M = 0.210  # end effector, where nothing asks for more
+REACH_M, WRIST_M = 0.495, 0.046  # shoulder to wrist, stretched; wrist above shoulder when the end effector is at z = 0
 CORRIDOR_M = 0.075  # half width of the way looked at for things to pass over
 
 
@@ -40,7 +41,7 @@ class _Memory:
         closing: Steps spent closing; 0 while open.
         missing: Steps without touch since the object was held.
         waiting: Steps the object has lain on the receptacle without success.
-        before: The target's position two steps and one step ago.
+        seen: The target's last three positions.
     """
 
     rng: np.random.Generator
@@ -51,7 +52,7 @@ class _Memory:
     closing: int = 0
     missing: int = 0
     waiting: int = 0
-    before: list[np.ndarray] = field(default_factory=list)
+    seen: list[np.ndarray] = field(default_factory=list)
     phase: str = "start"
 
 
@@ -97,8 +98,8 @@ class Expert:
         return [memory.phase for memory in self._rows]
 
     def _act(self, memory: _Memory, state: PrivilegedState) -> np.ndarray:
+        memory.seen = [*memory.seen[-2:], state.target.position]
         goal = _decide(memory, state)
-        memory.before = [*memory.before[-1:], state.target.position]
         action = action_towards(state, goal.position, goal.rotation, goal.gripper, self._limits)
         return action + self._noise * NOISE_SIGMA * memory.rng.standard_normal(ACTION_DIMS)
 
@@ -138,9 +139,9 @@ def _approach(memory: _Memory, state: PrivilegedState) -> _Goal:
     _plan(memory, state)
     grasp = memory.grasps[memory.choice % len(memory.grasps)]
     place, rotation = state.target.position + grasp.offset, down_rotation(grasp.yaw)
-    place[:2] += _rolling(memory, state)
+    roll = _rolling(memory)
     near = float(np.clip(INNER_M - 0.002 - grasp.width / 2, 0.003, 0.007))
-    away = float(np.linalg.norm(place[:2] - state.position[:2]))
+    away = float(np.linalg.norm(place[:2] + 0.5 * roll - state.position[:2]))
     turned = float(np.linalg.norm(rotation_vector(rotation @ state.rotation.T)))
     if away < near and turned < 0.08 and abs(place[2] - state.position[2]) < 0.004 and _is_open(state):
         memory.closing = 1
@@ -148,7 +149,9 @@ def _approach(memory: _Memory, state: PrivilegedState) -> _Goal:
     rise = 4.0 * max(away - near, 0.0) + 0.3 * max(turned - 0.08, 0.0) + (0.0 if _is_open(state) else 0.05)
     if abs(state.target.position[2] - memory.position[2]) > 0.01:  # still falling
         rise += 0.05
+    place[:2] += ROLL_STEPS * roll
     hover = max(_tallest(state, state.position[:2], place[:2], True) + TIP_M + HOVER_M, place[2] + 0.03)
+    hover = min(hover, _ceiling(state.position))
     return _Goal(np.append(_gated(state, place[:2], hover, away), min(place[2] + rise, hover)), rotation, OPEN)
 
 
@@ -178,10 +181,12 @@ def _carry(memory: _Memory, state: PrivilegedState) -> _Goal:
     here, there = _middle(state.target)[:2], centre_of(state.receptacle.points)
     clear = max(top, _tallest(state, here, there, False)) + CARRY_M
     wanted = top + RELEASE_M - 0.004 + min(clear - top, 3.0 * max(distance - 0.012, 0.0))
-    free = 1.0 if distance < 0.03 else float(np.clip((bottom - clear + 0.025) / 0.012, 0.0, 1.0))
+    height = state.position[2] + wanted - bottom
+    highest = min(_ceiling(state.position), HIGHEST_M)
+    clear_enough = distance < 0.03 or height > highest  # the arm is stretched: it can only come nearer
+    free = 1.0 if clear_enough else float(np.clip((bottom - clear) / 0.006 + 2.0, 0.0, 1.0))
     memory.phase = "lift" if free < 1.0 else "carry" if distance > 0.03 else "lower"
-    height = min(state.position[2] + wanted - bottom, HIGHEST_M)
-    return _Goal(np.append(state.position[:2] + free * away, height), level, CLOSED)
+    return _Goal(np.append(state.position[:2] + free * away, min(height, highest)), level, CLOSED)
 
 
 def _lies_there(memory: _Memory, state: PrivilegedState) -> bool:
@@ -218,14 +223,18 @@ def _plan(memory: _Memory, state: PrivilegedState) -> None:
     memory.position, memory.box = target.position, box
 
 
-def _rolling(memory: _Memory, state: PrivilegedState) -> np.ndarray:
-    """Returns how far [2], metres, the target rolls while the arm follows; nothing for a jump or a fall."""
-    positions = [*memory.before, state.target.position]
-    if len(positions) < 3:
+def _rolling(memory: _Memory) -> np.ndarray:
+    """Returns how far [2], metres, the target rolled in the last step; nothing for a jump, a fall or a rebound."""
+    if len(memory.seen) < 3:
         return np.zeros(2)
-    move, last = positions[2] - positions[1], positions[1] - positions[0]
-    steady = np.linalg.norm(move - last) < 0.4 * np.linalg.norm(move)
-    return ROLL_STEPS * move[:2] if steady and 0.003 < np.linalg.norm(move) < 0.04 else np.zeros(2)
+    last, move = memory.seen[1] - memory.seen[0], memory.seen[2] - memory.seen[1]
+    steady = last @ move > 0 and abs(move[2]) < 0.005 and 0.003 < np.linalg.norm(move) < 0.04
+    return move[:2] if steady else np.zeros(2)
+
+
+def _ceiling(position: np.ndarray) -> float:
+    """Returns how high, metres, a gripper pointing down gets at the distance of `position` from the base."""
+    return float(np.sqrt(max(REACH_M**2 - position[0] ** 2 - position[1] ** 2, 0.0))) - WRIST_M
 
 
 def _is_open(state: PrivilegedState) -> bool:

@@ -19,7 +19,8 @@ class Limits:
 
     Attributes:
         gain: Part of the remaining way to the goal, measured, that one step commands.
-        step_m, step_rad: Largest translation and rotation of one step.
+        step_m: Largest horizontal and largest vertical translation of one step.
+        step_rad: Largest rotation of one step.
         lead_m, lead_rad: Largest distance between commanded and measured pose: an unreachable command holds the
             joints on the CPU while the command still advances, and would take as long to come back.
     """
@@ -64,17 +65,22 @@ def action_towards(
 ) -> np.ndarray:
     """Returns the action, float64 [7], of one step from the measured pose towards a goal pose (base frame)."""
     if state.ik_ok:
-        move = shortened(limits.gain * (position - state.position), limits.step_m)
+        move = _capped(limits.gain * (position - state.position), limits.step_m)
         turn = shortened(limits.gain * rotation_vector(rotation @ state.rotation.T), limits.step_rad)
     else:  # nothing moves until the command is reachable again
-        move = shortened(state.position - state.commanded_position, limits.step_m)
+        move = state.position - state.commanded_position
         turn = np.zeros(3)
-    move = _leashed(move, state.commanded_position - state.position, limits.lead_m, limits.step_m)
+    move = _capped(_leashed(move, state.commanded_position - state.position, limits.lead_m), limits.step_m)
     lead = rotation_vector(state.commanded_rotation @ state.rotation.T)
-    turn = _leashed(turn, lead, limits.lead_rad, limits.step_rad)
+    turn = shortened(_leashed(turn, lead, limits.lead_rad), limits.step_rad)
     return np.concatenate([move, euler_xyz(cv2.Rodrigues(turn)[0]), [gripper]])
 
 
-def _leashed(step: np.ndarray, lead: np.ndarray, leash: float, cap: float) -> np.ndarray:
-    """Returns `step` changed so that lead + step stays within `leash`, never longer than `cap`."""
-    return shortened(shortened(lead + step, leash) - lead, cap)
+def _capped(move: np.ndarray, cap: float) -> np.ndarray:
+    """Returns `move` with its horizontal and its vertical part no longer than `cap`."""
+    return np.append(shortened(move[:2], cap), np.clip(move[2], -cap, cap))
+
+
+def _leashed(step: np.ndarray, lead: np.ndarray, leash: float) -> np.ndarray:
+    """Returns `step` changed so that lead + step stays within `leash`."""
+    return shortened(lead + step, leash) - lead
