@@ -10,7 +10,6 @@ from sim import CAMERA, STILL, environment, image, poses, simple_spec, spec_of
 
 import vla_gen_bench.envs as envs
 from vla_gen_bench.envs import robot
-from vla_gen_bench.envs.controller import quaternion_from_euler_xyz
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.spec import Placed
 
@@ -190,14 +189,6 @@ def test_an_unknown_asset_is_named():
     spec = simple_spec(target=Placed(id="carot", position=(-0.2, 0, 0.95)))
     with pytest.raises(UserError, match="no object 'carot'; did you mean 'carrot'"):
         environment("builtin", "none").reset(options={"spec": spec})
-
-
-def test_euler_order_is_intrinsic_xyz():
-    """Rx(90) Rz(90): z first in the body, so e_x -> e_y -> e_z."""
-    import sapien
-
-    turn = sapien.Pose(q=quaternion_from_euler_xyz(np.array([np.pi / 2, 0, np.pi / 2]))).to_transformation_matrix()
-    np.testing.assert_allclose(turn[:3, :3] @ [1, 0, 0], [0, 0, 1], atol=1e-6)
 
 
 # ---- gymnasium and ManiSkill

@@ -1,7 +1,8 @@
-"""The arm controller: ManiSkill's target delta pose controller, with a CPU path that costs a tenth.
+"""The arm controller: ManiSkill's target delta pose controller with the reference's inverse kinematics on a CPU.
 
-ManiSkill's own code does the same arithmetic in a few dozen small torch calls (about 2 ms a step on a CPU);
-a test compares the two.
+Since the version the reference used, ManiSkill builds its kinematic model from the URDF instead of from the
+articulation. The solutions differ by rounding, and contact turns that into centimetres: with the articulation's model
+every recorded trajectory of the reference is reproduced bit for bit.
 """
 
 from __future__ import annotations
@@ -12,20 +13,8 @@ import numpy as np
 import sapien
 import torch
 from mani_skill.agents.controllers.pd_ee_pose import PDEEPoseController, PDEEPoseControllerConfig
-from mani_skill.utils.structs.pose import Pose
 
-
-def quaternion_from_euler_xyz(angles: np.ndarray) -> np.ndarray:
-    """Returns the quaternion (wxyz) of Rx(a) Ry(b) Rz(c) for `angles` (a, b, c) in radians."""
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles / 2), np.sin(angles / 2)
-    return np.array(
-        [
-            cx * cy * cz - sx * sy * sz,
-            sx * cy * cz + cx * sy * sz,
-            cx * sy * cz - sx * cy * sz,
-            cx * cy * sz + sx * sy * cz,
-        ]
-    )
+MAX_ITERATIONS = 100
 
 
 class TargetDeltaPoseController(PDEEPoseController):
@@ -41,19 +30,14 @@ class TargetDeltaPoseController(PDEEPoseController):
         if self.scene.gpu_sim_enabled:
             super().set_action(action)
             return
-        delta = action[0].numpy().astype(np.float64)
-        previous = self._target_pose.raw_pose[0].numpy().astype(np.float64)
-        turn = sapien.Pose(q=quaternion_from_euler_xyz(delta[3:6]))
-        target = sapien.Pose(previous[:3] + delta[:3], (turn * sapien.Pose(q=previous[3:])).q)
-        self._target_pose = Pose.create(torch.from_numpy(np.concatenate([target.p, target.q]))[None])
-        self._set_targets(self._solve(target))
+        self._target_pose = self.compute_target_pose(self._target_pose, action)
+        self._set_targets(self._solve(self._target_pose.sp))
 
     def _solve(self, target: sapien.Pose) -> np.ndarray:
         """Returns joint angles [6], radians, that reach `target` (base frame), or the current ones."""
         qpos = self.articulation._objs[0].qpos
-        solver = self.kinematics
-        found, self.ik_ok, _ = solver.pmodel.compute_inverse_kinematics(
-            solver.end_link_idx, target, initial_qpos=qpos, active_qmask=self._mask, max_iterations=100
+        found, self.ik_ok, _ = self._model.compute_inverse_kinematics(
+            self._end_link, target, initial_qpos=qpos, active_qmask=self._mask, max_iterations=MAX_ITERATIONS
         )
         return (found if self.ik_ok else qpos)[self._controlled].astype(np.float32)
 
@@ -64,9 +48,14 @@ class TargetDeltaPoseController(PDEEPoseController):
 
     def _initialize_joints(self) -> None:
         super()._initialize_joints()
-        if not self.kinematics.use_gpu_ik:
-            self._mask = self.kinematics.qmask.numpy()
-            self._controlled = self.kinematics.pmodel_controlled_joint_indices.numpy()
+        if self.kinematics.use_gpu_ik:
+            return
+        articulation = self.articulation._objs[0]
+        self._model = articulation.create_pinocchio_model()
+        self._end_link = articulation.links.index(self.ee_link._objs[0])
+        self._controlled = self.active_joint_indices.numpy()
+        self._mask = np.zeros(articulation.dof, dtype=bool)
+        self._mask[self._controlled] = True
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import sapien
+import torch
 from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import WidowX250SBridgeDatasetFlatTable
 from mani_skill.sensors.camera import CameraConfig
 
@@ -53,6 +54,11 @@ def agent_class(urdf: Path, width: int, height: int, shader: str) -> type[WidowX
     class WidowX(WidowX250SBridgeDatasetFlatTable):
         uid = "vgb_widowx250s"
         urdf_path = str(urdf)
+
+        def set_action(self, action: torch.Tensor) -> None:
+            if bool(torch.isnan(action).any()):
+                raise ValueError("the action is NaN")
+            self.controller.set_action(action)
 
         @property
         def _controller_configs(self) -> dict:
