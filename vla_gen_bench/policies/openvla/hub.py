@@ -1,0 +1,65 @@
+"""From what a user calls a checkpoint to a folder: a path, or an id on the Hugging Face hub at a pinned commit."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from vla_gen_bench.errors import suggest
+from vla_gen_bench.policies.openvla.config import CheckpointError
+from vla_gen_bench.resources import data_dir
+from vla_gen_bench.strict_yaml import read_yaml
+
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+WANTED = ("*.json", "*.safetensors", "training_state.pt")  # no code, no pickled weights
+
+
+def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
+    """Returns the folder of a checkpoint; one on the hub is downloaded, or found in the local cache.
+
+    Args:
+        name: A folder, or "owner/name". A folder that exists goes first.
+        revision: Commit, tag or branch on the hub. None = the pinned commit of `policies/openvla/hub.yaml`; an id that
+            is not listed there needs one.
+
+    Raises:
+        CheckpointError: Nothing is there; the hub cannot be reached and the cache lacks it; no revision.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if isinstance(name, Path) or not HUB_ID.match(name) or path.exists():
+        raise CheckpointError(f"checkpoint '{name}': no such folder, and not an id on the hub (owner/name)")
+    revision = revision or pinned_revisions().get(name)
+    if revision is None:
+        hint = suggest(name, pinned_revisions())
+        raise CheckpointError(
+            f"checkpoint '{name}': no such folder; on the hub it needs a pinned commit: revision=COMMIT{hint}"
+        )
+    return _download(name, revision)
+
+
+@lru_cache(maxsize=1)
+def pinned_revisions() -> dict[str, str]:
+    """Returns hub id -> commit."""
+    return read_yaml(data_dir() / "policies" / "openvla" / "hub.yaml")
+
+
+def _download(name: str, revision: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise CheckpointError("checkpoints on the hub need huggingface_hub: pip install 'vla-gen-bench[vla]'") from None
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
+    except Exception as error:  # network, HTTP and cache errors of several libraries
+        raise CheckpointError(
+            f"checkpoint '{name}' at {revision}: not in the local cache, and the hub cannot be used "
+            f"({type(error).__name__}: {_first_line(error)}). Where there is a network: "
+            f"hf download {name} --revision {revision} --local-dir FOLDER; then give FOLDER as the checkpoint"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0].rstrip(".")

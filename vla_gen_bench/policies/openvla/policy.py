@@ -1,0 +1,145 @@
+"""`OpenVLAPolicy`: an OpenVLA checkpoint as a policy of the benchmark, whatever its size and way of decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.policies.openvla import actions as codec
+from vla_gen_bench.policies.openvla.config import ImagePath
+from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS, ActionOutput, decode
+from vla_gen_bench.policies.openvla.loading import Loaded, load
+from vla_gen_bench.policies.openvla.model import Inputs
+from vla_gen_bench.policies.openvla.oft import parallel_decode
+from vla_gen_bench.policies.openvla.processor import Processor
+from vla_gen_bench.policies.openvla.sampling import sampler
+from vla_gen_bench.policies.openvla.tokenizer import TOKENIZER_FILE, PromptTokenizer
+from vla_gen_bench.policies.protocol import ActionSpec, Observation
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAMPLING_STREAM = 0x0FA  # keys this policy's draws apart from whatever else is seeded with the episode's seed
+
+
+class OpenVLAPolicy:
+    """OpenVLA: a vision-language-action model that writes actions as tokens.
+
+    The draw of every token is keyed by (episode seed, step, slot), so that an observation of an episode gives the same
+    action alone, in any batch and in any worker. Exact up to float rounding: logits depend on the batch by about 1e-6
+    in float32, so that about one token in a million may differ, more in bfloat16. `batch_size=1` removes even that.
+
+    Args:
+        checkpoint: A folder in Hugging Face layout, a peft adapter folder, or "owner/name" on the hub.
+        device: "cpu", "cuda", "cuda:1", ...
+        dtype: "float32", "bfloat16" or "float16".
+        temperature: Of sampling; 0 = greedy. The paper evaluates at 0.6.
+        top_k: Only the k most likely of the 256 tokens are eligible; None = all. RL4VLA had 50, by a default.
+        unnorm_key: Entry of the checkpoint's `norm_stats`; None = its own choice, or the only one.
+        base: Base model of an adapter; None = as the adapter says.
+        revision: Commit on the hub; None = the one pinned in `policies/openvla/hub.yaml`.
+        image_path: "pil", "tensor" or "tensor-bf16", see `images`; None = as the checkpoint says.
+        batch_size: At most so many episodes go through the model at once; None = all.
+        vision_heads: Attention heads of the vision towers, for checkpoints that do not tell.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used.
+        UserError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+        temperature: float = 0.6,
+        top_k: int | None = None,
+        unnorm_key: str | None = None,
+        base: str | None = None,
+        revision: str | None = None,
+        image_path: ImagePath | None = None,
+        batch_size: int | None = None,
+        vision_heads: Sequence[int] | None = None,
+    ) -> None:
+        _check_options(device, dtype, temperature, top_k, image_path, batch_size, vision_heads)
+        heads = None if vision_heads is None else (vision_heads[0], vision_heads[1])
+        loaded = load(
+            checkpoint, base=base, revision=revision, device=device, dtype=DTYPES[dtype], vision_heads=heads
+        )
+        self.model, self.config = loaded.model.requires_grad_(False), loaded.config
+        self.processor = Processor(self.config, PromptTokenizer.from_folder(_tokenizer_home(loaded), self.config), image_path)
+        self.stats = codec.action_stats(self.config, unnorm_key)
+        self.temperature, self.top_k, self.batch_size = temperature, top_k, batch_size
+        self.action_spec = ActionSpec(chunk=self.config.acting.chunk)
+        self._seeds: list[int] = []
+        self._prompts: list[list[int]] = []
+
+    def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
+        """Begins B new episodes; raises `UserError` for an instruction that is empty or too long."""
+        self._prompts = [self.processor.tokenizer.prompt(text) for text in instructions]
+        self._seeds = [int(seed) for seed in seeds]
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Returns float32 [B, K, 7]; raises `UserError` for images that are not uint8 [B, H, W, 3]."""
+        if len(observation) != len(self._prompts):
+            raise UserError(f"act() got {len(observation)} episodes, reset() began {len(self._prompts)}")
+        size = self.batch_size or len(observation)
+        parts = [range(first, min(first + size, len(observation))) for first in range(0, len(observation), size)]
+        tokens = np.concatenate([self._tokens(observation, rows) for rows in parts])  # [B, 7 K]
+        normalised = codec.decode(tokens, self.config.base_vocab).reshape(len(observation), -1, ACTION_TOKENS)
+        return codec.gripper_command(self.stats.unnormalise(normalised)).astype(np.float32)
+
+    @torch.inference_mode()
+    def _tokens(self, observation: Observation, rows: range) -> np.ndarray:
+        """Returns int64 [rows, 7 K]."""
+        inputs = self.processor.with_prompts(observation.image[rows.start : rows.stop], [self._prompts[b] for b in rows])
+        steps = [int(observation.step[b]) for b in rows]
+        uniforms = draws([self._seeds[b] for b in rows], steps, ACTION_TOKENS * self.config.acting.chunk)
+        return self._decode(inputs.to(self.model.device, self.model.dtype), uniforms).tokens.cpu().numpy()
+
+    def _decode(self, inputs: Inputs, uniforms: torch.Tensor) -> ActionOutput:
+        choose = sampler(uniforms, self.temperature, self.top_k)
+        acting = self.config.acting
+        if acting.decoding == "parallel":
+            return parallel_decode(self.model, inputs, acting.chunk, acting.attention, choose)
+        return decode(self.model, inputs, choose)
+
+
+def draws(seeds: Sequence[int], steps: Sequence[int], slots: int) -> torch.Tensor:
+    """Returns float64 [B, slots] in [0, 1): row b depends on `seeds[b]` and `steps[b]` alone."""
+    keys = [(SAMPLING_STREAM, seed, step) for seed, step in zip(seeds, steps, strict=True)]
+    return torch.from_numpy(np.stack([np.random.default_rng(key).random(slots) for key in keys]))
+
+
+def _tokenizer_home(loaded: Loaded) -> Path:
+    return loaded.folder if (loaded.folder / TOKENIZER_FILE).is_file() else loaded.base
+
+
+def _check_options(
+    device: str,
+    dtype: str,
+    temperature: float,
+    top_k: int | None,
+    image_path: str | None,
+    batch_size: int | None,
+    vision_heads: Sequence[int] | None,
+) -> None:
+    if dtype not in DTYPES:
+        raise UserError(f"dtype: '{dtype}'{suggest(str(dtype), DTYPES)}")
+    if not isinstance(temperature, (int, float)) or not 0 <= temperature < float("inf"):
+        raise UserError(f"temperature: expected a number >= 0, got {temperature!r}")
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{name}: expected a whole number >= 1, got {value!r}")
+    if image_path is not None and image_path not in get_args(ImagePath):
+        raise UserError(f"image_path: '{image_path}'{suggest(str(image_path), get_args(ImagePath))}")
+    if vision_heads is not None and len(vision_heads) != 2:
+        raise UserError(f"vision_heads: expected two numbers, got {vision_heads!r}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device: '{device}' cannot be used: {str(error).splitlines()[0]}") from None
