@@ -248,6 +248,24 @@ def test_the_time_limit_truncates(made):
     assert flags == [False] * 79 + [True]
 
 
+def test_gymnasium_s_own_checker_has_nothing_against_it(made):
+    from gymnasium.utils.env_checker import check_env
+    from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper
+
+    class WithoutSpec(CPUGymWrapper):
+        spec = None  # a recreated one would need ManiSkill's time limit wrapper to record its arguments, which it does not
+
+    with pytest.warns(UserWarning):  # it would rather see the unwrapped environment, whose values are torch tensors
+        check_env(WithoutSpec(made), skip_render_check=True, skip_close_check=True)
+
+
+def test_render_shows_what_the_policy_sees():
+    env = environment()
+    env.reset(options={"spec": simple_spec()})
+    observation = env.step(STILL)[0]
+    np.testing.assert_array_equal(env.render_rgb_array()[0].numpy(), image(observation))
+
+
 def test_cpu_gym_wrapper_gives_plain_arrays(made):
     from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import sapien
 import torch
+from gymnasium.utils.seeding import np_random
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SimConfig
@@ -77,6 +78,8 @@ class PickPlaceEnv(BaseEnv):
         """
         options = dict(options or {})
         self._set_main_rng(seed)
+        if seed is not None:  # gymnasium's own generator, which ManiSkill leaves alone
+            self._np_random, self._np_random_seed = np_random(int(np.atleast_1d(seed)[0]))
         self._specs = self._specs_of(options, seed)
         options["reconfigure"] = True
         return super().reset(seed=seed, options=options)
@@ -365,11 +368,21 @@ class PickPlaceEnv(BaseEnv):
                 images[rows] = effect.apply(images[rows], foreground[rows])
         return images
 
+    def _get_obs_with_sensor_data(self, info: dict, apply_texture_transforms: bool = True) -> dict:
+        """As ManiSkill's, without its empty "extra": gymnasium's checker allows no empty space."""
+        observation = super()._get_obs_with_sensor_data(info, apply_texture_transforms)
+        del observation["extra"]
+        return observation
+
+    def render_rgb_array(self, camera_name: str | None = None) -> torch.Tensor:
+        """Returns what the policy sees, uint8 [B, H, W, 3], for `render_mode="rgb_array"` and video wrappers."""
+        return self._get_obs_sensor_data()[robot.CAMERA]["rgb"]
+
     def get_sensor_params(self) -> dict:
         """The camera stands on the fixed base: its parameters are computed once per episode."""
         if self._camera_params is None:
             self._camera_params = super().get_sensor_params()
-        return self._camera_params
+        return {camera: {name: value.clone() for name, value in rows.items()} for camera, rows in self._camera_params.items()}
 
     def role_mask(self, segmentation: torch.Tensor, role: str) -> torch.Tensor:
         """Returns bool [B, H, W]: pixels of the thing in `role`, or of the robot for "robot"."""
