@@ -34,6 +34,13 @@ def test_rows_come_back_as_written(writer):
     assert writer.log.header == {"format": 1}
 
 
+def test_rows_as_a_table(writer):
+    for index in range(4):
+        writer.append(row(index, "ind" if index < 2 else "far", success=index != 3))
+    rates = writer.log.frame().groupby("scenario").success_at_end.mean()
+    assert rates.to_dict() == {"far": 0.5, "ind": 1.0}
+
+
 def test_a_killed_writer_s_half_line_is_dropped_on_resume(writer):
     writer.append(row(0))
     with (writer.folder / "episodes.jsonl").open("a") as file:

@@ -11,9 +11,12 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas
 
 RUN_FILE, EPISODES_FILE, ACTIONS_FILE = "run.json", "episodes.jsonl", "actions.jsonl"
 REQUIRED = ("scenario", "seed", "index", "spec_digest", "status", "success_at_end", "success_once", "steps")
@@ -53,6 +56,12 @@ class EvalLog:
         """
         path = self.folder / EPISODES_FILE
         return list(_read_lines(path, forgive_last)) if path.exists() else []
+
+    def frame(self) -> pandas.DataFrame:
+        """Returns the rows as a table, one per episode, for work in a notebook; raises as `rows`."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
 
     def actions(self, key: Key) -> str | None:
         """Returns the packed actions of an episode, None where they were not kept."""
