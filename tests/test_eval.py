@@ -132,6 +132,15 @@ def test_worker_count_and_resume_change_nothing(cli, folder):
     assert len(json.loads(Path("log/run.json").read_text())["sessions"]) == 2
 
 
+def test_the_expert_ends_alike_with_and_without_pictures(cli, folder):
+    outcomes = []
+    for flags in ((), ("--no-render",)):
+        done = evaluate(cli, "expert", "--episodes", 1, "--seeds", "5", "--fresh", *flags)
+        assert done.exit_code == 0, done.stderr
+        outcomes.append([{k: v for k, v in stable(row).items() if k != "trace"} for row in rows()])
+    assert outcomes[0] == outcomes[1]
+
+
 def test_a_dead_worker_costs_one_try_only(cli, folder):
     done = evaluate(cli, "pol:Dies", "--episodes", 1)
     assert done.exit_code == 0, done.stderr
@@ -187,6 +196,7 @@ BAD_INPUT = [
     (("--suite", "vision", "--suite", "table1"), "cannot share a suite"),
     (("--resume", "nowhere"), "no log to resume there"),
     (("--out", "short.yaml/log"), "cannot write the log"),
+    (("--no-render",), "--no-render is for privileged policies"),
     (("--suite", "typo.yaml"), "typo.yaml: scenarios.ind.shift.tabel: unknown axis 'tabel'; did you mean 'table'?"),
 ]
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "replay": "Run one logged episode again, check its outcome, write an mp4.",
     "suites": "List, show, draw and check suites.",
     "policies": "List, show and check policies.",
+    "assets": "List, fetch and verify the files of the worlds.",
     "gallery": "Draw a labelled picture of every scenario of a suite.",
     "bench": "Measure this machine: step, reset, set-up, throughput.",
     "doctor": "Check Python, packages, Vulkan, GPU, disk and assets.",

@@ -39,6 +39,7 @@ class Request:
         fresh: Move an earlier log aside instead of continuing it.
         must_resume: Refuse to start a new log.
         record: Videos: "none", "all", "failures".
+        render: Draw observations; a privileged policy does without.
     """
 
     policy: str
@@ -53,6 +54,7 @@ class Request:
     fresh: bool = False
     must_resume: bool = False
     record: str = "none"
+    render: bool = True
     time_limit_s: float = 300.0
 
 
@@ -103,6 +105,8 @@ def make_plan(request: Request) -> Plan:
     get_world(request.world)
     card = resolve(request.policy)
     card.check_world(request.world)
+    if not request.render and (not card.privileged or request.record != "none"):
+        raise UserError("--no-render is for privileged policies without --video: all others need the pictures")
     jobs = _draw_jobs(request, suite, scenarios)
     folder = request.out or default_folder(card.name, suite.id, request.world)
     return Plan(request, suite, scenarios, card, jobs, folder, _identity(request, suite, card))
@@ -132,6 +136,7 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
         },
         "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
         "horizon": suite.protocol.horizon,
+        "rendered": request.render,
         "simulator": {name: versions[name] for name in provenance.DECISIVE},
     }
 
@@ -245,7 +250,7 @@ def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result
     workers = min(request.workers or default_workers(), len(todo))
     config = WorkerConfig(
         policy=request.policy, options=request.options, world=request.world, horizon=plan.suite.protocol.horizon,
-        threads=max(1, default_workers() // workers), record=request.record, videos=str(plan.folder / "videos"),
+        threads=max(1, default_workers() // workers), record=request.record, render=request.render, videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip
     session = {"started": _now(), **provenance.session(), "workers": workers, "manifest": _manifest(plan)}

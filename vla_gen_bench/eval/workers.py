@@ -33,6 +33,7 @@ class WorkerConfig:
         horizon: Control steps per episode.
         threads: Compute threads.
         record: Keep frames: "none", "all" or "failures".
+        render: Draw observations; False only for privileged policies.
         videos: Folder for the mp4 files, if any are kept.
         time_limit_s: Longest time one control step, or the start, may take before the worker counts as hung.
     """
@@ -44,6 +45,7 @@ class WorkerConfig:
     threads: int = 1
     record: str = "none"
     videos: str | None = None
+    render: bool = True
     time_limit_s: float = 300.0
     start_limit_s: float = 1800.0
 
@@ -96,7 +98,7 @@ def _build(config: WorkerConfig, beat: Any) -> _EpisodeRunner:
     policy = load_policy(card, **config.options)
     runtime.limit_threads(config.threads)
     _rehearse(policy, card, config.world)
-    return _EpisodeRunner(config, card, ChunkRunner(policy, card.label), build_env(config.world), beat)
+    return _EpisodeRunner(config, card, ChunkRunner(policy, card.label), build_env(config.world, config.render), beat)
 
 
 def _rehearse(policy: Any, card: Any, world: str) -> None:
@@ -116,12 +118,12 @@ def _rehearse(policy: Any, card: Any, world: str) -> None:
     check_actions(card.label, actions, 1, policy.action_spec)
 
 
-def build_env(world: str) -> Any:
+def build_env(world: str, render: bool = True) -> Any:
     """Returns the environment of `world`; raises `UserError` where nothing can render."""
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
 
     try:
-        return PickPlaceEnv(world=world)
+        return PickPlaceEnv(world=world, obs_mode="rgb" if render else "none")
     except RuntimeError as error:
         if "render" in str(error) or "vulkan" in str(error).lower():
             raise UserError(f"no Vulkan driver can render here ({error}); run 'vgb doctor'") from error
