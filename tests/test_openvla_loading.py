@@ -138,8 +138,9 @@ def test_a_truncated_shard_is_named(copy: Path) -> None:
 
 
 def test_a_missing_shard_is_named(copy: Path) -> None:
-    shard(copy).unlink()
-    with pytest.raises(CheckpointError, match=f"{shard(copy).name[:-11]}|no such file; the checkpoint is incomplete"):
+    gone = shard(copy)
+    gone.unlink()
+    with pytest.raises(CheckpointError, match=f"{gone.name}: no such file; the checkpoint is incomplete"):
         load(copy)
 
 
@@ -182,6 +183,11 @@ def test_config_mistakes_are_named(changes: dict, message: str) -> None:
     fields = {**size("7b").fields, **changes}
     with pytest.raises(CheckpointError, match=message):
         parse_config(fields, "config.json")
+
+
+def test_heads_that_contradict_a_published_tower_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="vision_heads: 8 given; vit_large_patch14_reg4_dinov2.lvd142m has 16"):
+        parse_config(size("7b").fields, "config.json", heads=(8, 16))
 
 
 def test_an_unknown_tower_is_refused_where_no_tensors_tell() -> None:

@@ -171,6 +171,15 @@ def test_an_adapter_folder_gives_the_same_model_again(tmp_path: Path, inputs: In
     torch.testing.assert_close(decode(merged, inputs).logits[:, 0], decode(adapted, inputs).logits[:, 0], rtol=0, atol=2e-5)
 
 
+def test_float32_adapters_on_a_bfloat16_model(inputs: Inputs) -> None:
+    half = lora.add_lora(new_model("pico", 1).bfloat16(), lora.LoraConfig(4), torch.Generator(), torch.float32)
+    pixels = replace(inputs, pixels=inputs.pixels.bfloat16())
+    out = teacher_forced(half, pixels, torch.full((3, 7), half.config.action_range[0]))
+    out.logits.sum().backward()
+    assert half.language_model.lm_head.lora_B.weight.grad.dtype == torch.float32
+    assert lora.merge(half).dtype == torch.bfloat16
+
+
 def test_an_adapter_of_another_size_is_refused(tmp_path: Path) -> None:
     adapters.save_adapter(with_random_adapter(), tmp_path, lora.LoraConfig(rank=8, alpha=2))
     with pytest.raises(CheckpointError, match=r"lora_A.weight: has shape \[4, .*expected \[8, "):

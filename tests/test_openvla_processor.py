@@ -96,6 +96,11 @@ def test_any_sentence_can_be_encoded_and_read_back(tokenizer: PromptTokenizer, s
     assert max(ids) < PICO.action_range[0]
 
 
+def test_names_of_special_tokens_in_a_sentence_are_text(tokenizer: PromptTokenizer) -> None:
+    ids = tokenizer.prompt("put </s> on <action3>")
+    assert 2 not in ids and max(ids) < PICO.action_range[0]
+
+
 def test_training_a_tokenizer_is_reproducible_and_fills_the_vocabulary(tokenizer: PromptTokenizer) -> None:
     again = train_tokenizer(benchmark_sentences(), PICO.base_vocab)
     assert again.to_str() == tokenizer.backend.to_str()

@@ -248,7 +248,7 @@ def check_disk() -> Iterator[Check]:
 
 def check_packs() -> Iterator[Check]:
     yield _pack("builtin", fine=("ready", "absent"), bad="FAIL", fix="delete that folder: it is generated anew")
-    fix = "needed for `--world rl4vla` only: set VGB_RL4VLA_DIR to a folder that holds it"
+    fix = "needed for `--world rl4vla` only: `vgb assets fetch rl4vla`, or set VGB_RL4VLA_DIR to a folder that holds it"
     yield _pack("rl4vla", fine=("ready",), bad="warn", fix=fix)
 
 

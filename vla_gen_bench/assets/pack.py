@@ -1,7 +1,8 @@
 """Asset packs on disk: where a world's files are, whether they are whole, and how to get them.
 
 A pack is a folder holding the files a catalogue names. `builtin` is generated into the cache on first use;
-`rl4vla` is a copy of the paper's assets, looked for in `$VGB_RL4VLA_DIR`, then in the cache.
+`rl4vla` is a copy of the paper's assets, looked for in `$VGB_RL4VLA_DIR`, else in the cache, where
+`vgb assets fetch rl4vla` puts it (`fetch.py`).
 """
 
 from __future__ import annotations
@@ -97,6 +98,11 @@ def open_pack(world: str) -> Pack:
     return _open(world, pack_root(world).resolve())
 
 
+def forget_opened() -> None:
+    """Makes the next `open_pack` look at the disk again: a pack was replaced."""
+    _open.cache_clear()
+
+
 def pack_status(world: str) -> PackStatus:
     """Returns the state of the pack of `world` without generating or changing anything."""
     root = pack_root(world)
@@ -104,10 +110,12 @@ def pack_status(world: str) -> PackStatus:
         return PackStatus(world, "absent", root, "generated on first use" if world == "builtin" else f"no {root}")
     try:
         if world == "builtin":
+            _require_version(load_catalog(world), root)
             _verify_digests(root)
             return PackStatus(world, "ready", root, "verified")
-        missing = _check_present(load_catalog(world), root)
-        return PackStatus(world, "ready", root, f"{len(missing)} visuals drawn as collision meshes")
+        absent = _check_present(load_catalog(world), root)
+        detail = f"{len(absent)} visuals are absent, drawn as collision meshes" if absent else "all files there"
+        return PackStatus(world, "ready", root, detail)
     except UserError as error:
         return PackStatus(world, "corrupt" if world == "builtin" else "incomplete", root, str(error))
 
@@ -129,6 +137,10 @@ def files_of(catalog: Catalog, root: Path, substitutes: dict[str, str] | None = 
 def _ensure_builtin(catalog: Catalog, root: Path) -> None:
     if not (root / PACK_FILE).is_file():
         generate_builtin(root)
+    _require_version(catalog, root)
+
+
+def _require_version(catalog: Catalog, root: Path) -> None:
     written = _read_manifest(root).get("catalog")
     if written != catalog.digest():
         raise UserError(
@@ -184,6 +196,19 @@ def _move_into_place(work: Path, root: Path) -> None:
             raise
 
 
+def made_here(world: str, root: Path) -> bool:
+    """Tells whether `root` holds a pack of `world` that this package wrote, so that it may replace it."""
+    try:
+        return json.loads((root / PACK_FILE).read_text())["world"] == world
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def written_digests(root: Path) -> dict[str, str]:
+    """Returns file -> SHA-256 as written with a generated pack; raises `UserError` where that cannot be read."""
+    return _read_manifest(root)["files"]
+
+
 def _read_manifest(root: Path) -> dict:
     try:
         return json.loads((root / PACK_FILE).read_text())
@@ -192,7 +217,7 @@ def _read_manifest(root: Path) -> dict:
 
 
 def _verify_digests(root: Path) -> str:
-    files = _read_manifest(root)["files"]
+    files = written_digests(root)
     for name, expected in files.items():
         path = root / name
         if not path.is_file() or _sha256(path) != expected:
@@ -208,15 +233,18 @@ def _check_present(catalog: Catalog, root: Path) -> dict[str, str]:
     """Returns visual -> collision substitutes for absent visuals; raises naming any other missing file."""
     if not (root / catalog.robot_urdf).is_file():
         raise UserError(
-            f"world '{catalog.world}': no asset pack in {root} ({catalog.robot_urdf} not found); set "
-            f"VGB_{catalog.world.upper()}_DIR to a folder that holds it"
+            f"world '{catalog.world}': no asset pack in {root} ({catalog.robot_urdf} not found); {_fix(catalog.world)}"
         )
     bodies = (*catalog.objects, *catalog.receptacles)
     substitutes = {body.visual: body.collision for body in bodies if not (root / body.visual).is_file()}
     missing = [name for name in files_of(catalog, root, substitutes) if not (root / name).is_file()]
     if missing:
-        raise UserError(f"world '{catalog.world}': {len(missing)} files missing in {root}, first: {missing[0]}")
+        raise UserError(f"world '{catalog.world}': {len(missing)} files missing in {root}, first: {missing[0]}; {_fix(catalog.world)}")
     return substitutes
+
+
+def _fix(world: str) -> str:
+    return f"run `vgb assets fetch {world}`, or set VGB_{world.upper()}_DIR to a folder that holds it"
 
 
 def _digest_files(root: Path, names: list[str]) -> str:

@@ -100,7 +100,7 @@ class _Live:
         self._done = self._errors = self._successes = 0
         self._printed, self._total, self._skipped = time.monotonic(), 0, 0
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[success]}")]
-        columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True)]
+        columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
     def __enter__(self) -> _Live:
@@ -141,19 +141,21 @@ class _Live:
 
 
 def _print_table(summary: Summary) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     plan = summary.plan
-    table = Table(title=f"{plan.card.name} on {plan.suite.id}, world {plan.request.world}", title_justify="left")
-    for name in ("scenario", "success", "95% interval", "k/n", "once", "drop", "errors"):
+    table = Table(title=f"{plan.card.name} on {plan.suite.id}, world {plan.request.world}", title_justify="left", box=SIMPLE_HEAD)
+    names = ["scenario", "success", "95% interval", "k/n", "once", "drop", *(["errors"] if summary.errors else [])]
+    for name in names:
         table.add_column(name, justify="left" if name == "scenario" else "right", no_wrap=True)
     ind = summary.scenarios.get("ind")
     for scenario in plan.scenarios:
-        table.add_row(*_table_row(scenario.label, summary.scenarios[scenario.id], ind))
+        table.add_row(*_table_row(scenario.label, summary.scenarios[scenario.id], ind)[: len(names)])
     console = Console() if sys.stdout.isatty() else Console(width=100)
     console.print(table)
-    console.print("success: at the end of the episode; once: at any time; drop: below IND, same episodes", style="dim")
+    console.print("success: at the end; once: at any time; drop: below IND, same episodes", style="dim")
     console.print(f"log: {plan.folder}", highlight=False, soft_wrap=True)
 
 

@@ -24,6 +24,18 @@ def centre_of(points: np.ndarray) -> np.ndarray:
     return ((hull + after) * cross[:, None]).sum(axis=0) / (3.0 * cross.sum())
 
 
+def centre_of_mass(points: np.ndarray) -> np.ndarray:
+    """Returns the centre of volume [3] of the convex hull of `points` [N, 3]: near enough to the centre of mass."""
+    try:
+        hull = ConvexHull(points)
+    except QhullError:  # flat
+        return points.mean(axis=0)
+    inside = points[hull.vertices].mean(axis=0)
+    corners = points[hull.simplices] - inside  # [T, 3, 3]; a tetrahedron with `inside` each
+    volumes = np.abs(np.linalg.det(corners))
+    return inside + (volumes[:, None] * corners.sum(axis=1)).sum(axis=0) / (4.0 * volumes.sum())
+
+
 def cut_above(points: np.ndarray, height: float) -> np.ndarray:
     """Returns points [N, 3] whose convex hull is that of `points` [M, 3] cut off below `height`."""
     try:
@@ -62,3 +74,10 @@ class Prism:
     def under(self, places: np.ndarray) -> np.ndarray:
         """Returns bool [M]: whether any of `places` [M, P, 2] is less than `CLEAR_M` from the footprint."""
         return ((places @ self._normals.T - self._levels).max(axis=-1) < CLEAR_M).any(axis=-1)
+
+
+def distance_to_way(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
+    """Returns the least horizontal distance of `points` [N, >= 2] from the segment between `start` and `end` [2]."""
+    way = end - start
+    along = np.clip((points[:, :2] - start) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
+    return float(np.linalg.norm(points[:, :2] - start - along[:, None] * way, axis=1).min())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.dead import dead_shapes
+from vla_gen_bench.policies.openvla.extras import need
 from vla_gen_bench.policies.openvla.lora import LoraConfig, product, wrap
 from vla_gen_bench.policies.openvla.model import OpenVLA
 from vla_gen_bench.policies.openvla.tensors import TensorFiles, open_file
@@ -20,10 +21,13 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 PREFIX = "base_model.model."
 
 
-def load_adapter(model: OpenVLA, folder: Path) -> LoraConfig:
+def load_adapter(model: OpenVLA, folder: Path, dtype: torch.dtype | None = None) -> LoraConfig:
     """Puts the adapter of a peft folder on `model`, in place, unmerged and trainable; the base is frozen.
 
-    Parts that adapt dead tensors join `model.dead`. Modules the adapter does not have keep their plain layers.
+    Parts that adapt dead tensors join `model.dead`.
+
+    Args:
+        dtype: Type of the adapter's weights; None = the model's.
 
     Raises:
         CheckpointError: It does not fit the model, or its config asks for what is not supported.
@@ -31,7 +35,7 @@ def load_adapter(model: OpenVLA, folder: Path) -> LoraConfig:
     config = read_adapter_config(folder)
     tensors = adapter_tensors(model, folder, config)
     modules = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
-    wrap(model, config, modules)
+    wrap(model, config, modules, dtype)
     live = model.state_dict()
     for name, tensor in tensors.items():
         if name in live:
@@ -68,8 +72,7 @@ def adapter_state(model: OpenVLA) -> dict[str, Tensor]:
 
 def save_adapter(model: OpenVLA, folder: Path, config: LoraConfig, base: str = "") -> None:
     """Writes a folder that peft and this project read. `base`: where the base model is found."""
-    from safetensors.torch import save_file
-
+    save_file = need("safetensors.torch").save_file
     folder.mkdir(parents=True, exist_ok=True)
     save_file(adapter_state(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     fields = {

@@ -164,12 +164,19 @@ def _towers(data: Mapping[str, Any], where: str, shapes: Shapes | None, heads: t
     towers = []
     for place, (name, side) in enumerate(zip(ids, sides, strict=True)):
         if name in vision_table():
-            towers.append(ViTConfig(**{**vision_table()[name], "image": side}))
+            towers.append(_known_tower(name, side, heads and heads[place], where))
         elif shapes is None:
             raise CheckpointError(f"{where}: timm_model_ids: unknown tower '{name}'{suggest(name, vision_table())}")
         else:
             towers.append(infer_tower(shapes, place, side, heads and heads[place]))
     return tuple(towers)
+
+
+def _known_tower(name: str, side: int, heads: int | None, where: str) -> ViTConfig:
+    tower = ViTConfig(**{**vision_table()[name], "image": side})
+    if heads not in (None, tower.heads):
+        raise CheckpointError(f"{where}: vision_heads: {heads} given; {name} has {tower.heads}")
+    return tower
 
 
 def _own_tower(entry: Mapping[str, Any], where: str) -> ViTConfig:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vla_gen_bench.errors import suggest
 from vla_gen_bench.policies.openvla.config import CheckpointError
+from vla_gen_bench.policies.openvla.extras import need
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.strict_yaml import read_yaml
 
@@ -47,12 +48,9 @@ def pinned_revisions() -> dict[str, str]:
 
 
 def _download(name: str, revision: str) -> Path:
+    library = need("huggingface_hub")
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise CheckpointError("checkpoints on the hub need huggingface_hub: pip install 'vla-gen-bench[vla]'") from None
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
+        return Path(library.snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
     except Exception as error:  # network, HTTP and cache errors of several libraries
         raise CheckpointError(
             f"checkpoint '{name}' at {revision}: not in the local cache, and the hub cannot be used "

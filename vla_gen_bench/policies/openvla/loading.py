@@ -59,8 +59,8 @@ def load(
 
     Args:
         checkpoint: A folder in Hugging Face layout, a peft adapter folder, or "owner/name" on the hub.
-        base: The base model of an adapter; None = as its config says.
-        revision: Commit on the hub; None = the one pinned in `policies/openvla/hub.yaml`, where there is one.
+        base: The base model of an adapter; None = as its config says (a folder, also relative to it, or a hub id).
+        revision: Commit of `checkpoint` on the hub; None = the one pinned in `policies/openvla/hub.yaml`.
         device: Where the weights go.
         dtype: Their type; None = as stored. On the CPU and as stored, weights stay mapped from their files.
         vision_heads: Attention heads of the towers, where no table knows them.
@@ -73,7 +73,7 @@ def load(
     if not (folder / adapters.ADAPTER_CONFIG).is_file():
         model, head = _load_full(folder, dtype, vision_heads)
         return Loaded(model.to(device), folder, folder, head or _value_head(folder, model))
-    origin = find_checkpoint(base or _base_of(folder), None if base else revision)
+    origin = find_checkpoint(base or _base_of(folder))
     model, _ = _load_full(origin, dtype, vision_heads)
     if merge:
         adapters.merge_adapter(model, folder)
@@ -143,7 +143,7 @@ def _base_of(folder: Path) -> str:
     base = adapters.read_adapter_fields(folder).get("base_model_name_or_path")
     if not base:
         raise CheckpointError(f"{folder}: an adapter that does not name its base model; give base=FOLDER_OR_HUB_ID")
-    return str(base)
+    return str(folder / base) if (folder / base).is_dir() else str(base)
 
 
 def _with_statistics(config: OpenVLAConfig, folder: Path) -> OpenVLAConfig:

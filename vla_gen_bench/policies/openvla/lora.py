@@ -79,9 +79,15 @@ class LoraConv2d(nn.Conv2d):
         return super().forward(x) + self.scale * self.lora_B(low).to(x.dtype)
 
 
-def add_lora(model: OpenVLA, config: LoraConfig, generator: torch.Generator) -> OpenVLA:
-    """Puts adapters on `model`, in place, and freezes all else. They change nothing yet: A ~ N(0, 1 / rank), B = 0."""
-    wrap(model, config)
+def add_lora(
+    model: OpenVLA, config: LoraConfig, generator: torch.Generator, dtype: torch.dtype | None = None
+) -> OpenVLA:
+    """Puts adapters on `model`, in place, and freezes all else. They change nothing yet: A ~ N(0, 1 / rank), B = 0.
+
+    Args:
+        dtype: Type of the adapters; None = the model's. A bfloat16 model learns better with float32 ones.
+    """
+    wrap(model, config, dtype=dtype)
     for module in adapted(model).values():
         nn.init.normal_(module.lora_A.weight, std=1 / config.rank, generator=generator)
         nn.init.zeros_(module.lora_B.weight)
@@ -98,7 +104,9 @@ def merge(model: OpenVLA) -> OpenVLA:
     return model
 
 
-def wrap(model: OpenVLA, config: LoraConfig, only: set[str] | None = None) -> None:
+def wrap(
+    model: OpenVLA, config: LoraConfig, only: set[str] | None = None, dtype: torch.dtype | None = None
+) -> None:
     """Replaces the layers that `config` covers (of those named in `only`) by adapted ones, and freezes the model.
 
     The adapters' own weights are left as torch draws them.
@@ -114,6 +122,8 @@ def wrap(model: OpenVLA, config: LoraConfig, only: set[str] | None = None) -> No
             _set(model, name, LoraLinear(module, config.rank, config.scale))
         elif isinstance(module, nn.Conv2d):
             _set(model, name, LoraConv2d(module, config.rank, config.scale))
+    for module in adapted(model).values():
+        module.lora_A.to(dtype), module.lora_B.to(dtype)
 
 
 def adapted(model: nn.Module) -> dict[str, LoraLinear | LoraConv2d]:

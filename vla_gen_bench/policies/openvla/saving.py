@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.config_file import CONFIG_FILE, config_fields
+from vla_gen_bench.policies.openvla.extras import need
 from vla_gen_bench.policies.openvla.loading import VALUE_FILE
 from vla_gen_bench.policies.openvla.lora import adapted
 from vla_gen_bench.policies.openvla.model import OpenVLA
@@ -39,8 +40,7 @@ def save(
     Raises:
         CheckpointError: The model has an unmerged adapter (`adapters.save_adapter` writes that).
     """
-    from safetensors.torch import save_file
-
+    save_file = need("safetensors.torch").save_file
     if adapted(model):
         raise CheckpointError("the model has an unmerged adapter: merge it, or save the adapter alone")
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,8 +61,7 @@ def save(
 
 
 def _save_shards(folder: Path, tensors: Mapping[str, Tensor], shards: list[list[str]]) -> None:
-    from safetensors.torch import save_file
-
+    save_file = need("safetensors.torch").save_file
     places = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"

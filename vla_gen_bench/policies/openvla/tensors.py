@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vla_gen_bench.policies.openvla.config import CheckpointError
+from vla_gen_bench.policies.openvla.extras import need
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -49,11 +50,9 @@ class TensorFiles:
         Raises:
             CheckpointError: It holds a value that is not finite.
         """
-        from safetensors import safe_open
-
         file = self.entries[name].file
         if file not in self._open:
-            self._open[file] = safe_open(file, framework="pt")
+            self._open[file] = need("safetensors").safe_open(file, framework="pt")
         tensor = self._open[file].get_tensor(name)
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{file}: {name}: {_count_bad(tensor)}; the checkpoint is damaged")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.config import ACTION_BINS, CheckpointError, OpenVLAConfig
+from vla_gen_bench.policies.openvla.extras import need
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,18 +34,18 @@ class PromptTokenizer:
     def __init__(self, backend: Tokenizer, config: OpenVLAConfig, where: str = "tokenizer") -> None:
         self.backend, self.config = backend, config
         _check_vocabulary(backend, config, where)
+        backend.encode_special_tokens = True  # "<s>" in an instruction is text, never BOS
         self.last_prompt_token = backend.encode(PROMPT, add_special_tokens=False).ids[-1]
 
     @classmethod
     def from_folder(cls, folder: Path, config: OpenVLAConfig) -> PromptTokenizer:
         """Reads `folder`/tokenizer.json."""
-        from tokenizers import Tokenizer
-
+        library = need("tokenizers")
         file = folder / TOKENIZER_FILE
         if not file.is_file():
             raise CheckpointError(f"{folder}: no {TOKENIZER_FILE}; the checkpoint needs its tokenizer to read prompts")
         try:
-            backend = Tokenizer.from_file(str(file))
+            backend = library.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises plain Exception
             raise CheckpointError(f"{file}: cannot be read: {error}") from None
         return cls(backend, config, str(file))
@@ -94,16 +95,16 @@ def train_tokenizer(sentences: Iterable[str], base_vocab: int) -> Tokenizer:
     Args:
         sentences: Instructions; repeated ones weigh more.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-
+    library = need("tokenizers")
+    byte_level = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     text_vocab = base_vocab - ACTION_BINS
-    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    tokenizer = library.Tokenizer(library.models.BPE(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = byte_level
+    tokenizer.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
         vocab_size=text_vocab,
         special_tokens=[UNKNOWN, BOS, EOS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=sorted(byte_level.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator((PROMPT.format(instruction=text.lower()) for text in sentences), trainer)
@@ -111,14 +112,14 @@ def train_tokenizer(sentences: Iterable[str], base_vocab: int) -> Tokenizer:
     if spare < 0:
         raise UserError(f"a byte-level vocabulary needs {tokenizer.get_vocab_size() + ACTION_BINS}, got {base_vocab}")
     names = [f"<spare{i}>" for i in range(spare)] + [f"<action{i}>" for i in range(ACTION_BINS)]
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
+    tokenizer.add_special_tokens([library.AddedToken(name, special=True) for name in names])
     return tokenizer
 
 
 def benchmark_sentences(worlds: Iterable[str] = ("builtin", "rl4vla")) -> list[str]:
-    """Returns every training instruction of the worlds and, once each, all names: the text to train a tokenizer on.
+    """Returns every training instruction of the worlds: the text to train a tokenizer on.
 
-    Names of unseen objects are left out, so that the tokenizer does not see what the benchmark holds back.
+    Unseen names and phrasings are left out: not even the tokenizer sees what the benchmark holds back.
     """
     from vla_gen_bench.assets.catalog import load_catalog
     from vla_gen_bench.pools.axes import PHRASINGS
