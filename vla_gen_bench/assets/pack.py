@@ -107,7 +107,7 @@ def pack_status(world: str) -> PackStatus:
     """Returns the state of the pack of `world` without generating or changing anything."""
     root = pack_root(world)
     if not root.is_dir():
-        return PackStatus(world, "absent", root, "generated on first use" if world == "builtin" else f"no {root}")
+        return PackStatus(world, "absent", root, "generated on first use" if world == "builtin" else "not fetched")
     try:
         if world == "builtin":
             _require_version(load_catalog(world), root)
@@ -239,7 +239,8 @@ def _check_present(catalog: Catalog, root: Path) -> dict[str, str]:
     substitutes = {body.visual: body.collision for body in bodies if not (root / body.visual).is_file()}
     missing = [name for name in files_of(catalog, root, substitutes) if not (root / name).is_file()]
     if missing:
-        raise UserError(f"world '{catalog.world}': {len(missing)} files missing in {root}, first: {missing[0]}; {_fix(catalog.world)}")
+        some = f"{len(missing)} files missing in {root}, first: {missing[0]}"
+        raise UserError(f"world '{catalog.world}': {some}; {_fix(catalog.world)}")
     return substitutes
 
 
