@@ -111,5 +111,11 @@ def test_errors_are_no_failed_attempts():
     assert counted["ci95"] == pytest.approx([centre - half, centre + half], abs=1e-5)
 
 
+def test_the_interval_is_of_the_suite_s_metric():
+    rows = [{**row(i, success=False), "success_once": True} for i in range(4)]
+    assert count(rows)["ci95"][0] == pytest.approx(0, abs=1e-9)
+    assert count(rows, "success_once")["ci95"][1] == pytest.approx(1, abs=1e-9)
+
+
 def test_wilson_without_trials_says_nothing():
     assert wilson(0, 0) == (0.0, 1.0)

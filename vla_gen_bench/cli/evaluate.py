@@ -147,24 +147,28 @@ def _print_table(summary: Summary) -> None:
 
     plan = summary.plan
     table = Table(title=f"{plan.card.name} on {plan.suite.id}, world {plan.request.world}", title_justify="left", box=SIMPLE_HEAD)
-    names = ["scenario", "success", "95% interval", "k/n", "once", "drop", *(["errors"] if summary.errors else [])]
+    metric = plan.suite.protocol.metric
+    other = {"success_at_end": "once", "success_once": "at end"}[metric]
+    names = ["scenario", "success", "95% interval", "k/n", other, "drop", *(["errors"] if summary.errors else [])]
     for name in names:
         table.add_column(name, justify="left" if name == "scenario" else "right", no_wrap=True)
     ind = summary.scenarios.get("ind")
     for scenario in plan.scenarios:
-        table.add_row(*_table_row(scenario.label, summary.scenarios[scenario.id], ind)[: len(names)])
+        table.add_row(*_table_row(scenario.label, summary.scenarios[scenario.id], ind, metric)[: len(names)])
     console = Console() if sys.stdout.isatty() else Console(width=100)
     console.print(table)
-    console.print("success: at the end; once: at any time; drop: below IND, same episodes", style="dim")
+    when = {"success_at_end": "at the end", "success_once": "at any time"}[metric]
+    console.print(f"success: {when}, with its 95% interval; drop: below IND, same episodes", style="dim")
     console.print(f"log: {plan.folder}", highlight=False, soft_wrap=True)
 
 
-def _table_row(label: str, counts: dict, ind: dict | None) -> list[str]:
+def _table_row(label: str, counts: dict, ind: dict | None, metric: str) -> list[str]:
     n = counts["episodes"] - counts["errors"]
     if not n:
         return [label, "-", "-", "0/0", "-", "-", str(counts["errors"])]
-    rate, low, high = counts["success_at_end"] / n, *counts["ci95"]
-    reference = ind["success_at_end"] / max(1, ind["episodes"] - ind["errors"]) if ind else None
+    other = {"success_at_end": "success_once", "success_once": "success_at_end"}[metric]
+    rate, (low, high) = counts[metric] / n, counts["ci95"]
+    reference = ind[metric] / max(1, ind["episodes"] - ind["errors"]) if ind else None
     drop = "" if reference is None or ind is counts else f"{100 * (reference - rate):.1f} pp"
-    cells = [f"{rate:.3f}", f"{low:.3f} to {high:.3f}", f"{counts['success_at_end']}/{n}", f"{counts['success_once'] / n:.3f}"]
+    cells = [f"{rate:.3f}", f"{low:.3f} to {high:.3f}", f"{counts[metric]}/{n}", f"{counts[other] / n:.3f}"]
     return [label, *cells, drop, str(counts["errors"] or "")]

@@ -176,7 +176,8 @@ def summarise(plan: Plan, rows: list[dict[str, Any]]) -> Summary:
     wanted = {job.key for job in plan.jobs}
     chosen = [row for row in rows if key_of(row) in wanted]
     ids = [scenario.id for scenario in plan.scenarios]
-    counts = {id: count(row for row in chosen if row["scenario"] == id) for id in ids}
+    metric = plan.suite.protocol.metric
+    counts = {id: count((row for row in chosen if row["scenario"] == id), metric) for id in ids}
     return Summary(plan, counts, len(chosen) == len(wanted))
 
 

@@ -16,18 +16,13 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
     return float(interval.low), float(interval.high)
 
 
-def count(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Returns episodes, errors, success_at_end, success_once (counts) and ci95 of success_at_end.
+def count(rows: Iterable[dict[str, Any]], metric: str = "success_at_end") -> dict[str, Any]:
+    """Returns episodes, errors, success_at_end, success_once (counts) and ci95 of `metric`, one of these two.
 
     Errored episodes are no failed attempts: the rate and its interval are over the others.
     """
     rows = list(rows)
     done = [row for row in rows if row["status"] == "ok"]
-    at_end = sum(row["success_at_end"] for row in done)
-    return {
-        "episodes": len(rows),
-        "errors": len(rows) - len(done),
-        "success_at_end": at_end,
-        "success_once": sum(row["success_once"] for row in done),
-        "ci95": [round(bound, 6) for bound in wilson(at_end, len(done))],
-    }
+    successes = {name: sum(row[name] for row in done) for name in ("success_at_end", "success_once")}
+    interval = [round(bound, 6) for bound in wilson(successes[metric], len(done))]
+    return {"episodes": len(rows), "errors": len(rows) - len(done), **successes, "ci95": interval}
