@@ -158,7 +158,8 @@ def _print_table(summary: Summary) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=100)
     console.print(table)
     when = {"success_at_end": "at the end", "success_once": "at any time"}[metric]
-    console.print(f"success: {when}, with its 95% interval; drop: below IND, same episodes", style="dim")
+    paired = ", same episodes" if plan.suite.family == "shifts" else ""
+    console.print(f"success: {when}, with its 95% interval; drop: below IND{paired}", style="dim")
     console.print(f"log: {plan.folder}", highlight=False, soft_wrap=True)
 
 
