@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'vla': safetensors")
-pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
-
 from vla_gen_bench.policies.openvla import adapters, hub, lora
 from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.config_file import config_fields, parse_config, size
 from vla_gen_bench.policies.openvla.dead import dead_shapes
 from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.infer import guess_heads, infer_tower
 from vla_gen_bench.policies.openvla.loading import load
 from vla_gen_bench.policies.openvla.saving import save
 from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer
 from vla_gen_bench.policies.openvla.value import ValueHead
+
+safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'vla': safetensors")
+pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
 
 STATS = {"action": {"q01": [-0.03] * 7, "q99": [0.03] * 7, "mask": [True] * 6 + [False]}}
 EMBEDDING = "language_model.model.embed_tokens.weight"
@@ -113,7 +114,9 @@ def test_missing_tensors_are_named(copy: Path) -> None:
     safetensors.save_file(state, copy / "model.safetensors")
     with pytest.raises(CheckpointError, match=f"1 missing tensors: {EMBEDDING}"):
         load(copy)
-    safetensors.save_file({**state, EMBEDDING: torch.zeros(704, 32), "extra.weight": torch.zeros(1)}, copy / "model.safetensors")
+    safetensors.save_file(
+        {**state, EMBEDDING: torch.zeros(704, 32), "extra.weight": torch.zeros(1)}, copy / "model.safetensors"
+    )
     with pytest.raises(CheckpointError, match="1 unexpected tensors: extra.weight"):
         load(copy)
     safetensors.save_file({**state, EMBEDDING: torch.zeros(640, 32)}, copy / "model.safetensors")
@@ -126,7 +129,9 @@ def test_a_truncated_shard_is_named(copy: Path) -> None:
     size_ = file.stat().st_size
     with file.open("r+b") as stream:
         stream.truncate(size_ - 1000)
-    with pytest.raises(CheckpointError, match=rf"{file.name}: truncated: {size_ - 1000} bytes, its header says {size_}"):
+    with pytest.raises(
+        CheckpointError, match=rf"{file.name}: truncated: {size_ - 1000} bytes, its header says {size_}"
+    ):
         load(copy)
     with file.open("r+b") as stream:
         stream.truncate(100)
@@ -173,6 +178,7 @@ def test_a_weight_that_is_not_finite_is_named(copy: Path, bad: float) -> None:
         ({"text_config": {"hidden_act": "relu"}}, "text_config: hidden_act: .*relu.* is not supported"),
         ({"text_config": {"vocab": 3}}, "text_config: unknown field 'vocab'; did you mean 'vocab_size'"),
         ({"text_config": {"hidden_size": 33}}, "hidden_size 33, 32 heads"),
+        ({"text_config": {"head_dim": 64}}, "head_dim: 64 is not supported; expected 128"),
         ({"text_config": []}, "text_config: expected a mapping"),
         ({"vla_gen_bench": {"chunks": 4}}, "vla_gen_bench: unknown field 'chunks'; did you mean 'chunk'"),
         ({"image_sizes": [32]}, "expected two entries each"),
@@ -193,6 +199,21 @@ def test_heads_that_contradict_a_published_tower_are_refused() -> None:
 def test_an_unknown_tower_is_refused_where_no_tensors_tell() -> None:
     with pytest.raises(CheckpointError, match="timm_model_ids: unknown tower 'vit_x'"):
         parse_config({**size("7b").fields, "timm_model_ids": ["vit_x", "vit_x"]}, "config.json")
+
+
+@pytest.mark.parametrize("name", ["pico", "nano"])
+@pytest.mark.parametrize("dead", [True, False])
+def test_the_size_of_a_tower_is_read_off_its_tensors(name: str, dead: bool) -> None:
+    config = size(name)
+    shapes = {key: tuple(tensor.shape) for key, tensor in new_model(config).state_dict().items()}
+    shapes |= dead_shapes(config) if dead else {}
+    assert [infer_tower(shapes, place, config.image, heads=2) for place in (0, 1)] == list(config.vision)
+
+
+@pytest.mark.parametrize("width, heads", [(384, 6), (192, 3), (64, 4), (48, 4), (54, 3)])
+def test_unknown_heads_are_guessed_with_a_warning(width: int, heads: int) -> None:
+    with pytest.warns(UserWarning, match=f"heads unknown, {heads} taken; say vision_heads"):
+        assert guess_heads(width) == heads
 
 
 def test_a_foreign_config_is_written_back_with_its_own_fields() -> None:

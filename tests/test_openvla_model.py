@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
-
 from vla_gen_bench.policies.openvla import adapters, lora, sampling, value
 from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.config_file import size
@@ -21,6 +19,8 @@ from vla_gen_bench.policies.openvla.loading import checkpoint_shapes, count_para
 from vla_gen_bench.policies.openvla.model import Inputs, OpenVLA
 from vla_gen_bench.policies.openvla.oft import L1Head, parallel_decode, parallel_forward
 from vla_gen_bench.policies.openvla.processor import pad_prompts
+
+pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,9 @@ def test_an_adapter_folder_gives_the_same_model_again(tmp_path: Path, inputs: In
     adapters.load_adapter(again, tmp_path)
     adapters.merge_adapter(merged, tmp_path)
     assert torch.equal(decode(again, inputs).logits, decode(adapted, inputs).logits)
-    torch.testing.assert_close(decode(merged, inputs).logits[:, 0], decode(adapted, inputs).logits[:, 0], rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        decode(merged, inputs).logits[:, 0], decode(adapted, inputs).logits[:, 0], rtol=0, atol=2e-5
+    )
 
 
 def test_float32_adapters_on_a_bfloat16_model(inputs: Inputs) -> None:
@@ -236,14 +238,15 @@ def test_the_small_sizes_stay_small(name: str, most: int) -> None:
     assert count_parameters(empty_model(size(name))) < most
 
 
-def test_a_nano_model_learns_one_batch_by_heart() -> None:
-    model = new_model("nano")
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("name, rate", [("pico", 1e-2), ("nano", 3e-3)])
+def test_a_new_model_learns_a_batch_by_heart(name: str, rate: float) -> None:
+    model, generator = new_model(name), torch.Generator().manual_seed(0)
     side, begin = model.config.image, model.config.action_range[0]
-    batch = Inputs(torch.ones(4, 6, dtype=torch.long), torch.ones(4, 6), torch.randn(4, 6, side, side, generator=generator))
+    pixels = torch.randn(4, 6, side, side, generator=generator)
+    batch = Inputs(torch.ones(4, 6, dtype=torch.long), torch.ones(4, 6), pixels)
     tokens = begin + torch.randint(256, (4, 7), generator=generator)
-    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
-    for _ in range(60):
+    optimiser = torch.optim.AdamW(model.parameters(), rate)
+    for _ in range(100):
         optimiser.zero_grad()
         loss = -sampling.log_probs(teacher_forced(model, batch, tokens).logits, tokens - begin).mean()
         loss.backward()

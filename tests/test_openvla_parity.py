@@ -18,9 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
-pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
-
 from vla_gen_bench.policies.openvla import actions, adapters, images, sampling
 from vla_gen_bench.policies.openvla.config_file import size
 from vla_gen_bench.policies.openvla.decoding import decode, teacher_forced
@@ -30,6 +27,9 @@ from vla_gen_bench.policies.openvla.oft import parallel_decode, parallel_forward
 from vla_gen_bench.policies.openvla.tensors import open_checkpoint
 from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer
 from vla_gen_bench.policies.openvla.value import ValueHead, value_head_from
+
+pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
+pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
 
 SHARED = Path(os.environ.get("VGB_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 CASES = SHARED / "parity" / "openvla"

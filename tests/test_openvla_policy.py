@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
-pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
-
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.check import check_policy, example_observation
 from vla_gen_bench.policies.openvla.config_file import with_stats
@@ -21,6 +18,9 @@ from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy, draws
 from vla_gen_bench.policies.openvla.saving import save
 from vla_gen_bench.policies.protocol import Observation
 from vla_gen_bench.policies.registry import load_policy
+
+pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
+pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
 
 REFERENCE = "vla_gen_bench.policies.openvla.policy:OpenVLAPolicy"
 STATS = {"action": {"q01": [-0.03] * 7, "q99": [0.03] * 7, "mask": [True] * 6 + [False]}}
@@ -69,9 +69,7 @@ def test_the_oft_variant_passes_the_check_with_chunks_of_four(oft: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["folder", "oft"])
-def test_same_seed_and_observation_give_the_same_action_in_any_batch(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_same_seed_and_observation_give_the_same_action_in_any_batch(kind: str, request: pytest.FixtureRequest) -> None:
     policy = OpenVLAPolicy(request.getfixturevalue(kind))
     observation, seeds = example_observation(8, step=3), [11, 12, 13, 14, 15, 16, 17, 18]
     together = play(policy, observation, seeds)

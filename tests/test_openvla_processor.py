@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
-
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla import actions
 from vla_gen_bench.policies.openvla.config import CheckpointError
@@ -18,6 +16,8 @@ from vla_gen_bench.policies.openvla.fresh import acting_as, new_tokenizer
 from vla_gen_bench.policies.openvla.images import to_pixels
 from vla_gen_bench.policies.openvla.processor import Processor, pad_prompts
 from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer, benchmark_sentences, train_tokenizer
+
+pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
 
 PICO = size("pico")
 STATS = {"action": {"q01": [-1.0] * 6 + [0.0], "q99": [3.0] * 6 + [1.0], "mask": [True] * 6 + [False]}}

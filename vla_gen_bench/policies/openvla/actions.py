@@ -56,7 +56,7 @@ class ActionStats:
         return np.where(self.mask, scaled, actions)
 
     def unnormalise(self, normalised: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
-        """[..., 7] in [-1, 1] -> robot units. `epsilon`: 1e-8 gives RLinf's and openvla-oft's result to the last bit."""
+        """[..., 7] in [-1, 1] -> robot units. `epsilon`: 1e-8 gives RLinf's and openvla-oft's result exactly."""
         scaled = 0.5 * (normalised + 1) * (self.high - self.low + epsilon) + self.low
         return np.where(self.mask, scaled, normalised)
 

@@ -1,4 +1,4 @@
-"""Adapter folders as peft writes them: read, checked tensor by tensor, put on a model or merged into it; and written."""
+"""Adapter folders as peft writes them: read and checked, put on a model or merged into it; and written."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def read_adapter_config(folder: Path) -> LoraConfig:
     """Reads a peft config; one whose computation would be another than plain LoRA is refused."""
     file, fields = folder / ADAPTER_CONFIG, read_adapter_fields(folder)
     plain = {"bias": ("none", None), "peft_type": ("LORA",), "modules_to_save": (None, [])}
-    off = "use_dora use_rslora use_qalora lora_bias fan_in_fan_out alpha_pattern rank_pattern layers_to_transform".split()
+    off = "use_dora use_rslora use_qalora lora_bias fan_in_fan_out alpha_pattern rank_pattern".split()
+    off += ["layers_to_transform", "layers_pattern"]
     for key, allowed in {**plain, **{key: (None, False, {}, []) for key in off}}.items():
         if fields.get(key, allowed[0]) not in allowed:
             raise CheckpointError(f"{file}: {key}: {fields[key]!r} is not supported")

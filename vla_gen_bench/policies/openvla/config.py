@@ -30,7 +30,7 @@ class ViTConfig:
     """One vision tower.
 
     Attributes:
-        width, depth, heads, mlp: Channels, blocks (the unused last one counted), attention heads, hidden size of the MLP.
+        width, depth, heads, mlp: Channels, blocks (the unused last one included), attention heads, hidden MLP size.
         patch: Side of a patch, pixels.
         image: Side of the square input, pixels; a multiple of `patch`.
         cls_token: Whether a class token stands first.

@@ -30,7 +30,7 @@ OWN_KEY = "vla_gen_bench"
 IGNORED = frozenset(
     "_name_or_path architectures arch_specifier auto_map attn_implementation _attn_implementation dtype torch_dtype "
     "transformers_version hf_llm_id llm_backbone_id vision_backbone_id llm_max_length hidden_size value_type "
-    "is_encoder_decoder use_cache return_dict output_hidden_states output_attentions".split()
+    "is_encoder_decoder _attn_implementation_autoset use_cache return_dict output_hidden_states output_attentions".split()
 )
 KNOWN = IGNORED | frozenset(
     "model_type image_resize_strategy image_sizes n_action_bins norm_stats output_projector_states pad_to_multiple_of "
@@ -62,7 +62,7 @@ TEXT_FIXED: dict[str, tuple[Any, ...]] = {
     "tie_word_embeddings": (False,),
     "pretraining_tp": (1,),
 }
-TEXT_IGNORED = IGNORED - {"hidden_size"} | {"pad_token_id", "initializer_range"}
+TEXT_IGNORED = IGNORED - {"hidden_size"} | {"pad_token_id", "initializer_range", "head_dim"}
 FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": ("openvla",),
     "n_action_bins": (ACTION_BINS,),
@@ -102,7 +102,7 @@ def parse_config(
     Args:
         data: The fields.
         where: What messages call the file.
-        shapes: Tensor name -> shape of the checkpoint: the sizes of vision towers that no table knows are taken from it.
+        shapes: Tensor name -> shape of the checkpoint: vision towers that no table knows are sized by it.
         heads: Attention heads of the two towers; tensors do not tell them. See `infer_tower`.
 
     Raises:
@@ -116,7 +116,8 @@ def parse_config(
             raise CheckpointError(f"{where}: {key}: missing")
     strategy = data.get("image_resize_strategy", "resize-naive")
     if strategy not in get_args(ResizeStrategy):
-        raise CheckpointError(f"{where}: image_resize_strategy: '{strategy}'{suggest(str(strategy), get_args(ResizeStrategy))}")
+        hint = suggest(str(strategy), get_args(ResizeStrategy))
+        raise CheckpointError(f"{where}: image_resize_strategy: '{strategy}'{hint}")
     try:
         return OpenVLAConfig(
             vision=_towers(data, where, shapes, heads),
@@ -198,7 +199,10 @@ def _text(data: Mapping[str, Any], where: str) -> LlamaConfig:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
             raise CheckpointError(f"{where}: {name}: expected a number >= 0, got {value!r}")
     given.setdefault("kv_heads", given.get("heads", LlamaConfig.heads))
-    return LlamaConfig(**given)
+    config = LlamaConfig(**given)
+    if data.get("head_dim") not in (None, config.head_dim):
+        raise CheckpointError(f"{where}: head_dim: {data['head_dim']} is not supported; expected {config.head_dim}")
+    return config
 
 
 def _acting(data: Mapping[str, Any], where: str) -> Acting:

@@ -26,6 +26,6 @@ def new_tokenizer(config: OpenVLAConfig, sentences: Iterable[str] | None = None)
 
 
 def acting_as(config: OpenVLAConfig, **changes: Any) -> OpenVLAConfig:
-    """Returns `config` with other `Acting` fields: `acting_as(config, decoding="parallel", chunk=4)` is an OFT model."""
+    """Returns `config` with other `Acting` fields: `acting_as(config, decoding="parallel", chunk=4)` for OFT."""
     own = {**config.fields.get("vla_gen_bench", {}), **changes}
     return parse_config({**config.fields, "norm_stats": config.norm_stats, "vla_gen_bench": own}, "config")

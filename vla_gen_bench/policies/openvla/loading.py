@@ -1,4 +1,4 @@
-"""Loads checkpoints: Hugging Face folders, adapters on top of them, ids on the hub. Strict: nothing is skipped silently."""
+"""Loads checkpoints: Hugging Face folders, adapters on top of them, ids on the hub. Nothing is skipped silently."""
 
 from __future__ import annotations
 

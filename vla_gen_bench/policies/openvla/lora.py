@@ -104,9 +104,7 @@ def merge(model: OpenVLA) -> OpenVLA:
     return model
 
 
-def wrap(
-    model: OpenVLA, config: LoraConfig, only: set[str] | None = None, dtype: torch.dtype | None = None
-) -> None:
+def wrap(model: OpenVLA, config: LoraConfig, only: set[str] | None = None, dtype: torch.dtype | None = None) -> None:
     """Replaces the layers that `config` covers (of those named in `only`) by adapted ones, and freezes the model.
 
     The adapters' own weights are left as torch draws them.

@@ -58,7 +58,8 @@ class Sequence:
         size = self.mask.shape[1]
         everywhere = torch.ones(size, size, dtype=torch.bool, device=self.mask.device)
         allowed = keys & (everywhere.tril() if attention == "causal" else everywhere)
-        return allowed | torch.eye(size, dtype=torch.bool, device=self.mask.device)  # else padding would see nothing: NaN
+        # Padding sees itself: a query that sees nothing would be NaN.
+        return allowed | torch.eye(size, dtype=torch.bool, device=self.mask.device)
 
 
 class OpenVLA(nn.Module):
@@ -97,9 +98,7 @@ class OpenVLA(nn.Module):
 
     def hidden(self, sequence: Sequence, attention: Attention = "causal", trace: list[Tensor] | None = None) -> Tensor:
         """Returns the hidden states [B, tokens, D] after the final norm; `trace` as for `Llama`."""
-        return self.language_model.model(
-            sequence.embeds, sequence.positions, sequence.may_see(attention), trace=trace
-        )
+        return self.language_model.model(sequence.embeds, sequence.positions, sequence.may_see(attention), trace=trace)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Returns float32 logits [B, P + L, vocab] over the whole vocabulary, position by position."""

@@ -67,11 +67,10 @@ class OpenVLAPolicy:
     ) -> None:
         _check_options(device, dtype, temperature, top_k, image_path, batch_size, vision_heads)
         heads = None if vision_heads is None else (vision_heads[0], vision_heads[1])
-        loaded = load(
-            checkpoint, base=base, revision=revision, device=device, dtype=DTYPES[dtype], vision_heads=heads
-        )
+        loaded = load(checkpoint, base=base, revision=revision, device=device, dtype=DTYPES[dtype], vision_heads=heads)
         self.model, self.config = loaded.model.requires_grad_(False), loaded.config
-        self.processor = Processor(self.config, PromptTokenizer.from_folder(_tokenizer_home(loaded), self.config), image_path)
+        tokenizer = PromptTokenizer.from_folder(_tokenizer_home(loaded), self.config)
+        self.processor = Processor(self.config, tokenizer, image_path)
         self.stats = codec.action_stats(self.config, unnorm_key)
         self.temperature, self.top_k, self.batch_size = temperature, top_k, batch_size
         self.action_spec = ActionSpec(chunk=self.config.acting.chunk)
@@ -96,7 +95,8 @@ class OpenVLAPolicy:
     @torch.inference_mode()
     def _tokens(self, observation: Observation, rows: range) -> np.ndarray:
         """Returns int64 [rows, 7 K]."""
-        inputs = self.processor.with_prompts(observation.image[rows.start : rows.stop], [self._prompts[b] for b in rows])
+        images = observation.image[rows.start : rows.stop]
+        inputs = self.processor.with_prompts(images, [self._prompts[b] for b in rows])
         steps = [int(observation.step[b]) for b in rows]
         uniforms = draws([self._seeds[b] for b in rows], steps, ACTION_TOKENS * self.config.acting.chunk)
         return self._decode(inputs.to(self.model.device, self.model.dtype), uniforms).tokens.cpu().numpy()

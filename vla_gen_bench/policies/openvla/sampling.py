@@ -44,7 +44,8 @@ def sampler(uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None
         cumulative = weights.cumsum(-1)
         wanted = uniforms[:, slot, None].to(logits.device) * cumulative[:, -1:]
         index = torch.searchsorted(cumulative, wanted, right=True)[:, 0]
-        last = weights.shape[-1] - 1 - (weights.flip(-1) > 0).long().argmax(-1)  # rounding must not pass the last eligible
+        # Rounding must not carry a draw past the last eligible token.
+        last = weights.shape[-1] - 1 - (weights.flip(-1) > 0).long().argmax(-1)
         return torch.minimum(index, last)
 
     return choose

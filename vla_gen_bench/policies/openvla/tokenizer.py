@@ -62,8 +62,8 @@ class PromptTokenizer:
         ids = [self.config.text.bos, *self.backend.encode(text, add_special_tokens=False).ids]
         if len(ids) > self.longest_prompt:
             raise UserError(
-                f"instruction of {len(instruction)} characters makes a prompt of {len(ids)} tokens; this model takes at "
-                f"most {self.longest_prompt}: '{instruction[:60]}...'"
+                f"instruction of {len(instruction)} characters makes a prompt of {len(ids)} tokens; this model takes "
+                f"at most {self.longest_prompt}: '{instruction[:60]}...'"
             )
         return ids
 
