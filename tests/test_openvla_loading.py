@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pico")
     model = new_model("pico")
     model.dead = {name: torch.ones(shape) for name, shape in dead_shapes(model.config).items()}
-    save(folder, model, new_tokenizer(model.config), ValueHead(32), shard_bytes=200_000)
+    save(folder, model, new_tokenizer(model.config), ValueHead(32, "hn"), shard_bytes=200_000)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_saving_and_loading_gives_the_same_model(checkpoint: Path) -> None:
     found, expected = loaded.model.state_dict(), original.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert loaded.model.dead.keys() == dead_shapes(original.config).keys()
-    assert loaded.value_head is not None and loaded.value_head.source == "h0"
+    assert loaded.value_head is not None and loaded.value_head.source == "hn"
     assert PromptTokenizer.from_folder(checkpoint, loaded.config).prompt("put a on b")[0] == 1
 
 

@@ -30,7 +30,8 @@ OWN_KEY = "vla_gen_bench"
 IGNORED = frozenset(
     "_name_or_path architectures arch_specifier auto_map attn_implementation _attn_implementation dtype torch_dtype "
     "transformers_version hf_llm_id llm_backbone_id vision_backbone_id llm_max_length hidden_size value_type "
-    "is_encoder_decoder _attn_implementation_autoset use_cache return_dict output_hidden_states output_attentions".split()
+    "is_encoder_decoder _attn_implementation_autoset use_cache return_dict output_hidden_states "
+    "output_attentions".split()
 )
 KNOWN = IGNORED | frozenset(
     "model_type image_resize_strategy image_sizes n_action_bins norm_stats output_projector_states pad_to_multiple_of "

@@ -14,6 +14,7 @@ from vla_gen_bench.policies.openvla.actions import parse_stats
 from vla_gen_bench.policies.openvla.config import CheckpointError, OpenVLAConfig
 from vla_gen_bench.policies.openvla.config_file import read_config, with_stats
 from vla_gen_bench.policies.openvla.dead import dead_shapes
+from vla_gen_bench.policies.openvla.extras import need
 from vla_gen_bench.policies.openvla.hub import find_checkpoint
 from vla_gen_bench.policies.openvla.model import OpenVLA
 from vla_gen_bench.policies.openvla.tensors import TensorFiles, check_names, check_shapes, open_checkpoint, open_file
@@ -22,6 +23,7 @@ from vla_gen_bench.policies.openvla.value import ValueHead, value_head_from
 STATISTICS_FILE = "dataset_statistics.json"
 VALUE_FILE = "value_head.safetensors"
 VALUE_PREFIX = "value_head."
+VALUE_SOURCE = "source"  # key in the metadata of VALUE_FILE: h0, hn or concat
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def _value_head(folder: Path, model: OpenVLA) -> ValueHead | None:
     width = model.config.text.width
     if (folder / VALUE_FILE).is_file():
         files = open_file(folder / VALUE_FILE)
-        return value_head_from({name: files.read(name) for name in files.entries}, width)
+        with need("safetensors").safe_open(folder / VALUE_FILE, framework="pt") as opened:
+            source = (opened.metadata() or {}).get(VALUE_SOURCE)
+        return value_head_from({name: files.read(name) for name in files.entries}, width, source)
     state = folder / "training_state.pt"
     if not state.is_file():
         return None

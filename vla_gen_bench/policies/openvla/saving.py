@@ -12,7 +12,7 @@ from torch import Tensor
 from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.config_file import CONFIG_FILE, config_fields
 from vla_gen_bench.policies.openvla.extras import need
-from vla_gen_bench.policies.openvla.loading import VALUE_FILE
+from vla_gen_bench.policies.openvla.loading import VALUE_FILE, VALUE_SOURCE
 from vla_gen_bench.policies.openvla.lora import adapted
 from vla_gen_bench.policies.openvla.model import OpenVLA
 from vla_gen_bench.policies.openvla.tensors import INDEX_FILE, SINGLE_FILE
@@ -57,7 +57,7 @@ def save(
         tokenizer.backend.save(str(folder / TOKENIZER_FILE))
     if value_head is not None:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in value_head.state_dict().items()}
-        save_file(state, folder / VALUE_FILE, metadata={"format": "pt"})
+        save_file(state, folder / VALUE_FILE, metadata={"format": "pt", VALUE_SOURCE: value_head.source})
 
 
 def _save_shards(folder: Path, tensors: Mapping[str, Tensor], shards: list[list[str]]) -> None:

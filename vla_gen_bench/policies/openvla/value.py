@@ -66,10 +66,12 @@ def initialise_value(head: ValueHead, generator: torch.Generator) -> ValueHead:
     return head
 
 
-def value_head_from(tensors: Mapping[str, Tensor], width: int) -> ValueHead:
+def value_head_from(tensors: Mapping[str, Tensor], width: int, source: ValueInput | None = None) -> ValueHead:
     """Builds the head whose tensors these are; names of RL4VLA (`head_l1`) or RLinf (`mlp.0`), prefixes allowed.
 
-    What it reads ("h0" or "concat") follows from its input width; "hn" has the shape of "h0" and must be set by hand.
+    Args:
+        width: D of the language model.
+        source: What it reads; None = "h0" or "concat", by its input width ("hn" has the shape of "h0").
 
     Raises:
         CheckpointError: Other tensors than those of a value head, or a width that fits no input.
@@ -82,7 +84,9 @@ def value_head_from(tensors: Mapping[str, Tensor], width: int) -> ValueHead:
     slots, rest = divmod(entry, width)
     if rest:
         raise CheckpointError(f"value head: reads {entry} channels; expected {width}, the model's width, or a multiple")
-    source: ValueInput = "h0" if slots == 1 else "concat"
+    source = source or ("h0" if slots == 1 else "concat")
+    if (source == "concat") != (slots > 1):
+        raise CheckpointError(f"value head: reads {entry} channels, which does not fit '{source}'")
     sizes = (hidden, len(renamed["head_l2.weight"]))
     head = ValueHead(width, source, len(renamed["head_l3.weight"]), slots, sizes)
     try:
