@@ -96,3 +96,28 @@ def test_images_are_resized_bilinearly(tmp_path):
 def test_unknown_effect_is_named():
     with pytest.raises(UserError, match="unknown effect 'textur'; did you mean 'texture'"):
         find_effect("textur")
+
+
+class Invert:
+    """What a plugin would bring: turns every image into its negative."""
+
+    kind = "image"
+
+    def __init__(self, env, rows, params) -> None:
+        self.params = params
+
+    def apply(self, images, foreground):
+        return 255 - images
+
+
+def test_a_plugin_adds_an_effect(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    from vla_gen_bench.envs import effects
+    from vla_gen_bench.spec import Effect
+
+    point = EntryPoint("invert", f"{__name__}:Invert", "vla_gen_bench.effects")
+    monkeypatch.setattr(effects, "entry_points", lambda group: [point])
+    plain, _ = first_image()
+    negative, _ = first_image(Effect(name="invert"))
+    np.testing.assert_array_equal(negative, 255 - plain)
