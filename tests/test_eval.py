@@ -141,6 +141,23 @@ def test_the_expert_ends_alike_with_and_without_pictures(cli, folder):
     assert outcomes[0] == outcomes[1]
 
 
+def test_an_openvla_checkpoint_runs_and_is_part_of_the_run_s_identity(cli, folder):
+    from test_openvla_policy import checkpoint
+
+    checkpoint(folder / "weights")
+    flags = ("--checkpoint", "weights", "--episodes", 1, "--seeds", "0", "--scenario", "ind")
+    done = evaluate(cli, "openvla", *flags)
+    assert done.exit_code == 0, done.stderr
+    header = json.loads(Path("log/run.json").read_text())
+    assert header["decoding"]["temperature"] == 0.6 and header["policy"]["checkpoint"]
+    with open("weights/config.json", "a") as file:
+        file.write("\n")
+    changed = evaluate(cli, "openvla", *flags)
+    assert changed.exit_code == 2 and "another run: policy checkpoint is" in changed.stderr
+    without = evaluate(cli, "openvla", "--fresh")
+    assert without.exit_code == 2 and "policy 'openvla' needs --checkpoint" in without.stderr
+
+
 def test_a_dead_worker_costs_one_try_only(cli, folder):
     done = evaluate(cli, "pol:Dies", "--episodes", 1)
     assert done.exit_code == 0, done.stderr

@@ -31,6 +31,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 
 @click.command("eval")
 @click.option("--policy", required=True, help="Name (vgb policies list), module:attr, or a folder with a card.yaml.")
+@click.option("--checkpoint", metavar="PATH|HUB_ID", help="Weights, for policies that take them.")
 @click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
 @click.option("--suite", "suites", multiple=True, default=["all"], show_default=True, help="Name or YAML file; repeat.")
 @click.option("--scenario", "scenarios", multiple=True, help="Only these; repeat. 'a + b' applies both shifts.")
@@ -46,7 +47,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option("--no-render", is_flag=True, help="Draw nothing: for privileged policies, several times as fast.")
 @click.option("--time-limit", default=300.0, show_default=True, help="Seconds one control step may take before a worker counts as hung.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the table.")
-def evaluate_command(policy, options, suites, scenarios, world, episodes, seeds, workers, video, out, resume, fresh, no_render, time_limit, as_json):
+def evaluate_command(policy, checkpoint, options, suites, scenarios, world, episodes, seeds, workers, video, out, resume, fresh, no_render, time_limit, as_json):
     """Run a policy on every episode of suites, judge it, and log it.
 
     Finished episodes are on disk at once: after Ctrl-C or a crash the same command goes on where it stopped. The table
@@ -56,13 +57,16 @@ def evaluate_command(policy, options, suites, scenarios, world, episodes, seeds,
     from vla_gen_bench.eval.evaluate import Request, make_plan
     from vla_gen_bench.policies.registry import parse_options
 
+    arguments = parse_options(options)
+    if checkpoint and "checkpoint" in arguments:
+        raise UserError("the checkpoint is given twice, as --checkpoint and as --policy-option; leave one out")
     if resume and out and Path(resume) != out:
         raise UserError(f"--resume {resume} and --out {out} name different folders; give one of them")
     if resume is not None and fresh:
         raise UserError("--resume continues a log and --fresh starts a new one; give one of them")
     request = Request(
-        policy=policy, suites=suites, scenarios=scenarios or None, world=world, episodes=episodes, seeds=seeds,
-        workers=workers, out=Path(resume) if resume else out, options=parse_options(options), fresh=fresh,
+        policy=policy, checkpoint=checkpoint, suites=suites, scenarios=scenarios or None, world=world, episodes=episodes, seeds=seeds,
+        workers=workers, out=Path(resume) if resume else out, options=arguments, fresh=fresh,
         must_resume=resume is not None, record=video, render=not no_render, time_limit_s=time_limit,
     )  # fmt: skip
     summary = _evaluate(make_plan(request))

@@ -16,7 +16,7 @@ from vla_gen_bench.eval import provenance
 from vla_gen_bench.eval.log import RUN_FILE, EvalLog, LogWriter, key_of
 from vla_gen_bench.eval.stats import count
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
-from vla_gen_bench.policies.card import Card
+from vla_gen_bench.policies.card import Card, file_digests
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.spec import digest_of
 from vla_gen_bench.suite import Scenario, Suite, draw, load_suite, union
@@ -31,6 +31,7 @@ class Request:
 
     Attributes:
         policy: Name, `module:attr`, or folder with a card.
+        checkpoint: File, folder or hub id handed to the policy's factory as `checkpoint`.
         suites: Names or paths, at least one.
         scenarios: Ids, compositions such as "unseen_table + noise_weak"; None = all.
         episodes: Per scenario and seed.
@@ -44,6 +45,7 @@ class Request:
 
     policy: str
     suites: Sequence[str]
+    checkpoint: str | None = None
     scenarios: Sequence[str] | None = None
     world: str = "builtin"
     episodes: int | None = None
@@ -56,6 +58,11 @@ class Request:
     record: str = "none"
     render: bool = True
     time_limit_s: float = 300.0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The factory's arguments: the options, and the checkpoint if one is given."""
+        return {**self.options, **({} if self.checkpoint is None else {"checkpoint": self.checkpoint})}
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,12 @@ def make_plan(request: Request) -> Plan:
     if not request.render and (not card.privileged or request.record != "none"):
         raise UserError("--no-render is for privileged policies without --video: all others need the pictures")
     jobs = _draw_jobs(request, suite, scenarios)
-    folder = request.out or default_folder(card.name, suite.id, request.world)
+    folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
     return Plan(request, suite, scenarios, card, jobs, folder, _identity(request, suite, card))
+
+
+def _run_name(card: Card, request: Request) -> str:
+    return card.name if request.checkpoint is None else f"{card.name}-{Path(request.checkpoint).name}"
 
 
 def default_folder(policy: str, suite: str, world: str) -> Path:
@@ -131,14 +142,21 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     return {
         "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest(), "sources": list(request.suites)},
         "policy": {
-            "name": card.name, "ref": request.policy, "digest": card.digest(), "options": request.options,
-            "privileged": card.privileged,
+            "name": card.name, "ref": request.policy, "digest": card.digest(), "options": request.arguments,
+            "checkpoint": _checkpoint_digest(request.checkpoint), "privileged": card.privileged,
         },
         "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
         "horizon": suite.protocol.horizon,
         "rendered": request.render,
         "simulator": {name: versions[name] for name in provenance.DECISIVE},
     }
+
+
+def _checkpoint_digest(checkpoint: str | None) -> str | None:
+    """Returns a digest over the bytes of a local checkpoint; None for a hub id, which the policy pins to a commit."""
+    if checkpoint is None or not Path(checkpoint).exists():
+        return None
+    return digest_of(file_digests(Path(checkpoint)))
 
 
 def evaluate(
@@ -250,7 +268,7 @@ def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result
     request = plan.request
     workers = min(request.workers or default_workers(), len(todo))
     config = WorkerConfig(
-        policy=request.policy, options=request.options, world=request.world, horizon=plan.suite.protocol.horizon,
+        policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,
         threads=max(1, default_workers() // workers), record=request.record, render=request.render, videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip

@@ -138,7 +138,7 @@ class Card(Frozen):
         Independent of where the folder lies. Reads the whole checkpoint: call it once per run.
         """
         path = self.checkpoint_path()
-        files = {} if path is None else _file_digests(path)
+        files = {} if path is None else file_digests(path)
         return digest_of({"card": self.model_dump(mode="json"), "from": self.source.distribution, "checkpoint": files})
 
 
@@ -158,7 +158,7 @@ def load_card(file: Path, kind: Literal["built-in", "folder"] = "folder") -> Car
     return card.with_source(Source(kind, file.parent.resolve()))
 
 
-def _file_digests(path: Path) -> dict[str, str]:
+def file_digests(path: Path) -> dict[str, str]:
     """Returns relative name -> SHA-256 of a file, or of every file below a folder."""
     files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
     digests = {}

@@ -122,4 +122,5 @@ def _check_complete(factory: Factory, arguments: dict[str, Any], label: str) -> 
     for parameter in _parameters(factory):
         variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         if parameter.default is parameter.empty and not variadic and parameter.name not in arguments:
-            raise UserError(f"{label} needs --policy-option {parameter.name}=...")
+            how = "--checkpoint ..." if parameter.name == "checkpoint" else f"--policy-option {parameter.name}=..."
+            raise UserError(f"{label} needs {how}")

@@ -74,6 +74,7 @@ class OpenVLAPolicy:
         self.stats = codec.action_stats(self.config, unnorm_key)
         self.temperature, self.top_k, self.batch_size = temperature, top_k, batch_size
         self.action_spec = ActionSpec(chunk=self.config.acting.chunk)
+        self.decoding = {"temperature": temperature, "top_k": top_k, "device": device, "dtype": dtype}
         self._seeds: list[int] = []
         self._prompts: list[list[int]] = []
 
