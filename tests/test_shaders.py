@@ -1,15 +1,18 @@
-"""The lean shaders draw what SAPIEN's own draw."""
+"""The lean and the swift shaders draw what SAPIEN's own draw."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import sapien
+import torch
 from mani_skill.render import PREBUILT_SHADER_CONFIGS, set_shader_pack
 
 from vla_gen_bench.envs import shaders
+from vla_gen_bench.envs.scene import all_opaque
 
 SHADERS = Path(sapien.__file__).parent / "vulkan_shader"
 
@@ -20,9 +23,8 @@ def renderer():
     return sapien.render.RenderSystem()
 
 
-def picture(config) -> np.ndarray:
-    """Draws a shiny box and a matt sphere on the ground under an ambient and a shadow-casting light, 96 x 72."""
-    set_shader_pack(config)
+def build_scene(opacity: float = 1.0) -> sapien.Scene:
+    """Puts a shiny box and a matt sphere on the ground under an ambient and a shadow-casting light."""
     scene = sapien.Scene([sapien.physx.PhysxCpuSystem(), sapien.render.RenderSystem()])
     scene.set_ambient_light([0.3, 0.3, 0.3])
     scene.add_directional_light([-0.4, 0.3, -1], [1, 0.9, 0.8], shadow=True)
@@ -33,14 +35,34 @@ def picture(config) -> np.ndarray:
     ):
         builder = scene.create_actor_builder()
         material = sapien.render.RenderMaterial(
-            base_color=[0.8, 0.4, 0.2, 1], roughness=roughness, metallic=metallic, specular=0.8
+            base_color=[0.8, 0.4, 0.2, opacity], roughness=roughness, metallic=metallic, specular=0.8
         )
         build(builder, material)
         builder.build_static().set_pose(sapien.Pose(position))
+    return scene
+
+
+def pictures(config, names: list[str]) -> list[np.ndarray]:
+    """Draws the scene, 96 x 72."""
+    set_shader_pack(config)
+    scene = build_scene()
     camera = scene.add_camera("camera", 96, 72, 1.0, 0.01, 10)
     scene.update_render()
     camera.take_picture()
-    return np.asarray(camera.get_picture("Color"))
+    return [np.array(camera.get_picture(name)) for name in names]
+
+
+def picture(config) -> np.ndarray:
+    return pictures(config, ["Color"])[0]
+
+
+def modalities(config) -> dict[str, np.ndarray]:
+    """Returns "rgb" and "segmentation" as ManiSkill's cameras do."""
+    names = [name for name, kinds in config.texture_names.items() if {"rgb", "segmentation"} & set(kinds)]
+    found = {}
+    for name, drawn in zip(names, pictures(config, names), strict=True):
+        found |= config.texture_transforms[name](torch.from_numpy(drawn.astype(np.float32)))
+    return {name: value.numpy() for name, value in found.items()}
 
 
 @pytest.mark.parametrize("name", ["minimal", "default"])
@@ -50,6 +72,31 @@ def test_lean_shaders_draw_the_same_bit_by_bit(name: str) -> None:
     drawn, expected = picture(lean), picture(PREBUILT_SHADER_CONFIGS[name])
     assert len(np.unique(expected)) > 50, "the picture is too plain to compare anything"
     np.testing.assert_array_equal(drawn, expected)
+
+
+def test_swift_shaders_draw_bodies_the_same_bit_by_bit_and_nothing_black() -> None:
+    swift = shaders.swift_shader_config("default")
+    assert list(swift.texture_names) == ["Bytes", "Body"], "fell back to slower shaders"
+    drawn, expected = modalities(swift), modalities(PREBUILT_SHADER_CONFIGS["default"])
+    np.testing.assert_array_equal(drawn["segmentation"], expected["segmentation"])
+    body = expected["segmentation"][..., 0] != 0
+    assert 0.2 < body.mean() < 0.9 and len(np.unique(expected["rgb"][body])) > 50, "too plain to compare anything"
+    np.testing.assert_array_equal(drawn["rgb"][body], expected["rgb"][body])
+    assert drawn["rgb"].dtype == np.uint8 and not drawn["rgb"][~body].any()
+
+
+def test_there_is_no_swifter_minimal() -> None:
+    assert shaders.swift_shader_config("minimal") == shaders.lean_shader_config("minimal")
+
+
+def test_a_translucent_body_is_noticed() -> None:
+    for opacity in (1.0, 0.5):
+        assert all_opaque(SimpleNamespace(sub_scenes=[build_scene(opacity)])) == (opacity == 1)
+
+
+def test_a_changed_stock_shader_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing matches"):
+        shaders._swift("gbuffer.frag", "void main() {}")
 
 
 def test_no_file_reads_the_table(tmp_path: Path, monkeypatch) -> None:
@@ -68,3 +115,4 @@ def test_without_a_writable_cache_the_stock_shaders_are_used(tmp_path: Path, mon
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VGB_CACHE", str(tmp_path / "file" / "cache"))
     assert shaders.lean_shader_config("minimal") == PREBUILT_SHADER_CONFIGS["minimal"]
+    assert shaders.swift_shader_config("default") == PREBUILT_SHADER_CONFIGS["default"]

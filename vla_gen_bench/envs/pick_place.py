@@ -58,6 +58,7 @@ class PickPlaceEnv(BaseEnv):
         self._suite_name, self._scenario_name = suite, scenario
         self._scenario = None
         self._resets = 0
+        self._models = scene.LoadedModels()
         urdf = self.pack.path(self.pack.catalog.robot_urdf)
         kwargs.setdefault("obs_mode", "rgb")
         kwargs.setdefault("robot_uids", robot.agent_class(urdf, self.world.width, self.world.height, self.world.shader))
@@ -133,12 +134,15 @@ class PickPlaceEnv(BaseEnv):
         return list(self.instructions)
 
     def _clear(self) -> None:
-        """As ManiSkill's, but collects garbage only now and then: it costs more than all the rest of a reset."""
+        """As ManiSkill's, but lets the old scene go by itself: collecting garbage costs more than a reset."""
         self._close_viewer()
-        self.agent, self.scene = None, None
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
         self._things, self._contacts, self._effects, self._points = [], None, [], {}
         self._camera_params = None
+        agent = getattr(self, "agent", None)  # none before the first reset
+        scene.release(self.scene, getattr(agent, "robot", None), agent)
+        self.agent, self.scene = None, None
+        self._models.make_room(self.pack, self._specs)
         self._resets += 1
         if self._resets % COLLECT_EVERY == 0:
             gc.collect()
@@ -162,6 +166,15 @@ class PickPlaceEnv(BaseEnv):
         scene.finish_robot_surface(self.agent.robot)
         self._table = scene.build_table(self.scene)
         self._things = scene.build_things(self.scene, self.pack, self._specs)
+        self._models.note(self.pack, self._things)
+        self.agent.swift = self._draws_swiftly()
+
+    def _draws_swiftly(self) -> bool:
+        """Whether colours and segmentation of opaque bodies are all there is to draw, on the processor."""
+        wanted = self.obs_mode_struct.visual
+        more = wanted.depth or wanted.position or wanted.normal or wanted.albedo
+        software = self.scene.can_render() and self.scene.backend.render_backend == "sapien_cpu"
+        return software and not more and scene.all_opaque(self.scene)
 
     def _load_lighting(self, options: dict) -> None:
         scene.add_lights(self.scene)

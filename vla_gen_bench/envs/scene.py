@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import sapien
@@ -18,6 +20,8 @@ from vla_gen_bench.spec import EpisodeSpec, Placed
 TABLE_HALF_SIZE = (0.6, 0.6, 0.05)
 TABLE_CENTRE = (-0.1, 0.0, 0.82)  # top at z = 0.870
 BODY_FRICTION = 1.0
+IDLE_PIXELS = 6_000_000  # of texture; a loaded pixel takes 14 to 24 bytes
+_TEXTURES = tuple(f"{name}_texture" for name in ("base_color", "roughness", "metallic", "normal", "emission"))
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,68 @@ def finish_robot_surface(robot) -> None:
                 for part in shape.parts:
                     part.material.set_specular(0.9)
                     part.material.set_roughness(0.3)
+
+
+def all_opaque(scene: ManiSkillScene) -> bool:
+    """Tells whether light passes through none of the drawn bodies."""
+    bodies = (body for sub_scene in scene.sub_scenes for body in sub_scene.render_system.render_bodies)
+    parts = (part for body in bodies for shape in body.render_shapes for part in shape.parts)
+    return all(part.material.base_color[3] == 1 for part in parts)
+
+
+def release(*owners: object | None) -> None:
+    """Empties the objects of a scene that is over, so that it goes at once.
+
+    They refer to each other in circles, which only a garbage collection ends: until then each scene would keep its
+    camera's pictures, 40 MB at 640x480.
+    """
+    for owner in owners:
+        if owner is not None:
+            vars(owner).clear()
+
+
+class LoadedModels:
+    """What SAPIEN keeps in memory of the bodies drawn so far: every model and its textures, 0.6 GB for all of `rl4vla`."""
+
+    def __init__(self) -> None:
+        self._pixels: dict[Path, int] = {}
+
+    def note(self, pack: Pack, things: Sequence[Thing]) -> None:
+        """Remembers the size of the things' textures."""
+        for thing in things:
+            for body, entity in zip(thing.bodies, thing.actor._objs, strict=True):
+                self._pixels.setdefault(pack.visual(body), _texture_pixels(entity))
+
+    def make_room(self, pack: Pack, specs: Sequence[EpisodeSpec]) -> None:
+        """Drops all models where those that `specs` do not need take too much; call it between two scenes.
+
+        SAPIEN can only drop all of them. Loading the robot and two or three bodies again takes about 0.1 s.
+        """
+        needed = {pack.visual(body) for spec in specs for body in _bodies(pack, spec)}
+        if sum(pixels for path, pixels in self._pixels.items() if path not in needed) > IDLE_PIXELS:
+            sapien.render.clear_cache()
+            self._pixels.clear()
+            _return_free_memory()
+
+
+def _bodies(pack: Pack, spec: EpisodeSpec) -> list[Body]:
+    objects = [pack.catalog.get("objects", placed.id) for placed in (spec.target, *spec.distractor_objects)]
+    receptacles = (spec.receptacle, *spec.distractor_receptacles)
+    return objects + [pack.catalog.get("receptacles", placed.id) for placed in receptacles]
+
+
+def _texture_pixels(entity: sapien.Entity) -> int:
+    drawn = entity.find_component_by_type(sapien.render.RenderBodyComponent)
+    materials = [part.material for shape in (drawn.render_shapes if drawn else ()) for part in shape.parts]
+    textures = [getattr(material, name) for material in materials for name in _TEXTURES]
+    return sum(texture.width * texture.height for texture in textures if texture)
+
+
+def _return_free_memory() -> None:
+    """Gives back to the system what glibc keeps for later; elsewhere it does nothing."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def rotated_extent(body: Body, rotation: np.ndarray) -> np.ndarray:
