@@ -20,7 +20,7 @@ from vla_gen_bench.spec import EpisodeSpec, Placed
 TABLE_HALF_SIZE = (0.6, 0.6, 0.05)
 TABLE_CENTRE = (-0.1, 0.0, 0.82)  # top at z = 0.870
 BODY_FRICTION = 1.0
-IDLE_PIXELS = 6_000_000  # of texture; a loaded pixel takes 14 to 24 bytes
+IDLE_PIXELS = 10_000_000  # of texture; a loaded pixel takes 14 to 24 bytes
 _TEXTURES = tuple(f"{name}_texture" for name in ("base_color", "roughness", "metallic", "normal", "emission"))
 
 
