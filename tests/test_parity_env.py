@@ -89,7 +89,7 @@ def snapshot(env, info) -> dict:
         "target": arm._target_pose.raw_pose[0].numpy().copy(),
         "arm_target": arm._target_qpos[0].numpy().copy(),
         "ik_ok": bool(arm.ik_ok),
-        "reward": float(env.progress.reward[0]),
+        "reward": float(env.judge.progress.reward[0]),
         "gripper_target_distance": float(info["gripper_target_distance"][0]),
         **flags,
         **things,
@@ -166,7 +166,7 @@ def test_initial_joint_angles_and_extents(cases):
         env._obs_mode = "rgb+segmentation"
         np.testing.assert_allclose(env.agent.robot.get_qpos()[0].numpy(), case.meta["init_qpos"], atol=1e-6)
         for role, name in (("target", "source"), ("receptacle", "receptacle")):
-            np.testing.assert_allclose(env._extents[role][0].numpy(), case.meta["bbox_world"][name], atol=1e-6)
+            np.testing.assert_allclose(env.judge.extents[role][0].numpy(), case.meta["bbox_world"][name], atol=1e-6)
 
 
 def test_first_images(cases):

@@ -14,10 +14,10 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
-from vla_gen_bench.envs import robot, scene, task
+from vla_gen_bench.envs import robot, scene
 from vla_gen_bench.envs.compositing import composite, foreground_mask, load_image
-from vla_gen_bench.envs.contacts import ContactForces
 from vla_gen_bench.envs.effects import find_effect
+from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.spec import EpisodeSpec
@@ -137,7 +137,7 @@ class PickPlaceEnv(BaseEnv):
         """As ManiSkill's, but lets the old scene go by itself: collecting garbage costs more than a reset."""
         self._close_viewer()
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
-        self._things, self._contacts, self._effects, self._points = [], None, [], {}
+        self._things, self._effects, self._points, self.judge = [], [], {}, None
         self._camera_params = None
         agent = getattr(self, "agent", None)  # none before the first reset
         scene.release(self.scene, getattr(agent, "robot", None), agent)
@@ -197,18 +197,10 @@ class PickPlaceEnv(BaseEnv):
         return qpos.to(torch.float32).to(self.device)
 
     def _start_task(self) -> None:
-        self._extents = {thing.role: self._extent(thing) for thing in self._things}
-        self._contacts = ContactForces(self.scene, self._contact_pairs())
-        self.progress = task.Progress.start(self.num_envs, self.device)
+        self.judge = Judge(self.scene, self.agent, self._things)
         self._tables = torch.stack([self._table_image(spec) for spec in self._specs]).to(self.device)
         self._background_ids = [self._table._objs[0].per_scene_id]
         self._effects = self._build_effects()
-        self._observe_task(torch.zeros(self.num_envs, dtype=torch.int32, device=self.device))
-
-    def _extent(self, thing: scene.Thing) -> torch.Tensor:
-        rotations = thing.actor.pose.to_transformation_matrix()[:, :3, :3].cpu().numpy().astype(np.float64)
-        rows = [scene.rotated_extent(body, turn) for body, turn in zip(thing.bodies, rotations, strict=True)]
-        return torch.as_tensor(np.stack(rows), device=self.device)
 
     def _table_image(self, spec: EpisodeSpec) -> torch.Tensor:
         file = self.pack.path(self.pack.catalog.get("tables", spec.table).image)
@@ -248,7 +240,7 @@ class PickPlaceEnv(BaseEnv):
         for _, effect in self._effects:
             if effect.kind == "state":
                 effect.apply(step)
-        self._observe_task(self._elapsed_steps + 1)
+        self.judge.update(self._elapsed_steps + 1)
         return action
 
     def teleport_target(self, row: int, pose: np.ndarray, keep_velocity: bool) -> None:
@@ -284,75 +276,12 @@ class PickPlaceEnv(BaseEnv):
 
     # ---- task ----------------------------------------------------------------------------------------------
 
-    def _of_kind(self, prefix: str) -> list[scene.Thing]:
-        return [thing for thing in self._things if thing.role.startswith(prefix)]
-
-    def _contact_pairs(self) -> dict:
-        """Every pair whose contact force some rule or flag reads."""
-        fingers = {"left": self.agent.finger1_link, "right": self.agent.finger2_link}
-        objects = [self._thing("target"), *self._of_kind("distractor_object")]
-        receptacles = [self._thing("receptacle"), *self._of_kind("distractor_receptacle")]
-        pairs = {f"{side}/{o.role}": (link, o.actor) for o in objects for side, link in fingers.items()}
-        pairs |= {f"{o.role}/{r.role}": (o.actor, r.actor) for o in objects for r in receptacles}
-        return pairs
-
-    def _grasped(self, forces: dict[str, torch.Tensor], role: str) -> torch.Tensor:
-        left, right = self._openings
-        return task.grasping(forces[f"left/{role}"], left) & task.grasping(forces[f"right/{role}"], right)
-
-    def _placed(self, forces: dict[str, torch.Tensor], role: str, receptacle: str) -> torch.Tensor:
-        offset = self._positions[role] - self._positions[receptacle]
-        return task.placed_on(offset, self._extents[role], self._extents[receptacle], forces[f"{role}/{receptacle}"])
-
-    def _observe_task(self, step: torch.Tensor) -> None:
-        """Reads poses and forces once and advances the counters."""
-        forces = self._contacts.read()
-        left, right = self.agent.finger1_link.pose, self.agent.finger2_link.pose
-        self._openings = (
-            left.to_transformation_matrix()[:, :3, 1],
-            -right.to_transformation_matrix()[:, :3, 1],
-        )
-        self._positions = {thing.role: thing.actor.pose.p for thing in self._things}
-        self._positions["gripper"] = (left.p + right.p) / 2
-        self.forces = forces
-        self.grasped = self._grasped(forces, "target")
-        self.success = self._placed(forces, "target", "receptacle")
-        self.progress.update(step, self.grasped, self.success, self._wrong(forces))
-
-    def _wrong(self, forces: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        wrong = {"touched": never, "grasped": never, "placed": never}
-        for thing in self._of_kind("distractor_object"):
-            touching = [torch.linalg.norm(forces[f"{side}/{thing.role}"], dim=-1) > 0 for side in ("left", "right")]
-            wrong["touched"] = wrong["touched"] | touching[0] | touching[1]
-            wrong["grasped"] = wrong["grasped"] | self._grasped(forces, thing.role)
-            wrong["placed"] = wrong["placed"] | self._placed(forces, thing.role, "receptacle")
-        for thing in self._of_kind("distractor_receptacle"):
-            wrong["placed"] = wrong["placed"] | self._placed(forces, "target", thing.role)
-        return wrong
-
     def evaluate(self) -> dict[str, torch.Tensor]:
         """Returns the task's flags and distances; reading them changes nothing."""
-        gripper, target, receptacle = (self._positions[role] for role in ("gripper", "target", "receptacle"))
-        progress = self.progress
-        return {
-            "success": self.success.clone(),
-            "success_once": progress.success_ever,
-            "first_success_step": progress.first_success_step,
-            "grasped": self.grasped,
-            "grasped_ever": progress.grasped_ever,
-            "consecutive_grasp": progress.hold_steps,
-            "held_ever": progress.held_ever,
-            "wrong_touched": progress.wrong_touched,
-            "wrong_grasped": progress.wrong_grasped,
-            "wrong_placed": progress.wrong_placed,
-            "gripper_target_distance": torch.linalg.norm(gripper - target, dim=-1),
-            "gripper_receptacle_distance": torch.linalg.norm(gripper - receptacle, dim=-1),
-            "target_receptacle_distance": torch.linalg.norm(target - receptacle, dim=-1),
-        }
+        return self.judge.info()
 
     def compute_sparse_reward(self, obs: Any, action: torch.Tensor, info: dict) -> torch.Tensor:
-        return self.progress.reward
+        return self.judge.progress.reward
 
     # ---- observation ---------------------------------------------------------------------------------------
 

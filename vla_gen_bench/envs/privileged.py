@@ -96,7 +96,7 @@ def privileged_state(env: PickPlaceEnv, row: int = 0) -> PrivilegedState:
     controller = env.agent.controller.controllers["arm"]
     position, rotation = _matrix(_to_base(controller.ee_pose.raw_pose[row].cpu().numpy()))
     commanded = _matrix(controller._target_pose.raw_pose[row].cpu().numpy().astype(np.float64))
-    forces = [env.forces[f"{side}/target"][row].cpu().numpy() for side in ("left", "right")]
+    forces = [env.judge.forces[f"{side}/target"][row].cpu().numpy() for side in ("left", "right")]
     things = {thing.role: thing for thing in env.things}
     bodies = {role: _body(env, thing, row) for role, thing in things.items()}
     return PrivilegedState(
@@ -108,8 +108,8 @@ def privileged_state(env: PickPlaceEnv, row: int = 0) -> PrivilegedState:
         commanded_rotation=commanded[1],
         ik_ok=bool(controller.ik_ok),
         finger_forces=np.linalg.norm(forces, axis=1),
-        grasped=bool(env.grasped[row]),
-        success=bool(env.success[row]),
+        grasped=bool(env.judge.grasped[row]),
+        success=bool(env.judge.success[row]),
         target=bodies.pop("target"),
         receptacle=bodies.pop("receptacle"),
         distractors=bodies,

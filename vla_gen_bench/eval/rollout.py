@@ -137,7 +137,7 @@ def _judge(info: dict[str, Any], spec: EpisodeSpec, horizon: int, trace: str, en
         "first_success_step": None if first < 0 else first,
         "steps": horizon,
         **{name: bool(info[name][0]) for name in FLAGS},
-        "return": round(float(env.progress.potential[0]), 6),
+        "return": round(float(env.judge.progress.potential[0]), 6),
         **{name: round(float(info[name][0]), 6) for name in DISTANCES},
         "instruction": spec.instruction,
         "target": spec.target.id,
