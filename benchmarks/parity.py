@@ -25,7 +25,9 @@ def differences(case: parity.Case) -> dict[str, float]:
     arrays, steps = case.arrays, case.column
     moved = {"qpos": ("qpos", 8), "pose_target": ("obj_source", 7), "pose_receptacle": ("obj_receptacle", 7)}
     found = {name: float(np.abs(steps(ours)[:, :n] - arrays[name][:, :n]).max()) for ours, (name, n) in moved.items()}
-    settled = [np.abs(pose - np.array(case.meta["init"][parity.ROLES[role]])).max() for role, pose in case.start.items()]
+    settled = [
+        np.abs(pose - np.array(case.meta["init"][parity.ROLES[role]])).max() for role, pose in case.start.items()
+    ]
     flags = (("grasped_ever", "is_src_obj_grasped"), ("held_ever", "consecutive_grasp"), ("success", "success"))
     found["flags"] = float(sum((steps(ours) != arrays[theirs]).sum() for ours, theirs in flags))
     found["reward"] = float(np.abs(steps("reward") - arrays["reward"]).max())
@@ -41,7 +43,10 @@ def main() -> None:
     worst: dict[str, list[float]] = {}
     for path in parity.CASES:
         found = differences(parity.play(parity.Case(path)))
-        print(f"{path.parent.name}/{path.stem}: {', '.join(f'{k} {v:.1e}' for k, v in found.items() if v > 1e-7) or 'equal'}")
+        print(
+            f"{path.parent.name}/{path.stem}: "
+            f"{', '.join(f'{k} {v:.1e}' for k, v in found.items() if v > 1e-7) or 'equal'}"
+        )
         for name, value in found.items():
             worst.setdefault(name, []).append(value)
     print()

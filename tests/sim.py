@@ -43,7 +43,9 @@ def load_table(position: int) -> str:
 
 
 def overlay(name: str, alpha: float) -> Effect:
-    return Effect(name=name, params={"texture": environment("builtin", "none").pack.catalog.textures[1].id, "alpha": alpha})
+    return Effect(
+        name=name, params={"texture": environment("builtin", "none").pack.catalog.textures[1].id, "alpha": alpha}
+    )
 
 
 def image(observation: dict) -> np.ndarray:

@@ -28,7 +28,7 @@ def read_glb(path: Path) -> tuple[dict, np.ndarray]:
     """The glTF header and the vertex positions [V, 3] of a file with one primitive."""
     data = path.read_bytes()
     length = struct.unpack_from("<I", data, 12)[0]
-    header = json.loads(data[20:20 + length])
+    header = json.loads(data[20 : 20 + length])
     count = header["accessors"][0]["count"]
     return header, np.frombuffer(data, "<f4", 3 * count, offset=28 + length).reshape(-1, 3)
 
@@ -113,7 +113,8 @@ def new_scene():
 def spawn(sapien, scene, root: Path, entry: dict, xyz: tuple[float, float, float], yaw_deg: float = 0.0):
     builder = scene.create_actor_builder()
     builder.add_multiple_convex_collisions_from_file(
-        str(root / entry["collision"]), density=entry["density"], material=sapien.physx.PhysxMaterial(1, 1, 0))
+        str(root / entry["collision"]), density=entry["density"], material=sapien.physx.PhysxMaterial(1, 1, 0)
+    )
     half = np.radians(yaw_deg) / 2
     builder.initial_pose = sapien.Pose(xyz, [np.cos(half), 0, 0, np.sin(half)])
     return builder.build(name=entry["id"])
@@ -144,15 +145,19 @@ def add_gripper(sapien, scene):
     """Two 12 mm wide fingers closing along y with 10 N on a vertical slide; returns the joints (lift, left, right)."""
     builder = scene.create_articulation_builder()
     slide = builder.create_link_builder(builder.create_link_builder())
-    up = sapien.Pose([0, 0, 0], [0.5 ** 0.5, 0, -(0.5 ** 0.5), 0])
+    up = sapien.Pose([0, 0, 0], [0.5**0.5, 0, -(0.5**0.5), 0])
     slide.set_joint_properties("prismatic", [[-1, 1]], up, up)
     slide.add_box_collision(pose=sapien.Pose([0, 0, 0.12]), half_size=[0.02, 0.05, 0.01], density=3000)
     for side in (1, -1):
-        outward = sapien.Pose([0, 0, 0], [0.5 ** 0.5, 0, 0, side * 0.5 ** 0.5])
+        outward = sapien.Pose([0, 0, 0], [0.5**0.5, 0, 0, side * 0.5**0.5])
         finger = builder.create_link_builder(slide)
         finger.set_joint_properties("prismatic", [[0, 0.035]], outward, outward)
-        finger.add_box_collision(pose=sapien.Pose([0, side * 0.005, 0.035]), half_size=[0.006, 0.005, 0.035],
-                                 density=1500, material=sapien.physx.PhysxMaterial(1, 1, 0))
+        finger.add_box_collision(
+            pose=sapien.Pose([0, side * 0.005, 0.035]),
+            half_size=[0.006, 0.005, 0.035],
+            density=1500,
+            material=sapien.physx.PhysxMaterial(1, 1, 0),
+        )
     gripper = builder.build(fix_root_link=True)
     gripper.set_root_pose(sapien.Pose([0, 0, TABLE_Z + 0.004]))
     gripper.set_qpos([0, 0.035, 0.035])

@@ -16,8 +16,10 @@ from vla_gen_bench.assets.builtin import receptacles
 
 TABLE_TOP = 0.870
 DROP_M, SETTLE_S, TIMESTEP_S = 0.07, 1.3, 1 / 500
-WRITE = ("import sys; from pathlib import Path; from vla_gen_bench.assets.builtin.receptacles import write_receptacles; "
-         "write_receptacles(Path(sys.argv[1]))")
+WRITE = (
+    "import sys; from pathlib import Path; from vla_gen_bench.assets.builtin.receptacles import write_receptacles; "
+    "write_receptacles(Path(sys.argv[1]))"
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,8 @@ def drop_all(root: Path, entries: list[dict]) -> tuple[sapien.Scene, list[sapien
 def add(scene: sapien.Scene, root: Path, entry: dict, index: int) -> sapien.Entity:
     builder = scene.create_actor_builder()
     builder.add_multiple_convex_collisions_from_file(
-        str(root / entry["collision"]), density=entry["density"], material=physx.PhysxMaterial(1.0, 1.0, 0.0))
+        str(root / entry["collision"]), density=entry["density"], material=physx.PhysxMaterial(1.0, 1.0, 0.0)
+    )
     builder.set_initial_pose(sapien.Pose(spot(index) + (0, 0, DROP_M)))
     return builder.build(entry["id"])
 
@@ -68,7 +71,9 @@ def landed(pack):
 
 def test_second_process_writes_the_same_bytes(pack, tmp_path):
     environment = os.environ | {"PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-c", WRITE, str(tmp_path)], check=True, env=environment, cwd=Path(__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", WRITE, str(tmp_path)], check=True, env=environment, cwd=Path(__file__).parents[1]
+    )
     assert digests(tmp_path) == digests(pack[0])
 
 
@@ -139,5 +144,6 @@ def test_small_cube_dropped_on_each_receptacle_rests_on_it(pack):
         scene.step()
     for index, cube in enumerate(cubes):
         surface = receptacles.RECEPTACLES[index].steps[-1][1] / 1000
-        np.testing.assert_allclose(cube.pose.p - spot(index), [0, 0.0, surface + 0.01], atol=0.0015,
-                                   err_msg=actors[index].name)
+        np.testing.assert_allclose(
+            cube.pose.p - spot(index), [0, 0.0, surface + 0.01], atol=0.0015, err_msg=actors[index].name
+        )

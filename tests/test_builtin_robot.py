@@ -106,6 +106,7 @@ def test_straight_arm_sums_the_joint_origins(urdf):
 def pad_gap(joint_m: float, x_m: float) -> float:
     """Free space between the two finger hulls on the gripper axis, x metres beyond fingers_link."""
     from scipy.spatial import ConvexHull
+
     inner = []
     for name, pick in (("left_finger_link", max), ("right_finger_link", min)):
         planes = ConvexHull(HULLS[name]() / 1000).equations
@@ -115,12 +116,15 @@ def pad_gap(joint_m: float, x_m: float) -> float:
     return 2 * joint_m + inner[0] - inner[1]
 
 
-@pytest.mark.parametrize("joint_m, x_m, gap_m", [
-    (0.037, 0.0, 0.0520),  # two 11 mm pads with buttons: 74 - 22
-    (0.037, 0.043, 0.0561),  # at the tips the pads are 8.95 mm thick: 74 - 17.9
-    (0.015, 0.0, 0.0080),
-    (0.015, 0.027575, 0.01055),  # at the tool point, as measured on the real hulls
-])
+@pytest.mark.parametrize(
+    "joint_m, x_m, gap_m",
+    [
+        (0.037, 0.0, 0.0520),  # two 11 mm pads with buttons: 74 - 22
+        (0.037, 0.043, 0.0561),  # at the tips the pads are 8.95 mm thick: 74 - 17.9
+        (0.015, 0.0, 0.0080),
+        (0.015, 0.027575, 0.01055),  # at the tool point, as measured on the real hulls
+    ],
+)
 def test_gripper_gap_equals_the_real_one(joint_m, x_m, gap_m):
     assert pad_gap(joint_m, x_m) == pytest.approx(gap_m, abs=2e-4)
 
@@ -185,7 +189,9 @@ def test_masses_and_collision_groups_equal_the_real_robots(urdf):
         np.testing.assert_allclose(twin.mass, link.mass, rtol=1e-6, err_msg=link.name)
         np.testing.assert_allclose(twin.inertia, link.inertia, rtol=1e-6, err_msg=link.name)
         np.testing.assert_allclose(twin.cmass_local_pose.p, link.cmass_local_pose.p, atol=1e-7, err_msg=link.name)
-        assert [s.collision_groups for s in twin.collision_shapes] == [s.collision_groups for s in link.collision_shapes]
+        assert [s.collision_groups for s in twin.collision_shapes] == [
+            s.collision_groups for s in link.collision_shapes
+        ]
 
 
 @needs_real

@@ -15,8 +15,10 @@ from vla_gen_bench.assets.builtin import paint, tables, textures
 CROSSINGS = [(x, y) for x in (-0.30, -0.20, -0.10) for y in (-0.15, -0.05, 0.05, 0.15)]
 ARMS = [(0.0, 0.0), (0.015, 0.0), (-0.015, 0.0), (0.0, 0.015), (0.0, -0.015)]
 """Points on both lines near a crossing: together they fix it in both image directions (metres)."""
-WRITE = ("import sys; from pathlib import Path; from vla_gen_bench.assets.builtin import tables, textures; "
-         "root = Path(sys.argv[1]); tables.write_tables(root); textures.write_textures(root)")
+WRITE = (
+    "import sys; from pathlib import Path; from vla_gen_bench.assets.builtin import tables, textures; "
+    "root = Path(sys.argv[1]); tables.write_tables(root); textures.write_textures(root)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,9 @@ def pixels(root: Path, entry: dict) -> np.ndarray:
 
 def test_second_process_writes_the_same_bytes(pack, tmp_path):
     environment = os.environ | {"PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-c", WRITE, str(tmp_path)], check=True, env=environment, cwd=Path(__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", WRITE, str(tmp_path)], check=True, env=environment, cwd=Path(__file__).parents[1]
+    )
     assert digests(tmp_path) == digests(pack[0])
 
 
@@ -74,8 +78,9 @@ def test_point_on_the_optical_axis_projects_to_the_principal_point():
     rotation, position = tables.camera_pose()
     ahead = position + 0.5 * rotation[:, 0]
     beside = ahead - 0.1 * rotation[:, 1]  # 0.1 m right at 0.5 m: 623.588 * 0.1 / 0.5 = 124.718 px
-    np.testing.assert_allclose(tables.project(np.stack([ahead, beside])),
-                               [(319.501, 239.545), (319.501 + 124.718, 239.545)], atol=1e-3)
+    np.testing.assert_allclose(
+        tables.project(np.stack([ahead, beside])), [(319.501, 239.545), (319.501 + 124.718, 239.545)], atol=1e-3
+    )
 
 
 def test_painted_grid_crossings_lie_where_the_camera_projects_them(pack):

@@ -26,9 +26,12 @@ def rollout(env, spec, actions):
 
 def wave(steps: int) -> np.ndarray:
     """Moves down into the scene while turning and closing."""
-    time = np.arange(steps)[:, None]
-    return np.concatenate([0.01 * np.sin(time), 0.01 * np.cos(time), -0.012 + 0 * time, 0.02 * np.sin(time / 2),
-                           0 * time, 0.05 + 0 * time, np.where(time < steps // 2, 1.0, -1.0)], axis=1).astype(np.float32)  # fmt: skip
+    time = np.arange(steps)
+    actions = np.zeros((steps, 7), np.float32)
+    actions[:, 0], actions[:, 1], actions[:, 2] = 0.01 * np.sin(time), 0.01 * np.cos(time), -0.012
+    actions[:, 3], actions[:, 5] = 0.02 * np.sin(time / 2), 0.05
+    actions[:, 6] = np.where(time < steps // 2, 1.0, -1.0)
+    return actions
 
 
 def test_same_spec_and_actions_are_bit_identical_whatever_ran_before():
@@ -88,7 +91,9 @@ def test_an_action_moves_the_target_pose_in_the_base_frame():
     turn_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     turn_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     turn_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    np.testing.assert_allclose(after.commanded_rotation, turn_x @ turn_y @ turn_z @ before.commanded_rotation, atol=1e-6)
+    np.testing.assert_allclose(
+        after.commanded_rotation, turn_x @ turn_y @ turn_z @ before.commanded_rotation, atol=1e-6
+    )
 
 
 def test_the_arm_follows_its_target():
@@ -253,7 +258,9 @@ def test_gymnasium_s_own_checker_has_nothing_against_it(made):
     from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper
 
     class WithoutSpec(CPUGymWrapper):
-        spec = None  # a recreated one would need ManiSkill's time limit wrapper to record its arguments, which it does not
+        spec = (
+            None  # a recreated one would need ManiSkill's time limit wrapper to record its arguments, which it does not
+        )
 
     with pytest.warns(UserWarning):  # it would rather see the unwrapped environment, whose values are torch tensors
         check_env(WithoutSpec(made), skip_render_check=True, skip_close_check=True)

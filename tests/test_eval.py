@@ -203,7 +203,10 @@ def test_a_broken_policy_stops_before_any_episode(cli, folder, policy, message):
 BAD_INPUT = [
     (("--policy", "expart"), "unknown policy 'expart'; did you mean 'expert'?"),
     (("--suite", "visoin"), "did you mean 'vision'?"),
-    (("--scenario", "unseen_tabel", "--suite", "vision"), "unknown scenario 'unseen_tabel'; did you mean 'unseen_table'?"),
+    (
+        ("--scenario", "unseen_tabel", "--suite", "vision"),
+        "unknown scenario 'unseen_tabel'; did you mean 'unseen_table'?",
+    ),
     (("--world", "bultin"), "did you mean 'builtin'?"),
     (("--scenario", "texture_weak+texture_strong", "--suite", "vision"), "texture"),
     (("--seeds", "0,x"), "expected integers separated by commas"),
@@ -220,7 +223,9 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(a) for a, _ in BAD_INPUT])
 def test_bad_input_is_one_line_and_exit_code_2(cli, folder, arguments, message):
-    (folder / "typo.yaml").write_text(SUITE.format(version=1).replace("label: IND,", "label: IND, shift: {tabel: unseen},"))
+    (folder / "typo.yaml").write_text(
+        SUITE.format(version=1).replace("label: IND,", "label: IND, shift: {tabel: unseen},")
+    )
     options = list(arguments)
     for name, value in (("--policy", "hold"), ("--suite", "execution"), ("--out", "log")):
         if name not in options and not (name == "--out" and "--resume" in options):
@@ -246,8 +251,23 @@ def test_resume_refuses_a_log_of_another_suite_version(cli, folder):
 
 def test_ctrl_c_keeps_finished_episodes_and_the_same_command_goes_on(cli, folder):
     (folder / "short.yaml").write_text(SUITE.format(version=1).replace("horizon: 5", "horizon: 40"))
-    command = [sys.executable, "-m", "vla_gen_bench", "eval", "--policy", "hold", "--suite", "short.yaml", "--workers", "1", "--out", "log"]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "vla_gen_bench",
+        "eval",
+        "--policy",
+        "hold",
+        "--suite",
+        "short.yaml",
+        "--workers",
+        "1",
+        "--out",
+        "log",
+    ]
+    process = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     log = Path("log/episodes.jsonl")
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
@@ -262,8 +282,14 @@ def test_ctrl_c_keeps_finished_episodes_and_the_same_command_goes_on(cli, folder
 
 
 def test_no_vulkan_driver_names_the_fix(cli_process, folder):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "VK_DRIVER_FILES": "/nowhere.json", "VK_ICD_FILENAMES": "/nowhere.json"}
-    done = cli_process("eval", "--policy", "hold", "--suite", "short.yaml", "--workers", 1, "--out", "log", env=environment)
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "VK_DRIVER_FILES": "/nowhere.json",
+        "VK_ICD_FILENAMES": "/nowhere.json",
+    }
+    done = cli_process(
+        "eval", "--policy", "hold", "--suite", "short.yaml", "--workers", 1, "--out", "log", env=environment
+    )
     assert done.exit_code == 2 and "vgb doctor" in done.stderr and "Traceback" not in done.stderr
 
 

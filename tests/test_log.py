@@ -81,7 +81,7 @@ def test_sorting_follows_the_suite(writer):
 
 def test_no_log_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="no evaluation log there"):
-        EvalLog(tmp_path).header
+        assert EvalLog(tmp_path).header
 
 
 def test_an_unwritable_folder_is_a_user_error(tmp_path):
@@ -107,7 +107,10 @@ def test_errors_are_no_failed_attempts():
     counted = count(rows)
     assert (counted["episodes"], counted["errors"], counted["success_at_end"]) == (5, 1, 3)
     z, n, p = 1.959964, 4, 0.75
-    centre, half = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    centre, half = (
+        (p + z * z / (2 * n)) / (1 + z * z / n),
+        z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5,
+    )
     assert counted["ci95"] == pytest.approx([centre - half, centre + half], abs=1e-5)
 
 

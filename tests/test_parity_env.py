@@ -140,7 +140,11 @@ def show(failures: list[str]) -> str:
 def test_specs_are_the_recorded_configurations(cases):
     for case in cases:
         spec, meta = case.spec, case.meta
-        assert (spec.instruction, spec.target.id, spec.receptacle.id) == (meta["instruction"], meta["source"], meta["receptacle"])
+        assert (spec.instruction, spec.target.id, spec.receptacle.id) == (
+            meta["instruction"],
+            meta["source"],
+            meta["receptacle"],
+        )
         third = [thing.id for thing in (*spec.distractor_objects, *spec.distractor_receptacles)]
         assert third == ([meta["distractor"]] if meta.get("distractor") not in (None, meta["source"]) else [])
         np.testing.assert_allclose(case.arrays["actions"].shape[1], 7)
@@ -183,7 +187,9 @@ def test_first_images(cases):
         foreground = difference[ours].mean()
         compared += 1
         if overlap < 0.999 or background > 1 or foreground > 0.5:
-            failures.append(f"{case.path.stem}: IoU {overlap:.4f}, background {background}, foreground {foreground:.2f}")
+            failures.append(
+                f"{case.path.stem}: IoU {overlap:.4f}, background {background}, foreground {foreground:.2f}"
+            )
     assert not failures and compared >= 30, show(failures)
 
 
@@ -215,7 +221,11 @@ def test_free_motion(cases):
             "qpos": (case.column("qpos")[:n], arrays["qpos"][:n], 1e-4),
             "tcp": (case.column("tcp")[:n, :3], arrays["tcp_base"][:n, :3], 1e-4),
             "target": (case.column("target")[:n, :3], arrays["target_base"][:n, :3], 1e-5),
-            "arm_target": (case.column("arm_target")[:n], arrays["arm_target_qpos"][:n], 5e-3 if "ikfail" in case.path.stem else 1e-4),
+            "arm_target": (
+                case.column("arm_target")[:n],
+                arrays["arm_target_qpos"][:n],
+                5e-3 if "ikfail" in case.path.stem else 1e-4,
+            ),
             "source": (case.column("pose_target")[:n, :3], arrays["obj_source"][:n, :3], 1e-4),
             "receptacle": (case.column("pose_receptacle")[:n, :3], arrays["obj_receptacle"][:n, :3], 1e-4),
         }
@@ -230,7 +240,9 @@ def test_free_motion(cases):
 def test_motion_in_contact_is_close_in_the_median(cases):
     """Contact is chaotic: the median over cases of the largest tool error is at most 5 mm."""
     errors = [
-        np.linalg.norm(case.column("tcp")[case.free_steps :, :3] - case.arrays["tcp_base"][case.free_steps :, :3], axis=1).max()
+        np.linalg.norm(
+            case.column("tcp")[case.free_steps :, :3] - case.arrays["tcp_base"][case.free_steps :, :3], axis=1
+        ).max()
         for case in cases
         if case.random and case.free_steps < len(case.arrays["actions"])
     ]
@@ -238,17 +250,21 @@ def test_motion_in_contact_is_close_in_the_median(cases):
 
 
 def test_scripted_trajectories(cases):
-    """Final flags exact in >= 95% of cases, total reward 1e-6, first grasp and success +-1 step, qpos 5e-3, source 2 cm."""
+    """Final flags exact in >= 95%, total reward 1e-6, first grasp and success +-1 step, qpos 5e-3, source 2 cm."""
     failures, final = [], []
     for case in (case for case in cases if not case.random):
         arrays = case.arrays
         pairs = (("grasped_ever", "is_src_obj_grasped"), ("held_ever", "consecutive_grasp"), ("success", "success"))
         final.append(all(case.column(ours)[-1] == arrays[theirs][-1] for ours, theirs in pairs))
         if abs(case.column("reward").sum() - arrays["reward"].sum()) > 1e-6:
-            failures.append(f"{case.path.stem}: reward {case.column('reward').sum():.3f} != {arrays['reward'].sum():.3f}")
+            failures.append(
+                f"{case.path.stem}: reward {case.column('reward').sum():.3f} != {arrays['reward'].sum():.3f}"
+            )
         for ours, theirs in (("grasped_ever", "is_src_obj_grasped"), ("success", "success")):
             if abs(int(case.column(ours).argmax()) - int(arrays[theirs].argmax())) > 1:
-                failures.append(f"{case.path.stem}: first {ours} at {case.column(ours).argmax()}, {arrays[theirs].argmax()}")
+                failures.append(
+                    f"{case.path.stem}: first {ours} at {case.column(ours).argmax()}, {arrays[theirs].argmax()}"
+                )
         for ours, theirs, bound in (("qpos", "qpos", 5e-3), ("pose_target", "obj_source", 0.02)):
             width = 8 if ours == "qpos" else 3
             error = np.abs(case.column(ours)[:, :width] - arrays[theirs][:, :width]).max()
@@ -299,4 +315,6 @@ def test_distances_use_the_mean_of_the_finger_links(cases):
     for case in cases:
         if case.random and case.free_steps:
             ours = case.column("gripper_target_distance")[: case.free_steps]
-            np.testing.assert_allclose(ours, case.arrays["gripper_carrot_dist"][: case.free_steps], rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(
+                ours, case.arrays["gripper_carrot_dist"][: case.free_steps], rtol=1e-3, atol=1e-5
+            )

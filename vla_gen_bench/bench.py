@@ -144,7 +144,13 @@ def throughput(folder: Path) -> Iterator[Line]:
     seconds = time.perf_counter() - start
     scenarios = json.loads(answer)["scenarios"]
     episodes = sum(row["episodes"] for row in scenarios.values())
-    yield Line(f"vgb eval --policy expert --suite execution, {episodes} episodes", episodes * 80 / seconds, "steps/s", 120, True)
+    yield Line(
+        f"vgb eval --policy expert --suite execution, {episodes} episodes",
+        episodes * 80 / seconds,
+        "steps/s",
+        120,
+        True,
+    )
 
 
 def machine() -> dict:

@@ -36,7 +36,9 @@ def write_gallery(suites: Sequence[Suite], world: str, folder: Path, seed: int, 
     for suite in suites:
         tiles = [_tile(env, source, scenario, world, seed, index) for scenario in suite.scenarios.values()]
         path = folder / f"{suite.id}-{world}.png"
-        _sheet(tiles, f"{suite.title or suite.id}: episode {index} of seed {seed}, world {world}").save(path, optimize=True)
+        _sheet(tiles, f"{suite.title or suite.id}: episode {index} of seed {seed}, world {world}").save(
+            path, optimize=True
+        )
         yield path
 
 

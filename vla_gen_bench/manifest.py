@@ -13,6 +13,7 @@ from vla_gen_bench.pools import Scenario, draw
 from vla_gen_bench.spec import digest_of
 from vla_gen_bench.suite import Suite
 
+
 def manifest_of(suite: Suite, world: str) -> dict[str, Any]:
     """Returns the manifest of `suite` in `world`.
 

@@ -141,7 +141,10 @@ def union(suites: Sequence[Suite]) -> Suite:
         return first
     for other in others:
         if other.family != first.family:
-            raise UserError(f"suites '{first.id}' and '{other.id}' are of two families and cannot share a suite; evaluate them one by one")
+            raise UserError(
+                f"suites '{first.id}' and '{other.id}' are of two families and cannot share a suite; "
+                "evaluate them one by one"
+            )
         if other.protocol != first.protocol:
             raise UserError(f"suites '{first.id}' and '{other.id}' have different protocols; evaluate them one by one")
     scenarios: dict[str, Scenario] = {}

@@ -99,7 +99,6 @@ ENVS: dict[str, Env] = {
 }
 
 
-
 def _three_heights(value: Any) -> bool:
     """Metres, world frame: above the table top at 0.870."""
     return isinstance(value, list) and len(value) == 3 and all(isinstance(z, float) and 0.87 < z < 1.5 for z in value)

@@ -179,7 +179,9 @@ def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> Non
     """Raises `UserError` unless both name the same assets with sizes equal within `tolerance` metres."""
     for kind in ("objects", "receptacles", "tables", "textures"):
         if made.ids(kind) != shipped.ids(kind):
-            raise UserError(f"the generated builtin {kind} are not those of the shipped catalogue; reinstall the package")
+            raise UserError(
+                f"the generated builtin {kind} are not those of the shipped catalogue; reinstall the package"
+            )
     for kind in ("objects", "receptacles"):
         for new, old in zip(getattr(made, kind), getattr(shipped, kind), strict=True):
             sizes = zip((*new.bbox_min, *new.bbox_max), (*old.bbox_min, *old.bbox_max), strict=True)
@@ -213,7 +215,9 @@ def _read_manifest(root: Path) -> dict:
     try:
         return json.loads((root / PACK_FILE).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"asset pack {root}: {PACK_FILE} cannot be read; delete that folder to generate it anew") from error
+        raise UserError(
+            f"asset pack {root}: {PACK_FILE} cannot be read; delete that folder to generate it anew"
+        ) from error
 
 
 def _verify_digests(root: Path) -> str:

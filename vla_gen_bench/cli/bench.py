@@ -11,7 +11,13 @@ import click
 @click.command()
 @click.option("--quick", is_flag=True, help="Only the timings: leave out throughput and the expert's success rates.")
 @click.option("--world", "worlds", multiple=True, default=["builtin"], show_default=True, help="Repeat for more.")
-@click.option("--out", default="runs/bench", show_default=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for logs and bench.json.")
+@click.option(
+    "--out",
+    default="runs/bench",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for logs and bench.json.",
+)
 def bench(quick: bool, worlds: tuple[str, ...], out: Path) -> None:
     """Measure this machine against the project's targets; prints a table and writes OUT/bench.json.
 

@@ -37,17 +37,51 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option("--scenario", "scenarios", multiple=True, help="Only these; repeat. 'a + b' applies both shifts.")
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Per scenario and seed.  [default: the suite's, 64]")
-@click.option("--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]")
+@click.option(
+    "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
-@click.option("--video", is_flag=False, flag_value="all", type=click.Choice(["none", "all", "failures"]), default="none",
-              help="Keep mp4 files: of all episodes, or of failures.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Log folder.  [default: runs/POLICY/SUITE-WORLD]")
-@click.option("--resume", is_flag=False, flag_value="", metavar="[DIR]", help="Continue the log in DIR (or --out); it must exist.")
+@click.option(
+    "--video",
+    is_flag=False,
+    flag_value="all",
+    type=click.Choice(["none", "all", "failures"]),
+    default="none",
+    help="Keep mp4 files: of all episodes, or of failures.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Log folder.  [default: runs/POLICY/SUITE-WORLD]"
+)
+@click.option(
+    "--resume", is_flag=False, flag_value="", metavar="[DIR]", help="Continue the log in DIR (or --out); it must exist."
+)
 @click.option("--fresh", is_flag=True, help="Move an earlier log in that folder aside and start anew.")
 @click.option("--no-render", is_flag=True, help="Draw nothing: for privileged policies, several times as fast.")
-@click.option("--time-limit", default=300.0, show_default=True, help="Seconds one control step may take before a worker counts as hung.")
+@click.option(
+    "--time-limit",
+    default=300.0,
+    show_default=True,
+    help="Seconds one control step may take before a worker counts as hung.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the table.")
-def evaluate_command(policy, checkpoint, options, suites, scenarios, world, episodes, seeds, workers, video, out, resume, fresh, no_render, time_limit, as_json):
+def evaluate_command(
+    policy,
+    checkpoint,
+    options,
+    suites,
+    scenarios,
+    world,
+    episodes,
+    seeds,
+    workers,
+    video,
+    out,
+    resume,
+    fresh,
+    no_render,
+    time_limit,
+    as_json,
+):
     """Run a policy on every episode of suites, judge it, and log it.
 
     Finished episodes are on disk at once: after Ctrl-C or a crash the same command goes on where it stopped. The table
@@ -65,10 +99,22 @@ def evaluate_command(policy, checkpoint, options, suites, scenarios, world, epis
     if resume is not None and fresh:
         raise UserError("--resume continues a log and --fresh starts a new one; give one of them")
     request = Request(
-        policy=policy, checkpoint=checkpoint, suites=suites, scenarios=scenarios or None, world=world, episodes=episodes, seeds=seeds,
-        workers=workers, out=Path(resume) if resume else out, options=arguments, fresh=fresh,
-        must_resume=resume is not None, record=video, render=not no_render, time_limit_s=time_limit,
-    )  # fmt: skip
+        policy=policy,
+        suites=suites,
+        checkpoint=checkpoint,
+        scenarios=scenarios or None,
+        world=world,
+        episodes=episodes,
+        seeds=seeds,
+        workers=workers,
+        out=Path(resume) if resume else out,
+        options=arguments,
+        fresh=fresh,
+        must_resume=resume is not None,
+        record=video,
+        render=not no_render,
+        time_limit_s=time_limit,
+    )
     summary = _evaluate(make_plan(request))
     if as_json:
         click.echo(json.dumps(summary.to_json()))
@@ -88,7 +134,9 @@ def _evaluate(plan: Plan) -> Summary:
         with live:
             return evaluate(plan, live.start, live.update)
     except KeyboardInterrupt:
-        console.print(f"interrupted; finished episodes are in {plan.folder}, the same command goes on from there", soft_wrap=True)
+        console.print(
+            f"interrupted; finished episodes are in {plan.folder}, the same command goes on from there", soft_wrap=True
+        )
         sys.exit(130)
 
 
@@ -98,12 +146,24 @@ class _Live:
     LINE_EVERY_S = 20.0
 
     def __init__(self, plan: Plan, console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._plan, self._console = plan, console
         self._done = self._errors = self._successes = 0
         self._printed, self._total, self._skipped = time.monotonic(), 0, 0
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[success]}")]
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[success]}"),
+        ]
         columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
@@ -127,7 +187,9 @@ class _Live:
         if result.error:
             self._errors += 1
             where = "/".join(map(str, result.job.key))
-            self._console.print(f"episode {where} errored twice: {result.error}", highlight=False, markup=False, soft_wrap=True)
+            self._console.print(
+                f"episode {where} errored twice: {result.error}", highlight=False, markup=False, soft_wrap=True
+            )
         else:
             self._successes += result.row["success_at_end"]
         fine = self._done - self._errors
@@ -150,7 +212,9 @@ def _print_table(summary: Summary) -> None:
     from rich.table import Table
 
     plan = summary.plan
-    table = Table(title=f"{plan.card.name} on {plan.suite.id}, world {plan.request.world}", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=f"{plan.card.name} on {plan.suite.id}, world {plan.request.world}", title_justify="left", box=SIMPLE_HEAD
+    )
     metric = plan.suite.protocol.metric
     other = {"success_at_end": "once", "success_once": "at end"}[metric]
     names = ["scenario", "success", "95% interval", "k/n", other, "drop", *(["errors"] if summary.errors else [])]

@@ -8,9 +8,22 @@ import click
 
 
 @click.command()
-@click.option("--suite", "suites", multiple=True, default=["vision", "semantics", "execution"], show_default=True, help="Repeat for more.")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    default=["vision", "semantics", "execution"],
+    show_default=True,
+    help="Repeat for more.",
+)
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
-@click.option("--out", default="gallery", show_default=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the PNGs.")
+@click.option(
+    "--out",
+    default="gallery",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the PNGs.",
+)
 @click.option("--seed", default=0, show_default=True, help="Which seed's episode to show.")
 @click.option("--index", default=0, show_default=True, help="Which episode of that seed.")
 def gallery(suites: tuple[str, ...], world: str, out: Path, seed: int, index: int) -> None:

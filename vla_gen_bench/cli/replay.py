@@ -11,7 +11,9 @@ import click
 @click.command()
 @click.argument("log", type=click.Path(path_type=Path))
 @click.argument("episode")
-@click.option("--out", type=click.Path(path_type=Path), help="The mp4.  [default: LOG/videos/SCENARIO-SEED-INDEX-OUTCOME.mp4]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The mp4.  [default: LOG/videos/SCENARIO-SEED-INDEX-OUTCOME.mp4]"
+)
 @click.option("--act", is_flag=True, help="Ask the policy again instead of playing back the logged actions.")
 def replay(log: Path, episode: str, out: Path | None, act: bool) -> None:
     """Run one logged episode again, write it as an mp4, and check that it ends as logged.

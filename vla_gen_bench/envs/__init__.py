@@ -28,7 +28,9 @@ def register_all() -> None:
     register_env(BASE_ID, max_episode_steps=HORIZON)(PickPlaceEnv)
     for suite in SUITES:
         for scenario in load_suite(suite).scenarios:
-            register_env(env_id(scenario, suite), max_episode_steps=HORIZON, suite=suite, scenario=scenario)(PickPlaceEnv)
+            register_env(env_id(scenario, suite), max_episode_steps=HORIZON, suite=suite, scenario=scenario)(
+                PickPlaceEnv
+            )
 
 
 register_all()

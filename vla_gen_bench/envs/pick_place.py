@@ -324,7 +324,10 @@ class PickPlaceEnv(BaseEnv):
         """The camera stands on the fixed base: its parameters are computed once per episode."""
         if self._camera_params is None:
             self._camera_params = super().get_sensor_params()
-        return {camera: {name: value.clone() for name, value in rows.items()} for camera, rows in self._camera_params.items()}
+        return {
+            camera: {name: value.clone() for name, value in rows.items()}
+            for camera, rows in self._camera_params.items()
+        }
 
     def role_mask(self, segmentation: torch.Tensor, role: str) -> torch.Tensor:
         """Returns bool [B, H, W]: pixels of the thing in `role`, or of the robot for "robot"."""

@@ -123,7 +123,7 @@ def release(*owners: object | None) -> None:
 
 
 class LoadedModels:
-    """What SAPIEN keeps in memory of the bodies drawn so far: every model and its textures, 0.6 GB for all of `rl4vla`."""
+    """What SAPIEN keeps in memory of the bodies drawn so far: every model with its textures, 0.6 GB for `rl4vla`."""
 
     def __init__(self) -> None:
         self._pixels: dict[Path, int] = {}

@@ -56,7 +56,9 @@ layout(set = 2, binding = 3) uniform sampler2D samplerGbufferDepth;
 vec4 readAlbedo() { return READ(samplerAlbedoSpecular); }
 vec4 readNormal() { return READ(samplerNormalRoughness); }
 vec4 readEmission() { return vec4(READ(samplerGlowMetallic).rgb, 1); }
-vec4 readSpecular() { return vec4(READ(samplerAlbedoSpecular).a, READ(samplerNormalRoughness).a, READ(samplerGlowMetallic).a, 0); }
+vec4 readSpecular() {
+  return vec4(READ(samplerAlbedoSpecular).a, READ(samplerNormalRoughness).a, READ(samplerGlowMetallic).a, 0);
+}
 vec4 readGbufferDepth() { return READ(samplerGbufferDepth); }
 """
 # The composite pass of the stock shaders, then ManiSkill's (color * 255).to(uint8), three bytes in one exact float.
@@ -161,7 +163,9 @@ def _swift(file: str, source: str) -> str:
         source = _replaced(r"layout\(set = 2, .*\n", "", source)
         source = _replaced(r"layout\(location = 0\) in vec2 inUV;\n", r"\g<0>" + _UNPACK, source)
         source = _replaced(r"layout\(location = 0\) out (vec4 outLighting;)", r"\1", source)
-        source = _replaced(r"texture\(sampler(Albedo|Specular|Normal|Emission|GbufferDepth), inUV\)", r"read\1()", source)
+        source = _replaced(
+            r"texture\(sampler(Albedo|Specular|Normal|Emission|GbufferDepth), inUV\)", r"read\1()", source
+        )
         return _replaced(r"void main\(\)", "void light()", source) + _FINISH
     return source
 

@@ -142,8 +142,12 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     return {
         "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest(), "sources": list(request.suites)},
         "policy": {
-            "name": card.name, "ref": request.policy, "digest": card.digest(), "options": request.arguments,
-            "checkpoint": _checkpoint_digest(request.checkpoint), "privileged": card.privileged,
+            "name": card.name,
+            "ref": request.policy,
+            "digest": card.digest(),
+            "options": request.arguments,
+            "checkpoint": _checkpoint_digest(request.checkpoint),
+            "privileged": card.privileged,
         },
         "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
         "horizon": suite.protocol.horizon,
@@ -206,7 +210,9 @@ def _open_log(plan: Plan, writer: LogWriter) -> tuple[dict[str, Any], list[dict[
     """Returns the header and the rows that stay; refuses a log of another run."""
     exists = (plan.folder / RUN_FILE).exists()
     if plan.request.must_resume and not exists:
-        raise UserError(f"{plan.folder}: no log to resume there ({RUN_FILE} not found); leave out --resume to start one")
+        raise UserError(
+            f"{plan.folder}: no log to resume there ({RUN_FILE} not found); leave out --resume to start one"
+        )
     if exists and plan.request.fresh:
         _move_aside(plan.folder)
         exists = False
@@ -248,7 +254,8 @@ def _check_specs(plan: Plan, rows: list[dict[str, Any]]) -> None:
     for job in plan.jobs:
         if digests.get(job.key, job.spec.digest()) != job.spec.digest():
             raise UserError(
-                f"{plan.folder}: episode {'/'.join(map(str, job.key))} in the log was drawn differently; use --out or --fresh"
+                f"{plan.folder}: episode {'/'.join(map(str, job.key))} in the log was drawn differently; "
+                "use --out or --fresh"
             )
 
 
@@ -269,7 +276,8 @@ def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result
     workers = min(request.workers or default_workers(), len(todo))
     config = WorkerConfig(
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,
-        threads=max(1, default_workers() // workers), record=request.record, render=request.render, videos=str(plan.folder / "videos"),
+        threads=max(1, default_workers() // workers), record=request.record, render=request.render,
+        videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip
     session = {"started": _now(), **provenance.session(), "workers": workers, "manifest": _manifest(plan)}

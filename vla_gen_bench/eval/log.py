@@ -76,7 +76,9 @@ def _read_lines(path: Path, forgive_last: bool, required: Iterable[str] = REQUIR
     lines = path.read_text().split("\n")
     unfinished = lines.pop()
     if unfinished and not forgive_last:
-        raise UserError(f"{path}:{len(lines) + 1}: the last line is unfinished; 'vgb eval' with the same options mends it")
+        raise UserError(
+            f"{path}:{len(lines) + 1}: the last line is unfinished; 'vgb eval' with the same options mends it"
+        )
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)

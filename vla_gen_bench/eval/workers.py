@@ -140,7 +140,11 @@ class _EpisodeRunner:
         return {
             "action_spec": self.source.spec.to_json(),
             "decoding": getattr(policy, "decoding", None),
-            "backend": {"simulation": backend.sim_backend, "rendering": backend.render_backend, "shader": self.env.world.shader},
+            "backend": {
+                "simulation": backend.sim_backend,
+                "rendering": backend.render_backend,
+                "shader": self.env.world.shader,
+            },
         }
 
     def run(self, job: Job) -> tuple[str, Any, Any]:

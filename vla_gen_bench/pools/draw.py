@@ -134,7 +134,13 @@ class _Episode:
         height = geometry.DISTRACTOR_OBJECT_Z if kind == "objects" else geometry.DISTRACTOR_RECEPTACLE_Z
         spare = geometry.fine_grid(), geometry.fine_grid(DISTRACTOR_MARGIN_STEPS)
         candidates = geometry.third_candidates(
-            (self._points(), *spare), body, twin.yaw, other.xy, twin.xy, [twin, other, *rest], choice.params["min_distance"]
+            (self._points(), *spare),
+            body,
+            twin.yaw,
+            other.xy,
+            twin.xy,
+            [twin, other, *rest],
+            choice.params["min_distance"],
         )
         place = self._stream(f"{axis}.position").choice(candidates)
         self.lying.append(Footprint(body, place, twin.yaw))
