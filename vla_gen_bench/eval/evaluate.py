@@ -236,17 +236,21 @@ def _move_aside(folder: Path) -> None:
 
 
 def _check_identity(plan: Plan, header: dict[str, Any]) -> None:
-    for name, ours in plan.identity.items():
-        theirs = header.get(name)
-        if theirs == ours:
-            continue
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            key = next(key for key in ours if theirs.get(key) != ours[key])
-            name, theirs, ours = f"{name} {key}", theirs.get(key), ours[key]
-        raise UserError(
-            f"{plan.folder}: the log there is of another run: {name} is {theirs!r}, now {ours!r}; "
-            "give another folder with --out, or --fresh to move it aside"
-        )
+    theirs = _flat(header)
+    for name, ours in _flat(plan.identity).items():
+        if theirs.get(name) != ours:
+            raise UserError(
+                f"{plan.folder}: the log there is of another run: {name} is {theirs.get(name)!r}, now {ours!r}; "
+                "give another folder with --out, or --fresh to move it aside"
+            )
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    """Returns {"suite digest": ...} for {"suite": {"digest": ...}}; what a log does not say counts as None."""
+    rows: dict[str, Any] = {}
+    for name, value in identity.items():
+        rows |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return rows
 
 
 def _check_specs(plan: Plan, rows: list[dict[str, Any]]) -> None:
