@@ -6,6 +6,7 @@ more, then records the error.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 import time
@@ -123,11 +124,14 @@ def build_env(world: str, render: bool = True) -> Any:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
 
     try:
-        return PickPlaceEnv(world=world, obs_mode="rgb" if render else "none")
+        env = PickPlaceEnv(world=world, obs_mode="rgb" if render else "none")
     except RuntimeError as error:
         if "render" in str(error) or "vulkan" in str(error).lower():
             raise UserError(f"no Vulkan driver can render here ({error}); run 'vgb doctor'") from error
         raise
+    gc.collect()
+    gc.freeze()  # what the imports made stays anyway: the collector need not look at it again and again
+    return env
 
 
 class _EpisodeRunner:
