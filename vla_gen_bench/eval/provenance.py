@@ -66,7 +66,7 @@ def _cpu_model() -> str:
 def session(command: list[str] | None = None) -> dict[str, Any]:
     """Returns one entry of the header's `sessions`: who wrote rows into the log."""
     return {
-        "command": command if command is not None else sys.argv,
+        "command": command if command is not None else ["vgb", *sys.argv[1:]],
         "versions": versions(),
         "git": git_state(),
         "hardware": hardware(),

@@ -1,0 +1,59 @@
+"""Published numbers follow from committed logs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from vla_gen_bench.eval.log import EvalLog, key_of
+from vla_gen_bench.eval.stats import count
+from vla_gen_bench.suite import draw, load_suite
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
+
+
+@pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
+def test_a_log_holds_exactly_the_suite_s_episodes(folder):
+    log = EvalLog(folder)
+    header, rows = log.header, log.rows()
+    suite, world = load_suite(header["suite"]["id"]), header["world"]["name"]
+    assert header["suite"]["digest"] == suite.digest()
+    protocol = suite.protocol
+    wanted = {
+        (scenario.id, seed, index): draw(scenario, world, seed, index).digest()
+        for scenario in suite.scenarios.values()
+        for seed in protocol.seeds
+        for index in range(protocol.episodes_per_seed)
+    }
+    assert {key_of(row): row["spec_digest"] for row in rows} == wanted
+    assert len(rows) == len(wanted) and all(row["status"] == "ok" for row in rows)
+
+
+@pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
+def test_the_table_in_the_readme_follows_from_the_log(folder):
+    log = EvalLog(folder)
+    suite, rows = load_suite(log.header["suite"]["id"]), log.rows()
+    text = (ROOT / "README.md").read_text()
+    table = text.partition(f"<!-- from benchmarks/results/{folder.name} -->")[2].partition("\n\n")[0]
+    printed = dict(re.findall(r"^\| (.+?) \| (\d+/\d+) \|", table, re.MULTILINE))
+    expected = {}
+    for scenario in suite.scenarios.values():
+        counted = count(row for row in rows if row["scenario"] == scenario.id)
+        expected[scenario.label] = f"{counted['success_at_end']}/{counted['episodes']}"
+    assert printed == expected
+
+
+def test_the_speeds_in_the_readme_follow_from_the_measurements():
+    text = (ROOT / "README.md").read_text()
+    lines = {}
+    for name in ("bench-full", "bench-quick"):
+        lines |= {line["name"]: line for line in json.loads((RESULTS / f"{name}.json").read_text())["lines"]}
+    for name, unit in (("builtin: step, 320x240, median of whole episodes", "ms"), ("vgb --help", "s")):
+        assert f"{lines[name]['value']:.3g} {unit}" in text
+    throughput = next(line for name, line in lines.items() if name.startswith("vgb eval"))
+    assert f"{throughput['value']:.3g} steps/s" in text
