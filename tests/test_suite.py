@@ -210,7 +210,7 @@ def test_union_refuses_what_cannot_share_a_run(write):
     other = load_suite(write(MINE.replace("id: mine", "id: mine\nprotocol: {horizon: 81}")))
     with pytest.raises(UserError, match="'vision' and 'mine' have different protocols"):
         union([load_suite("vision"), other])
-    with pytest.raises(UserError, match="suites vision, table1: scenario 'ind' is already defined differently"):
+    with pytest.raises(UserError, match="suites 'vision' and 'table1' are of two families and cannot share a suite"):
         union([load_suite("vision"), load_suite("table1")])
 
 
