@@ -7,10 +7,14 @@ seeded, and never one an evaluation uses.
 
 from __future__ import annotations
 
-from mani_skill.utils.registration import REGISTERED_ENVS, register_env
+from vla_gen_bench import runtime
 
-from vla_gen_bench.envs.pick_place import HORIZON, PickPlaceEnv
-from vla_gen_bench.suite import load_suite
+runtime.prepare()  # before ManiSkill is imported: for users who come through gymnasium
+
+from mani_skill.utils.registration import REGISTERED_ENVS, register_env  # noqa: E402
+
+from vla_gen_bench.envs.pick_place import HORIZON, PickPlaceEnv  # noqa: E402
+from vla_gen_bench.suite import load_suite  # noqa: E402
 
 BASE_ID = "VGB-PickPlace-v1"
 SUITES = {"all": "", "table1": "Table1"}
