@@ -85,9 +85,12 @@ def _worker_main(config: WorkerConfig, pipe: Connection, beat: Any) -> None:
     except UserError as error:
         pipe.send(("refused", str(error)))
         return
-    pipe.send(("ready", episode.describe()))
-    while (job := pipe.recv()) is not None:
-        pipe.send(episode.run(job))
+    try:
+        pipe.send(("ready", episode.describe()))
+        while (job := pipe.recv()) is not None:
+            pipe.send(episode.run(job))
+    except (EOFError, OSError):
+        return  # the parent is gone
 
 
 def _build(config: WorkerConfig, beat: Any) -> _EpisodeRunner:
@@ -275,7 +278,10 @@ class WorkerPool:
         worker.job, tries = self._queue.popleft()
         self._tries[worker.job.key] = tries
         worker.started = time.monotonic()
-        worker.pipe.send(worker.job)
+        try:
+            worker.pipe.send(worker.job)
+        except OSError:
+            self._lose(worker, "the worker process died between two episodes")
 
     def _finish(self, worker: _Worker, **outcome: Any) -> None:
         job, worker.job = worker.job, None

@@ -1,0 +1,35 @@
+"""Worker processes that go away at awkward moments; the rest is in test_eval.py, with real ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from multiprocessing import Pipe
+from types import SimpleNamespace
+
+from sim import spec_of
+
+from vla_gen_bench.eval.workers import Job, WorkerConfig, WorkerPool, _Worker
+
+
+def dead_worker(index: int = 0) -> _Worker:
+    ours, theirs = Pipe()
+    theirs.close()
+    process = SimpleNamespace(kill=lambda: None, join=lambda timeout: None, exitcode=-9)
+    return _Worker(index, process, ours, SimpleNamespace(value=0.0), ready=True)
+
+
+def pool_with(worker: _Worker, job: Job, results: list) -> WorkerPool:
+    pool = WorkerPool(WorkerConfig("hold", {}, "builtin", 5), 1, lambda info: None)
+    pool._queue, pool._tries, pool._on_result = deque([(job, 1)]), {}, results.append
+    pool._workers, pool._start = [worker], dead_worker
+    return pool
+
+
+def test_a_worker_that_died_between_episodes_costs_one_try():
+    results: list = []
+    job = Job(("ind", 0, 0), spec_of())
+    pool = pool_with(dead_worker(), job, results)
+    pool._feed(pool._workers[0])
+    assert list(pool._queue) == [(job, 2)] and not results  # it is tried again, by a new worker
+    pool._feed(pool._workers[0])
+    assert not pool._queue and results[0].error == "the worker process died between two episodes"
