@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,3 +117,10 @@ def test_without_a_writable_cache_the_stock_shaders_are_used(tmp_path: Path, mon
     monkeypatch.setenv("VGB_CACHE", str(tmp_path / "file" / "cache"))
     assert shaders.lean_shader_config("minimal") == PREBUILT_SHADER_CONFIGS["minimal"]
     assert shaders.swift_shader_config("default") == PREBUILT_SHADER_CONFIGS["default"]
+
+
+def test_a_cleared_cache_is_filled_again(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("VGB_CACHE", str(tmp_path))
+    first = Path(shaders.lean_shader_config("default").shader_pack)
+    shutil.rmtree(tmp_path)
+    assert Path(shaders.lean_shader_config("default").shader_pack) == first and first.is_dir()

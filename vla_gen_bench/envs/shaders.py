@@ -123,14 +123,23 @@ def _segmentation(body: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"segmentation": body.to(torch.int64)[..., None]}
 
 
-@lru_cache(maxsize=None)
 def _copied(name: str, kind: str, cache: Path) -> Path:
-    """Returns the folder of the copied shaders in `cache`, made on first use.
+    """Returns the folder of the copied shaders in `cache`, made on first use and again if somebody cleared the cache.
 
     Raises:
         ValueError: The shaders are not written as expected.
         OSError: The cache cannot be written.
     """
+    digest, texts = _edited(name, kind)
+    root = cache / "shaders" / digest[:16]
+    if not (root / name).is_dir():
+        _write(root, texts)
+    return root / name
+
+
+@lru_cache(maxsize=None)
+def _edited(name: str, kind: str) -> tuple[str, dict[Path, str]]:
+    """Returns the texts of the copies by path, and a digest over them; reading and hashing takes 5 ms."""
     origin = Path(sapien.__file__).parent / "vulkan_shader"
     texts = {
         path.relative_to(origin): _EDITS[kind](path.name, path.read_text())
@@ -139,10 +148,7 @@ def _copied(name: str, kind: str, cache: Path) -> Path:
         if path.is_file() and (kind == "lean" or folder.name == "common" or path.name in _SWIFT_FILES)
     }
     digest = hashlib.sha256("\0".join(f"{path}\0{text}" for path, text in texts.items()).encode()).hexdigest()
-    root = cache / "shaders" / digest[:16]
-    if not (root / name).is_dir():
-        _write(root, texts)
-    return root / name
+    return digest, texts
 
 
 def without_table(source: str) -> str:
