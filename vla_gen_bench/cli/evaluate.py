@@ -56,7 +56,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
     "--resume", is_flag=False, flag_value="", metavar="[DIR]", help="Continue the log in DIR (or --out); it must exist."
 )
 @click.option("--fresh", is_flag=True, help="Move an earlier log in that folder aside and start anew.")
-@click.option("--no-render", is_flag=True, help="Draw nothing: for privileged policies, several times as fast.")
+@click.option("--no-render", is_flag=True, help="Draw nothing: for privileged policies, about twice as fast.")
 @click.option(
     "--time-limit",
     default=300.0,
