@@ -139,6 +139,8 @@ def test_the_expert_ends_alike_with_and_without_pictures(cli, folder):
         assert done.exit_code == 0, done.stderr
         outcomes.append([{k: v for k, v in stable(row).items() if k != "trace"} for row in rows()])
     assert outcomes[0] == outcomes[1]
+    again = cli("replay", "log", "ind/5/0")
+    assert again.exit_code == 0 and "as logged, as far as a log without pictures tells" in again.stderr
 
 
 def test_an_openvla_checkpoint_runs_and_is_part_of_the_run_s_identity(cli, folder):

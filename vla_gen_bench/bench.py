@@ -16,7 +16,6 @@ from vla_gen_bench.eval import provenance
 from vla_gen_bench.eval.evaluate import Request, evaluate, make_plan
 
 EPISODES_TIMED = 6
-HORIZON = 80
 FIRST_SEED = 100  # timings use episodes that no published number is made from
 
 
@@ -82,14 +81,15 @@ def steps(world: str) -> Iterator[Line]:
 
     runtime.limit_threads(1)
     env, expert = build_env(world), Expert()
-    scenarios = load_suite("all").select(["ind", "multi_object_ind"])
+    suite = load_suite("all")
+    scenarios, horizon = suite.select(["ind", "multi_object_ind"]), suite.protocol.horizon
     step_s, reset_s, act_s = [], [], []
     for index in range(EPISODES_TIMED):
         for scenario in scenarios:
             spec = draw(scenario, world, FIRST_SEED, index)
             reset_s.append(_timed(lambda: env.reset(options={"spec": spec})))
             expert.reset([spec.instruction], [index])
-            _time_steps(env, expert, step_s, act_s)
+            _time_steps(env, expert, horizon, step_s, act_s)
     targets, size = TARGETS[world], f"{env.world.width}x{env.world.height}"
     yield Line(f"{world}: step, {size}, median of whole episodes", 1e3 * median(step_s), "ms", targets.step_ms)
     yield Line(f"{world}: step, mean", 1e3 * mean(step_s), "ms")
@@ -99,13 +99,13 @@ def steps(world: str) -> Iterator[Line]:
     yield Line(f"{world}: memory of that process", _peak_memory_gib(), "GiB", 1.0)
 
 
-def _time_steps(env, expert, step_s: list[float], act_s: list[float]) -> None:
+def _time_steps(env, expert, horizon: int, step_s: list[float], act_s: list[float]) -> None:
     import numpy as np
 
     from vla_gen_bench.policies.protocol import Observation
 
     image = np.zeros((1, 1, 1, 3), np.uint8)
-    for step in range(HORIZON):
+    for step in range(horizon):
         seen = Observation(image, env.instructions, np.array([step]), [env.privileged_state(0)])
         start = time.perf_counter()
         action = expert.act(seen)[:, 0]

@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from vla_gen_bench import runtime
+
 Status = Literal["ok", "warn", "FAIL"]
 
 PROBE_LIMIT_S = 90.0
@@ -213,7 +215,7 @@ def run_probe(what: str, limit_s: float = PROBE_LIMIT_S) -> dict[str, Any]:
 
 
 def check_machine() -> Iterator[Check]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = runtime.usable_cores()
     yield Check("CPU", "ok", f"{cores} cores usable, {platform.machine()}")
     total, free = memory_gb()
     detail = f"{free:.1f} GB free of {total:.1f} GB"

@@ -57,6 +57,11 @@ def limit_threads(threads: int) -> None:
         torch.set_num_threads(int(chosen.split(",")[0]))
 
 
+def usable_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def quiet() -> None:
     """Filters the log records that ManiSkill prints on every machine without a GPU."""
     logger = logging.getLogger("mani_skill ")  # The trailing space is ManiSkill's own.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from vla_gen_bench.errors import UserError, suggest
 
+CAMERA = "3rd_view_camera"  # its name in every observation
+
 
 @dataclass(frozen=True)
 class World:

@@ -99,10 +99,7 @@ class PickPlaceEnv(BaseEnv):
 
     def _check_assets(self, spec: EpisodeSpec) -> None:
         """Raises `UserError` for an unknown id or effect, before the running episode is given up."""
-        for thing in (spec.target, *spec.distractor_objects):
-            self.pack.catalog.get("objects", thing.id)
-        for thing in (spec.receptacle, *spec.distractor_receptacles):
-            self.pack.catalog.get("receptacles", thing.id)
+        scene.bodies_of(self.pack, spec)
         self.pack.catalog.get("tables", spec.table)
         for effect in spec.effects:
             find_effect(effect.name)

@@ -14,8 +14,8 @@ from mani_skill.sensors.camera import CameraConfig
 
 from vla_gen_bench.envs.controller import TargetDeltaPoseControllerConfig
 from vla_gen_bench.envs.shaders import lean_shader_config, swift_shader_config
+from vla_gen_bench.world import CAMERA
 
-CAMERA = "3rd_view_camera"
 BASE_POSITION = (0.147, 0.028, 0.870)
 BASE_QUATERNION = (0.0, 0.0, 0.0, 1.0)  # wxyz: the robot faces -x
 INITIAL_QPOS = (-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037)

@@ -139,14 +139,15 @@ class LoadedModels:
 
         SAPIEN can only drop all of them. Loading the robot and two or three bodies again takes about 0.1 s.
         """
-        needed = {pack.visual(body) for spec in specs for body in _bodies(pack, spec)}
+        needed = {pack.visual(body) for spec in specs for body in bodies_of(pack, spec)}
         if sum(pixels for path, pixels in self._pixels.items() if path not in needed) > IDLE_PIXELS:
             sapien.render.clear_cache()
             self._pixels.clear()
             _return_free_memory()
 
 
-def _bodies(pack: Pack, spec: EpisodeSpec) -> list[Body]:
+def bodies_of(pack: Pack, spec: EpisodeSpec) -> list[Body]:
+    """Returns the catalogue rows of all bodies of a spec; raises `UserError` for an unknown id."""
     objects = [pack.catalog.get("objects", placed.id) for placed in (spec.target, *spec.distractor_objects)]
     receptacles = (spec.receptacle, *spec.distractor_receptacles)
     return objects + [pack.catalog.get("receptacles", placed.id) for placed in receptacles]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -13,11 +12,12 @@ from typing import Any
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval import provenance
-from vla_gen_bench.eval.log import RUN_FILE, EvalLog, LogWriter, key_of
+from vla_gen_bench.eval.log import RUN_FILE, LogWriter, key_of
 from vla_gen_bench.eval.stats import count
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
 from vla_gen_bench.policies.card import Card, file_digests
 from vla_gen_bench.policies.registry import resolve
+from vla_gen_bench.runtime import usable_cores
 from vla_gen_bench.spec import digest_of
 from vla_gen_bench.suite import Scenario, Suite, draw, load_suite, union
 from vla_gen_bench.world import get_world
@@ -185,12 +185,7 @@ def evaluate(
     on_start(len(plan.jobs) - len(todo), len(plan.jobs))
     if todo:
         _run(plan, todo, writer, header, on_result)
-    order = {scenario: rank for rank, scenario in enumerate(dict.fromkeys(job.key[0] for job in plan.jobs))}
-    rows = EvalLog(plan.folder).rows()
-    for row in rows:
-        order.setdefault(row["scenario"], len(order))
-    writer.sort(order)
-    return summarise(plan, rows)
+    return summarise(plan, writer.sort(list(plan.suite.scenarios)))
 
 
 def summarise(plan: Plan, rows: list[dict[str, Any]]) -> Summary:
@@ -254,9 +249,9 @@ def _flat(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_specs(plan: Plan, rows: list[dict[str, Any]]) -> None:
-    digests = {row_key: row["spec_digest"] for row in rows for row_key in [key_of(row)]}
+    logged = {key_of(row): row["spec_digest"] for row in rows}
     for job in plan.jobs:
-        if digests.get(job.key, job.spec.digest()) != job.spec.digest():
+        if job.key in logged and logged[job.key] != job.spec.digest():
             raise UserError(
                 f"{plan.folder}: episode {'/'.join(map(str, job.key))} in the log was drawn differently; "
                 "use --out or --fresh"
@@ -270,17 +265,12 @@ def _now() -> str:
 # ---- running -----------------------------------------------------------------------------------------------
 
 
-def default_workers() -> int:
-    """Returns one worker per core this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result: Callable[[Result], None]) -> None:
     request = plan.request
-    workers = min(request.workers or default_workers(), len(todo))
+    workers = min(request.workers or usable_cores(), len(todo))
     config = WorkerConfig(
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,
-        threads=max(1, default_workers() // workers), record=request.record, render=request.render,
+        threads=max(1, usable_cores() // workers), record=request.record, render=request.render,
         videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,10 +121,16 @@ class LogWriter:
                 _append(self.folder / ACTIONS_FILE, {**named, "actions": actions})
             _append(self.folder / EPISODES_FILE, row)
 
-    def sort(self, order: dict[str, int]) -> None:
-        """Rewrites the rows in the suite's order, so that a log does not depend on which worker was faster."""
+    def sort(self, scenarios: Sequence[str]) -> list[dict[str, Any]]:
+        """Rewrites the rows in the order of `scenarios`, others after them, and returns them.
+
+        So a finished log does not depend on which worker was faster.
+        """
+        rank = {scenario: position for position, scenario in enumerate(scenarios)}
         rows = self.log.rows()
-        self._rewrite(sorted(rows, key=lambda row: (order[row["scenario"]], row["seed"], row["index"])))
+        rows.sort(key=lambda row: (rank.get(row["scenario"], len(rank)), *key_of(row)))
+        self._rewrite(rows)
+        return rows
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         with _writing(self.folder):

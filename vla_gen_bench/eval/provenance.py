@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import vla_gen_bench
+from vla_gen_bench import runtime
 
 PACKAGES = ("mani_skill", "sapien", "torch", "numpy", "gymnasium", "opencv-python")
 DECISIVE = ("mani_skill", "sapien")  # another version of these may move every trajectory
@@ -49,7 +50,7 @@ def hardware() -> dict[str, Any]:
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": runtime.usable_cores(),
         "memory_gib": round(pages / 2**30, 1),
         "platform": platform.platform(),
     }

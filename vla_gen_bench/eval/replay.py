@@ -18,11 +18,16 @@ COMPARED = ("success_at_end", "success_once", "first_success_step", "grasped_eve
 
 @dataclass(frozen=True)
 class Replay:
-    """A replayed episode: its row, the logged one, and the video."""
+    """A replayed episode: its row, the logged one, and the video.
+
+    Attributes:
+        comparable: Whether the traces cover the same: a replay draws pictures, a log made with --no-render did not.
+    """
 
     row: dict[str, Any]
     logged: dict[str, Any]
     video: Path
+    comparable: bool
 
     @property
     def same(self) -> bool:
@@ -60,7 +65,7 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
     done = _run(header, log, key, spec, act)
     video = out or folder / "videos" / video_name(key, done.row["success_at_end"])
     write_video(video, done.frames, spec.instruction)
-    return Replay(done.row, row, video)
+    return Replay(done.row, row, video, header.get("rendered", True))
 
 
 def parse_key(text: str) -> Key:

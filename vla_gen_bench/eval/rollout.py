@@ -13,11 +13,11 @@ import numpy as np
 
 from vla_gen_bench.policies.protocol import ACTION_DIMS, Observation
 from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.world import CAMERA
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
 
-CAMERA = "3rd_view_camera"
 FLAGS = ("grasped_ever", "held_ever", "wrong_touched", "wrong_grasped", "wrong_placed")
 DISTANCES = ("gripper_target_distance", "gripper_receptacle_distance", "target_receptacle_distance")
 
