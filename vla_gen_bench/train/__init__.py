@@ -1,0 +1,1 @@
+"""Demonstrations and trainers: recipes in, checkpoints out."""
