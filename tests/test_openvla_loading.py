@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,17 @@ def test_a_weight_that_is_not_finite_is_named(copy: Path, bad: float) -> None:
         ({"text_config": {"vocab": 3}}, "text_config: unknown field 'vocab'; did you mean 'vocab_size'"),
         ({"text_config": {"hidden_size": 33}}, "hidden_size 33, 32 heads"),
         ({"text_config": {"head_dim": 64}}, "head_dim: 64 is not supported; expected 128"),
+        ({"text_config": {"rope_scaling": {"rope_type": "linear"}}}, 'rope_type: "linear" is not supported'),
+        ({"text_config": {"rope_parameters": {"type": "yarn"}}}, 'rope_parameters: type: "yarn" is not supported'),
+        ({"text_config": {"rope_parameters": {"factor": 2.0}}}, "rope_parameters: unknown field 'factor'"),
+        ({"text_config": {"rope_parameters": {"partial_rotary_factor": 0.5}}}, "partial_rotary_factor: 0.5 is not"),
+        ({"text_config": {"rope_parameters": {"rope_theta": [1]}}}, r"rope_theta: expected a number >= 0, got \[1\]"),
+        ({"text_config": {"rope_parameters": 3}}, "rope_parameters: expected a mapping, got 3"),
+        (
+            {"text_config": {"rope_theta": 10000.0, "rope_parameters": {"rope_theta": 5e5}}},
+            "they differ: rope_theta 10000.0, rope_parameters.rope_theta 500000.0",
+        ),
+        ({"quantization_config": {"load_in_4bit": True}}, "unknown field 'quantization_config'"),
         ({"text_config": []}, "text_config: expected a mapping"),
         ({"vla_gen_bench": {"chunks": 4}}, "vla_gen_bench: unknown field 'chunks'; did you mean 'chunk'"),
         ({"image_sizes": [32]}, "expected two entries each"),
@@ -189,6 +201,23 @@ def test_config_mistakes_are_named(changes: dict, message: str) -> None:
     fields = {**size("7b").fields, **changes}
     with pytest.raises(CheckpointError, match=message):
         parse_config(fields, "config.json")
+
+
+@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
+def test_rotary_fields_as_transformers_5_writes_them(key: str) -> None:
+    text = {**size("7b").fields["text_config"], key: {"rope_type": "default", "rope_theta": 5e5}}
+    config = parse_config({**size("7b").fields, "text_config": text}, "config.json")
+    assert config.text == replace(size("7b").text, rope_theta=5e5)
+    again = parse_config(config_fields(config), "config.json")
+    assert again.text == config.text
+
+
+def test_a_config_written_out_in_full_by_the_installed_transformers() -> None:
+    """Version 5 writes every field, version 4 those that differ from its defaults."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'vla': transformers")
+    text = transformers.LlamaConfig(vocab_size=32064, pad_token_id=32000).to_dict()
+    fields = {**size("7b").fields, **transformers.PretrainedConfig().to_diff_dict(), "model_type": "openvla"}
+    assert parse_config({**fields, "text_config": text}, "config.json").text == size("7b").text
 
 
 def test_heads_that_contradict_a_published_tower_are_refused() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,57 +14,26 @@ from vla_gen_bench.policies.openvla.config import (
     ACTION_BINS,
     Acting,
     CheckpointError,
-    LlamaConfig,
     OpenVLAConfig,
     ResizeStrategy,
     ViTConfig,
 )
+from vla_gen_bench.policies.openvla.config_text import parse_text
 from vla_gen_bench.policies.openvla.infer import Shapes, infer_tower
+from vla_gen_bench.policies.openvla.strict_fields import IGNORED, Fixed, check_fields
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.strict_yaml import read_yaml
 
 CONFIG_FILE = "config.json"
 OWN_KEY = "vla_gen_bench"
 
-# Fields that say nothing about the computation: written by transformers, or used by the reference in training only.
-IGNORED = frozenset(
-    "_name_or_path architectures arch_specifier auto_map attn_implementation _attn_implementation dtype torch_dtype "
-    "transformers_version hf_llm_id llm_backbone_id vision_backbone_id llm_max_length hidden_size value_type "
-    "is_encoder_decoder _attn_implementation_autoset use_cache return_dict output_hidden_states "
-    "output_attentions".split()
-)
 KNOWN = IGNORED | frozenset(
     "model_type image_resize_strategy image_sizes n_action_bins norm_stats output_projector_states pad_to_multiple_of "
     "pad_token_id text_config timm_model_ids timm_override_act_layers use_fused_vision_backbone unnorm_key".split()
 ) | {OWN_KEY}  # fmt: skip
 REQUIRED = ("image_sizes", "pad_to_multiple_of", "pad_token_id", "text_config", "timm_model_ids")
 
-TEXT_FIELDS = {
-    "vocab_size": "vocab",
-    "hidden_size": "width",
-    "intermediate_size": "mlp",
-    "num_hidden_layers": "layers",
-    "num_attention_heads": "heads",
-    "num_key_value_heads": "kv_heads",
-    "max_position_embeddings": "max_positions",
-    "rms_norm_eps": "rms_eps",
-    "rope_theta": "rope_theta",
-    "bos_token_id": "bos",
-    "eos_token_id": "eos",
-}
-# What the implementation does anyway; another value is refused.
-TEXT_FIXED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("llama",),
-    "hidden_act": ("silu",),
-    "rope_scaling": (None,),
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
-    "attention_dropout": (0.0,),
-    "tie_word_embeddings": (False,),
-    "pretraining_tp": (1,),
-}
-TEXT_IGNORED = IGNORED - {"hidden_size"} | {"pad_token_id", "initializer_range", "head_dim"}
-FIXED: dict[str, tuple[Any, ...]] = {
+FIXED: Fixed = {
     "model_type": ("openvla",),
     "n_action_bins": (ACTION_BINS,),
     "use_fused_vision_backbone": (True,),
@@ -111,7 +80,7 @@ def parse_config(
     """
     if not isinstance(data, Mapping):
         raise CheckpointError(f"{where}: expected a mapping, got {type(data).__name__}")
-    _check(data, KNOWN, FIXED, where)
+    check_fields(data, KNOWN, FIXED, where)
     for key in REQUIRED:
         if key not in data:
             raise CheckpointError(f"{where}: {key}: missing")
@@ -122,7 +91,7 @@ def parse_config(
     try:
         return OpenVLAConfig(
             vision=_towers(data, where, shapes, heads),
-            text=_text(data["text_config"], f"{where}: text_config"),
+            text=parse_text(data["text_config"], f"{where}: text_config"),
             pad_multiple=_whole(data, "pad_to_multiple_of", where),
             pad=_whole(data, "pad_token_id", where),
             resize=strategy,
@@ -182,7 +151,7 @@ def _known_tower(name: str, side: int, heads: int | None, where: str) -> ViTConf
 
 
 def _own_tower(entry: Mapping[str, Any], where: str) -> ViTConfig:
-    _check(entry, [field.name for field in fields(ViTConfig)], {}, where)
+    check_fields(entry, [field.name for field in fields(ViTConfig)], {}, where)
     try:
         return ViTConfig(**{**entry, "stem": tuple(entry.get("stem", ()))})
     except TypeError as error:
@@ -193,35 +162,11 @@ def _tower_fields(tower: ViTConfig) -> dict[str, Any]:
     return {**asdict(tower), "stem": list(tower.stem)}
 
 
-def _text(data: Mapping[str, Any], where: str) -> LlamaConfig:
-    _check(data, TEXT_IGNORED | TEXT_FIELDS.keys() | TEXT_FIXED.keys(), TEXT_FIXED, where)
-    given = {TEXT_FIELDS[key]: value for key, value in data.items() if key in TEXT_FIELDS and value is not None}
-    for name, value in given.items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-            raise CheckpointError(f"{where}: {name}: expected a number >= 0, got {value!r}")
-    given.setdefault("kv_heads", given.get("heads", LlamaConfig.heads))
-    config = LlamaConfig(**given)
-    if data.get("head_dim") not in (None, config.head_dim):
-        raise CheckpointError(f"{where}: head_dim: {data['head_dim']} is not supported; expected {config.head_dim}")
-    return config
-
-
 def _acting(data: Mapping[str, Any], where: str) -> Acting:
     given = {key: value for key, value in (data.get(OWN_KEY) or {}).items() if key != "vision"}
-    _check(given, [field.name for field in fields(Acting)], {}, f"{where}: {OWN_KEY}")
+    check_fields(given, [field.name for field in fields(Acting)], {}, f"{where}: {OWN_KEY}")
     given.setdefault("unnorm_key", data.get("unnorm_key"))
     return Acting(**given)
-
-
-def _check(data: Any, known: Iterable[str], fixed: Mapping[str, tuple[Any, ...]], where: str) -> None:
-    if not isinstance(data, Mapping):
-        raise CheckpointError(f"{where}: expected a mapping, got {data!r}")
-    for key, value in data.items():
-        if key not in known:
-            raise CheckpointError(f"{where}: unknown field '{key}'{suggest(key, known)}")
-        if key in fixed and value not in fixed[key]:
-            expected = " or ".join(json.dumps(choice) for choice in fixed[key])
-            raise CheckpointError(f"{where}: {key}: {json.dumps(value)} is not supported; expected {expected}")
 
 
 def _whole(data: Mapping[str, Any], key: str, where: str) -> int:

@@ -46,9 +46,11 @@ def infer_tower(shapes: Shapes, place: int, image: int, heads: int | None = None
 
 
 def guess_heads(width: int) -> int:
-    """Returns a plausible number of heads, with a warning: no tensor tells.
+    """Returns a plausible number of heads, with a warning: neither tensors nor any field of config.json tell it.
 
-    64 channels each from 192 channels on, as all of timm's plain ViTs have; else 4, or what divides the width.
+    Published checkpoints never come here: they name their towers by timm id, and `vision.yaml` has those (16 heads
+    each). For others: 64 channels each from 192 channels on, as most of timm's plain ViTs have (so400m: 72); else 4,
+    or what divides the width.
     """
     usual = width // 64 if width >= 192 and width % 64 == 0 else 4
     heads = next(count for count in (usual, 4, 3, 2, 1) if width % count == 0)
