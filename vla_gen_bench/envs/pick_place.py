@@ -45,20 +45,29 @@ class PickPlaceEnv(BaseEnv):
     Args:
         world: World name; its pack, camera size and shader.
         suite, scenario: What a reset without a spec draws from.
+        models: The book of loaded models, shared by the environments of a process; None = a book of its own.
         **kwargs: ManiSkill's `BaseEnv` arguments.
     """
 
     SUPPORTED_REWARD_MODES = ["sparse", "none"]
     SUPPORTED_ROBOTS = None
 
-    def __init__(self, *args, world: str = "builtin", suite: str = "all", scenario: str = "ind", **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        world: str = "builtin",
+        suite: str = "all",
+        scenario: str = "ind",
+        models: scene.LoadedModels | None = None,
+        **kwargs,
+    ) -> None:
         self.world = get_world(world)
         self.pack = open_pack(world)
         self.image_size = (self.world.height, self.world.width)
         self._suite_name, self._scenario_name = suite, scenario
         self._scenario = None
         self._resets = 0
-        self._models = scene.LoadedModels()
+        self._models = models or scene.LoadedModels()
         urdf = self.pack.path(self.pack.catalog.robot_urdf)
         kwargs.setdefault("obs_mode", "rgb")
         kwargs.setdefault("robot_uids", robot.agent_class(urdf, self.world.width, self.world.height, self.world.shader))
@@ -139,7 +148,7 @@ class PickPlaceEnv(BaseEnv):
         agent = getattr(self, "agent", None)  # none before the first reset
         scene.release(self.scene, getattr(agent, "robot", None), agent)
         self.agent, self.scene = None, None
-        self._models.make_room(self.pack, self._specs)
+        self._models.make_room(self.pack, self._specs, self)
         self._resets += 1
         if self._resets % COLLECT_EVERY == 0:
             gc.collect()
@@ -260,6 +269,11 @@ class PickPlaceEnv(BaseEnv):
     def privileged_state(self, row: int = 0) -> PrivilegedState:
         """Returns what the simulator knows about environment `row`; for privileged policies and tests."""
         return privileged_state(self, row)
+
+    def state_vectors(self) -> list[np.ndarray]:
+        """Returns per environment float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
+        parts = [self.agent.robot.get_qpos(), *(thing.actor.pose.raw_pose for thing in self._things)]
+        return list(torch.cat([part.float() for part in parts], dim=1).cpu().numpy())
 
     def cached_points(self, thing: scene.Thing, row: int) -> np.ndarray:
         """Returns the vertices [N, 3] of a thing's collision pieces in its own frame."""

@@ -123,10 +123,14 @@ def release(*owners: object | None) -> None:
 
 
 class LoadedModels:
-    """What SAPIEN keeps in memory of the bodies drawn so far: every model with its textures, 0.6 GB for `rl4vla`."""
+    """What SAPIEN keeps in memory of the bodies drawn so far: every model with its textures, 0.6 GB for `rl4vla`.
+
+    SAPIEN's memory is the process's: environments of one process share one of these.
+    """
 
     def __init__(self) -> None:
         self._pixels: dict[Path, int] = {}
+        self._needed: dict[int, set[Path]] = {}
 
     def note(self, pack: Pack, things: Sequence[Thing]) -> None:
         """Remembers the size of the things' textures."""
@@ -134,12 +138,13 @@ class LoadedModels:
             for body, entity in zip(thing.bodies, thing.actor._objs, strict=True):
                 self._pixels.setdefault(pack.visual(body), _texture_pixels(entity))
 
-    def make_room(self, pack: Pack, specs: Sequence[EpisodeSpec]) -> None:
-        """Drops all models where those that `specs` do not need take too much; call it between two scenes.
+    def make_room(self, pack: Pack, specs: Sequence[EpisodeSpec], env: object = None) -> None:
+        """Drops all models where those that nobody needs take too much; call it between two scenes of `env`.
 
         SAPIEN can only drop all of them. Loading the robot and two or three bodies again takes about 0.1 s.
         """
-        needed = {pack.visual(body) for spec in specs for body in bodies_of(pack, spec)}
+        self._needed[id(env)] = {pack.visual(body) for spec in specs for body in bodies_of(pack, spec)}
+        needed = set().union(*self._needed.values())
         if sum(pixels for path, pixels in self._pixels.items() if path not in needed) > IDLE_PIXELS:
             sapien.render.clear_cache()
             self._pixels.clear()

@@ -1,0 +1,182 @@
+"""`EnvBatch`: many episodes side by side behind one batched interface, on the CPU or on a GPU.
+
+    batch = make_batch("builtin", 8)                     # eight scenes in this process; or backend="gpu"
+    images = batch.reset(specs)                          # B <= 8 specs -> uint8 [B, H, W, 3]
+    while any episode runs:
+        images, rewards, infos = batch.step(actions)     # float32 [B, 7] -> images, float32 [B], {name: [B]}
+        images[rows] = batch.reset_rows(rows, new_specs) # on the CPU any rows may begin a new episode
+
+An episode depends on its spec and its actions alone: on the CPU it is the same bit by bit in any row of any batch
+(tests/test_vector.py). A batch is a row of `PickPlaceEnv`s that each hold one sub-scene (CPU), or one that holds all of
+them (GPU); everything else is shared. Nothing ends by itself: count the steps, `infos["elapsed_steps"]` does too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vla_gen_bench.envs.pick_place import PickPlaceEnv
+from vla_gen_bench.envs.privileged import PrivilegedState
+from vla_gen_bench.envs.scene import LoadedModels
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.protocol import ACTION_DIMS
+from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.world import CAMERA
+
+BACKENDS = {"cpu": "physx_cpu", "gpu": "physx_cuda"}
+
+
+class Step(NamedTuple):
+    """What `EnvBatch.step` returns.
+
+    Attributes:
+        images: uint8 [B, H, W, 3], what the policies see next; None where nothing is drawn.
+        rewards: float32 [B].
+        infos: Name -> [B]: the task's flags and distances, see `Judge.info`, and "elapsed_steps".
+    """
+
+    images: np.ndarray | None
+    rewards: np.ndarray
+    infos: dict[str, np.ndarray]
+
+
+class EnvBatch:
+    """Up to `size` episodes side by side; row b of every array is the same episode until it is reset.
+
+    Args:
+        envs: Environments of one world, all with the same number of sub-scenes and the same `obs_mode`.
+    """
+
+    def __init__(self, envs: Sequence[PickPlaceEnv]) -> None:
+        self.envs = list(envs)
+        self._width = self.envs[0].num_envs
+        self._running = 0
+        self.size = self._width * len(self.envs)
+        self.world, self.image_size = self.envs[0].world, self.envs[0].image_size
+
+    def __len__(self) -> int:
+        """Returns B, the number of running episodes."""
+        return self._running
+
+    @property
+    def specs(self) -> list[EpisodeSpec]:
+        """The specs of the running episodes."""
+        return [spec for env in self._active for spec in env.specs][: self._running]
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """What the policy is told, one sentence per running episode."""
+        return tuple(spec.instruction for spec in self.specs)
+
+    def reset(self, specs: Sequence[EpisodeSpec]) -> np.ndarray | None:
+        """Begins B = len(specs) episodes, at most `size`; rows beyond B stand idle until the next reset.
+
+        Returns:
+            uint8 [B, H, W, 3], or None where nothing is drawn.
+
+        Raises:
+            UserError: A spec is of another world or names an unknown asset or effect.
+            ValueError: No specs, or more than `size`.
+        """
+        if not 1 <= len(specs) <= self.size:
+            raise ValueError(f"{len(specs)} specs for a batch of 1 to {self.size}")
+        self._running = len(specs)
+        return self._begin(self._active, list(specs))
+
+    def reset_rows(self, rows: Sequence[int], specs: Sequence[EpisodeSpec]) -> np.ndarray | None:
+        """Begins new episodes in `rows`, while all others go on as if nothing had happened.
+
+        A GPU simulation can only begin all its episodes at once: there, `rows` must be all of them, in order.
+
+        Returns:
+            uint8 [len(rows), H, W, 3], or None where nothing is drawn.
+        """
+        if len(rows) != len(specs) or len(set(rows)) < len(rows) or not set(rows) <= set(range(self._running)):
+            raise ValueError(f"{len(specs)} specs for rows {list(rows)} of {self._running} running episodes")
+        if self._width == 1:
+            return self._begin([self.envs[row] for row in rows], list(specs))
+        if list(rows) != list(range(self._running)):
+            raise ValueError("a GPU simulation begins all its episodes at once: give all rows, or call reset()")
+        return self.reset(specs)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Carries out one control step (0.2 s) in every running episode.
+
+        Args:
+            actions: float32 [B, 7], see `PickPlaceEnv`.
+
+        Raises:
+            ValueError: Another shape, or a NaN.
+        """
+        actions = np.asarray(actions, np.float32)
+        if actions.shape != (self._running, ACTION_DIMS):
+            raise ValueError(f"actions are {list(actions.shape)}; expected [{self._running}, {ACTION_DIMS}]")
+        parts = [env.step(rows) for env, rows in zip(self._active, self._split(actions), strict=True)]
+        infos = [part[4] for part in parts]
+        return Step(
+            self._pictures([part[0] for part in parts]),
+            self._join([part[1] for part in parts]),
+            {name: self._join([info[name] for info in infos]) for name in infos[0]},
+        )
+
+    def privileged(self) -> list[PrivilegedState]:
+        """Returns what the simulator knows about each running episode; for privileged policies."""
+        return [env.privileged_state(row) for env in self._active for row in range(self._width)][: self._running]
+
+    def states(self) -> list[np.ndarray]:
+        """Returns per episode float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
+        return [state for env in self._active for state in env.state_vectors()][: self._running]
+
+    def close(self) -> None:
+        """Gives the scenes back."""
+        for env in self.envs:
+            env.close()
+
+    @property
+    def _active(self) -> list[PickPlaceEnv]:
+        return self.envs[: -(-self._running // self._width)]
+
+    def _begin(self, envs: list[PickPlaceEnv], specs: list[EpisodeSpec]) -> np.ndarray | None:
+        specs = [*specs, *[specs[-1]] * (len(envs) * self._width - len(specs))]
+        parts = [
+            env.reset(options={"specs": specs[index * self._width : (index + 1) * self._width]})[0]
+            for index, env in enumerate(envs)
+        ]
+        return self._pictures(parts)
+
+    def _split(self, actions: np.ndarray) -> list[np.ndarray]:
+        """Returns [width, 7] per active environment; idle sub-scenes repeat the last row."""
+        idle = len(self._active) * self._width - len(actions)
+        return np.split(np.concatenate([actions, np.repeat(actions[-1:], idle, 0)]), len(self._active))
+
+    def _pictures(self, observations: list[dict[str, Any]]) -> np.ndarray | None:
+        if "sensor_data" not in observations[0]:
+            return None
+        return self._join([observation["sensor_data"][CAMERA]["rgb"] for observation in observations])
+
+    def _join(self, parts: list[torch.Tensor]) -> np.ndarray:
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined[: self._running].cpu().numpy()
+
+
+def make_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = True) -> EnvBatch:
+    """Returns a batch of `size` sub-scenes of `world`.
+
+    Args:
+        backend: "cpu": one scene after the other in this process; "gpu": all at once in PhysX on a CUDA device.
+        render: Draw images; without, `reset` and `step` return None for them.
+
+    Raises:
+        UserError: Unknown world or backend.
+        RuntimeError: Nothing can render here, or there is no such device.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"backend '{backend}': expected cpu or gpu")
+    models = LoadedModels()
+    count, width = (size, 1) if backend == "cpu" else (1, size)
+    settings = {"world": world, "obs_mode": "rgb" if render else "none", "sim_backend": BACKENDS[backend]}
+    return EnvBatch([PickPlaceEnv(num_envs=width, models=models, **settings) for _ in range(count)])
