@@ -22,6 +22,7 @@ class Judge:
     Attributes:
         progress: Counters and flags kept over the episode.
         grasped, success: [B] bool, now.
+        positions: Role, or "gripper" (middle of the finger links) -> [B, 3] metres, world frame, now.
         forces: Name of a pair -> [B, 3] newtons; "left/target" is on the left finger by the target.
         extents: Role -> [B, 3] world-aligned size after settling, metres; fixed for the episode.
     """
@@ -47,8 +48,8 @@ class Judge:
         left, right = self._agent.finger1_link.pose, self._agent.finger2_link.pose
         axes = [pose.to_transformation_matrix()[:, :3, 1] for pose in (left, right)]
         self._opening = {"left": axes[0], "right": -axes[1]}
-        self._positions = {role: actor.pose.p for role, actor in self._actors.items()}
-        self._positions["gripper"] = (left.p + right.p) / 2
+        self.positions = {role: actor.pose.p for role, actor in self._actors.items()}
+        self.positions["gripper"] = (left.p + right.p) / 2
         self.grasped = self._grasped("target")
         self.success = self._placed("target", "receptacle")
         self.progress.update(step, self.grasped, self.success, self._wrong())
@@ -86,18 +87,19 @@ class Judge:
         return torch.as_tensor(np.stack(rows), device=self._device)
 
     def _distance(self, a: str, b: str) -> torch.Tensor:
-        return torch.linalg.norm(self._positions[a] - self._positions[b], dim=-1)
+        return torch.linalg.norm(self.positions[a] - self.positions[b], dim=-1)
 
     def _grasped(self, role: str) -> torch.Tensor:
         left, right = (task.grasping(self.forces[f"{side}/{role}"], self._opening[side]) for side in FINGERS)
         return left & right
 
-    def _touched(self, role: str) -> torch.Tensor:
+    def touched(self, role: str) -> torch.Tensor:
+        """Returns [B] bool: a finger touches the object `role` now."""
         left, right = (torch.linalg.norm(self.forces[f"{side}/{role}"], dim=-1) > 0 for side in FINGERS)
         return left | right
 
     def _placed(self, role: str, receptacle: str) -> torch.Tensor:
-        offset = self._positions[role] - self._positions[receptacle]
+        offset = self.positions[role] - self.positions[receptacle]
         contact = self.forces[f"{role}/{receptacle}"]
         return task.placed_on(offset, self.extents[role], self.extents[receptacle], contact)
 
@@ -105,7 +107,7 @@ class Judge:
         never = torch.zeros(self._batch, dtype=torch.bool, device=self._device)
         wrong = {"touched": never, "grasped": never, "placed": never}
         for role in self._objects[1:]:
-            wrong["touched"] = wrong["touched"] | self._touched(role)
+            wrong["touched"] = wrong["touched"] | self.touched(role)
             wrong["grasped"] = wrong["grasped"] | self._grasped(role)
             wrong["placed"] = wrong["placed"] | self._placed(role, "receptacle")
         for receptacle in self._receptacles[1:]:

@@ -86,7 +86,10 @@ def run_episode(
         record: Keep the frames.
         on_step: Called with the number of steps done, after the reset and after each step.
     """
+    from vla_gen_bench.eval.state_trace import StateTrace
+
     observation, _ = env.reset(options={"spec": spec})
+    states = StateTrace(env)
     source.reset([spec.instruction], [episode_seed(spec)])
     actions, frames, trace = [], [], hashlib.sha256()
     _trace(trace, env, observation)
@@ -99,12 +102,13 @@ def run_episode(
         action = source.next_actions(seen)
         actions.append(action[0].copy())
         observation, _, _, _, info = env.step(action)
+        states.record()
         _trace(trace, env, observation)
     if on_step:
         on_step(horizon)
     if record:
         frames.append(_image(observation)[0])
-    row = _judge(info, spec, horizon, trace.hexdigest()[:16], env)
+    row = _judge(info, spec, horizon, trace.hexdigest()[:16], env) | states.fields()
     return Episode(row, np.asarray(actions, np.float32).reshape(-1, ACTION_DIMS), frames)
 
 

@@ -1,0 +1,62 @@
+"""Records the states of running episodes, for their stage and coverage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from vla_gen_bench.envs import robot
+from vla_gen_bench.eval.coverage import coverage
+from vla_gen_bench.eval.stages import States, stage
+
+if TYPE_CHECKING:
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+
+_BASE = Rotation.from_quat(np.roll(robot.BASE_QUATERNION, -1))  # half a turn: extents along the axes stay as they are
+
+
+class StateTrace:
+    """Made right after a reset, which is the first state; call `record` after each step.
+
+    All environments of the batch are kept; on the way only one small tensor is made per step, wherever it lives.
+    """
+
+    def __init__(self, env: PickPlaceEnv) -> None:
+        self._env = env
+        self._link = env.agent.controller.controllers["arm"].ee_link
+        self._extents = env.judge.extents["target"].cpu().numpy()
+        self._states: list[torch.Tensor] = []
+        self.record()
+
+    def record(self) -> None:
+        """Keeps the present state; reading it changes nothing."""
+        judge, progress = self._env.judge, self._env.judge.progress
+        flags = (judge.touched("target"), judge.grasped, judge.success, progress.wrong_touched, progress.wrong_grasped)
+        fingers = self._env.agent.robot.get_qpos()[:, -2:]
+        parts = (self._link.pose.raw_pose, judge.positions["target"], fingers, torch.stack(flags, dim=1))
+        self._states.append(torch.cat(parts, dim=1))
+
+    def states(self, row: int = 0) -> States:
+        """Returns the states of environment `row` so far."""
+        table = torch.stack([state[row] for state in self._states]).cpu().numpy().astype(np.float64)
+        flags = table[:, 12:].astype(bool)
+        return States(
+            position=_to_base(table[:, 0:3]),
+            rotation=(_BASE.inv() * Rotation.from_quat(np.roll(table[:, 3:7], -1, axis=1))).as_matrix(),
+            opening=table[:, 10:12].mean(axis=1),
+            target=_to_base(table[:, 7:10]),
+            target_extent=self._extents[row],
+            **dict(zip(("touched", "grasped", "placed", "wrong_touched", "wrong_grasped"), flags.T, strict=True)),
+        )
+
+    def fields(self, row: int = 0) -> dict[str, Any]:
+        """Returns `stage` and `coverage` of environment `row`, as the log keeps them."""
+        states = self.states(row)
+        return {"stage": stage(states), "coverage": coverage(states.position, states.rotation)}
+
+
+def _to_base(position: np.ndarray) -> np.ndarray:
+    return _BASE.inv().apply(position - robot.BASE_POSITION)
