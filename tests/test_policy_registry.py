@@ -281,6 +281,30 @@ def test_the_checkpoint_reaches_the_factory_and_the_digest(site, tmp_path):
     assert resolve(str(moved)).digest() != digest
 
 
+def test_a_built_in_card_finds_its_checkpoint_from_any_working_directory(site, tmp_path, monkeypatch):
+    """As in a checkout and in a wheel: what differs between them is `data_dir`, the folder of all cards."""
+    write_module(site, "acme_vla")
+    folder = write_card(
+        tmp_path / "policies" / "mine", CARD.format(name="mine", module="acme_vla") + "checkpoint: weights"
+    )
+    monkeypatch.setattr(registry, "data_dir", lambda: tmp_path)
+    monkeypatch.chdir(site)
+    expected = f"{folder / 'card.yaml'}: checkpoint: no file or folder '{folder / 'weights'}'; see the README.md"
+    assert error_of(load_policy, "mine").startswith(expected)
+    assert listing("mine")[0].problem.startswith(expected)
+    (folder / "weights").mkdir()
+    assert load_policy("mine").checkpoint == folder / "weights"
+    assert listing("mine")[0].problem is None
+
+
+def test_another_checkpoint_can_be_given_where_the_cards_own_is_missing(site, tmp_path):
+    write_module(site, "acme_vla")
+    folder = write_card(tmp_path / "mine", CARD.format(name="mine", module="acme_vla") + "checkpoint: weights")
+    assert load_policy(str(folder), checkpoint="other").checkpoint == "other"
+    assert "checkpoint: no file or folder" in error_of(resolve(str(folder)).digest)
+    assert len(resolve(str(folder)).digest(own_checkpoint=False)) == 16
+
+
 def test_promises_of_the_card_are_kept(site, tmp_path):
     write_module(site, "acme_vla")
     text = CARD.format(name="mine", module="acme_vla") + "action_spec: {chunk: 8}\n"

@@ -144,9 +144,9 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
         "policy": {
             "name": card.name,
             "ref": request.policy,
-            "digest": card.digest(),
+            "digest": card.digest(own_checkpoint="checkpoint" not in request.arguments),
             "options": request.arguments,
-            "checkpoint": _checkpoint_digest(request.checkpoint),
+            "checkpoint": _checkpoint_digest(request.arguments.get("checkpoint")),
             "privileged": card.privileged,
         },
         "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
@@ -156,9 +156,9 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     }
 
 
-def _checkpoint_digest(checkpoint: str | None) -> str | None:
+def _checkpoint_digest(checkpoint: Any) -> str | None:
     """Returns a digest over the bytes of a local checkpoint; None for a hub id, which the policy pins to a commit."""
-    if checkpoint is None or not Path(checkpoint).exists():
+    if not isinstance(checkpoint, str) or not Path(checkpoint).exists():
         return None
     return digest_of(file_digests(Path(checkpoint)))
 

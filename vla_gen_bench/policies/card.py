@@ -132,12 +132,15 @@ class Card(Frozen):
         if self.worlds != "all" and world not in self.worlds:
             raise UserError(f"{self.label} acts in {', '.join(self.worlds)}, not in world '{world}'")
 
-    def digest(self) -> str:
+    def digest(self, own_checkpoint: bool = True) -> str:
         """Returns 16 hex digits over the card, the plugin's version and every byte of the checkpoint.
 
         Independent of where the folder lies. Reads the whole checkpoint: call it once per run.
+
+        Args:
+            own_checkpoint: False where the user gives another one: then the card's need not be there.
         """
-        path = self.checkpoint_path()
+        path = self.checkpoint_path() if own_checkpoint else None
         files = {} if path is None else file_digests(path)
         return digest_of({"card": self.model_dump(mode="json"), "from": self.source.distribution, "checkpoint": files})
 

@@ -30,8 +30,8 @@ def build(card: Card, options: dict[str, Any]) -> Any:
     _check_options(factory, card.kwargs, f"{card.label}: kwargs of its card")
     _check_options(factory, options, card.label)
     arguments = {**card.kwargs, **options}
-    if card.checkpoint is not None:
-        arguments.setdefault("checkpoint", card.checkpoint_path())
+    if card.checkpoint is not None and "checkpoint" not in arguments:
+        arguments["checkpoint"] = card.checkpoint_path()
     _check_complete(factory, arguments, card.label)
     return _call(factory, arguments, card)
 

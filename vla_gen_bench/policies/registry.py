@@ -136,6 +136,7 @@ def _summary(point: EntryPoint) -> str:
 def _list_card(file: Path) -> Listing:
     try:
         card = load_card(file, "built-in")
+        card.checkpoint_path()
     except UserError as error:
         return Listing(file.parent.name, "built-in", None, "", str(error))
     return Listing(card.name, "built-in", card.privileged, card.summary, unimportable(card.factory))
