@@ -313,8 +313,12 @@ class PickPlaceEnv(BaseEnv):
             del data["segmentation"]
         return {robot.CAMERA: data}
 
+    def foreground(self, segmentation: torch.Tensor) -> torch.Tensor:
+        """Returns bool [B, H, W]: the pixels of an observation's "segmentation" that no table image fills."""
+        return foreground_mask(segmentation, self._background_ids)
+
     def _picture(self, render: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
-        foreground = foreground_mask(segmentation, self._background_ids)
+        foreground = self.foreground(segmentation)
         images = composite(render, foreground, self._tables)
         for rows, effect in self._effects:
             if effect.kind == "image":

@@ -20,7 +20,7 @@ class Expert:
 
     Needs `Observation.privileged`, one `PrivilegedState` per episode; ignores image and instruction. Goals follow from
     the *measured* pose, not from the commanded one that no picture shows, so the actions serve as labels; the grip is
-    closed for three steps without motion. Deterministic: an episode's actions follow from the states seen since
+    closed for `close_steps` steps without motion. Deterministic: an episode's actions follow from the states seen since
     `reset`, and with `noise` from the episode's seed too.
 
     Args:
@@ -29,16 +29,21 @@ class Expert:
             0.6 it overshoots.
         step: Largest horizontal and largest vertical translation of one step before noise, metres.
         turn: Largest rotation of one step before noise, radians.
+        close_steps: Steps spent closing. The fingers shut within the first one: the frames of the others look like
+            those of the lift that follows, so that labels for imitation need 1.
     """
 
-    def __init__(self, noise: float = 0.0, gain: float = 0.45, step: float = 0.025, turn: float = 0.30) -> None:
+    def __init__(
+        self, noise: float = 0.0, gain: float = 0.45, step: float = 0.025, turn: float = 0.30, close_steps: int = 3
+    ) -> None:
         self.action_spec = ActionSpec()
+        self._close_steps = close_steps
         self._noise = noise
         self._limits = Limits(gain=gain, step_m=step, step_rad=turn)
         self._rows: list[tuple[Memory, np.random.Generator]] = []
 
     def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
-        self._rows = [(Memory(), np.random.default_rng((NOISE_STREAM, seed))) for seed in seeds]
+        self._rows = [(Memory(self._close_steps), np.random.default_rng((NOISE_STREAM, seed))) for seed in seeds]
 
     def act(self, observation: Observation) -> np.ndarray:
         if observation.privileged is None:

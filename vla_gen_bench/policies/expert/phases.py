@@ -16,7 +16,6 @@ from vla_gen_bench.policies.expert.shapes import centre_of, distance_to_way
 
 OPEN_FINGER_M = 0.0325  # finger joint beyond which a gripper counts as open (0.015 closed, 0.037 open)
 TOUCH_N, GRIP_N = 0.05, 3.0  # keeps an object counted as held; makes one count as held whatever went before
-CLOSE_STEPS = 3
 MISSING_STEPS = 2  # frames without touch after which a held object counts as lost
 GIVE_UP_STEPS = 5  # frames an object may lie on the receptacle without success before it is taken up again
 HOVER_M = 0.020  # the finger tips pass this far above everything
@@ -34,6 +33,7 @@ class Memory:
     """What is remembered of one episode between steps.
 
     Attributes:
+        close_steps: How long closing takes, control steps.
         grasps: Planned for the target where it lay at `position`, its bounding box around that `box`.
         choice: Which of them is tried; the next one after each failure.
         closing: Steps spent closing; 0 while open.
@@ -43,6 +43,7 @@ class Memory:
         phase: Name of the last step's phase.
     """
 
+    close_steps: int = 3
     grasps: list[Grasp] = field(default_factory=list)
     position: np.ndarray = field(default_factory=lambda: np.zeros(3))
     box: np.ndarray = field(default_factory=lambda: np.zeros((2, 3)))
@@ -115,7 +116,7 @@ def _from_above(state: PrivilegedState, place: np.ndarray, rotation: np.ndarray,
 
 def _close(memory: Memory, state: PrivilegedState) -> Goal:
     memory.phase, memory.missing = "close", 0
-    memory.closing = 0 if memory.closing >= CLOSE_STEPS else memory.closing + 1
+    memory.closing = 0 if memory.closing >= memory.close_steps else memory.closing + 1
     return Goal(state.position, state.rotation, CLOSED)
 
 
