@@ -1,0 +1,80 @@
+"""What policies did, beyond success: shares of the stages, and how much of the workspace they covered.
+
+Both take a table of log rows: `EvalLog.frame()`, or `rows_of` for several runs. docs/stages.md defines the fields.
+Rows of logs from before the fields existed, and errored episodes, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.coverage import orientation_spread_deg, visits
+from vla_gen_bench.eval.log import EvalLog
+from vla_gen_bench.eval.stages import STAGES
+
+
+def rows_of(runs: Mapping[str, Path]) -> pandas.DataFrame:
+    """Returns the rows of several logs with a first column `policy`, the key of `runs` (label -> folder)."""
+    parts = [EvalLog(folder).frame().assign(policy=label) for label, folder in runs.items()]
+    joined = pandas.concat(parts, ignore_index=True)
+    return joined[["policy", *joined.columns.drop("policy")]]
+
+
+def stage_shares(frame: pandas.DataFrame, by: Sequence[str] = ("policy", "scenario")) -> pandas.DataFrame:
+    """Returns the share of each stage per group, in [0, 1]; each row sums to 1.
+
+    Args:
+        frame: Rows of the log with the columns of `by`, and `stage`.
+        by: What to group by, in the order of first appearance.
+
+    Returns:
+        Indexed by the groups; columns `episodes` (how many have a stage), then all of `STAGES`, zeros included.
+    """
+    rows = _with(frame, "stage")
+    counts = rows.groupby(list(by), sort=False)["stage"].value_counts().unstack(fill_value=0)
+    counts = counts.reindex(rows.set_index(list(by)).index.unique()).reindex(columns=list(STAGES), fill_value=0)
+    episodes = counts.sum(axis=1)
+    shares = counts.div(episodes, axis=0)
+    shares.insert(0, "episodes", episodes)
+    return shares.rename_axis(columns=None)
+
+
+def coverage(frame: pandas.DataFrame, by: Sequence[str] = ("policy",)) -> pandas.DataFrame:
+    """Returns how much of the workspace and of orientations the end effector covered per group.
+
+    Compare groups of equal numbers of episodes only: more episodes visit more cells.
+
+    Args:
+        frame: Rows of the log with the columns of `by`, and `coverage`.
+        by: What to group by, in the order of first appearance.
+
+    Returns:
+        Indexed by the groups; `episodes`, `cells_per_episode` (mean number of 2 cm cells), `cells` (visited by any
+        episode), `outside_share` (of the states, outside the grid), `orientation_spread_deg` (pooled over all states).
+    """
+    groups = _with(frame, "coverage").groupby(by[0] if len(by) == 1 else list(by), sort=False)["coverage"]
+    table = pandas.DataFrame.from_dict({name: _covered(rows) for name, rows in groups}, orient="index")
+    return table.rename_axis(list(by))
+
+
+def _covered(rows: pandas.Series) -> dict[str, float]:
+    counts = visits(rows)
+    states = sum(row["states"] for row in rows)
+    return {
+        "episodes": len(rows),
+        "cells_per_episode": counts.sum() / len(rows),
+        "cells": np.count_nonzero(counts),
+        "outside_share": sum(row["outside"] for row in rows) / states,
+        "orientation_spread_deg": orientation_spread_deg(rows),
+    }
+
+
+def _with(frame: pandas.DataFrame, field: str) -> pandas.DataFrame:
+    if field not in frame or not frame[field].notna().any():
+        raise UserError(f"no episode of this log has the field '{field}': evaluate again with this version")
+    return frame[frame[field].notna()]
