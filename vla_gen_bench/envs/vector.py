@@ -65,7 +65,7 @@ class EnvBatch:
     @property
     def specs(self) -> list[EpisodeSpec]:
         """The specs of the running episodes."""
-        return [spec for env in self._active for spec in env.specs][: self._running]
+        return [spec for env in self.active for spec in env.specs][: self._running]
 
     @property
     def instructions(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class EnvBatch:
         if not 1 <= len(specs) <= self.size:
             raise ValueError(f"{len(specs)} specs for a batch of 1 to {self.size}")
         self._running = len(specs)
-        return self._begin(self._active, list(specs))
+        return self._begin(self.active, list(specs))
 
     def reset_rows(self, rows: Sequence[int], specs: Sequence[EpisodeSpec]) -> np.ndarray | None:
         """Begins new episodes in `rows`, while all others go on as if nothing had happened.
@@ -115,7 +115,7 @@ class EnvBatch:
         actions = np.asarray(actions, np.float32)
         if actions.shape != (self._running, ACTION_DIMS):
             raise ValueError(f"actions are {list(actions.shape)}; expected [{self._running}, {ACTION_DIMS}]")
-        parts = [env.step(rows) for env, rows in zip(self._active, self._split(actions), strict=True)]
+        parts = [env.step(rows) for env, rows in zip(self.active, self._split(actions), strict=True)]
         infos = [part[4] for part in parts]
         return Step(
             self._pictures([part[0] for part in parts]),
@@ -125,20 +125,25 @@ class EnvBatch:
 
     def privileged(self) -> list[PrivilegedState]:
         """Returns what the simulator knows about each running episode; for privileged policies."""
-        return [env.privileged_state(row) for env in self._active for row in range(self._width)][: self._running]
+        return [env.privileged_state(row) for env in self.active for row in range(self._width)][: self._running]
 
     def states(self) -> list[np.ndarray]:
         """Returns per episode float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
-        return [state for env in self._active for state in env.state_vectors()][: self._running]
+        return [state for env in self.active for state in env.state_vectors()][: self._running]
+
+    @property
+    def active(self) -> list[PickPlaceEnv]:
+        """The environments that hold running episodes."""
+        return self.envs[: -(-self._running // self._width)]
+
+    def locate(self, row: int) -> tuple[PickPlaceEnv, int]:
+        """Returns the environment of episode `row` and its sub-scene there."""
+        return self.envs[row // self._width], row % self._width
 
     def close(self) -> None:
         """Gives the scenes back."""
         for env in self.envs:
             env.close()
-
-    @property
-    def _active(self) -> list[PickPlaceEnv]:
-        return self.envs[: -(-self._running // self._width)]
 
     def _begin(self, envs: list[PickPlaceEnv], specs: list[EpisodeSpec]) -> np.ndarray | None:
         specs = [*specs, *[specs[-1]] * (len(envs) * self._width - len(specs))]
@@ -150,8 +155,8 @@ class EnvBatch:
 
     def _split(self, actions: np.ndarray) -> list[np.ndarray]:
         """Returns [width, 7] per active environment; idle sub-scenes repeat the last row."""
-        idle = len(self._active) * self._width - len(actions)
-        return np.split(np.concatenate([actions, np.repeat(actions[-1:], idle, 0)]), len(self._active))
+        idle = len(self.active) * self._width - len(actions)
+        return np.split(np.concatenate([actions, np.repeat(actions[-1:], idle, 0)]), len(self.active))
 
     def _pictures(self, observations: list[dict[str, Any]]) -> np.ndarray | None:
         if "sensor_data" not in observations[0]:

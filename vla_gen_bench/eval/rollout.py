@@ -1,11 +1,11 @@
-"""One episode from a spec and a policy: what `vgb eval`, `replay` and `gallery` all run."""
+"""Episodes from specs and a policy, side by side: what `vgb eval`, `replay` and `gallery` all run."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,17 +13,17 @@ import numpy as np
 
 from vla_gen_bench.policies.protocol import ACTION_DIMS, Observation
 from vla_gen_bench.spec import EpisodeSpec
-from vla_gen_bench.world import CAMERA
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
+    from vla_gen_bench.envs.vector import EnvBatch
 
 FLAGS = ("grasped_ever", "held_ever", "wrong_touched", "wrong_grasped", "wrong_placed")
 DISTANCES = ("gripper_target_distance", "gripper_receptacle_distance", "target_receptacle_distance")
 
 
 class ActionSource(Protocol):
-    """What `run_episode` asks for actions: a `ChunkRunner`, or a recording."""
+    """What `run_episodes` asks for actions: a `ChunkRunner`, or a recording."""
 
     needs_observation: bool
 
@@ -67,88 +67,128 @@ def episode_seed(spec: EpisodeSpec) -> int:
     return int(hashlib.sha256(f"policy/{spec.digest()}".encode()).hexdigest(), 16) % 2**31
 
 
-def run_episode(
-    env: PickPlaceEnv,
+def run_episodes(
+    batch: EnvBatch,
     source: ActionSource,
-    spec: EpisodeSpec,
+    specs: Sequence[EpisodeSpec],
     horizon: int,
     *,
     privileged: bool = False,
     record: bool = False,
     on_step: Callable[[int], None] | None = None,
-) -> Episode:
-    """Realises `spec`, runs `horizon` control steps and judges them.
+) -> list[Episode]:
+    """Realises B = len(specs) episodes side by side, runs `horizon` control steps and judges them.
+
+    On the CPU each outcome is that of the episode run alone, as far as the policy's actions are.
 
     Args:
-        env: With one environment.
+        batch: With at least B rows.
         source: Where actions come from; it is reset here.
         privileged: Hand the simulator's state to the policy.
         record: Keep the frames.
         on_step: Called with the number of steps done, after the reset and after each step.
-    """
-    from vla_gen_bench.eval.state_trace import StateTrace
 
-    observation, _ = env.reset(options={"spec": spec})
-    states = StateTrace(env)
-    source.reset([spec.instruction], [episode_seed(spec)])
-    actions, frames, trace = [], [], hashlib.sha256()
-    _trace(trace, env, observation)
+    Raises:
+        Exception: Whatever the policy or the simulator raises; it ends all B episodes.
+    """
+    images = batch.reset(specs)
+    kept = _Kept(batch, images, record)
+    source.reset(list(batch.instructions), [episode_seed(spec) for spec in specs])
     for step in range(horizon):
         if on_step:
             on_step(step)
-        if record:
-            frames.append(_image(observation)[0])
-        seen = _observe(env, observation, spec, step, privileged) if source.needs_observation else None
-        action = source.next_actions(seen)
-        actions.append(action[0].copy())
-        observation, _, _, _, info = env.step(action)
-        states.record()
-        _trace(trace, env, observation)
+        seen = _observe(batch, images, step, privileged) if source.needs_observation else None
+        actions = source.next_actions(seen)
+        images, _, infos = batch.step(actions)
+        kept.add(actions, images)
     if on_step:
         on_step(horizon)
-    if record:
-        frames.append(_image(observation)[0])
-    row = _judge(info, spec, horizon, trace.hexdigest()[:16], env) | states.fields()
-    return Episode(row, np.asarray(actions, np.float32).reshape(-1, ACTION_DIMS), frames)
+    return kept.episodes(infos, horizon)
 
 
-def _image(observation: dict[str, Any]) -> np.ndarray:
-    return observation["sensor_data"][CAMERA]["rgb"].cpu().numpy()
+def run_episode(env: PickPlaceEnv, source: ActionSource, spec: EpisodeSpec, horizon: int, **options: Any) -> Episode:
+    """Runs one episode in an environment with one sub-scene; `options` as `run_episodes` takes them."""
+    from vla_gen_bench.envs.vector import EnvBatch
+
+    return run_episodes(EnvBatch([env]), source, [spec], horizon, **options)[0]
 
 
-def _observe(env: PickPlaceEnv, observation: dict, spec: EpisodeSpec, step: int, privileged: bool) -> Observation:
-    views = [env.privileged_state(0)] if privileged else None
-    blind = "sensor_data" not in observation  # an environment without rendering, for privileged policies
-    image = np.zeros((1, *env.image_size, 3), np.uint8) if blind else _image(observation)
-    return Observation(image, (spec.instruction,), np.array([step], np.int64), views)
+def _observe(batch: EnvBatch, images: np.ndarray | None, step: int, privileged: bool) -> Observation:
+    views = batch.privileged() if privileged else None
+    if images is None:  # an environment without rendering, for privileged policies
+        images = np.zeros((len(batch), *batch.image_size, 3), np.uint8)
+    return Observation(images, batch.instructions, np.full(len(batch), step, np.int64), views)
 
 
-def _trace(trace: Any, env: PickPlaceEnv, observation: dict[str, Any]) -> None:
-    """Feeds joint angles, body poses and the image into a running hash: equal digests mean equal episodes."""
-    trace.update(env.agent.robot.get_qpos().cpu().numpy().tobytes())
-    for thing in env.things:
-        trace.update(thing.actor.pose.raw_pose.cpu().numpy().tobytes())
-    if "sensor_data" in observation:
-        trace.update(_image(observation).tobytes())
+class _Kept:
+    """What the running episodes of a batch leave behind.
+
+    The trace of an episode is a running hash over joint angles, body poses and images: equal digests mean equal
+    episodes.
+    """
+
+    def __init__(self, batch: EnvBatch, images: np.ndarray | None, record: bool) -> None:
+        from vla_gen_bench.eval.state_trace import StateTrace
+
+        self._batch, self._record = batch, record
+        self._states = [StateTrace(env) for env in batch.active]
+        self._traces = [hashlib.sha256() for _ in range(len(batch))]
+        self._actions: list[np.ndarray] = []
+        self._frames: list[list[np.ndarray]] = [[] for _ in range(len(batch))]
+        self._look(images)
+
+    def add(self, actions: np.ndarray, images: np.ndarray | None) -> None:
+        """Takes down a control step: its actions [B, 7], and the state and images [B, H, W, 3] after it."""
+        self._actions.append(np.array(actions, np.float32))
+        for states in self._states:
+            states.record()
+        self._look(images)
+
+    def _look(self, images: np.ndarray | None) -> None:
+        for row, state in enumerate(self._batch.states()):
+            self._traces[row].update(state.tobytes())
+            if images is not None:
+                self._traces[row].update(np.ascontiguousarray(images[row]))
+                if self._record:
+                    self._frames[row].append(images[row])
+
+    def episodes(self, infos: dict[str, np.ndarray], horizon: int) -> list[Episode]:
+        """Returns the outcomes, in the batch's order; `infos` are those of the last step."""
+        actions = np.stack(self._actions, axis=1)  # [B, T, 7]
+        return [
+            Episode(self._row(place, infos, horizon), actions[place], self._frames[place])
+            for place in range(len(self._batch))
+        ]
+
+    def _row(self, place: int, infos: dict[str, np.ndarray], horizon: int) -> dict[str, Any]:
+        env, row = self._batch.locate(place)
+        states = self._states[self._batch.active.index(env)]
+        info = {name: values[place] for name, values in infos.items()}
+        info["return"] = env.judge.progress.potential[row]
+        trace = {"trace": self._traces[place].hexdigest()[:16]}
+        return _outcome(info, horizon) | _content(self._batch.specs[place]) | trace | states.fields(row)
 
 
-def _judge(info: dict[str, Any], spec: EpisodeSpec, horizon: int, trace: str, env: PickPlaceEnv) -> dict[str, Any]:
-    first = int(info["first_success_step"][0])
+def _outcome(info: dict[str, Any], horizon: int) -> dict[str, Any]:
+    first = int(info["first_success_step"])
     return {
         "status": "ok",
-        "success_at_end": bool(info["success"][0]),
-        "success_once": bool(info["success_once"][0]),
+        "success_at_end": bool(info["success"]),
+        "success_once": bool(info["success_once"]),
         "first_success_step": None if first < 0 else first,
         "steps": horizon,
-        **{name: bool(info[name][0]) for name in FLAGS},
-        "return": round(float(env.judge.progress.potential[0]), 6),
-        **{name: round(float(info[name][0]), 6) for name in DISTANCES},
+        **{name: bool(info[name]) for name in FLAGS},
+        **{name: round(float(info[name]), 6) for name in ("return", *DISTANCES)},
+    }
+
+
+def _content(spec: EpisodeSpec) -> dict[str, Any]:
+    return {
         "instruction": spec.instruction,
         "target": spec.target.id,
         "receptacle": spec.receptacle.id,
         "distractors": [item.id for item in (*spec.distractor_objects, *spec.distractor_receptacles)],
         "table": spec.table,
-        "trace": trace,
     }
 
 

@@ -1,7 +1,7 @@
-"""Worker processes: each holds one environment and one policy and runs episodes it is handed, one at a time.
+"""Worker processes: each holds one batch of environments and one policy and runs the episodes it is handed.
 
-A worker that dies or hangs costs its running episode only: the parent starts another one and tries that episode once
-more, then records the error.
+An exception, a dead or a hanging worker costs the running episodes only: each of them is tried once more, alone, where
+need be in a new worker, and then its error is recorded.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.spec import EpisodeSpec
+
+if TYPE_CHECKING:
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+    from vla_gen_bench.envs.vector import EnvBatch
 
 POLL_S = 1.0
 TRIES = 2
@@ -32,6 +36,8 @@ class WorkerConfig:
         options: The factory's arguments.
         world: World name.
         horizon: Control steps per episode.
+        num_envs: Episodes run side by side in the process.
+        backend: "cpu" or "gpu", where the physics runs.
         threads: Compute threads.
         record: Keep frames: "none", "all" or "failures".
         render: Draw observations; False only for privileged policies.
@@ -43,6 +49,8 @@ class WorkerConfig:
     options: dict[str, Any]
     world: str
     horizon: int
+    num_envs: int = 1
+    backend: str = "cpu"
     threads: int = 1
     record: str = "none"
     videos: str | None = None
@@ -81,19 +89,19 @@ def _worker_main(config: WorkerConfig, pipe: Connection, beat: Any) -> None:
 
     runtime.prepare(config.threads)
     try:
-        episode = _build(config, beat)
+        episodes = _build(config, beat)
     except UserError as error:
         pipe.send(("refused", str(error)))
         return
     try:
-        pipe.send(("ready", episode.describe()))
-        while (job := pipe.recv()) is not None:
-            pipe.send(episode.run(job))
+        pipe.send(("ready", episodes.describe()))
+        while (jobs := pipe.recv()) is not None:
+            pipe.send(episodes.run(jobs))
     except (EOFError, OSError):
         return  # the parent is gone
 
 
-def _build(config: WorkerConfig, beat: Any) -> _EpisodeRunner:
+def _build(config: WorkerConfig, beat: Any) -> _Runner:
     from vla_gen_bench import runtime
     from vla_gen_bench.policies.chunking import ChunkRunner
     from vla_gen_bench.policies.registry import load_policy, resolve
@@ -102,7 +110,8 @@ def _build(config: WorkerConfig, beat: Any) -> _EpisodeRunner:
     policy = load_policy(card, **config.options)
     runtime.limit_threads(config.threads)
     _rehearse(policy, card, config.world)
-    return _EpisodeRunner(config, card, ChunkRunner(policy, card.label), build_env(config.world, config.render), beat)
+    batch = build_batch(config.world, config.num_envs, config.backend, config.render)
+    return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
 
 
 def _rehearse(policy: Any, card: Any, world: str) -> None:
@@ -122,54 +131,59 @@ def _rehearse(policy: Any, card: Any, world: str) -> None:
     check_actions(card.label, actions, 1, policy.action_spec)
 
 
-def build_env(world: str, render: bool = True) -> Any:
-    """Returns the environment of `world`; raises `UserError` where nothing can render."""
-    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+def build_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = True) -> EnvBatch:
+    """Returns `size` sub-scenes of `world`; raises `UserError` where nothing can render or simulate."""
+    from vla_gen_bench.envs.vector import make_batch
 
     try:
-        env = PickPlaceEnv(world=world, obs_mode="rgb" if render else "none")
+        batch = make_batch(world, size, backend, render)
     except RuntimeError as error:
         if "render" in str(error) or "vulkan" in str(error).lower():
             raise UserError(f"no Vulkan driver can render here ({error}); run 'vgb doctor'") from error
         raise
     gc.collect()
     gc.freeze()  # what the imports made stays anyway: the collector need not look at it again and again
-    return env
+    return batch
 
 
-class _EpisodeRunner:
-    def __init__(self, config: WorkerConfig, card: Any, source: Any, env: Any, beat: Any) -> None:
-        self.config, self.card, self.source, self.env, self.beat = config, card, source, env, beat
+def build_env(world: str, render: bool = True) -> PickPlaceEnv:
+    """Returns one environment of `world` on the CPU; raises as `build_batch`."""
+    return build_batch(world, render=render).envs[0]
+
+
+class _Runner:
+    def __init__(self, config: WorkerConfig, card: Any, source: Any, batch: EnvBatch, beat: Any) -> None:
+        self.config, self.card, self.source, self.batch, self.beat = config, card, source, batch, beat
 
     def describe(self) -> dict[str, Any]:
-        policy = self.source.policy
-        backend = self.env.backend
+        policy, env = self.source.policy, self.batch.envs[0]
         return {
             "action_spec": self.source.spec.to_json(),
             "decoding": getattr(policy, "decoding", None),
             "backend": {
-                "simulation": backend.sim_backend,
-                "rendering": backend.render_backend,
-                "shader": self.env.world.shader,
+                "simulation": env.backend.sim_backend,
+                "rendering": env.backend.render_backend,
+                "shader": env.world.shader,
             },
         }
 
-    def run(self, job: Job) -> tuple[str, Any, Any]:
-        """Returns ("done", row, packed actions) or ("failed", message, None)."""
-        from vla_gen_bench.eval.rollout import pack_actions, run_episode
+    def run(self, jobs: Sequence[Job]) -> tuple[str, Any]:
+        """Returns ("done", [(row, packed actions) per job]) or ("failed", message), which concerns all of them."""
+        from vla_gen_bench.eval.rollout import pack_actions, run_episodes
         from vla_gen_bench.policies.check import PolicyError, describe_failure
 
         try:
-            episode = run_episode(
-                self.env, self.source, job.spec, self.config.horizon, privileged=self.card.privileged,
-                record=self.config.record != "none", on_step=self._step_done,
+            episodes = run_episodes(
+                self.batch, self.source, [job.spec for job in jobs], self.config.horizon,
+                privileged=self.card.privileged, record=self.config.record != "none", on_step=self._step_done,
             )  # fmt: skip
-            self._keep_video(job, episode)
+            for job, episode in zip(jobs, episodes, strict=True):
+                self._keep_video(job, episode)
         except PolicyError as error:
-            return "failed", str(error), None
+            return "failed", str(error)
         except Exception as error:
-            return "failed", describe_failure(error), None
-        return "done", episode.row, pack_actions(episode.actions)
+            return "failed", describe_failure(error)
+        return "done", [(episode.row, pack_actions(episode.actions)) for episode in episodes]
 
     def _step_done(self, step: int) -> None:
         self.beat.value = time.monotonic()
@@ -194,7 +208,7 @@ class _Worker:
     pipe: Connection
     beat: Any
     ready: bool = False
-    job: Job | None = None
+    jobs: list[Job] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -229,7 +243,7 @@ class WorkerPool:
         try:
             for index in range(min(self._count, len(self._queue))):
                 self._workers.append(self._start(index))
-            while self._queue or any(worker.job for worker in self._workers):
+            while self._queue or any(worker.jobs for worker in self._workers):
                 self._turn()
         finally:
             self._stop()
@@ -249,58 +263,68 @@ class WorkerPool:
             self._hear(by_handle[handle])
         for worker in list(self._workers):
             limit = self._config.time_limit_s if worker.ready else self._config.start_limit_s
-            if (worker.job or not worker.ready) and worker.idle_s > limit:
+            if (worker.jobs or not worker.ready) and worker.idle_s > limit:
                 self._lose(worker, f"no control step finished within {limit:g} s")
 
     def _hear(self, worker: _Worker) -> None:
         try:
-            kind, *content = worker.pipe.recv()
+            kind, content = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join(10)
             self._lose(worker, f"the worker process died (exit code {worker.process.exitcode})")
             return
         if kind == "refused":
-            raise UserError(content[0])
+            raise UserError(content)
         if kind == "ready":
             worker.ready = True
             if not self._told:
                 self._told = True
-                self._on_ready(content[0])
+                self._on_ready(content)
         elif kind == "done":
-            self._finish(worker, row=content[0], actions=content[1])
+            self._finish(worker, [{"row": row, "actions": actions} for row, actions in content])
         else:
-            self._fail(worker, content[0])
+            self._fail(worker, content)
         self._feed(worker)
 
     def _feed(self, worker: _Worker) -> None:
         if not self._queue:
             return
-        worker.job, tries = self._queue.popleft()
-        self._tries[worker.job.key] = tries
+        worker.jobs = self._next()
         worker.started = time.monotonic()
         try:
-            worker.pipe.send(worker.job)
+            worker.pipe.send(worker.jobs)
         except OSError:
             self._lose(worker, "the worker process died between two episodes")
 
-    def _finish(self, worker: _Worker, **outcome: Any) -> None:
-        job, worker.job = worker.job, None
-        self._on_result(Result(job, worker.index, round(time.monotonic() - worker.started, 3), **outcome))
+    def _next(self) -> list[Job]:
+        """Takes the next batch from the queue, or one episode that is tried again; leaves work for other workers."""
+        again = self._queue[0][1] > 1
+        share = -(-len(self._queue) // self._count)
+        size = 1 if again else min(self._config.num_envs, share)
+        taken = [self._queue.popleft() for _ in range(size)]
+        self._tries |= {job.key: tries for job, tries in taken}
+        return [job for job, _ in taken]
+
+    def _finish(self, worker: _Worker, outcomes: list[dict[str, Any]]) -> None:
+        """Hands out one result per running job; each takes its share of the time."""
+        jobs, worker.jobs = worker.jobs, []
+        duration_s = round((time.monotonic() - worker.started) / len(jobs), 3)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            self._on_result(Result(job, worker.index, duration_s, **outcome))
 
     def _fail(self, worker: _Worker, error: str) -> None:
-        """Queues the episode once more, or records the error."""
-        tries = self._tries[worker.job.key]
-        if tries < TRIES:
-            self._queue.appendleft((worker.job, tries + 1))
-            worker.job = None
-        else:
-            self._finish(worker, error=error)
+        """Queues the running episodes once more, each alone; records the error of one that was."""
+        if len(worker.jobs) == 1 and self._tries[worker.jobs[0].key] == TRIES:
+            self._finish(worker, [{"error": error}])
+            return
+        self._queue.extendleft((job, self._tries[job.key] + 1) for job in reversed(worker.jobs))
+        worker.jobs = []
 
     def _lose(self, worker: _Worker, why: str) -> None:
         worker.process.kill()
         worker.process.join(10)
         worker.pipe.close()
-        if worker.job:
+        if worker.jobs:
             self._fail(worker, why)
         elif not worker.ready:
             self._lost_at_start += 1
@@ -310,7 +334,7 @@ class WorkerPool:
 
     def _stop(self) -> None:
         for worker in self._workers:
-            if worker.ready and not worker.job:
+            if worker.ready and not worker.jobs:
                 try:
                     worker.pipe.send(None)
                     continue
