@@ -12,6 +12,7 @@ from vla_gen_bench.errors import UserError
 
 COMMANDS = {
     "eval": "Evaluate a policy on suites of shifted scenarios.",
+    "report": "Compare evaluation logs: tables, tests, pictures, a page.",
     "replay": "Run one logged episode again, check its outcome, write an mp4.",
     "suites": "List, show, draw and check suites.",
     "policies": "List, show and check policies.",

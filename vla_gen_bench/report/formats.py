@@ -1,0 +1,211 @@
+"""A `Document` as text, Markdown, LaTeX; a `Comparison` as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from vla_gen_bench.report.compare import Comparison
+from vla_gen_bench.report.table import PARTIAL_MARK, Block, Document, Line, Text
+
+BEST_MARK = ">"
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    PARTIAL_MARK: r"\textdagger{}",
+}  # fmt: skip
+
+
+def _body(cell: Text) -> str:
+    return f"{cell.main}{PARTIAL_MARK if cell.partial else ''} {cell.note}".strip()
+
+
+# ---- text -----------------------------------------------------------------------------------------------------
+
+
+def to_text(document: Document, width: int = 160) -> str:
+    """Returns plain text; a table wider than `width` characters is continued below, some policies at a time."""
+    marked = any(cell.best for block in document.blocks for line in _lines(block) for cell in line.cells)
+    legend = (f"{BEST_MARK} best of the row",) if marked else ()
+    parts = [document.title, *(_text_block(block, width) for block in document.blocks)]
+    notes = [textwrap.fill(note, min(width, 120), subsequent_indent="  ") for note in (*legend, *document.notes)]
+    return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+
+
+def _lines(block: Block) -> Iterable[Line]:
+    return (line for _, lines in block.sections for line in lines)
+
+
+def _text_block(block: Block, width: int) -> str:
+    first = max((len(line.label) + 2 for line in _lines(block)), default=0)
+    columns = [_text_column(block, place) for place in range(len(block.columns))]
+    widths = [max(map(len, column)) for column in columns]
+    parts = []
+    for chosen in _chunks(widths, width - first):
+        parts.append("\n".join(_text_rows(block, [columns[c] for c in chosen], first, [widths[c] for c in chosen])))
+    return "\n\n".join(parts)
+
+
+def _text_column(block: Block, place: int) -> list[str]:
+    cells = [line.cells[place] for line in _lines(block)]
+    return ["  " + block.columns[place]] + [f"{BEST_MARK if cell.best else ' '} {_body(cell)}" for cell in cells]
+
+
+def _chunks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Returns the columns in groups that fit, at least one in each."""
+    groups: list[list[int]] = [[]]
+    for place, width in enumerate(widths):
+        if groups[-1] and sum(widths[c] + 2 for c in groups[-1]) + width + 2 > room:
+            groups.append([])
+        groups[-1].append(place)
+    return groups
+
+
+def _text_rows(block: Block, columns: list[list[str]], first: int, widths: list[int]) -> Iterable[str]:
+    def row(label: str, place: int) -> str:
+        return "  ".join([label.ljust(first), *(c[place].ljust(w) for c, w in zip(columns, widths))]).rstrip()
+
+    yield row(block.title, 0) if len(block.title) <= first else f"{block.title}\n{row('', 0)}"
+    yield "-" * (first + sum(width + 2 for width in widths))
+    place = 0
+    for section, lines in block.sections:
+        if section:
+            yield section
+        for line in lines:
+            place += 1
+            yield row(f"  {line.label}", place)
+
+
+# ---- Markdown -------------------------------------------------------------------------------------------------
+
+
+def to_markdown(document: Document) -> str:
+    """Returns Markdown with one pipe table per block, the best of a row in bold."""
+    parts = [f"# {_markdown(document.title)}", *map(_markdown_block, document.blocks)]
+    return "\n\n".join([*parts, "\n".join(f"- {_markdown(note)}" for note in document.notes)]) + "\n"
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\|*_<>`\[\]])", r"\\\1", text)
+
+
+def _markdown_block(block: Block) -> str:
+    rows = [["scenario", *map(_markdown, block.columns)], ["---"] * (len(block.columns) + 1)]
+    for section, lines in block.sections:
+        if section:
+            rows.append([f"**{_markdown(section)}**", *[""] * len(block.columns)])
+        rows += [[_markdown_label(line), *map(_markdown_cell, line.cells)] for line in lines]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"## {_markdown(block.title)}\n\n{table}"
+
+
+def _markdown_label(line: Line) -> str:
+    return f"*{_markdown(line.label)}*" if line.summary else _markdown(line.label)
+
+
+def _markdown_cell(cell: Text) -> str:
+    main = _markdown(cell.main)
+    shown = (f"**{main}**" if cell.best else main) + (PARTIAL_MARK if cell.partial else "")
+    return f"{shown} {_markdown(cell.note)}".strip()
+
+
+# ---- LaTeX ----------------------------------------------------------------------------------------------------
+
+
+def to_latex(document: Document) -> str:
+    """Returns `table` environments that need the package booktabs, the notes below the last one."""
+    comment = "% needs \\usepackage{booktabs}"
+    notes = " ".join(_latex(note) for note in document.notes)
+    tables = [_latex_block(block, document.title, "") for block in document.blocks[:-1]]
+    return "\n\n".join([comment, *tables, _latex_block(document.blocks[-1], document.title, notes)]) + "\n"
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def _latex_block(block: Block, title: str, notes: str) -> str:
+    count = len(block.columns)
+    lines = [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{_latex(f'{title}. {block.title}.')}}}"]
+    lines += [rf"\begin{{tabular}}{{l{'l' * count}}}", r"\toprule", _latex_row("", map(_latex, block.columns))]
+    for section, rows in block.sections:
+        lines.append(r"\midrule")
+        if section:
+            lines.append(rf"\multicolumn{{{count + 1}}}{{l}}{{\emph{{{_latex(section)}}}}} \\")
+        lines += [_latex_row(_latex(line.label), map(_latex_cell, line.cells)) for line in rows]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {notes}}}"] if notes else []
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _latex_row(label: str, cells: Iterable[str]) -> str:
+    r"""The empty group keeps a label in brackets from being read as the argument of the `\\` before it."""
+    return " & ".join([f"{{}}{label}", *cells]) + r" \\"
+
+
+def _latex_cell(cell: Text) -> str:
+    main = rf"\textbf{{{_latex(cell.main)}}}" if cell.best else _latex(cell.main)
+    mark = _latex(PARTIAL_MARK) if cell.partial else ""
+    note = rf" {{\scriptsize {_latex(cell.note)}}}" if cell.note else ""
+    return f"{main}{mark}{note}"
+
+
+# ---- CSV ------------------------------------------------------------------------------------------------------
+
+CSV_FIELDS = (
+    "kind", "dimension", "scenario", "label", "policy", "run", "metric", "level", "value", "low", "high", "k", "n",
+    "errors", "missing", "partial", "baseline", "difference", "difference_low", "difference_high", "paired", "wins",
+    "losses", "pairs", "p", "p_holm",
+)  # fmt: skip
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Returns one line per policy and scenario, mean or drop (`kind`), numbers in full, rates and drops as fractions.
+
+    What does not apply is empty: means have no k, the baseline no difference.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, CSV_FIELDS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for policy, run in enumerate(comparison.runs):
+        against = comparison.baseline not in (None, policy)
+        common = {
+            "policy": run.label, "run": str(run.folder), "metric": comparison.metric, "level": comparison.level,
+            "baseline": comparison.labels[comparison.baseline] if against else "",
+        }  # fmt: skip
+        writer.writerows(common | fields for fields in _csv_rows(comparison, policy))
+    return file.getvalue()
+
+
+def _csv_rows(comparison: Comparison, policy: int) -> Iterable[dict]:
+    for row in comparison.rows:
+        cell, contrast, info = row.cells[policy], row.contrasts[policy], row.info
+        yield {
+            "kind": "scenario", "dimension": info.dimension, "scenario": info.id, "label": info.label,
+            "value": "" if cell.rate is None else cell.rate, "low": cell.low, "high": cell.high, "k": cell.k,
+            "n": cell.n, "errors": cell.errors, "missing": cell.missing, "partial": cell.partial,
+            **({} if contrast is None else _csv_contrast(contrast)),
+        }  # fmt: skip
+    for summary in comparison.summaries:
+        difference = summary.differences[policy]
+        yield {
+            "kind": summary.kind, "dimension": summary.dimension, **_csv_estimate(summary.estimates[policy], ""),
+            "partial": summary.estimates[policy].partial,
+            **({} if difference is None else _csv_estimate(difference, "difference_")),
+        }  # fmt: skip
+
+
+def _csv_contrast(contrast) -> dict:
+    names = ("paired", "difference", "wins", "losses", "pairs", "p", "p_holm")
+    fields = {name: getattr(contrast, name) for name in names}
+    return {**fields, "difference_low": contrast.low, "difference_high": contrast.high}
+
+
+def _csv_estimate(estimate, prefix: str) -> dict:
+    if estimate.value is None:
+        return {}
+    name = prefix.rstrip("_") or "value"
+    return {name: estimate.value, f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}

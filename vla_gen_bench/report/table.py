@@ -1,0 +1,254 @@
+"""A `Comparison` as tables of short texts, the same for every output format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from vla_gen_bench.report.compare import (
+    ABSOLUTE,
+    MEAN,
+    METRICS,
+    PAIRED_SHARE,
+    RELATIVE,
+    RESAMPLES,
+    Cell,
+    Comparison,
+    Contrast,
+    Estimate,
+    Summary,
+)
+from vla_gen_bench.report.scenarios import TITLES
+
+PARTIAL_MARK = "†"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A cell: the number, what belongs to it, whether it is the best of its row or rests on too few episodes."""
+
+    main: str
+    note: str = ""
+    best: bool = False
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row; summaries (means and drops) are set apart from scenarios."""
+
+    label: str
+    cells: tuple[Text, ...]
+    summary: bool = False
+    scenario: str | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table: named columns after the label's, lines in titled sections."""
+
+    title: str
+    columns: tuple[str, ...]
+    sections: tuple[tuple[str, tuple[Line, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """What every format writes: a title, tables, and the notes that define their numbers."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    notes: tuple[str, ...]
+
+
+def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] = ()) -> Document:
+    """Returns the tables of a comparison.
+
+    Args:
+        comparison: What to show.
+        stages: Add the shares of the stage labels, where the logs have them.
+        notes: Further remarks for the foot.
+    """
+    blocks = [rates_block(comparison)]
+    if comparison.baseline is not None and len(comparison.runs) > 1:
+        blocks.append(contrasts_block(comparison))
+    if stages:
+        blocks += stage_blocks(comparison)
+    return Document(title(comparison), tuple(blocks), (*definitions(comparison), *notes))
+
+
+def title(comparison: Comparison) -> str:
+    """Returns one line: what, on which suite and world; PARTIAL in front where episodes are missing or errored."""
+    header = comparison.runs[0].header
+    text = (
+        f"{METRICS[comparison.metric].capitalize()} on suite {header['suite']['id']}, world {header['world']['name']}"
+    )
+    return f"PARTIAL: {text}" if comparison.partial else text
+
+
+def rates_block(comparison: Comparison) -> Block:
+    """Returns rates per scenario, and the mean and drops per dimension, one column per policy."""
+
+    def line(row) -> Line:
+        best = _best([cell.rate for cell in row.cells])
+        cells = [_rate_text(cell, place in best) for place, cell in enumerate(row.cells)]
+        return Line(row.info.label, tuple(cells), scenario=row.info.id)
+
+    def summary(of: Summary) -> Line:
+        best = _best([estimate.value for estimate in of.estimates]) if of.kind == MEAN else ()
+        cells = [_estimate_text(of.kind, estimate, place in best) for place, estimate in enumerate(of.estimates)]
+        return Line(_summary_label(of), tuple(cells), summary=True)
+
+    return Block("Success rates", tuple(comparison.labels), _sections(comparison, line, summary))
+
+
+def contrasts_block(comparison: Comparison) -> Block:
+    """Returns differences from the baseline, one column per other policy."""
+    others = [place for place in range(len(comparison.runs)) if place != comparison.baseline]
+
+    def line(row) -> Line:
+        return Line(row.info.label, tuple(_contrast_text(row.contrasts[o]) for o in others), scenario=row.info.id)
+
+    def summary(of: Summary) -> Line:
+        cells = tuple(_estimate_text(of.kind, of.differences[o], signed=True) for o in others)
+        return Line(_summary_label(of), cells, summary=True)
+
+    heading = f"Difference from {comparison.labels[comparison.baseline]}"
+    columns = tuple(comparison.labels[o] for o in others)
+    return Block(heading, columns, _sections(comparison, line, summary))
+
+
+def stage_blocks(comparison: Comparison) -> list[Block]:
+    """Returns, per policy, the share of each stage label in each scenario; the commonest stage first."""
+    blocks = []
+    for policy, label in enumerate(comparison.labels):
+        total: Counter[str] = Counter()
+        for row in comparison.rows:
+            total.update(row.stages[policy])
+        names = [name for name, _ in total.most_common()]
+        if names:
+            lines = tuple(
+                Line(row.info.label, tuple(_share_texts(row.stages[policy], names)), scenario=row.info.id)
+                for row in comparison.rows
+            )
+            columns = tuple(name.replace("_", " ") for name in names)
+            blocks.append(Block(f"What happened: {label}", (*columns, "episodes"), (("", lines),)))
+    return blocks
+
+
+def _share_texts(stages: dict[str, int], names: list[str]) -> Iterable[Text]:
+    total = sum(stages.values())
+    for name in names:
+        share = stages.get(name, 0)
+        yield Text(f"{100 * share / total:.1f}%" if share else ("0" if total else ""))
+    yield Text(str(total))
+
+
+def _sections(
+    comparison: Comparison, line: Callable[..., Line], summary: Callable[[Summary], Line]
+) -> tuple[tuple[str, tuple[Line, ...]], ...]:
+    sections = []
+    for dimension in comparison.dimensions():
+        lines = [line(row) for row in comparison.rows if row.info.dimension == dimension]
+        lines += [summary(of) for of in comparison.summaries if of.dimension == dimension]
+        sections.append((TITLES[dimension], tuple(lines)))
+    overall = tuple(summary(of) for of in comparison.summaries if of.dimension == "ood")
+    return (*sections, ("All shifted scenarios", overall)) if overall else tuple(sections)
+
+
+def _best(values: list[float | None]) -> list[int]:
+    """Returns the places of the highest value; none for a single policy, or where all are equal."""
+    known = [value for value in values if value is not None]
+    if len(set(known)) < 2:
+        return []
+    return [place for place, value in enumerate(values) if value == max(known)]
+
+
+def _rate_text(cell: Cell, best: bool) -> Text:
+    if cell.rate is None:
+        lost = ", ".join(
+            f"{count} {what}" for count, what in ((cell.errors, "errored"), (cell.missing, "missing")) if count
+        )
+        return Text("-", lost, partial=cell.partial)
+    errors = f", {cell.errors} errored" if cell.errors else ""
+    missing = f", {cell.missing} missing" if cell.missing else ""
+    note = f"[{cell.low:.3f}, {cell.high:.3f}] {cell.k}/{cell.n}{errors}{missing}"
+    return Text(f"{cell.rate:.3f}", note, best, cell.partial)
+
+
+def _estimate_text(kind: str, estimate: Estimate, best: bool = False, signed: bool = False) -> Text:
+    if estimate.value is None:
+        return Text("-", partial=estimate.partial)
+    scale, digits, unit = {MEAN: (1, 3, ""), ABSOLUTE: (100, 1, " pp"), RELATIVE: (100, 1, "%")}[kind]
+    if signed and kind == RELATIVE:
+        unit = " pp"  # the difference of two percentages
+    form = f"{{:{'+' if signed else ''}.{digits}f}}"
+    value, low, high = (form.format(scale * number + 0.0) for number in (estimate.value, estimate.low, estimate.high))
+    return Text(f"{value}{unit}", f"[{low}, {high}]", best, estimate.partial)
+
+
+def _contrast_text(contrast: Contrast | None) -> Text:
+    if contrast is None:
+        return Text("-")
+    counts = f"{contrast.wins}:{contrast.losses}" if contrast.paired else "unpaired"
+    note = f"[{contrast.low:+.3f}, {contrast.high:+.3f}] {counts} p {p_text(contrast.p_holm)}"
+    return Text(f"{contrast.difference:+.3f}{contrast.stars}", note, partial=contrast.partial)
+
+
+def p_text(p: float) -> str:
+    """Returns a p value with two digits."""
+    return f"{p:.1e}" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def _summary_label(summary: Summary) -> str:
+    if summary.kind == MEAN:
+        return f"mean of {summary.rows} rows" if summary.rows > 1 else "mean of 1 row"
+    return {ABSOLUTE: "drop from IND", RELATIVE: "relative drop"}[summary.kind]
+
+
+# ---- the notes at the foot ------------------------------------------------------------------------------------
+
+
+def definitions(comparison: Comparison) -> list[str]:
+    """Returns the sentences that say how the numbers were made."""
+    percent = f"{100 * comparison.level:g}%"
+    notes = [
+        f"Rate: {METRICS[comparison.metric]}, with its {percent} Wilson interval; k/n: successes of the episodes that "
+        "have an outcome. Errored and missing episodes are shown, and are no part of n."
+    ]
+    if comparison.summaries:
+        notes.append(
+            "Mean: the plain mean of the rows, each counting the same. Drop: IND minus the mean, in percentage points; "
+            "relative drop: the drop as a share of IND, blank where IND is 0. Their intervals: percentiles of "
+            f"{RESAMPLES} bootstrap samples of the episode ids, drawn jointly for all rows and policies (fixed seed)."
+        )
+    if comparison.baseline is not None:
+        notes += _contrast_notes(comparison)
+    if comparison.partial:
+        defects = "; ".join(f"{run.label}: {run.defect()}" for run in comparison.runs if run.defect())
+        notes.append(f"{PARTIAL_MARK} rests on an incomplete run. {defects}.")
+    return notes
+
+
+def _contrast_notes(comparison: Comparison) -> list[str]:
+    contrasts = [(row, contrast) for row in comparison.rows for contrast in row.contrasts if contrast is not None]
+    notes = []
+    family = max(
+        (sum(row.contrasts[p] is not None for row in comparison.rows) for p in range(len(comparison.runs))), default=0
+    )
+    if any(contrast.paired for _, contrast in contrasts):
+        notes.append(
+            "Difference: paired by episode (scenario, seed, index), with Newcombe's paired interval (method 10); "
+            "a:b counts the episodes that only this policy : only the baseline solved; p: exact McNemar."
+        )
+    if not all(contrast.paired for _, contrast in contrasts):
+        notes.append(
+            f"Unpaired: the two runs share less than {PAIRED_SHARE:.0%} of the row's episodes; Newcombe's interval for "
+            "independent rates, Boschloo's exact test."
+        )
+    notes.append(
+        f"p is corrected by Holm over the {family} scenarios of each pair of policies: * < 0.05, ** < 0.01, "
+        "*** < 0.001. Means and drops have intervals, and no test."
+    )
+    return notes
