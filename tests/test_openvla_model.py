@@ -17,7 +17,7 @@ from vla_gen_bench.policies.openvla.fresh import new_model
 from vla_gen_bench.policies.openvla.llama import linear_rows
 from vla_gen_bench.policies.openvla.loading import checkpoint_shapes, count_parameters, empty_model
 from vla_gen_bench.policies.openvla.model import Inputs, OpenVLA
-from vla_gen_bench.policies.openvla.oft import L1Head, parallel_decode, parallel_forward
+from vla_gen_bench.policies.openvla.oft import parallel_decode, parallel_forward
 from vla_gen_bench.policies.openvla.processor import pad_prompts
 
 pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
@@ -98,10 +98,6 @@ def test_parallel_forward_scores_what_parallel_decode_chose(model: OpenVLA, inpu
     assert out.tokens.shape == (3, 28)
     with torch.no_grad():
         same(parallel_forward(model, inputs, out.tokens, "bidirectional"), out)
-
-
-def test_l1_head_gives_a_chunk_of_continuous_actions() -> None:
-    assert L1Head(32)(torch.zeros(2, 28, 32)).shape == (2, 4, 7)
 
 
 def test_sampling_by_inversion_by_hand() -> None:

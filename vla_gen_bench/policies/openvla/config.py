@@ -7,15 +7,16 @@ model, A = 7 action dimensions.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, suggest
 
 PixelRange = Literal["imagenet", "half"]
 ResizeStrategy = Literal["resize-naive", "letterbox", "resize-crop"]
 ImagePath = Literal["pil", "tensor", "tensor-bf16"]
 Attention = Literal["causal", "bidirectional"]
 Decoding = Literal["autoregressive", "parallel"]
+Head = Literal["tokens", "l1"]
 
 ACTION_BINS = 256
 PROJECTOR_EXPANSION = 4  # fc1 is four times as wide as the fused features (`fused-gelu-mlp` of prismatic)
@@ -114,6 +115,8 @@ class Acting:
         decoding: "autoregressive": one token after the other. "parallel": all K x 7 in one pass (OFT).
         attention: Mask of parallel decoding. RLinf's variant is causal, openvla-oft's bidirectional.
         chunk: K.
+        head: "tokens": 256 bins per number. "l1": numbers from a regression head on the states of parallel decoding,
+            whose weights lie in a file of their own.
         image_path: How images were resized in training, see `images`.
         unnorm_key: The entry of `norm_stats` used where none is asked for.
     """
@@ -123,8 +126,19 @@ class Acting:
     chunk: int = 1
     image_path: ImagePath = "pil"
     unnorm_key: str | None = None
+    head: Head = "tokens"
 
     def __post_init__(self) -> None:
+        kinds = {"decoding": Decoding, "attention": Attention, "image_path": ImagePath, "head": Head}
+        for name, kind in kinds.items():
+            if getattr(self, name) not in get_args(kind):
+                raise CheckpointError(
+                    f"{name}: '{getattr(self, name)}'{suggest(str(getattr(self, name)), get_args(kind))}"
+                )
+        if not isinstance(self.chunk, int) or self.chunk < 1:
+            raise CheckpointError(f"chunk: expected a whole number >= 1, got {self.chunk!r}")
+        if self.head == "l1" and self.decoding != "parallel":
+            raise CheckpointError(f"head: l1 needs decoding: parallel, not {self.decoding}")
         if self.decoding == "autoregressive" and (self.chunk != 1 or self.attention != "causal"):
             raise CheckpointError(
                 f"chunk {self.chunk} with {self.attention} attention needs decoding: parallel; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from vla_gen_bench.policies.openvla.config_file import read_config, with_stats
 from vla_gen_bench.policies.openvla.dead import dead_shapes
 from vla_gen_bench.policies.openvla.extras import need
 from vla_gen_bench.policies.openvla.hub import find_checkpoint
+from vla_gen_bench.policies.openvla.l1_head import ACTION_HEAD_FILE, L1Head, l1_head_from
 from vla_gen_bench.policies.openvla.model import OpenVLA
-from vla_gen_bench.policies.openvla.tensors import TensorFiles, check_names, check_shapes, open_checkpoint, open_file
+from vla_gen_bench.policies.openvla.tensors import TensorFiles, check_names, check_shapes, open_checkpoint, read_file
 from vla_gen_bench.policies.openvla.value import ValueHead, value_head_from
 
 STATISTICS_FILE = "dataset_statistics.json"
@@ -35,12 +37,14 @@ class Loaded:
         folder: The checkpoint's folder; its tokenizer lies there.
         base: The folder of the base model where `folder` is an adapter, else `folder`.
         value_head: The value head, if the checkpoint has one.
+        action_head: The regression head, if the checkpoint acts by one.
     """
 
     model: OpenVLA
     folder: Path
     base: Path
     value_head: ValueHead | None = None
+    action_head: L1Head | None = None
 
     @property
     def config(self) -> OpenVLAConfig:
@@ -74,7 +78,8 @@ def load(
     folder = find_checkpoint(checkpoint, revision)
     if not (folder / adapters.ADAPTER_CONFIG).is_file():
         model, head = _load_full(folder, dtype, vision_heads)
-        return Loaded(model.to(device), folder, folder, head or _value_head(folder, model))
+        model.to(device)
+        return Loaded(model, folder, folder, head or _value_head(folder, model), _action_head((folder,), model))
     origin = find_checkpoint(base or _base_of(folder))
     model, _ = _load_full(origin, dtype, vision_heads)
     if merge:
@@ -82,7 +87,8 @@ def load(
     else:
         adapters.load_adapter(model, folder)
     model.config = _with_statistics(model.config, folder)
-    return Loaded(model.to(device), folder, origin, _value_head(folder, model))
+    model.to(device)
+    return Loaded(model, folder, origin, _value_head(folder, model), _action_head((folder, origin), model))
 
 
 def empty_model(config: OpenVLAConfig) -> OpenVLA:
@@ -127,10 +133,9 @@ def _value_head(folder: Path, model: OpenVLA) -> ValueHead | None:
     """Reads this project's value_head.safetensors, or the `vh` of RL4VLA's training_state.pt."""
     width = model.config.text.width
     if (folder / VALUE_FILE).is_file():
-        files = open_file(folder / VALUE_FILE)
         with need("safetensors").safe_open(folder / VALUE_FILE, framework="pt") as opened:
             source = (opened.metadata() or {}).get(VALUE_SOURCE)
-        return value_head_from({name: files.read(name) for name in files.entries}, width, source)
+        return value_head_from(read_file(folder / VALUE_FILE), width, source)
     state = folder / "training_state.pt"
     if not state.is_file():
         return None
@@ -141,6 +146,19 @@ def _value_head(folder: Path, model: OpenVLA) -> ValueHead | None:
         raise CheckpointError(f"{state}: {error}") from None
     except Exception as error:  # the unpickler raises many kinds
         raise CheckpointError(f"{state}: cannot be read as tensors alone: {' '.join(str(error).split())}") from None
+
+
+def _action_head(folders: Sequence[Path], model: OpenVLA) -> L1Head | None:
+    """Reads action_head.safetensors from the first folder that has one, if the config says that it acts."""
+    files = [folder / ACTION_HEAD_FILE for folder in folders if (folder / ACTION_HEAD_FILE).is_file()]
+    if model.config.acting.head != "l1":
+        if files:
+            raise CheckpointError(f"{files[0]}: config.json says head: tokens; say l1 there, or remove the file")
+        return None
+    if not files:
+        raise CheckpointError(f"{folders[0]}: no {ACTION_HEAD_FILE}, which config.json promises (head: l1)")
+    head = l1_head_from(read_file(files[0], model.dtype), model.config.text.width, files[0])
+    return head.to(model.device).eval()
 
 
 def _base_of(folder: Path) -> str:

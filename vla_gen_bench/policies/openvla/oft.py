@@ -6,15 +6,20 @@ to the last slot but one. Two masks are in use: causal (RLinf's RL variant, disc
 bidirectional over the whole sequence (openvla-oft).
 
 Each token is chosen independently of the others.
+
+Instead of tokens, a regression head may read the same states (`l1_head`), as openvla-oft's does.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
+from vla_gen_bench.policies.openvla import actions as codec
 from vla_gen_bench.policies.openvla.config import Attention
-from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS, ActionOutput
+from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS, ActionOutput, decode
+from vla_gen_bench.policies.openvla.l1_head import L1Head
 from vla_gen_bench.policies.openvla.model import Inputs, OpenVLA, Sequence
 from vla_gen_bench.policies.openvla.sampling import Choose, greedy
 
@@ -41,32 +46,44 @@ def parallel_decode(
     return ActionOutput(tokens, logits, hidden)
 
 
+def choose_tokens(model: OpenVLA, inputs: Inputs, choose: Choose = greedy) -> ActionOutput:
+    """Chooses the tokens [B, 7 K] in the way the model's config says: in parallel, or one after the other."""
+    acting = model.config.acting
+    if acting.decoding == "parallel":
+        return parallel_decode(model, inputs, acting.chunk, acting.attention, choose)
+    return decode(model, inputs, choose)
+
+
 def parallel_forward(model: OpenVLA, inputs: Inputs, tokens: Tensor, attention: Attention) -> ActionOutput:
     """Returns the same for given tokens int64 [B, 7 K], with gradients: they are scored, not fed."""
     hidden = slot_states(model, inputs, tokens.shape[1] // ACTION_TOKENS, attention)
     return ActionOutput(tokens, model.action_logits(hidden), hidden)
 
 
-class L1Head(nn.Module):
-    """Continuous actions from the slots' states: the seven of one action side by side through a residual MLP.
+def teacher(model: OpenVLA, inputs: Inputs, head: L1Head | None = None) -> Tensor:
+    """Returns what supervised training compares with a demonstrated chunk, in one pass and with gradients.
 
-    Two residual blocks (LayerNorm, linear, ReLU) between an input and an output layer, as in openvla-oft, which trains
-    it on the L1 distance. Values are normalised actions, as the bins are.
+    No action is fed, so none is asked for: K and the mask are those of `model.config.acting`.
+
+    Returns:
+        float32 logits [B, 7 K, 256] over the action tokens; with `head` normalised actions [B, K, 7].
     """
+    acting = model.config.acting
+    hidden = slot_states(model, inputs, acting.chunk, acting.attention)
+    return model.action_logits(hidden) if head is None else head(hidden)
 
-    def __init__(self, width: int, hidden: int | None = None) -> None:
-        super().__init__()
-        hidden = hidden or width
-        entry = ACTION_TOKENS * width
-        self.layer_norm1, self.fc1 = nn.LayerNorm(entry), nn.Linear(entry, hidden)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.ReLU()) for _ in range(2)
-        )
-        self.layer_norm2, self.fc2 = nn.LayerNorm(hidden), nn.Linear(hidden, ACTION_TOKENS)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[B, 7 K, D] -> float [B, K, 7]."""
-        x = torch.relu(self.fc1(self.layer_norm1(hidden.unflatten(1, (-1, ACTION_TOKENS)).flatten(2))))
-        for block in self.blocks:
-            x = x + block(x)
-        return self.fc2(self.layer_norm2(x))
+def chunk_loss(model: OpenVLA, inputs: Inputs, normalised: Tensor, head: L1Head | None = None) -> Tensor:
+    """Returns the loss of supervised training on a batch of chunks, a scalar with gradients.
+
+    Mean cross-entropy of the 7 K tokens over the 256 bins; with `head` the mean absolute error (openvla-oft).
+
+    Args:
+        normalised: float [B, K, 7], the demonstrated actions in [-1, 1].
+    """
+    predicted = teacher(model, inputs, head)
+    if head is not None:
+        return F.l1_loss(predicted, normalised.to(predicted))
+    begin, end = model.config.action_range
+    bins = torch.from_numpy(codec.encode(normalised.cpu().numpy(), end) - begin).to(predicted.device)
+    return F.cross_entropy(predicted.flatten(0, 1), bins.flatten())

@@ -11,11 +11,10 @@ import torch
 
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.openvla import actions as codec
-from vla_gen_bench.policies.openvla.config import ImagePath
-from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS, ActionOutput, decode
+from vla_gen_bench.policies.openvla.config import CheckpointError, Decoding, ImagePath, OpenVLAConfig
+from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS
 from vla_gen_bench.policies.openvla.loading import Loaded, load
-from vla_gen_bench.policies.openvla.model import Inputs
-from vla_gen_bench.policies.openvla.oft import parallel_decode
+from vla_gen_bench.policies.openvla.oft import choose_tokens, teacher
 from vla_gen_bench.policies.openvla.processor import Processor
 from vla_gen_bench.policies.openvla.sampling import sampler
 from vla_gen_bench.policies.openvla.tokenizer import TOKENIZER_FILE, PromptTokenizer
@@ -27,7 +26,7 @@ SAMPLING_STREAM = 0x0FA  # keys this policy's draws apart from whatever else is 
 
 
 class OpenVLAPolicy:
-    """OpenVLA: a vision-language-action model that writes actions as tokens.
+    """OpenVLA: a vision-language-action model that writes actions as tokens, or in chunks as numbers (OpenVLA-OFT).
 
     The draw of every token is keyed by (episode seed, step, slot), so that an observation of an episode gives the same
     action alone, in any batch and in any worker. Exact up to float rounding: logits depend on the batch by about 1e-6
@@ -45,6 +44,7 @@ class OpenVLAPolicy:
         image_path: "pil", "tensor" or "tensor-bf16", see `images`; None = as the checkpoint says.
         batch_size: At most so many episodes go through the model at once; None = all.
         vision_heads: Attention heads of the vision towers, for checkpoints that do not tell.
+        decoding: "autoregressive" or "parallel": refuse a checkpoint that decodes otherwise; None = take any.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -64,17 +64,21 @@ class OpenVLAPolicy:
         image_path: ImagePath | None = None,
         batch_size: int | None = None,
         vision_heads: Sequence[int] | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         _check_options(device, dtype, temperature, top_k, image_path, batch_size, vision_heads)
         heads = None if vision_heads is None else (vision_heads[0], vision_heads[1])
         loaded = load(checkpoint, base=base, revision=revision, device=device, dtype=DTYPES[dtype], vision_heads=heads)
         self.model, self.config = loaded.model.requires_grad_(False), loaded.config
+        _check_decoding(decoding, self.config, loaded.folder)
+        self.head = loaded.action_head and loaded.action_head.requires_grad_(False)
         tokenizer = PromptTokenizer.from_folder(_tokenizer_home(loaded), self.config)
         self.processor = Processor(self.config, tokenizer, image_path)
         self.stats = codec.action_stats(self.config, unnorm_key)
         self.temperature, self.top_k, self.batch_size = temperature, top_k, batch_size
         self.action_spec = ActionSpec(chunk=self.config.acting.chunk)
-        self.decoding = {"temperature": temperature, "top_k": top_k, "device": device, "dtype": dtype}
+        sampled = {"temperature": temperature, "top_k": top_k} if self.head is None else {"head": "l1"}
+        self.decoding = {**sampled, "device": device, "dtype": dtype}
         self._seeds: list[int] = []
         self._prompts: list[list[int]] = []
 
@@ -89,31 +93,38 @@ class OpenVLAPolicy:
             raise UserError(f"act() got {len(observation)} episodes, reset() began {len(self._prompts)}")
         size = self.batch_size or len(observation)
         parts = [range(first, min(first + size, len(observation))) for first in range(0, len(observation), size)]
-        tokens = np.concatenate([self._tokens(observation, rows) for rows in parts])  # [B, 7 K]
-        normalised = codec.decode(tokens, self.config.base_vocab).reshape(len(observation), -1, ACTION_TOKENS)
+        normalised = np.concatenate([self._normalised(observation, rows) for rows in parts])
         return codec.gripper_command(self.stats.unnormalise(normalised)).astype(np.float32)
 
     @torch.inference_mode()
-    def _tokens(self, observation: Observation, rows: range) -> np.ndarray:
-        """Returns int64 [rows, 7 K]."""
+    def _normalised(self, observation: Observation, rows: range) -> np.ndarray:
+        """Returns the actions of some episodes, float [rows, K, 7] in [-1, 1]."""
         images = observation.image[rows.start : rows.stop]
         inputs = self.processor.with_prompts(images, [self._prompts[b] for b in rows])
+        inputs = inputs.to(self.model.device, self.model.dtype)
+        if self.head is not None:
+            return teacher(self.model, inputs, self.head).clamp(-1, 1).cpu().numpy()  # the range it was trained on
         steps = [int(observation.step[b]) for b in rows]
         uniforms = draws([self._seeds[b] for b in rows], steps, ACTION_TOKENS * self.config.acting.chunk)
-        return self._decode(inputs.to(self.model.device, self.model.dtype), uniforms).tokens.cpu().numpy()
-
-    def _decode(self, inputs: Inputs, uniforms: torch.Tensor) -> ActionOutput:
         choose = sampler(uniforms, self.temperature, self.top_k)
-        acting = self.config.acting
-        if acting.decoding == "parallel":
-            return parallel_decode(self.model, inputs, acting.chunk, acting.attention, choose)
-        return decode(self.model, inputs, choose)
+        tokens = choose_tokens(self.model, inputs, choose).tokens.cpu().numpy()
+        return codec.decode(tokens, self.config.base_vocab).reshape(len(rows), -1, ACTION_TOKENS)
 
 
 def draws(seeds: Sequence[int], steps: Sequence[int], slots: int) -> torch.Tensor:
     """Returns float64 [B, slots] in [0, 1): row b depends on `seeds[b]` and `steps[b]` alone."""
     keys = [(SAMPLING_STREAM, seed, step) for seed, step in zip(seeds, steps, strict=True)]
     return torch.from_numpy(np.stack([np.random.default_rng(key).random(slots) for key in keys]))
+
+
+def _check_decoding(wanted: str | None, config: OpenVLAConfig, folder: Path) -> None:
+    if wanted not in (None, *get_args(Decoding)):
+        raise UserError(f"decoding: '{wanted}'{suggest(str(wanted), get_args(Decoding))}")
+    if wanted not in (None, config.acting.decoding):
+        raise CheckpointError(
+            f"{folder}: this checkpoint decodes {config.acting.decoding}, and {wanted} is asked for; "
+            "--policy openvla runs any"
+        )
 
 
 def _tokenizer_home(loaded: Loaded) -> Path:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.config_file import CONFIG_FILE, config_fields
 from vla_gen_bench.policies.openvla.extras import need
+from vla_gen_bench.policies.openvla.l1_head import ACTION_HEAD_FILE, L1Head
 from vla_gen_bench.policies.openvla.loading import VALUE_FILE, VALUE_SOURCE
 from vla_gen_bench.policies.openvla.lora import adapted
 from vla_gen_bench.policies.openvla.model import OpenVLA
@@ -27,6 +28,7 @@ def save(
     model: OpenVLA,
     tokenizer: PromptTokenizer | None = None,
     value_head: ValueHead | None = None,
+    action_head: L1Head | None = None,
     *,
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
@@ -38,13 +40,13 @@ def save(
         shard_bytes: More than this is split into several files.
 
     Raises:
-        CheckpointError: The model has an unmerged adapter (`adapters.save_adapter` writes that).
+        CheckpointError: The model has an unmerged adapter (`adapters.save_adapter` writes that); its config says
+            head: l1 and there is none, or the other way round.
     """
     save_file = need("safetensors.torch").save_file
-    if adapted(model):
-        raise CheckpointError("the model has an unmerged adapter: merge it, or save the adapter alone")
+    _check_saveable(model, action_head)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("model*.safetensors*"):
+    for old in (*folder.glob("model*.safetensors*"), *folder.glob(ACTION_HEAD_FILE)):
         old.unlink()
     tensors = {name: _stored(tensor, dtype) for name, tensor in {**model.state_dict(), **model.dead}.items()}
     shards = _shards(tensors, shard_bytes)
@@ -56,8 +58,18 @@ def save(
     if tokenizer is not None:
         tokenizer.backend.save(str(folder / TOKENIZER_FILE))
     if value_head is not None:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in value_head.state_dict().items()}
+        state = _stored_state(value_head)
         save_file(state, folder / VALUE_FILE, metadata={"format": "pt", VALUE_SOURCE: value_head.source})
+    if action_head is not None:
+        save_file(_stored_state(action_head, dtype), folder / ACTION_HEAD_FILE, metadata={"format": "pt"})
+
+
+def _check_saveable(model: OpenVLA, action_head: L1Head | None) -> None:
+    if adapted(model):
+        raise CheckpointError("the model has an unmerged adapter: merge it, or save the adapter alone")
+    if (model.config.acting.head == "l1") != (action_head is not None):
+        given = "none is given" if action_head is None else "one is given"
+        raise CheckpointError(f"the model's config says head: {model.config.acting.head}, and {given} to be saved")
 
 
 def _save_shards(folder: Path, tensors: Mapping[str, Tensor], shards: list[list[str]]) -> None:
@@ -86,6 +98,10 @@ def _shards(tensors: Mapping[str, Tensor], limit: int) -> list[list[str]]:
 
 def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _stored_state(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    return {name: _stored(tensor, dtype) for name, tensor in module.state_dict().items()}
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -59,6 +59,12 @@ class TensorFiles:
         return tensor if dtype is None else tensor.to(dtype)
 
 
+def read_file(file: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Returns every tensor of one safetensors file, checked as by `TensorFiles.read`."""
+    files = open_file(file)
+    return {name: files.read(name, dtype) for name in files.entries}
+
+
 def open_checkpoint(folder: Path) -> TensorFiles:
     """Finds the weights in `folder`: `model.safetensors`, or the shards its index lists.
 
