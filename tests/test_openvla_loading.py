@@ -332,9 +332,17 @@ def test_a_checkpoint_that_is_nowhere(name: str) -> None:
 
 
 def test_a_hub_id_needs_a_pinned_commit() -> None:
-    with pytest.raises(CheckpointError, match="needs a pinned commit: revision=COMMIT"):
+    with pytest.raises(CheckpointError, match="no commit pinned; give --policy-option revision=COMMIT.*model_info"):
         load("someone/some-model")
+    with pytest.raises(CheckpointError, match="did you mean 'openvla/openvla-7b'"):
+        load("openvla/openvla-7c")
     assert len(hub.pinned_revisions()["openvla/openvla-7b"]) == 40
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "47a0ec7", 7])
+def test_a_revision_that_may_move_is_refused(revision: str) -> None:
+    with pytest.raises(CheckpointError, match=f"revision '{revision}' is no commit"):
+        load("openvla/openvla-7b", revision=revision)
 
 
 def test_offline_the_error_says_what_to_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

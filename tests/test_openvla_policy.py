@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import torch
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.check import check_policy, example_observation
 from vla_gen_bench.policies.openvla.config_file import with_stats
+from vla_gen_bench.policies.openvla.dead import dead_shapes
 from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer, size
+from vla_gen_bench.policies.openvla.loading import empty_model
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy, draws
 from vla_gen_bench.policies.openvla.saving import save
 from vla_gen_bench.policies.protocol import Observation
-from vla_gen_bench.policies.registry import load_policy
+from vla_gen_bench.policies.registry import load_policy, resolve
 
 pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
 pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
@@ -131,6 +134,26 @@ def test_draws_are_keyed_by_seed_and_step() -> None:
 def test_bad_options_are_named(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_policy(REFERENCE, checkpoint=folder, **options)
+
+
+@pytest.mark.parametrize("name, key", [("warmup", "bridge_orig"), ("sft", "sft"), ("ppo", "bridge_orig")])
+def test_the_cards_of_published_models(name: str, key: str, tmp_path: Path) -> None:
+    """Everything but the weights: a pico checkpoint with their statistics stands in for the download."""
+    card = resolve(f"openvla-7b-{name}")
+    assert card.checkpoint is None and card.worlds == ("rl4vla",) and card.training.saw_unseen is False
+    assert card.params == sum(parameter.numel() for parameter in empty_model(size("7b")).parameters()) + dead_numbers()
+    config = with_stats(size("pico"), {key: STATS})
+    save(tmp_path, new_model(config), new_tokenizer(config))
+    policy = load_policy(card, checkpoint=tmp_path, device="cpu")
+    assert policy.processor.image_path == "tensor-bf16" and policy.model.dtype == torch.bfloat16
+    assert policy.decoding == {"temperature": 0.6, "top_k": 50, "device": "cpu", "dtype": "bfloat16"}
+    assert play(policy, example_observation(1), [1]).shape == (1, 1, 7)
+    with pytest.raises(UserError, match="gen-robot/openvla-7b-rlvla-.*no commit pinned"):
+        load_policy(card, device="cpu")
+
+
+def dead_numbers() -> int:
+    return sum(math.prod(shape) for shape in dead_shapes(size("7b")).values())
 
 
 def test_bad_observations_are_named(folder: Path) -> None:

@@ -13,6 +13,7 @@ from vla_gen_bench.resources import data_dir
 from vla_gen_bench.strict_yaml import read_yaml
 
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+COMMIT = re.compile(r"^[0-9a-f]{40}$")
 WANTED = ("*.json", "*.safetensors", "training_state.pt")  # no code, no pickled weights
 
 
@@ -21,11 +22,11 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
 
     Args:
         name: A folder, or "owner/name". A folder that exists goes first.
-        revision: Commit, tag or branch on the hub. None = the pinned commit of `policies/openvla/hub.yaml`; an id that
-            is not listed there needs one.
+        revision: Commit on the hub, 40 hex digits: a branch or a tag may move, and a log would not say what was run.
+            None = the pinned commit of `policies/openvla/hub.yaml`; an id that is not listed there needs one.
 
     Raises:
-        CheckpointError: Nothing is there; the hub cannot be reached and the cache lacks it; no revision.
+        CheckpointError: Nothing is there; the hub cannot be reached and the cache lacks it; no commit.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -33,12 +34,22 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
     if isinstance(name, Path) or not HUB_ID.match(name) or path.exists():
         raise CheckpointError(f"checkpoint '{name}': no such folder, and not an id on the hub (owner/name)")
     revision = revision or pinned_revisions().get(name)
-    if revision is None:
-        hint = suggest(name, pinned_revisions())
-        raise CheckpointError(
-            f"checkpoint '{name}': no such folder; on the hub it needs a pinned commit: revision=COMMIT{hint}"
-        )
+    if revision is None or not COMMIT.match(str(revision)):
+        raise CheckpointError(_no_commit(name, revision))
     return _download(name, revision)
+
+
+def _no_commit(name: str, revision: object) -> str:
+    """Returns a message that says what is missing, and how to find it."""
+    given = (
+        f"revision '{revision}' is no commit (40 hex digits)" if revision else "no such folder, and no commit pinned"
+    )
+    hint = suggest(name, pinned_revisions())
+    return (
+        f"checkpoint '{name}': {given}; give --policy-option revision=COMMIT, or a downloaded folder as --checkpoint. "
+        f"The hub's latest commit: python -c \"import huggingface_hub as h; print(h.model_info('{name}').sha)\""
+        + (hint if "mean" in hint else "")
+    )
 
 
 @lru_cache(maxsize=1)
