@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def test_a_killed_writer_s_half_line_is_dropped_on_resume(writer):
     with pytest.raises(UserError, match=r"episodes.jsonl:2: the last line is unfinished"):
         writer.log.rows()
     assert writer.mend() == [row(0)]
+    assert writer.log.rows() == [row(0)]
+
+
+def test_a_packed_log_reads_as_the_plain_one(writer):
+    writer.append(row(0))
+    path = writer.folder / "episodes.jsonl"
+    path.with_name("episodes.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
     assert writer.log.rows() == [row(0)]
 
 

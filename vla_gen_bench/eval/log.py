@@ -6,6 +6,7 @@ episode can be replayed without the policy; nothing else needs it.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,7 +47,7 @@ class EvalLog:
             raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
 
     def rows(self, *, forgive_last: bool = False) -> list[dict[str, Any]]:
-        """Returns all episode rows.
+        """Returns all episode rows, of `episodes.jsonl` or `episodes.jsonl.gz`.
 
         Args:
             forgive_last: Leave out an unfinished last line, as a killed process may have left it.
@@ -55,7 +56,7 @@ class EvalLog:
             UserError: A line is malformed, named by file and line.
         """
         path = self.folder / EPISODES_FILE
-        return list(_read_lines(path, forgive_last)) if path.exists() else []
+        return list(_read_lines(path, forgive_last)) if path.exists() or packed(path).exists() else []
 
     def frame(self) -> pandas.DataFrame:
         """Returns the rows as a table, one per episode, for work in a notebook; raises as `rows`."""
@@ -72,8 +73,20 @@ class EvalLog:
         return found[-1]["actions"] if found else None
 
 
+def packed(path: Path) -> Path:
+    """Returns the name of a gzipped file: published logs are kept so."""
+    return path.with_name(path.name + ".gz")
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of a file, or of its gzipped form where only that is there."""
+    if path.exists() or not packed(path).exists():
+        return path.read_text(encoding="utf-8")
+    return gzip.decompress(packed(path).read_bytes()).decode()
+
+
 def _read_lines(path: Path, forgive_last: bool, required: Iterable[str] = REQUIRED) -> Iterator[dict[str, Any]]:
-    lines = path.read_text().split("\n")
+    lines = read_text(path).split("\n")
     unfinished = lines.pop()
     if unfinished and not forgive_last:
         raise UserError(
