@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from vla_gen_bench.eval.log import EvalLog
+from vla_gen_bench.eval.rollout import episode_seed
+from vla_gen_bench.suite import draw, load_suite
+
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = """
 id: short
@@ -53,6 +57,14 @@ class RaisesLate(Base):
     def answer(self, actions):
         if self.steps == 2: raise ValueError("lost my way")
         return actions
+class RaisesForOne(Base):
+    # Raises whenever one certain episode is in the batch.
+    def reset(self, instructions, seeds):
+        super().reset(instructions, seeds)
+        self.bad = BAD_SEED in seeds
+    def answer(self, actions):
+        if self.bad and self.steps == 2: raise ValueError("not this one")
+        return actions
 class Hangs(Base):
     def answer(self, actions):
         if self.steps == 2: time.sleep(600)
@@ -71,7 +83,8 @@ class Dies(Base):
 def folder(tmp_path, monkeypatch):
     """A working directory with a short suite and some policies, as a user would have."""
     (tmp_path / "short.yaml").write_text(SUITE.format(version=1))
-    (tmp_path / "pol.py").write_text(POLICIES)
+    bad = episode_seed(draw(load_suite(str(tmp_path / "short.yaml")).scenarios["tables"], "builtin", 1, 1))
+    (tmp_path / "pol.py").write_text(f"BAD_SEED = {bad}\n{POLICIES}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -130,6 +143,24 @@ def test_worker_count_and_resume_change_nothing(cli, folder):
     assert [stable(row) for row in rows()] == two_workers
     assert len({row["trace"] for row in two_workers}) == 8
     assert len(json.loads(Path("log/run.json").read_text())["sessions"]) == 2
+
+
+def test_episodes_side_by_side_are_the_same_episodes(cli, folder):
+    for count in (1, 3):
+        done = evaluate(cli, "random", "--num-envs", count, "--out", f"log{count}")
+        assert done.exit_code == 0, done.stderr
+    logs = [EvalLog(Path(f"log{count}")) for count in (1, 3)]
+    one, three = ([stable(row) for row in log.rows()] for log in logs)
+    assert one == three and len({row["trace"] for row in one}) == 8
+    assert logs[0].actions(("ind", 1, 1)) == logs[1].actions(("ind", 1, 1))
+    assert [log.header["sessions"][0]["num_envs"] for log in logs] == [1, 3]
+
+
+def test_an_error_in_a_batch_costs_the_others_one_try_only(cli, folder):
+    done = evaluate(cli, "pol:RaisesForOne", "--num-envs", 4, "--json")
+    assert done.exit_code == 1
+    assert [row["status"] for row in rows()] == ["ok"] * 7 + ["error"]
+    assert "ValueError: not this one (pol.py:" in rows()[-1]["error"]
 
 
 def test_the_expert_ends_alike_with_and_without_pictures(cli, folder):
@@ -217,6 +248,7 @@ BAD_INPUT = [
     (("--policy-option", "speed"), "expected key=value"),
     (("--suite", "vision", "--suite", "table1"), "cannot share a suite"),
     (("--resume", "nowhere"), "no log to resume there"),
+    (("--backend", "gqu"), "backend 'gqu'; did you mean 'gpu'?"),
     (("--out", "short.yaml/log"), "cannot write the log"),
     (("--no-render",), "--no-render is for privileged policies"),
     (("--suite", "typo.yaml"), "typo.yaml: scenarios.ind.shift.tabel: unknown axis 'tabel'; did you mean 'table'?"),

@@ -33,3 +33,25 @@ def test_a_worker_that_died_between_episodes_costs_one_try():
     assert list(pool._queue) == [(job, 2)] and not results  # it is tried again, by a new worker
     pool._feed(pool._workers[0])
     assert not pool._queue and results[0].error == "the worker process died between two episodes"
+
+
+def test_a_failed_batch_is_tried_again_one_by_one():
+    results: list = []
+    jobs = [Job(("ind", 0, index), spec_of(index=index)) for index in range(5)]
+    pool = pool_with(dead_worker(), jobs[0], results)
+    pool._config = WorkerConfig("hold", {}, "builtin", 5, num_envs=3)
+    pool._queue = deque((job, 1) for job in jobs)
+    assert pool._next() == jobs[:3]
+    worker = pool._workers[0]
+    worker.jobs = jobs[:3]
+    pool._fail(worker, "boom")
+    assert list(pool._queue) == [*((job, 2) for job in jobs[:3]), *((job, 1) for job in jobs[3:])]
+    assert [pool._next() for _ in range(4)] == [[jobs[0]], [jobs[1]], [jobs[2]], jobs[3:]]
+
+
+def test_the_last_episodes_are_shared_among_the_workers():
+    jobs = [Job(("ind", 0, index), spec_of(index=index)) for index in range(6)]
+    pool = pool_with(dead_worker(), jobs[0], [])
+    pool._config, pool._count = WorkerConfig("hold", {}, "builtin", 5, num_envs=64), 2
+    pool._queue = deque((job, 1) for job in jobs)
+    assert [len(pool._next()) for _ in range(3)] == [3, 2, 1]  # half of what is left, rounded up

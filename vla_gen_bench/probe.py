@@ -84,8 +84,15 @@ def gpu() -> dict[str, Any]:
             "error": f"PhysX's GPU library is not in {library}",
             "fix": "python -c 'import sapien; sapien.physx.enable_gpu()' (downloads it once)",
         }
+    device = sapien.Device("cuda")
+    if not device.can_render():
+        return {
+            "devices": devices,
+            "error": f"the renderer cannot use {device.name}",
+            "fix": "install the vendor driver with its Vulkan ICD; in a container, the graphics capability too",
+        }
     sapien.physx.enable_gpu()
-    sapien.physx.PhysxGpuSystem(device=sapien.Device("cuda"))
+    sapien.physx.PhysxGpuSystem(device=device)
     return {"devices": devices, "name": torch.cuda.get_device_name(), "torch": torch.__version__}
 
 

@@ -42,6 +42,14 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
 @click.option(
+    "--backend", default="auto", show_default=True, help="Where physics runs: cpu, gpu, or auto = gpu where one works."
+)
+@click.option(
+    "--num-envs",
+    type=click.IntRange(min=1),
+    help="Episodes side by side in a worker.  [default: 1, on a GPU 64]",
+)
+@click.option(
     "--video",
     is_flag=False,
     flag_value="all",
@@ -74,6 +82,8 @@ def evaluate_command(
     episodes,
     seeds,
     workers,
+    backend,
+    num_envs,
     video,
     out,
     resume,
@@ -107,6 +117,8 @@ def evaluate_command(
         episodes=episodes,
         seeds=seeds,
         workers=workers,
+        backend=backend,
+        num_envs=num_envs,
         out=Path(resume) if resume else out,
         options=arguments,
         fresh=fresh,

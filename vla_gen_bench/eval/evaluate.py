@@ -12,6 +12,7 @@ from typing import Any
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval import provenance
+from vla_gen_bench.eval.backend import NUM_ENVS, SIMULATIONS, choose_backend
 from vla_gen_bench.eval.log import RUN_FILE, LogWriter, key_of
 from vla_gen_bench.eval.stats import count
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
@@ -35,7 +36,9 @@ class Request:
         suites: Names or paths, at least one.
         scenarios: Ids, compositions such as "unseen_table + noise_weak"; None = all.
         episodes: Per scenario and seed.
-        workers: Processes; None = one per core.
+        workers: Processes; None = one per core, on a GPU one.
+        backend: Where the physics runs: "cpu", "gpu", or "auto" = on a GPU where one can be used.
+        num_envs: Episodes side by side in a process; None = 1, on a GPU 64.
         out: Log folder; None = `runs/<policy>/<suite>-<world>`.
         fresh: Move an earlier log aside instead of continuing it.
         must_resume: Refuse to start a new log.
@@ -51,6 +54,8 @@ class Request:
     episodes: int | None = None
     seeds: Sequence[int] | None = None
     workers: int | None = None
+    backend: str = "auto"
+    num_envs: int | None = None
     out: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     fresh: bool = False
@@ -76,6 +81,7 @@ class Plan:
     jobs: list[Job]
     folder: Path
     identity: dict[str, Any]
+    backend: str
 
 
 @dataclass(frozen=True)
@@ -114,9 +120,13 @@ def make_plan(request: Request) -> Plan:
     card.check_world(request.world)
     if not request.render and (not card.privileged or request.record != "none"):
         raise UserError("--no-render is for privileged policies without --video: all others need the pictures")
+    backend = choose_backend(request.backend)
+    if backend == "gpu" and (request.workers or 1) > 1:
+        raise UserError(f"--workers {request.workers}: a GPU simulates all episodes in one process; use --num-envs")
     jobs = _draw_jobs(request, suite, scenarios)
     folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
-    return Plan(request, suite, scenarios, card, jobs, folder, _identity(request, suite, card))
+    identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
+    return Plan(request, suite, scenarios, card, jobs, folder, identity, backend)
 
 
 def _run_name(card: Card, request: Request) -> str:
@@ -267,14 +277,22 @@ def _now() -> str:
 
 def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result: Callable[[Result], None]) -> None:
     request = plan.request
-    workers = min(request.workers or usable_cores(), len(todo))
+    workers = min(request.workers or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
+    num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))
     config = WorkerConfig(
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,
+        num_envs=num_envs, backend=plan.backend,
         threads=max(1, usable_cores() // workers), record=request.record, render=request.render,
         videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip
-    session = {"started": _now(), **provenance.session(), "workers": workers, "manifest": _manifest(plan)}
+    session = {
+        "started": _now(),
+        **provenance.session(),
+        "workers": workers,
+        "num_envs": num_envs,
+        "manifest": _manifest(plan),
+    }
 
     def ready(info: dict[str, Any]) -> None:
         header.update(info)
