@@ -96,7 +96,7 @@ def steps(world: str) -> Iterator[Line]:
     yield Line(f"{world}: step, 90% are below", 1e3 * quantiles(step_s, n=10)[-1], "ms")
     yield Line(f"{world}: reset with a fresh scene, median", 1e3 * median(reset_s), "ms", targets.reset_ms)
     yield Line(f"{world}: expert.act, median", 1e3 * median(act_s), "ms")
-    yield Line(f"{world}: memory of that process", _peak_memory_gib(), "GiB", 1.0)
+    yield Line(f"{world}: memory of that process", peak_memory_gib(), "GiB", 1.0)
 
 
 def _time_steps(env, expert, horizon: int, step_s: list[float], act_s: list[float]) -> None:
@@ -113,7 +113,8 @@ def _time_steps(env, expert, horizon: int, step_s: list[float], act_s: list[floa
         step_s.append(_timed(lambda: env.step(action)))
 
 
-def _peak_memory_gib() -> float:
+def peak_memory_gib() -> float:
+    """Returns the peak of this process's resident memory so far."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -9,7 +9,8 @@ import click
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Only the timings: leave out throughput and the expert's success rates.")
+@click.option("--quick", is_flag=True, help="Only the simulator's timings, a minute.")
+@click.option("--openvla", is_flag=True, help="Only OpenVLA: speed on the CPU, speed and memory of 7B where a GPU is.")
 @click.option("--world", "worlds", multiple=True, default=["builtin"], show_default=True, help="Repeat for more.")
 @click.option(
     "--out",
@@ -18,22 +19,27 @@ import click
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for logs and bench.json.",
 )
-def bench(quick: bool, worlds: tuple[str, ...], out: Path) -> None:
+def bench(quick: bool, openvla: bool, worlds: tuple[str, ...], out: Path) -> None:
     """Measure this machine against the project's targets; prints a table and writes OUT/bench.json.
 
     The full run takes about 45 minutes on two cores; the success rates continue where an earlier run stopped.
+    --openvla writes OUT/bench-openvla.json.
     """
     from vla_gen_bench import bench as measure
+    from vla_gen_bench.errors import UserError
     from vla_gen_bench.world import get_world
 
+    if quick and openvla:
+        raise UserError("--quick and --openvla each leave out the other's measurements; give one of them")
     lines: list[measure.Line] = []
     for world in worlds:
         get_world(world)
-    for line in _measure(measure, quick, worlds, out):
+    file = out / ("bench-openvla.json" if openvla else "bench.json")
+    for line in _openvla() if openvla else _measure(measure, quick, worlds, out):
         lines.append(line)
-        _write(out, measure.to_json(lines))
+        _write(file, measure.to_json(lines))
         click.echo(_shown(line), err=True)
-    _print(lines, out)
+    _print(lines, file)
 
 
 def _measure(measure, quick: bool, worlds: tuple[str, ...], out: Path):
@@ -43,27 +49,38 @@ def _measure(measure, quick: bool, worlds: tuple[str, ...], out: Path):
         yield from measure.steps(world)
     if quick:
         return
+    yield from _openvla()
     if "builtin" in worlds:
         yield from measure.throughput(out)
     for world in worlds:
         yield from measure.success(world, out, lambda text: click.echo(text, err=True))
 
 
+def _openvla():
+    import torch
+
+    from vla_gen_bench import bench_openvla
+
+    yield from bench_openvla.cpu()
+    if torch.cuda.is_available():
+        yield from bench_openvla.gpu()
+
+
 def _shown(line) -> str:
     return f"{line.name}: {line.value:.3g} {line.unit}".rstrip()
 
 
-def _write(out: Path, data: dict) -> None:
+def _write(file: Path, data: dict) -> None:
     from vla_gen_bench.errors import UserError
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "bench.json").write_text(json.dumps(data, indent=1) + "\n")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(data, indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"{out}: cannot write bench.json ({error.strerror}); give another folder with --out") from error
+        raise UserError(f"{file}: cannot be written ({error.strerror}); give another folder with --out") from error
 
 
-def _print(lines: list, out: Path) -> None:
+def _print(lines: list, file: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -73,4 +90,4 @@ def _print(lines: list, out: Path) -> None:
         met = {None: "", True: "yes", False: "NO"}[line.met]
         table.add_row(line.name, f"{line.value:.4g} {line.unit}".rstrip(), bound, met)
     Console(width=None if Console().is_terminal else 110).print(table)
-    click.echo(out / "bench.json")
+    click.echo(file)
