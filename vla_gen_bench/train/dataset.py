@@ -1,0 +1,259 @@
+"""Writing demonstrations, and reading them for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train import lerobot_format as form
+from vla_gen_bench.train.demonstrate import Demo
+
+OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
+PART_DEMOS = 100
+SAMPLED_FRAMES = 2000  # for the statistics of pictures
+
+
+@dataclass
+class Writer:
+    """Appends demonstrations to a folder, part by part; opened again, it goes on after the last finished part.
+
+    Attributes:
+        folder: The data set.
+        side: S, pixels.
+        origin: How the data is made: world, policy, seed, noise, ...; must be the same when continued.
+    """
+
+    folder: Path
+    side: int
+    origin: dict[str, Any]
+    _demos: list[Demo] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.folder / form.INFO_FILE).is_file():
+            own = form.read_json(self.folder / OWN_FILE)
+            changed = [key for key in self.origin if own["origin"].get(key) != self.origin[key]]
+            if changed:
+                key = changed[0]
+                raise UserError(
+                    f"{self.folder}: was collected with {key} {own['origin'].get(key)!r}, not {self.origin[key]!r}; "
+                    "choose another --out"
+                )
+            self.info, self.own = form.read_info(self.folder), own
+        else:
+            self.info, self.own = self._new_info(), {"origin": self.origin, "attempts": 0, "failed": {}}
+
+    def _new_info(self) -> dict[str, Any]:
+        return {
+            "codebase_version": form.VERSION,
+            "robot_type": "widowx",
+            "fps": form.FPS,
+            "features": form.features(self.side),
+            "total_episodes": 0,
+            "total_frames": 0,
+            "total_tasks": 0,
+            "chunks_size": form.PARTS_PER_CHUNK,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "data_path": form.DATA_PATH,
+            "video_path": form.VIDEO_PATH,
+            "splits": {"train": "0:0"},
+        }
+
+    @property
+    def kept(self) -> int:
+        """Demonstrations so far, the unwritten ones included."""
+        return self.info["total_episodes"] + len(self._demos)
+
+    @property
+    def attempts(self) -> int:
+        """Episodes tried so far; the next one has this index."""
+        return self.own["attempts"]
+
+    def add(self, demo: Demo) -> None:
+        """Takes the episode of index `attempts`; failed ones are counted only."""
+        self.own["attempts"] += 1
+        if demo.success and len(demo):
+            self._demos.append(demo)
+        else:
+            target = demo.spec.target.id
+            self.own["failed"][target] = self.own["failed"].get(target, 0) + 1
+        if len(self._demos) >= PART_DEMOS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the demonstrations taken since the last time as one part."""
+        if not self._demos:
+            return
+        place = form.Place(self.own.get("parts", 0))
+        tasks = self._tasks()
+        self._write_frames(place, tasks)
+        for key, column in ((form.IMAGE, "images"), (form.FOREGROUND, "foreground")):
+            path = place.file(self.folder, form.VIDEO_PATH, video_key=key)
+            form.write_video(path, np.concatenate([getattr(demo, column) for demo in self._demos]))
+        self._write_episodes(place, tasks)
+        self._count(place, tasks)
+        self._demos = []
+
+    def finish(self) -> None:
+        """Writes what is left, and the statistics over everything."""
+        self.flush()
+        demos = load(self.folder)
+        chosen = np.unique(np.linspace(0, len(demos.actions) - 1, SAMPLED_FRAMES).astype(int))
+        numbers = {"action": demos.actions, "action.executed": demos.executed, "observation.state": demos.states}
+        stats = {key: form.numeric_stats(values) for key, values in numbers.items()}
+        stats[form.IMAGE] = form.image_stats(demos.images[chosen])
+        stats[form.FOREGROUND] = form.image_stats(np.repeat(demos.foreground[chosen][..., None], 3, 3))
+        form.write_json(self.folder / form.STATS_FILE, stats)
+
+    def _tasks(self) -> dict[str, int]:
+        """Returns instruction -> task_index, new ones at the end."""
+        import pandas as pd
+
+        file = self.folder / form.TASKS_FILE
+        known = list(pd.read_parquet(file).index) if self.info["total_tasks"] else []
+        for demo in self._demos:
+            if demo.spec.instruction not in known:
+                known.append(demo.spec.instruction)
+        return {task: index for index, task in enumerate(known)}
+
+    def _write_frames(self, place: form.Place, tasks: dict[str, int]) -> None:
+        episodes, episode, first = [], self.info["total_episodes"], self.info["total_frames"]
+        for demo in self._demos:
+            steps = np.arange(len(demo), dtype=np.int64)
+            episodes.append(
+                {
+                    "action": demo.actions,
+                    "action.executed": demo.executed,
+                    "observation.state": demo.states,
+                    "timestamp": (steps / form.FPS).astype(np.float32),
+                    "frame_index": steps,
+                    "episode_index": np.full_like(steps, episode),
+                    "index": first + steps,
+                    "task_index": np.full_like(steps, tasks[demo.spec.instruction]),
+                }
+            )
+            episode, first = episode + 1, first + len(demo)
+        form.write_frames(place.file(self.folder, form.DATA_PATH), episodes)
+
+    def _write_episodes(self, place: form.Place, tasks: dict[str, int]) -> None:
+        import pandas as pd
+
+        rows, begin, within = [], self.info["total_frames"], 0
+        for number, demo in enumerate(self._demos):
+            rows.append(self._episode_row(place, demo, self.info["total_episodes"] + number, begin, within))
+            begin, within = begin + len(demo), within + len(demo)
+        pd.DataFrame(rows).to_parquet(place.file(self.folder, form.EPISODES_PATH), index=False)
+        table = pd.DataFrame({"task_index": list(tasks.values())}, index=pd.Index(list(tasks), name="task"))
+        table.to_parquet(self.folder / form.TASKS_FILE)
+
+    def _episode_row(self, place: form.Place, demo: Demo, episode: int, begin: int, within: int) -> dict[str, Any]:
+        spec, where = demo.spec, place.numbers
+        row = {"episode_index": episode, "tasks": [spec.instruction], "length": len(demo)}
+        row |= {f"data/{key}": value for key, value in where.items()}
+        row |= {"dataset_from_index": begin, "dataset_to_index": begin + len(demo)}
+        for key in form.CAMERAS:
+            span = {"from_timestamp": within / form.FPS, "to_timestamp": (within + len(demo)) / form.FPS}
+            row |= {f"videos/{key}/{name}": value for name, value in {**where, **span}.items()}
+        row |= {f"meta/episodes/{key}": value for key, value in where.items()}
+        for key, values in (("action", demo.actions), ("observation.state", demo.states)):
+            row |= {f"stats/{key}/{name}": value for name, value in form.numeric_stats(values).items()}
+        own = {"seed": spec.seed, "index": spec.index, "spec": spec.model_dump_json(), "digest": spec.digest()}
+        own |= {"table": spec.table, "target": spec.target.id}
+        return {**row, **{f"vgb/{key}": value for key, value in own.items()}}
+
+    def _count(self, place: form.Place, tasks: dict[str, int]) -> None:
+        self.info["total_episodes"] += len(self._demos)
+        self.info["total_frames"] += sum(map(len, self._demos))
+        self.info["total_tasks"] = len(tasks)
+        self.info["splits"] = {"train": f"0:{self.info['total_episodes']}"}
+        self.own["parts"] = place.part + 1
+        form.write_json(self.folder / OWN_FILE, self.own)
+        form.write_json(self.folder / form.INFO_FILE, self.info)
+
+
+@dataclass(frozen=True)
+class Demos:
+    """Demonstrations in memory: F frames of E episodes, in order.
+
+    Attributes:
+        images, foreground, actions, executed, states: As `Demo`, frames of all episodes one after the other.
+        episode: int64 [F], 0 to E - 1.
+        instructions, tables, targets: One per episode; tables and targets are asset ids.
+        starts: int64 [E + 1], the first frame of each episode, and F.
+        world: World name.
+    """
+
+    images: np.ndarray
+    foreground: np.ndarray
+    actions: np.ndarray
+    executed: np.ndarray
+    states: np.ndarray
+    episode: np.ndarray
+    instructions: list[str]
+    tables: list[str]
+    targets: list[str]
+    starts: np.ndarray
+    world: str
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+
+def load(folder: Path, episodes: int | None = None) -> Demos:
+    """Reads the first `episodes` demonstrations (None = all) into memory.
+
+    A smaller number gives a subset of a larger one, so that a ladder of sizes is nested.
+
+    Raises:
+        UserError: Not such a folder, a file of it is broken, or it has fewer demonstrations.
+    """
+    info, own = form.read_info(folder), form.read_json(folder / OWN_FILE)
+    total = info["total_episodes"]
+    count = total if episodes is None else episodes
+    if not 1 <= count <= total:
+        raise UserError(f"{folder}: holds {total} demonstrations, {count} were asked for")
+    parts = [form.Place(part) for part in range(own["parts"])]
+    keys = ["vgb/table", "vgb/target", "tasks", "length"]
+    rows = _joined([form.read_columns(place.file(folder, form.EPISODES_PATH), keys) for place in parts])
+    lengths = rows["length"][:count].astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    frames = int(starts[-1])
+    data = _joined([form.read_columns(place.file(folder, form.DATA_PATH), list(form.NUMBERS)) for place in parts])
+    side = info["features"][form.IMAGE]["shape"][0]
+    return Demos(
+        images=_pictures(folder, parts, form.IMAGE, (frames, side, side, 3)),
+        foreground=_pictures(folder, parts, form.FOREGROUND, (frames, side, side)),
+        actions=data["action"][:frames],
+        executed=data["action.executed"][:frames],
+        states=data["observation.state"][:frames],
+        episode=np.repeat(np.arange(count), lengths),
+        instructions=[tasks[0] for tasks in rows["tasks"][:count]],
+        tables=list(rows["vgb/table"][:count]),
+        targets=list(rows["vgb/target"][:count]),
+        starts=starts,
+        world=own["origin"]["world"],
+    )
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Decodes the videos of one camera until `shape` is full."""
+    pictures, filled = np.empty(shape, np.uint8), 0
+    for place in parts:
+        path = place.file(folder, form.VIDEO_PATH, video_key=key)
+        for picture in form.read_video(path, grey=len(shape) == 3):
+            if filled == len(pictures):
+                return pictures
+            pictures[filled] = picture
+            filled += 1
+    if filled < len(pictures):
+        raise UserError(f"{folder}: {key} has {filled} frames, the tables tell of {len(pictures)}; collect it again")
+    return pictures

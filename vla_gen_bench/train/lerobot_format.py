@@ -1,0 +1,189 @@
+"""The files of a LeRobotDataset v3.0: parquet tables, mp4 videos and their metadata.
+
+Written in parts: each part is one parquet file of frames, one mp4 per camera and one parquet file of episodes, and
+counts once `meta/info.json` tells of it. A process killed at any moment loses the unfinished part only.
+Layout after huggingface/lerobot 0.6 (`lerobot/datasets`): fps, row groups of one episode, scalars for shape (1,).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_gen_bench.errors import UserError
+
+VERSION = "v3.0"
+FPS = 5
+PARTS_PER_CHUNK = 1000
+IMAGE, FOREGROUND = "observation.images.main", "observation.images.foreground"
+CAMERAS = (IMAGE, FOREGROUND)
+STATE_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "finger")
+ACTION_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+NUMBERS = {"action": ACTION_NAMES, "action.executed": ACTION_NAMES, "observation.state": STATE_NAMES}
+INDICES = ("frame_index", "episode_index", "index", "task_index")
+QUALITY = {"crf": "8", "preset": "veryfast"}  # x264 constant rate factor: about 2 kB a frame of 96 px, hardly any loss
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+INFO_FILE, STATS_FILE, TASKS_FILE = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part's files lie."""
+
+    part: int
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        return {"chunk_index": self.part // PARTS_PER_CHUNK, "file_index": self.part % PARTS_PER_CHUNK}
+
+    def file(self, folder: Path, pattern: str, **more: str) -> Path:
+        """Returns the path of one of the `*_PATH` patterns; its folder exists."""
+        path = folder / pattern.format(**self.numbers, **more)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def features(side: int) -> dict[str, Any]:
+    """Returns the `features` of info.json for S x S pictures."""
+    video = {"video.fps": FPS, "video.codec": "h264", "video.is_depth_map": False, "has_audio": False}
+    cameras = {
+        key: {"dtype": "video", "shape": [side, side, 3], "names": ["height", "width", "channels"], "info": video}
+        for key in CAMERAS
+    }
+    numbers = {key: {"dtype": "float32", "shape": [7], "names": list(names)} for key, names in NUMBERS.items()}
+    indices = {key: {"dtype": "int64", "shape": [1], "names": None} for key in INDICES}
+    return {**cameras, **numbers, "timestamp": {"dtype": "float32", "shape": [1], "names": None}, **indices}
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Replaces a JSON file in one go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        UserError: Missing or malformed.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; is this a folder that 'vgb collect' wrote?") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Reads meta/info.json; raises `UserError` for another format version."""
+    info = read_json(folder / INFO_FILE)
+    if info.get("codebase_version") != VERSION:
+        raise UserError(f"{folder}: a LeRobotDataset {info.get('codebase_version')}; this reads {VERSION}")
+    return info
+
+
+def write_frames(path: Path, episodes: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Writes the frames of a part, one row group per episode; columns are [T] or [T, 7]."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = [pa.table({key: _column(value) for key, value in episode.items()}) for episode in episodes]
+    with pq.ParquetWriter(path, tables[0].schema, compression="snappy") as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=len(table))
+
+
+def _column(values: np.ndarray) -> Any:
+    import pyarrow as pa
+
+    if values.ndim == 1:
+        return pa.array(values)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def read_columns(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads columns of a parquet file: float32 [F, 7] for the lists, [F] for the others.
+
+    Raises:
+        UserError: Missing, truncated, or without these columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(keys))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    missing = set(keys) - set(table.column_names)
+    if missing:
+        raise UserError(f"{path}: no column '{min(missing)}'")
+    return {key: _array(table.column(key).combine_chunks()) for key in keys}
+
+
+def _array(column: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(column.type):
+        return column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return column.to_numpy(zero_copy_only=False)
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Writes uint8 [F, S, S, 3], or [F, S, S] as grey, as H.264 without any chroma subsampling."""
+    import av
+
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=Fraction(FPS), options={**QUALITY, "g": "32"})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv444p"
+        convert = av.video.reformatter.VideoReformatter()
+        for picture in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24" if picture.ndim == 3 else "gray")
+            for packet in stream.encode(convert.reformat(frame, format="yuv444p")):
+                file.mux(packet)
+        for packet in stream.encode():
+            file.mux(packet)
+
+
+def read_video(path: Path, grey: bool = False) -> Iterator[np.ndarray]:
+    """Yields uint8 [S, S, 3] RGB, or [S, S] grey, frame by frame.
+
+    Raises:
+        UserError: Missing or truncated.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as file:
+            convert = av.video.reformatter.VideoReformatter()  # one for all: making it costs more than using it
+            for frame in file.decode(video=0):
+                yield convert.reformat(frame, format="gray" if grey else "rgb24").to_ndarray()
+    except (av.FFmpegError, OSError) as error:
+        raise UserError(f"{path}: cannot be decoded: {error}") from None
+
+
+def numeric_stats(values: np.ndarray) -> dict[str, list]:
+    """Returns the entry of stats.json for [F, n] or [F] numbers, with the quantiles q01 to q99."""
+    values = np.asarray(values, np.float64).reshape(len(values), -1)
+    entry = {name: getattr(values, name)(axis=0).tolist() for name in ("min", "max", "mean", "std")}
+    quantiles = {name: np.quantile(values, part, axis=0).tolist() for name, part in QUANTILES.items()}
+    return {**entry, "count": [len(values)], **quantiles}
+
+
+def image_stats(frames: np.ndarray) -> dict[str, list]:
+    """Returns the entry of stats.json for uint8 [F, S, S, 3]: per channel in [0, 1], shaped [3, 1, 1] as LeRobot's."""
+    pixels = numeric_stats(frames.reshape(-1, 3) / 255.0)
+    shaped = {name: np.reshape(value, (3, 1, 1)).tolist() for name, value in pixels.items() if name != "count"}
+    return {**shaped, "count": [len(frames)]}

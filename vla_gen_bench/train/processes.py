@@ -1,0 +1,111 @@
+"""Several processes: one per GPU under torchrun or accelerate, or one per core on a CPU.
+
+Each holds a copy of the model and a part of every batch; gradients are averaged. Nothing here when there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+TIMEOUT = timedelta(hours=2)  # the others wait while the first one evaluates
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all: `rank` of `count`, computing on `device`."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes files and talks."""
+        return self.rank == 0
+
+    def average(self, parameters: list[nn.Parameter]) -> None:
+        """Averages gradients over all processes, as one flat message."""
+        if self.count == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.count
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Returns the mean of a tensor over all processes."""
+        if self.count == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.count
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def shared(self, value: object) -> object:
+        """Returns what the first process has as `value`."""
+        box = [value]
+        if self.count > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def join(device: str = "auto") -> Processes:
+    """Joins the processes torchrun or accelerate started, told by RANK, LOCAL_RANK and WORLD_SIZE; alone without."""
+    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if device == "auto":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if count > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return Processes(rank, count, chosen)
+
+
+def launch(count: int, arguments: list[str]) -> int:
+    """Runs `python -m vla_gen_bench ARGUMENTS` in `count` processes of this machine; returns the exit status.
+
+    What `torchrun --nproc-per-node` does, without its restarts.
+    """
+    import socket
+    import subprocess
+    import sys
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "vla_gen_bench", *arguments]
+    running = [
+        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)
+    ]
+    try:
+        return _first_failure(running)
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+
+
+def _first_failure(running: list) -> int:
+    """Waits until all are done or one fails; the others of a failed one would wait for ever."""
+    import time
+
+    while True:
+        codes = [process.poll() for process in running]
+        failed = [code for code in codes if code]
+        if failed or None not in codes:
+            return failed[0] if failed else 0
+        time.sleep(0.2)

@@ -1,0 +1,152 @@
+"""Recipes: a training run as data. Unknown keys are refused; every run keeps a copy of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, model_validator
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.spec import Frozen, digest_of
+from vla_gen_bench.strict_yaml import parse, read_yaml
+
+RECIPE_FILE = "recipe.yaml"
+R = TypeVar("R", bound="Recipe")
+
+
+class ModelChoice(Frozen):
+    """The model to begin with: a new one of a size, or a checkpoint.
+
+    Attributes:
+        size: Name of a size in `policies/openvla/sizes`, drawn from the recipe's seed.
+        checkpoint: Folder, policy name or hub id; `revision` is its commit on the hub.
+        decoding, attention, chunk: "autoregressive", or "parallel" with K actions (OFT).
+    """
+
+    size: str | None = None
+    checkpoint: str | None = None
+    revision: str | None = None
+    decoding: Literal["autoregressive", "parallel"] = "autoregressive"
+    attention: Literal["causal", "bidirectional"] = "causal"
+    chunk: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ModelChoice:
+        if (self.size is None) == (self.checkpoint is None):
+            raise ValueError("give either size (a new model) or checkpoint")
+        return self
+
+
+class Adapter(Frozen):
+    """LoRA on the reference's module list (`lora.add_lora`)."""
+
+    rank: int = Field(32, ge=1)
+    alpha: float = Field(16.0, gt=0)
+
+
+class Optimiser(Frozen):
+    """AdamW.
+
+    Attributes:
+        lr: Peak learning rate.
+        warmup: Steps of a linear rise from zero.
+        schedule: What follows: "constant", "cosine" or "linear" down to `floor` times `lr` at the end.
+        weight_decay: On matrices only: not on biases, norms and embeddings of tokens or positions.
+        clip: Largest norm of the gradient; None = not clipped.
+    """
+
+    lr: float = Field(gt=0)
+    warmup: int = Field(0, ge=0)
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    floor: float = Field(0.0, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float | None = Field(None, gt=0)
+
+    def rate(self, step: int, steps: int) -> float:
+        """Returns the learning rate of `step` (from 0) of `steps`."""
+        import math
+
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        part = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))
+        fall = {"constant": 0.0, "linear": part, "cosine": 0.5 * (1 - math.cos(math.pi * part))}[self.schedule]
+        return self.lr * (1 - (1 - self.floor) * fall)
+
+
+class Recipe(Frozen):
+    """What all trainers share.
+
+    Attributes:
+        name: Of the policy it makes; curves of one name are averaged over seeds.
+        trainer: Which trainer reads it.
+        world: World name.
+        seed: Of weights, batches and episodes.
+        model, adapter, optimiser: See their classes; without an adapter all weights are trained.
+        precision: "float32", or "bfloat16" for autocast with float32 master weights.
+        checkpoint_every_s: Seconds between two checkpoints to resume from.
+    """
+
+    name: str
+    trainer: str
+    note: str = ""
+    world: str = "builtin"
+    seed: int = Field(0, ge=0)
+    model: ModelChoice
+    adapter: Adapter | None = None
+    optimiser: Optimiser
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_every_s: float = Field(120.0, gt=0)
+
+    def digest(self) -> str:
+        """Returns 16 hex digits over everything in the recipe."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+def load_recipe(path: Path, kind: type[R], changes: dict[str, Any] | None = None) -> R:
+    """Reads a recipe.
+
+    Args:
+        path: A YAML file, or the name of a policy whose folder holds recipe.yaml.
+        kind: The trainer's recipe class.
+        changes: Dotted keys to set instead of what the file says: {"optimiser.lr": 1e-4}.
+
+    Raises:
+        UserError: Unreadable, unknown keys, values out of range, or made for another trainer.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping")
+    for key, value in (changes or {}).items():
+        _set(data, key.split("."), value, f"{path}: {key}")
+    wanted = kind.model_fields["trainer"].annotation
+    if data.get("trainer") not in getattr(wanted, "__args__", (data.get("trainer"),)):
+        raise UserError(f"{path}: trainer: {data.get('trainer')!r}; this command takes {wanted.__args__[0]!r}")
+    return parse(kind, data, f"{path}:")
+
+
+def parse_changes(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """Reads `--set key.path=value` options; values are YAML."""
+    changes = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {pair}: expected key.path=value")
+        changes[key] = yaml.safe_load(value)
+    return changes
+
+
+def save_recipe(recipe: Recipe, folder: Path) -> None:
+    """Writes recipe.yaml as it was resolved."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    (folder / RECIPE_FILE).write_text(text, encoding="utf-8")
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise UserError(f"{where}: '{key}' is no mapping")
+    data[keys[-1]] = value

@@ -1,0 +1,145 @@
+"""What every training run keeps in its folder, and how it goes on after a kill.
+
+    recipe.yaml     the recipe as resolved
+    curve.csv       one row per logged step; columns are documented in docs/training.md
+    state.pt        the newest state to resume from; replaced in one go
+    checkpoint/     the newest weights in Hugging Face layout
+    tensorboard/    the same numbers as curve.csv, where tensorboard is installed
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
+from vla_gen_bench.strict_yaml import read_yaml
+
+CURVE_FILE, STATE_FILE, CHECKPOINT = "curve.csv", "state.pt", "checkpoint"
+
+
+def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any] | None:
+    """Begins a run in `folder`, or returns the state of the one that was broken off there.
+
+    Raises:
+        UserError: The folder holds a run of another recipe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file, recipe_file = folder / STATE_FILE, folder / RECIPE_FILE
+    if fresh:
+        for path in (state_file, folder / CURVE_FILE, recipe_file):
+            path.unlink(missing_ok=True)
+    if recipe_file.is_file():
+        earlier = read_yaml(recipe_file)
+        changed = [key for key, value in recipe.model_dump(mode="json").items() if earlier.get(key) != value]
+        if changed:
+            raise UserError(
+                f"{folder}: holds a run whose recipe differs in '{changed[0]}'; choose another --out or give --fresh"
+            )
+    save_recipe(recipe, folder)
+    if not state_file.is_file():
+        return None
+    try:
+        return torch.load(state_file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle raises whatever it likes
+        raise UserError(f"{state_file}: cannot be read ({error}); remove it or give --fresh") from None
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Replaces the state to resume from; where the disk is full the earlier one stays.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    draft = folder / f"{STATE_FILE}.tmp"
+    try:
+        torch.save(dict(state), draft)
+        draft.replace(folder / STATE_FILE)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        draft.unlink(missing_ok=True)
+        raise UserError(f"{folder / STATE_FILE}: cannot be written ({error}); the earlier state is kept") from None
+
+
+class Curve:
+    """Logs numbers to curve.csv, and to TensorBoard and W&B where wanted.
+
+    A resumed run drops the rows after the state it resumes from, so that the file reads as if nothing had happened.
+
+    Args:
+        folder: The run's.
+        columns: All columns; a row may leave some empty. The first one counts up.
+        resumed_at: Value of the first column to go on from; None = a new run.
+        wandb: Project to log to; needs wandb installed.
+    """
+
+    def __init__(
+        self, folder: Path, columns: tuple[str, ...], resumed_at: float | None = None, wandb: str | None = None
+    ) -> None:
+        self.path, self.columns = folder / CURVE_FILE, columns
+        kept = [] if resumed_at is None else self._rows_until(resumed_at)
+        draft = self.path.with_suffix(".tmp")
+        with draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(kept)
+        draft.replace(self.path)
+        self.elapsed_before = float(kept[-1]["wall_s"]) if kept else 0.0
+        self._began = time.monotonic()
+        self._sinks = [sink for sink in (_tensorboard(folder), _wandb(folder, wandb)) if sink]
+
+    def _rows_until(self, last: float) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [{key: row[key] for key in self.columns} for row in rows if float(row[self.columns[0]]) <= last]
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self.elapsed_before + time.monotonic() - self._began
+
+    def log(self, **numbers: float) -> None:
+        """Appends a row; `wall_s` is filled in. Raises `KeyError` for an undeclared column."""
+        unknown = set(numbers) - set(self.columns)
+        if unknown:
+            raise KeyError(f"undeclared columns {sorted(unknown)}")
+        row = {"wall_s": round(self.wall_s, 2), **numbers}
+        text = {key: "" if value is None else f"{value:.6g}" for key, value in row.items()}
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, restval="").writerow(text)
+        for sink in self._sinks:
+            sink(int(numbers[self.columns[0]]), row)
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def sink(step: int, row: Mapping[str, float]) -> None:
+        for key, value in row.items():
+            if value is not None:
+                writer.add_scalar(key, value, step)
+        writer.flush()
+
+    return sink
+
+
+def _wandb(folder: Path, project: str | None) -> Any:
+    if not project:
+        return None
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("wandb is not installed: pip install wandb, or leave --wandb out") from None
+    run = wandb.init(project=project, dir=str(folder), resume="allow", id=folder.name)
+    return lambda step, row: run.log(dict(row), step=step)
