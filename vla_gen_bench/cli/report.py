@@ -35,10 +35,11 @@ SHOWN_PROBLEMS = 20
     type=click.FloatRange(0.5, 1, max_open=True),
     help="Of every interval.",
 )
+@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Write pictures (SVG, PNG) there.")
 @click.option("--stages", is_flag=True, help="Add what went wrong, as shares of the stage labels.")
 @click.option("--allow-partial", is_flag=True, help="Accept missing and errored episodes, and mark what they touch.")
 @click.option("--suite", metavar="NAME|FILE", help="The runs' suite, where it is not found by itself.")
-def report(runs, baseline, kind, out, metric, confidence, stages, allow_partial, suite):
+def report(runs, baseline, kind, out, metric, confidence, plots, stages, allow_partial, suite):
     """Compare evaluation logs: rates, drops from IND, and tests against a baseline.
 
     RUN is a log folder of `vgb eval`, or LABEL=FOLDER. All must be on one suite in one world. docs/report.md defines
@@ -46,6 +47,8 @@ def report(runs, baseline, kind, out, metric, confidence, stages, allow_partial,
     """
     kind = kind or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
     comparison, notes = _compare(_load(runs, allow_partial), baseline, metric, confidence, suite)
+    if plots:
+        _draw(comparison, plots)
     _write(_render(comparison, kind, out, stages, notes), out)
 
 
@@ -78,6 +81,13 @@ def _compare(
     ids = {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
     metric = metric or (suite.protocol.metric if suite else "success_at_end")
     return compare(runs, describe(ids, suite), place, metric, confidence), remarks(runs)
+
+
+def _draw(comparison: Comparison, folder: Path) -> None:
+    from vla_gen_bench.report.plots import write_plots
+
+    for path in write_plots(comparison, folder):
+        click.echo(f"wrote {path}", err=True)
 
 
 def _render(comparison: Comparison, kind: str, out: Path | None, stages: bool, notes: list[str]) -> str:

@@ -1,0 +1,101 @@
+"""How pictures look and are saved: colours everyone can tell apart, hatches and markers for print, SVG and PNG."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vla_gen_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which stays distinct with every common colour blindness; the light ones last.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", ":")
+INK = "#222222"
+SETTINGS = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "hatch.linewidth": 0.6,
+    "svg.fonttype": "none",  # text stays text: small files, and it can be searched
+    "svg.hashsalt": "vgb",  # the same report gives the same file
+    "font.family": "sans-serif",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within it, figures are drawn and saved in the look of this project."""
+    import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        yield
+
+
+def bar_style(place: int) -> dict:
+    """Returns colour and hatch of the policy at `place`; 64 policies pass before a pair comes again."""
+    hatch = HATCHES[(place + place // len(COLOURS)) % len(HATCHES)]
+    return {"color": COLOURS[place % len(COLOURS)], "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
+
+
+def line_style(place: int) -> dict:
+    """Returns colour, marker and dashes of the policy at `place`."""
+    marker = MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
+    return {"color": COLOURS[place % len(COLOURS)], "marker": marker, "linestyle": LINES[place % len(LINES)]}
+
+
+def wrapped(label: str, width: int = 12) -> str:
+    """Returns the label in lines of about `width` characters."""
+    return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label
+
+
+def legend_above(figure: Figure, axes: Axes, title: str, per_row: int = 5) -> float:
+    """Puts a title and below it the legend of `axes` over the figure; returns the inches they take."""
+    handles, labels = axes.get_legend_handles_labels()
+    labels = [textwrap.shorten(label, 40, placeholder="…") for label in labels]
+    columns = min(len(labels), per_row)
+    height = figure.get_figheight()
+    figure.suptitle(title, x=0.01, y=1 - 0.08 / height, ha="left", va="top", fontsize=11)
+    figure.legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(0.005, 1 - 0.32 / height), ncols=columns, frameon=False
+    )
+    return 0.5 + 0.21 * -(-len(labels) // columns)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes NAME.svg and NAME.png and returns their paths; raises `UserError` where that fails."""
+    paths = [folder / f"{name}.{ending}" for ending in ("svg", "png")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(svg_of(figure), encoding="utf-8")
+        with style():
+            figure.savefig(paths[1], dpi=150)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write the pictures there ({error.strerror}); give another folder") from None
+    return paths
+
+
+def svg_of(figure: Figure) -> str:
+    """Returns the figure as an SVG document."""
+    file = io.StringIO()
+    with style():
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def beside(count: int) -> tuple[list[float], float]:
+    """Returns the offsets of `count` bars beside each other around 0, and the width of one; few bars stay slim."""
+    width = min(0.8, 0.3 + 0.12 * count) / count
+    return [(place - (count - 1) / 2) * width for place in range(count)], width

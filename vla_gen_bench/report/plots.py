@@ -1,0 +1,230 @@
+"""The pictures of a report: rates, drops, wins and losses, severity curves, each a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vla_gen_bench.report.compare import ABSOLUTE, METRICS, RELATIVE, Comparison, Estimate, Row, Summary
+from vla_gen_bench.report.drawing import COLOURS, INK, bar_style, beside, legend_above, line_style, save, style, wrapped
+from vla_gen_bench.report.scenarios import TITLES
+from vla_gen_bench.report.severity import Sweep, sweeps
+from vla_gen_bench.report.table import PARTIAL_MARK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROW_UNITS = 7  # scenarios beside each other in the picture of rates
+ERROR_BAR = {"fmt": "none", "ecolor": INK, "elinewidth": 0.9, "capsize": 1.5}
+PANELS_PER_ROW = 4
+
+
+def figures(comparison: Comparison) -> dict[str, Figure]:
+    """Returns every picture the data allow, by name: rates; drops; wins; severity-*."""
+    with style():
+        found = {"rates": rates_figure(comparison)}
+        if any(summary.kind == ABSOLUTE for summary in comparison.summaries):
+            found["drops"] = drops_figure(comparison)
+        if any(contrast and contrast.paired for row in comparison.rows for contrast in row.contrasts):
+            found["wins"] = wins_figure(comparison)
+        for sweep in sweeps([row.info for row in comparison.rows]):
+            found[f"severity-{sweep.name}"] = severity_figure(comparison, sweep)
+    return found
+
+
+def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
+    """Writes every picture as SVG and PNG and returns the paths."""
+    return [path for name, figure in figures(comparison).items() for path in save(figure, folder, name)]
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="none")
+
+
+# ---- rates ----------------------------------------------------------------------------------------------------
+
+
+def rates_figure(comparison: Comparison) -> Figure:
+    """Bars with intervals: a group per scenario, a bar per policy, a panel per dimension."""
+    policies = len(comparison.runs)
+    packed = _packed([[row for row in comparison.rows if row.info.dimension == d] for d in comparison.dimensions()])
+    unit = max(1.45, 0.3 + 0.13 * policies)
+    units = max(sum(map(len, line)) for line in packed)
+    figure = _figure(0.9 + unit * max(units, 4), 0)
+    figure.set_figheight(0.7 + 0.21 * -(-policies // 5) + 2.35 * len(packed))
+    grid = figure.add_gridspec(len(packed), units)
+    panels = []
+    for level, line in enumerate(packed):
+        start = 0
+        for rows in line:
+            axes = figure.add_subplot(grid[level, start : start + len(rows)])
+            _rate_bars(axes, comparison, rows)
+            axes.set_ylabel("success rate") if start == 0 else axes.set_yticklabels([])
+            panels.append(axes)
+            start += len(rows)
+    interval = f"{100 * comparison.level:g}% Wilson intervals"
+    top = legend_above(figure, panels[0], f"{METRICS[comparison.metric].capitalize()}, {interval}")
+    _margins(figure, top, left=0.65, right=0.1, bottom=0.55, hspace=0.5, wspace=0.25)
+    return figure
+
+
+def _packed(groups: list[list[Row]]) -> list[list[list[Row]]]:
+    """Returns the groups in lines of up to `ROW_UNITS` scenarios; a longer group is broken up."""
+    parts = [group[start : start + ROW_UNITS] for group in groups for start in range(0, len(group), ROW_UNITS)]
+    lines: list[list[list[Row]]] = []
+    for part in parts:
+        if not lines or sum(map(len, lines[-1])) + len(part) > ROW_UNITS:
+            lines.append([])
+        lines[-1].append(part)
+    return lines
+
+
+def _rate_bars(axes: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
+    offsets, width = beside(len(comparison.runs))
+    for place, (label, offset) in enumerate(zip(comparison.labels, offsets)):
+        cells = [row.cells[place] for row in rows]
+        rates = np.array([np.nan if cell.rate is None else cell.rate for cell in cells])
+        bounds = np.array([[cell.low, cell.high] for cell in cells]).T
+        x = np.arange(len(rows)) + offset
+        axes.bar(x, np.nan_to_num(rates), width, label=label, **bar_style(place))
+        axes.errorbar(x, rates, np.abs(bounds - rates), **ERROR_BAR)
+    marks = [PARTIAL_MARK if any(cell.partial for cell in row.cells) else "" for row in rows]
+    axes.set_xticks(range(len(rows)), [wrapped(row.info.label) + mark for row, mark in zip(rows, marks)])
+    axes.set(xlim=(-0.55, len(rows) - 0.45), ylim=(0, 1.02), title=TITLES[rows[0].info.dimension])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _margins(figure: Figure, top: float, left: float, right: float, bottom: float, **spacing: float) -> None:
+    """Sets the margins in inches."""
+    width, height = figure.get_size_inches()
+    sides = {"left": left / width, "right": 1 - right / width, "bottom": bottom / height}
+    figure.subplots_adjust(**sides, top=1 - (top + 0.25) / height, **spacing)
+
+
+# ---- drops ----------------------------------------------------------------------------------------------------
+
+
+def drops_figure(comparison: Comparison) -> Figure:
+    """How much of IND is lost per dimension: in percentage points, and as a share of IND."""
+    policies = len(comparison.runs)
+    dimensions = list(dict.fromkeys(summary.dimension for summary in comparison.summaries))
+    figure = _figure(max(9.0, 1.6 + 2 * len(dimensions) * (0.3 + 0.11 * policies)), 3.4 + 0.21 * -(-policies // 5))
+    for axes, kind in zip(figure.subplots(1, 2), (ABSOLUTE, RELATIVE)):
+        found = [summary for summary in comparison.summaries if summary.kind == kind]
+        _drop_bars(axes, comparison.labels, found)
+        axes.set_title({ABSOLUTE: "percentage points", RELATIVE: "percent of IND"}[kind])
+    interval = f"{100 * comparison.level:g}% bootstrap intervals"
+    top = legend_above(figure, figure.axes[0], f"Drop from IND (lower is better), {interval}")
+    _margins(figure, top, left=0.55, right=0.1, bottom=0.55, wspace=0.15)
+    return figure
+
+
+def _drop_bars(axes: Axes, labels: Sequence[str], found: Sequence[Summary]) -> None:
+    offsets, width = beside(len(labels))
+    for place, (label, offset) in enumerate(zip(labels, offsets)):
+        values, errors = _with_errors([summary.estimates[place] for summary in found])
+        x = np.arange(len(found)) + offset
+        axes.bar(x, np.nan_to_num(values), width, label=label, **bar_style(place))
+        axes.errorbar(x, values, errors, **ERROR_BAR)
+    names = {**TITLES, "ood": "All shifted"}
+    axes.set_xticks(range(len(found)), [wrapped(names[summary.dimension]) for summary in found])
+    axes.tick_params(axis="x", length=0)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.margins(y=0.08)
+
+
+def _with_errors(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns percent [N] and the lengths of error bars [2, N]; NaN where an estimate is not defined."""
+    values = 100 * np.array([np.nan if one.value is None else one.value for one in estimates])
+    bounds = 100 * np.array([[one.low, one.high] for one in estimates]).T
+    return values, np.abs(bounds - values)
+
+
+# ---- wins and losses ------------------------------------------------------------------------------------------
+
+
+def wins_figure(comparison: Comparison) -> Figure:
+    """Episodes that only one of two policies solved, per scenario; a panel per policy, all against the baseline."""
+    others = [p for p in range(len(comparison.runs)) if any(row.contrasts[p] for row in comparison.rows)]
+    across = min(len(others), PANELS_PER_ROW)
+    down = -(-len(others) // across)
+    tall = 0.2 * len(comparison.rows)  # inches of a panel
+    figure = _figure(1.9 + max(2.4 * across, 4), 0.9 + down * (0.4 + tall))
+    panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    for place, axes in enumerate(panels):
+        if place < len(others):
+            _win_bars(axes, comparison, others[place], named=place % across == 0)
+        else:
+            axes.set_axis_off()
+    widest = max(_counts(row, p, side) for row in comparison.rows for p in others for side in ("wins", "losses"))
+    panels[0].set_xlim(-1.45 * max(widest, 1), 1.45 * max(widest, 1))
+    base = comparison.labels[comparison.baseline]
+    title = f"Episodes that only one solved, against {base} (stars: McNemar, Holm)"
+    _margins(
+        figure, legend_above(figure, panels[0], title), left=1.75, right=0.1, bottom=0.1, hspace=0.4 / tall, wspace=0.06
+    )
+    return figure
+
+
+def _counts(row: Row, policy: int, side: str) -> int:
+    contrast = row.contrasts[policy]
+    return getattr(contrast, side) if contrast and contrast.paired else 0
+
+
+def _win_bars(axes: Axes, comparison: Comparison, policy: int, named: bool) -> None:
+    y = np.arange(len(comparison.rows))
+    looks = (("losses", -1, COLOURS[1], "///", "the baseline alone"), ("wins", 1, COLOURS[0], "", "this policy alone"))
+    for side, sign, colour, hatch, label in looks:
+        counts = [_counts(row, policy, side) for row in comparison.rows]
+        look = {"color": colour, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
+        bars = axes.barh(y, [sign * count for count in counts], 0.7, label=label, **look)
+        stars = [row.contrasts[policy].stars if row.contrasts[policy] else "" for row in comparison.rows]
+        texts = [f"{count} {star}" if sign > 0 else str(count) for count, star in zip(counts, stars)]
+        axes.bar_label(bars, texts, padding=2, fontsize=7)
+    labels = [row.info.label if row.contrasts[policy] is None or row.contrasts[policy].paired else
+              f"{row.info.label} (unpaired)" for row in comparison.rows]  # fmt: skip
+    axes.set_yticks(y, labels if named else [])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(y) - 0.5, -0.5)
+    axes.set_title(wrapped(comparison.labels[policy], 34), loc="center", fontsize=9)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_xticks([])  # the counts stand at the bars
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+# ---- severity -------------------------------------------------------------------------------------------------
+
+
+def severity_figure(comparison: Comparison, sweep: Sweep) -> Figure:
+    """Success against the strength of one shift, IND on the left."""
+    policies = len(comparison.runs)
+    figure = _figure(6.2, 3.2 + 0.21 * -(-policies // 3))
+    axes = figure.subplots()
+    rows = {row.info.id: row for row in comparison.rows}
+    ind = [row for row in comparison.rows if row.info.dimension == "ind"][:1]
+    gap = (sweep.values[-1] - sweep.values[0]) / len(sweep.values)
+    x = np.array([*[sweep.values[0] - gap for _ in ind], *sweep.values])
+    offsets = 0.2 * gap * np.array(beside(policies)[0])
+    for place, label in enumerate(comparison.labels):
+        cells = [row.cells[place] for row in (*ind, *(rows[id] for id in sweep.ids))]
+        rates = np.array([np.nan if cell.rate is None else cell.rate for cell in cells])
+        bounds = np.array([[cell.low, cell.high] for cell in cells]).T
+        errors = np.abs(bounds - rates)
+        axes.errorbar(x + offsets[place], rates, errors, label=label, capsize=2, linewidth=1.3, **line_style(place))
+    axes.set_xticks(x, [*["IND" for _ in ind], *(f"{value:g}" for value in sweep.values)])
+    axes.set(ylim=(0, 1.02), xlabel=sweep.title, ylabel="success rate")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    interval = f"{100 * comparison.level:g}% Wilson intervals"
+    _margins(figure, legend_above(figure, axes, f"Success against {sweep.title}, {interval}", per_row=3) - 0.15,
+             left=0.6, right=0.15, bottom=0.5)  # fmt: skip
+    return figure

@@ -1,0 +1,60 @@
+"""Which scenarios of a suite are one shift at several strengths. Read from the shifts; no names are known here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vla_gen_bench.report.scenarios import ScenarioInfo
+
+Leaf = tuple[tuple[str, ...], Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Scenarios whose shifts differ in nothing but one number.
+
+    Attributes:
+        name: For file names, as `noise-alpha`.
+        title: For people, as `noise alpha`.
+        ids: Of the scenarios, weakest first.
+        values: The number, ascending.
+    """
+
+    name: str
+    title: str
+    ids: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+def sweeps(infos: Sequence[ScenarioInfo]) -> list[Sweep]:
+    """Returns the sweeps among the scenarios, each of at least two strengths."""
+    groups: dict[Any, dict[float, str]] = {}
+    for info in infos:
+        leaves = tuple(_leaves(info.shift, ())) if info.shift else ()
+        for place, (path, value) in enumerate(leaves):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                others = (*leaves[:place], *leaves[place + 1 :])
+                groups.setdefault((path, info.dimension, repr(others)), {}).setdefault(value, info.id)
+    return [_sweep(path, found) for (path, *_), found in groups.items() if len(found) > 1]
+
+
+def _sweep(path: tuple[str, ...], found: dict[float, str]) -> Sweep:
+    values = tuple(sorted(found))
+    words = [word for word in path if word not in ("effects", "params")]
+    ids = tuple(found[value] for value in values)
+    return Sweep("-".join(words), " ".join(words).replace("_", " "), ids, values)
+
+
+def _leaves(data: Any, path: tuple[str, ...]) -> Iterator[Leaf]:
+    """Yields (path, value) of all that lies in nested data; an item of a list goes by its `name` if it has one."""
+    if isinstance(data, dict):
+        for key in sorted(data):
+            yield from _leaves(data[key], (*path, key))
+    elif isinstance(data, list):
+        for place, item in enumerate(data):
+            named = isinstance(item, dict) and "name" in item
+            yield from _leaves(item, (*path, str(item["name"]) if named else str(place)))
+    else:
+        yield path, data
