@@ -127,7 +127,7 @@ def test_draws_are_keyed_by_seed_and_step() -> None:
         ({"device": "tpu"}, "device: 'tpu' cannot be used"),
         ({"image_path": "tensors"}, "image_path: 'tensors'; did you mean 'tensor'"),
         ({"unnorm_key": "bridge"}, "no 'bridge' in norm_stats; known: toy"),
-        ({"vision_heads": [1]}, "vision_heads: expected two"),
+        ({"vision_heads": [1]}, "vision_heads: expected two whole numbers"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )

@@ -28,10 +28,10 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
     Raises:
         CheckpointError: Nothing is there; the hub cannot be reached and the cache lacks it; no commit.
     """
-    path = Path(name).expanduser()
+    path = Path(str(name)).expanduser()  # whatever a user typed: YAML makes numbers and lists of it
     if path.is_dir():
         return path.resolve()
-    if isinstance(name, Path) or not HUB_ID.match(name) or path.exists():
+    if not isinstance(name, str) or not HUB_ID.match(name) or path.exists():
         raise CheckpointError(f"checkpoint '{name}': no such folder, and not an id on the hub (owner/name)")
     revision = revision or pinned_revisions().get(name)
     if revision is None or not COMMIT.match(str(revision)):

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla import actions as codec
 from vla_gen_bench.policies.openvla.config import CheckpointError, Decoding, ImagePath, OpenVLAConfig
 from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS
 from vla_gen_bench.policies.openvla.loading import Loaded, load
 from vla_gen_bench.policies.openvla.oft import choose_tokens, teacher
+from vla_gen_bench.policies.openvla.options import DTYPES, Dtype, check_options
 from vla_gen_bench.policies.openvla.processor import Processor
 from vla_gen_bench.policies.openvla.sampling import sampler
 from vla_gen_bench.policies.openvla.tokenizer import TOKENIZER_FILE, PromptTokenizer
 from vla_gen_bench.policies.protocol import ActionSpec, Observation
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLING_STREAM = 0x0FA  # keys this policy's draws apart from whatever else is seeded with the episode's seed
 
 
@@ -66,7 +64,8 @@ class OpenVLAPolicy:
         vision_heads: Sequence[int] | None = None,
         decoding: Decoding | None = None,
     ) -> None:
-        _check_options(device, dtype, temperature, top_k, image_path, batch_size, vision_heads)
+        given = {name: value for name, value in locals().items() if name not in ("self", "checkpoint")}
+        check_options(given)
         heads = None if vision_heads is None else (vision_heads[0], vision_heads[1])
         loaded = load(checkpoint, base=base, revision=revision, device=device, dtype=DTYPES[dtype], vision_heads=heads)
         self.model, self.config = loaded.model.requires_grad_(False), loaded.config
@@ -118,8 +117,6 @@ def draws(seeds: Sequence[int], steps: Sequence[int], slots: int) -> torch.Tenso
 
 
 def _check_decoding(wanted: str | None, config: OpenVLAConfig, folder: Path) -> None:
-    if wanted not in (None, *get_args(Decoding)):
-        raise UserError(f"decoding: '{wanted}'{suggest(str(wanted), get_args(Decoding))}")
     if wanted not in (None, config.acting.decoding):
         raise CheckpointError(
             f"{folder}: this checkpoint decodes {config.acting.decoding}, and {wanted} is asked for; "
@@ -129,29 +126,3 @@ def _check_decoding(wanted: str | None, config: OpenVLAConfig, folder: Path) -> 
 
 def _tokenizer_home(loaded: Loaded) -> Path:
     return loaded.folder if (loaded.folder / TOKENIZER_FILE).is_file() else loaded.base
-
-
-def _check_options(
-    device: str,
-    dtype: str,
-    temperature: float,
-    top_k: int | None,
-    image_path: str | None,
-    batch_size: int | None,
-    vision_heads: Sequence[int] | None,
-) -> None:
-    if dtype not in DTYPES:
-        raise UserError(f"dtype: '{dtype}'{suggest(str(dtype), DTYPES)}")
-    if not isinstance(temperature, (int, float)) or not 0 <= temperature < float("inf"):
-        raise UserError(f"temperature: expected a number >= 0, got {temperature!r}")
-    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UserError(f"{name}: expected a whole number >= 1, got {value!r}")
-    if image_path is not None and image_path not in get_args(ImagePath):
-        raise UserError(f"image_path: '{image_path}'{suggest(str(image_path), get_args(ImagePath))}")
-    if vision_heads is not None and len(vision_heads) != 2:
-        raise UserError(f"vision_heads: expected two numbers, got {vision_heads!r}")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device: '{device}' cannot be used: {str(error).splitlines()[0]}") from None
