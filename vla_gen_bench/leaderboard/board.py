@@ -1,0 +1,232 @@
+"""A leaderboard folder: `entries/*.json` and `logs/<id>/` in; `leaderboard.csv` and `site/index.html` out."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.eval.log import EPISODES_FILE, RUN_FILE, packed, read_text
+from vla_gen_bench.leaderboard import rank
+from vla_gen_bench.leaderboard.check import PAPER_SUITE, flags, problems
+from vla_gen_bench.leaderboard.derive import Log, read_log, suite_of
+from vla_gen_bench.leaderboard.entry import Entry, entry_text, is_url, read_entry
+from vla_gen_bench.leaderboard.rank import Mean, Place
+from vla_gen_bench.suite import Suite
+
+CSV_FILE, PAGE_FILE = "leaderboard.csv", "site/index.html"
+OOD = "ood"
+
+
+class Group(NamedTuple):
+    """Entries that can be compared: one suite, as one digest has it, in one world."""
+
+    world: str
+    suite: str
+    digest: str
+    preset: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An entry as it is shown.
+
+    Attributes:
+        means: Dimension, or "ood" for all rows but IND -> mean; None where a row is incomplete.
+        standing: "ranked", or why not.
+        flags: What of the held-out parts it was trained on.
+        place: Rank and letters of a ranked entry.
+    """
+
+    entry: Entry
+    dimensions: dict[str, str]
+    means: dict[str, Mean | None]
+    standing: str
+    flags: list[str]
+    place: Place | None = None
+
+
+class Board:
+    """Reads a folder's entries at once and their logs when they are needed; raises `UserError` for a bad file."""
+
+    def __init__(self, folder: Path, logs: Mapping[str, Path] | None = None) -> None:
+        self.folder = folder
+        self._elsewhere = dict(logs or {})
+        self._logs: dict[str, Log | None] = {}
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; name a leaderboard with --folder")
+        self.entries = {path.stem: read_entry(path) for path in sorted((folder / "entries").glob("*.json"))}
+        for id in self._elsewhere:
+            self.entry(id)
+
+    def entry(self, id: str) -> Entry:
+        """Returns an entry; raises `UserError` for an unknown id."""
+        if id not in self.entries:
+            raise UserError(f"{self.folder / 'entries'}: no entry '{id}'{suggest(id, self.entries)}")
+        return self.entries[id]
+
+    def path(self, id: str) -> Path:
+        return self.folder / "entries" / f"{id}.json"
+
+    def log(self, id: str) -> Log | None:
+        """Returns an entry's log, read once; None for a paper's row and for a log that lies behind a URL."""
+        if id not in self._logs:
+            self._logs[id] = self._read_log(self.entry(id))
+        return self._logs[id]
+
+    def _read_log(self, entry: Entry) -> Log | None:
+        where = entry.trust.log
+        if entry.id in self._elsewhere:
+            return read_log(self._elsewhere[entry.id])
+        return None if where is None or is_url(where) else read_log(self.folder / where)
+
+    def problems(self, ids: Iterable[str]) -> list[str]:
+        """Returns everything wrong with entries, each line with the file it is about."""
+        found = []
+        for id in ids:
+            try:
+                found += [f"{self.path(id)}: {problem}" for problem in problems(self.entry(id), self.log(id))]
+            except UserError as error:
+                found.append(f"{self.path(id)}: trust.log: {error}")
+        return found
+
+    def groups(self) -> dict[Group, list[Listing]]:
+        """Returns the listings, best first; measured ones before a paper's."""
+        groups: dict[Group, list[Listing]] = {}
+        for entry in self.entries.values():
+            suite = entry.suite
+            key = Group(suite.world, suite.id, suite.digest or "", entry.protocol.preset)
+            groups.setdefault(key, []).append(self._listing(entry))
+        order = sorted(groups, key=lambda key: (key.preset == "paper", key))
+        return {key: self._ranked(groups[key]) for key in order}
+
+    def _listing(self, entry: Entry) -> Listing:
+        dimensions = dimensions_of(entry)
+        means = {name: self._mean(entry, rows) for name, rows in rows_by_dimension(dimensions).items()}
+        found = flags(entry)
+        return Listing(entry, dimensions, means, self._standing(entry, means, found), found)
+
+    def _mean(self, entry: Entry, rows: list[str]) -> Mean | None:
+        cells = [entry.results[row] for row in rows if row in entry.results]
+        if len(cells) < len(rows) or any(cell.n < cell.planned or cell.errors for cell in cells):
+            return None
+        log = self.log(entry.id)
+        if log is None:
+            return rank.mean_of_counts([(getattr(cell, entry.protocol.metric), cell.n) for cell in cells])
+        return rank.mean_over_rows(outcomes(log, rows, entry.protocol.metric))
+
+    def _standing(self, entry: Entry, means: dict[str, Mean | None], found: list[str]) -> str:
+        ranked = means.get(OOD)
+        later = self._superseded_by(entry)
+        reasons = {
+            "paper": not entry.measured,
+            f"superseded by {later}": later is not None,
+            "flagged": bool(found),
+            "incomplete": ranked is None,
+            "too few episodes": min(cell.n for cell in entry.results.values()) < rank.MIN_LISTED
+            or (ranked is not None and ranked.episodes < rank.MIN_RANKED),
+            "log elsewhere": self.log(entry.id) is None,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "ranked")
+
+    def _superseded_by(self, entry: Entry) -> str | None:
+        """The newest entry of the same checkpoint, suite, world, preset and source, if that is another one."""
+        same = [other for other in self.entries.values() if _identity(other) == _identity(entry)]
+        newest = max(same, key=lambda other: (other.trust.date, other.id))
+        return None if newest.id == entry.id or not entry.measured else newest.id
+
+    def _ranked(self, listings: list[Listing]) -> list[Listing]:
+        per_id = {
+            listing.entry.id: outcomes(
+                self.log(listing.entry.id),
+                rows_by_dimension(listing.dimensions)[OOD],
+                listing.entry.protocol.metric,
+            ).mean(axis=0)
+            for listing in listings
+            if listing.standing == "ranked"
+        }
+        places = rank.places(per_id)
+        placed = [_placed(listing, places.get(listing.entry.id)) for listing in listings]
+        return sorted(placed, key=_order)
+
+    def build(self) -> dict[Path, str]:
+        """Returns the files that follow from the entries: path -> content."""
+        from vla_gen_bench.leaderboard.page import page
+        from vla_gen_bench.leaderboard.sheet import sheet
+
+        groups = self.groups()
+        return {self.folder / CSV_FILE: sheet(groups), self.folder / PAGE_FILE: page(groups)}
+
+
+def _identity(entry: Entry) -> tuple:
+    policy = entry.policy
+    return (policy.digest, policy.checkpoint, entry.suite, entry.protocol.preset, entry.trust.source, entry.measured)
+
+
+def _placed(listing: Listing, place: Place | None) -> Listing:
+    return Listing(**{**vars(listing), "place": place})
+
+
+def _order(listing: Listing) -> tuple:
+    mean = listing.means.get(OOD)
+    rank_ = listing.place.rank if listing.place else np.inf
+    return rank_, -(mean.value if mean else -1.0), listing.entry.id
+
+
+def dimensions_of(entry: Entry) -> dict[str, str]:
+    """Returns scenario id -> dimension, in the order of the table."""
+    suite: Suite = suite_of("table1" if entry.suite.id == PAPER_SUITE else entry.suite.id)
+    return {scenario.id: scenario.dimension for scenario in suite.scenarios.values()}
+
+
+def rows_by_dimension(dimensions: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns the scenarios of each dimension, and under "ood" those of all but IND."""
+    rows: dict[str, list[str]] = {}
+    for scenario, dimension in dimensions.items():
+        rows.setdefault(dimension, []).append(scenario)
+    shifted = [scenario for scenario, dimension in dimensions.items() if dimension != "ind"]
+    return {**rows, OOD: shifted} if shifted else rows
+
+
+def outcomes(log: Log, rows: list[str], metric: str) -> np.ndarray:
+    """Returns float [rows, ids] of 0 and 1; ids are (seed, index), sorted. The log must be complete."""
+    found = {row: {} for row in rows}
+    for episode in log.rows:
+        if episode["scenario"] in found:
+            found[episode["scenario"]][episode["seed"], episode["index"]] = float(episode[metric])
+    ids = sorted(found[rows[0]])
+    return np.array([[found[row][id] for id in ids] for row in rows])
+
+
+def write_files(files: Mapping[Path, str]) -> None:
+    """Writes text files, making their folders; raises `UserError` where that fails."""
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def add_entry(folder: Path, entry: Entry, run: Path) -> Path:
+    """Writes an entry, and its log unless that lies behind a URL; returns the entry's path.
+
+    The rows are gzipped with a fixed time stamp: the same log gives the same bytes.
+    """
+    path = folder / "entries" / f"{entry.id}.json"
+    if path.exists():
+        raise UserError(f"{path}: there is such an entry already; give another --id, or remove it first")
+    files = {path: entry_text(entry)}
+    if entry.trust.log and not is_url(entry.trust.log):
+        target = folder / entry.trust.log
+        files[target / RUN_FILE] = (run / RUN_FILE).read_text(encoding="utf-8")
+        target.mkdir(parents=True, exist_ok=True)
+        rows = gzip.compress(read_text(run / EPISODES_FILE).encode(), mtime=0)
+        packed(target / EPISODES_FILE).write_bytes(rows)
+    write_files(files)
+    return path
