@@ -18,8 +18,8 @@ from vla_gen_bench.policies.chunking import ChunkRunner
 from vla_gen_bench.policies.openvla import oft
 from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.config_file import size, with_stats
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer
-from vla_gen_bench.policies.openvla.l1_head import ACTION_HEAD_FILE, L1Head, initialise_l1, l1_head_from
+from vla_gen_bench.policies.openvla.fresh import acting_as, new_action_head, new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.l1_head import ACTION_HEAD_FILE, L1Head, l1_head_from
 from vla_gen_bench.policies.openvla.loading import load
 from vla_gen_bench.policies.openvla.model import Inputs
 from vla_gen_bench.policies.openvla.processor import Processor
@@ -39,8 +39,8 @@ def config(head: str = "tokens"):
     return with_stats(acting_as(size("pico"), **OFT, head=head), {"toy": STATS})
 
 
-def new_head(seed: int = 1) -> L1Head:
-    return initialise_l1(L1Head(WIDTH), torch.Generator().manual_seed(seed))
+def new_head() -> L1Head:
+    return new_action_head(size("pico"), seed=1)
 
 
 def a_batch(rows: int = 3) -> Inputs:

@@ -9,6 +9,7 @@ import torch
 
 from vla_gen_bench.policies.openvla.config import OpenVLAConfig
 from vla_gen_bench.policies.openvla.config_file import parse_config, size
+from vla_gen_bench.policies.openvla.l1_head import L1Head, initialise_l1
 from vla_gen_bench.policies.openvla.model import OpenVLA, initialise
 from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer, benchmark_sentences, train_tokenizer
 
@@ -17,6 +18,11 @@ def new_model(config: OpenVLAConfig | str, seed: int = 0) -> OpenVLA:
     """Returns a model with weights drawn from `seed`; `config` may be the name of a size ("pico", "nano")."""
     model = OpenVLA(size(config) if isinstance(config, str) else config)
     return initialise(model, torch.Generator().manual_seed(seed)).eval()
+
+
+def new_action_head(config: OpenVLAConfig, seed: int = 0) -> L1Head:
+    """Returns a regression head for `config` (`acting.head` "l1") with weights drawn from `seed`."""
+    return initialise_l1(L1Head(config.text.width), torch.Generator().manual_seed(seed))
 
 
 def new_tokenizer(config: OpenVLAConfig, sentences: Iterable[str] | None = None) -> PromptTokenizer:
