@@ -467,7 +467,7 @@ def test_an_outsider_submits_a_third_party_policy(cli, folder, tmp_path, monkeyp
     item = listing(folder, "Example servo")
     assert (item.standing, item.place) == ("too few episodes", None)
     page = (folder / "site" / "index.html").read_text()
-    assert "not ranked: too few episodes" in page and "nothing (scripted)" in page
+    assert "not ranked: too few episodes" in page and "none (scripted)" in page
 
 
 def test_an_entry_survives_its_file():

@@ -116,6 +116,8 @@ class Board:
         if len(cells) < len(rows) or any(cell.n < cell.planned or cell.errors for cell in cells):
             return None
         log = self.log(entry.id)
+        if len(cells) == 1:
+            return Mean(cells[0].rate, cells[0].low, cells[0].high, cells[0].n, entry.interval.method)
         if log is None:
             return rank.mean_of_counts([(getattr(cell, entry.protocol.metric), cell.n) for cell in cells])
         return rank.mean_over_rows(outcomes(log, rows, entry.protocol.metric))

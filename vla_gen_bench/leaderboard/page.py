@@ -43,7 +43,7 @@ def _select(name: str, options: Mapping[str, str]) -> str:
 
 def _section(group: Group, listings: Sequence[Listing]) -> str:
     shown = [name for name in MEANS if any(name in listing.means for listing in listings)]
-    heads = ["rank", "policy", *(MEANS[name] for name in shown), "episodes", "source", "trained on", "date", "log"]
+    heads = ["rank", "policy", *(MEANS[name] for name in shown), "episodes", "source", "training", "date", "log"]
     digest = f' <span class="dim">digest {escape(group.digest)}</span>' if group.digest else ""
     note = f'<p class="note">{PAPER_NOTE}</p>' if group.preset == "paper" else ""
     body = "\n".join(_entry(listing, shown, len(heads)) for listing in listings)
@@ -65,11 +65,11 @@ def _entry(listing: Listing, shown: Sequence[str], columns: int) -> str:
     episodes = sum(cell.n for cell in entry.results.values())
     cells = [
         _rank(listing),
-        _cell(entry.policy.name, _name(listing)),
+        _cell(entry.policy.name, _name(listing), "name-cell"),
         *(_mean(listing.means.get(name), name == OOD) for name in shown),
         _cell(episodes, f"{episodes:,}"),
         _cell(entry.trust.source, _source(entry)),
-        _cell("", escape(trained_on(entry.training)), "text"),
+        _cell(entry.training.algorithm, escape(method(entry.training)), "text"),
         _cell(entry.trust.date, entry.trust.date),
         _cell("", _log(entry)),
     ]
@@ -118,11 +118,10 @@ def _source(entry: Entry) -> str:
     return escape(SOURCES[entry.trust.source] + by)
 
 
-def trained_on(training: TrainingInfo) -> str:
-    """Returns the declaration in one line: `ppo from openvla-7b: bridge, builtin train pool`."""
+def method(training: TrainingInfo) -> str:
+    """Returns `ppo from openvla-7b`, or that it is scripted."""
     base = f" from {training.base}" if training.base else ""
-    data = ", ".join(item.name for item in training.data)
-    return "nothing (scripted)" if training.algorithm == "none" else f"{training.algorithm}{base}: {data}"
+    return "none (scripted)" if training.algorithm == "none" else f"{training.algorithm}{base}"
 
 
 def _log(entry: Entry) -> str:
@@ -156,6 +155,8 @@ def _scenario(id: str, dimension: str, cell: Cell, entry: Entry) -> str:
 def _facts(entry: Entry) -> Iterable[str]:
     """What decides whether a number can be compared, one line each."""
     policy, protocol, environment = entry.policy, entry.protocol, entry.environment
+    data = ", ".join(item.name for item in entry.training.data)
+    yield f"trained on {data or 'nothing'}"
     yield f"metric {protocol.metric}, {protocol.horizon} steps at {protocol.control_hz} Hz, preset {protocol.preset}"
     if policy.digest:
         yield f"policy {policy.adapter}, digest {policy.digest}, checkpoint {policy.checkpoint or 'as the card says'}"
