@@ -101,9 +101,13 @@ def _tensor_pixels(images: Tensor, config: OpenVLAConfig, path: ImagePath) -> Te
     dtype = torch.bfloat16 if path == "tensor-bf16" else torch.float32
     pixels = images.permute(0, 3, 1, 2).to(dtype)
     side = (config.image, config.image)
-    square = F.interpolate(pixels.float(), side, mode="bicubic", antialias=True).to(dtype) / 255
+    return normalised(F.interpolate(pixels.float(), side, mode="bicubic", antialias=True).to(dtype) / 255, config)
+
+
+def normalised(square: Tensor, config: OpenVLAConfig) -> Tensor:
+    """Returns [B, 6, S, S]: pictures [B, 3, S, S] in [0, 1] with each tower's mean and std."""
     channels = []
     for tower in config.vision:
-        mean, std = (torch.tensor(numbers, dtype=dtype)[:, None, None] for numbers in PIXEL_RANGES[tower.pixels])
+        mean, std = (torch.tensor(numbers).to(square)[:, None, None] for numbers in PIXEL_RANGES[tower.pixels])
         channels.append((square - mean) / std)
     return torch.cat(channels, 1)
