@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vla_gen_bench.report.compare import Comparison
     from vla_gen_bench.report.load import Run
 
-FORMATS = ("text", "md", "latex", "csv")
-ENDINGS = {".txt": "text", ".md": "md", ".tex": "latex", ".csv": "csv"}
+FORMATS = ("text", "md", "latex", "csv", "html")
+ENDINGS = {".txt": "text", ".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
 WIDTH_OF_A_FILE = 160
 SHOWN_PROBLEMS = 20
 
@@ -37,9 +37,18 @@ SHOWN_PROBLEMS = 20
 )
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Write pictures (SVG, PNG) there.")
 @click.option("--stages", is_flag=True, help="Add what went wrong, as shares of the stage labels.")
+@click.option(
+    "--videos",
+    "video_mib",
+    default=8.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="MIB",
+    help="How much of recorded videos an HTML page holds.",
+)
 @click.option("--allow-partial", is_flag=True, help="Accept missing and errored episodes, and mark what they touch.")
 @click.option("--suite", metavar="NAME|FILE", help="The runs' suite, where it is not found by itself.")
-def report(runs, baseline, kind, out, metric, confidence, plots, stages, allow_partial, suite):
+def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite):
     """Compare evaluation logs: rates, drops from IND, and tests against a baseline.
 
     RUN is a log folder of `vgb eval`, or LABEL=FOLDER. All must be on one suite in one world. docs/report.md defines
@@ -49,7 +58,7 @@ def report(runs, baseline, kind, out, metric, confidence, plots, stages, allow_p
     comparison, notes = _compare(_load(runs, allow_partial), baseline, metric, confidence, suite)
     if plots:
         _draw(comparison, plots)
-    _write(_render(comparison, kind, out, stages, notes), out)
+    _write(_render(comparison, kind, out, stages, notes, video_mib), out)
 
 
 def _load(names: Sequence[str], allow_partial: bool) -> list[Run]:
@@ -90,12 +99,18 @@ def _draw(comparison: Comparison, folder: Path) -> None:
         click.echo(f"wrote {path}", err=True)
 
 
-def _render(comparison: Comparison, kind: str, out: Path | None, stages: bool, notes: list[str]) -> str:
+def _render(
+    comparison: Comparison, kind: str, out: Path | None, stages: bool, notes: list[str], video_mib: float
+) -> str:
     from vla_gen_bench.report import formats
     from vla_gen_bench.report.table import document
 
     if kind == "csv":
         return formats.to_csv(comparison)
+    if kind == "html":
+        from vla_gen_bench.report.page import to_page
+
+        return to_page(comparison, notes, video_mib)
     tables = document(comparison, stages, notes)
     if kind == "md":
         return formats.to_markdown(tables)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.log import EPISODES_FILE, REQUIRED, EvalLog, Key, key_of
+from vla_gen_bench.eval.log import EPISODES_FILE, REQUIRED, EvalLog, Key, key_of, packed
 
 WORLD_PARTS = ("name", "catalog", "pack")
 
@@ -140,14 +142,24 @@ def _episode(row: dict[str, Any]) -> Episode:
 def read_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Yields (`file:line`, row) for each line of the log; for a bad line, what is wrong instead of the row."""
     path = folder / EPISODES_FILE
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = _text(path).split("\n")
     unfinished = lines.pop()
     for number, line in enumerate(lines, 1):
         yield f"{path}:{number}", _parse(line)
     if unfinished:
         yield f"{path}:{len(lines) + 1}", "the last line is unfinished"
+
+
+def _text(path: Path) -> str:
+    """Returns the text of a log, plain or gzipped, "" where there is none; a byte that is no text spoils its line."""
+    try:
+        if path.exists():
+            data = path.read_bytes()
+        else:
+            data = gzip.decompress(packed(path).read_bytes()) if packed(path).exists() else b""
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    return data.decode("utf-8", errors="replace")
 
 
 def _parse(line: str) -> dict[str, Any] | str:

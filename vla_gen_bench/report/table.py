@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from vla_gen_bench.eval.stages import STAGES
 from vla_gen_bench.report.compare import (
     ABSOLUTE,
     MEAN,
@@ -120,13 +120,11 @@ def contrasts_block(comparison: Comparison) -> Block:
 
 
 def stage_blocks(comparison: Comparison) -> list[Block]:
-    """Returns, per policy, the share of each stage label in each scenario; the commonest stage first."""
+    """Returns, per policy, the share of each stage label in each scenario. docs/stages.md defines the labels."""
     blocks = []
     for policy, label in enumerate(comparison.labels):
-        total: Counter[str] = Counter()
-        for row in comparison.rows:
-            total.update(row.stages[policy])
-        names = [name for name, _ in total.most_common()]
+        found = {stage for row in comparison.rows for stage in row.stages[policy]}
+        names = [*(stage for stage in STAGES if stage in found), *sorted(found - set(STAGES))]
         if names:
             lines = tuple(
                 Line(row.info.label, tuple(_share_texts(row.stages[policy], names)), scenario=row.info.id)

@@ -1,0 +1,193 @@
+"""The page: one HTML file that needs nothing else, neither files nor a network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import TYPE_CHECKING
+
+from vla_gen_bench.report.compare import Comparison
+from vla_gen_bench.report.drawing import svg_of
+from vla_gen_bench.report.episodes import page_data
+from vla_gen_bench.report.load import Run
+from vla_gen_bench.report.plots import figures
+from vla_gen_bench.report.sentences import sentences
+from vla_gen_bench.report.table import (
+    PARTIAL_MARK,
+    Block,
+    Line,
+    Text,
+    contrasts_block,
+    definitions,
+    rates_block,
+    stage_blocks,
+    title,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = {
+    "rates": "Success rate in every scenario. The lines are intervals.",
+    "drops": "What each dimension costs, against the same policy in distribution.",
+    "wins": "Of the episodes that both policies did: those that only one of them solved.",
+    "severity": "The same shift at several strengths.",
+}
+
+
+def to_page(comparison: Comparison, notes: Iterable[str] = (), video_mib: float = 0.0) -> str:
+    """Returns the page as HTML.
+
+    Args:
+        comparison: What to show; the runs' folders are read again for the list of episodes.
+        notes: Further remarks below the definitions.
+        video_mib: How much of recorded videos to embed, in MiB.
+    """
+    assets = files("vla_gen_bench.report") / "assets"
+    sections = _sections(comparison, [*definitions(comparison), *notes])
+    data = page_data(comparison, video_mib)
+    return Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(title(comparison)),
+        css=(assets / "page.css").read_text(encoding="utf-8"),
+        js=(assets / "page.js").read_text(encoding="utf-8"),
+        summary=_summary(comparison),
+        navigation="".join(f'<a href="#{id}">{name}</a>' for id, name, _ in sections)
+        + '<a href="#episodes">Every episode</a><a href="#source">Where it comes from</a>',
+        sections="\n".join(f'<section id="{id}">\n<h2>{name}</h2>\n{body}\n</section>' for id, name, body in sections),
+        provenance=_provenance(comparison.runs),
+        data=json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
+    )
+
+
+def _sections(comparison: Comparison, notes: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Returns (id, heading, HTML) of each section."""
+    blocks = [rates_block(comparison)]
+    if comparison.baseline is not None:
+        blocks.append(contrasts_block(comparison))
+    stages = stage_blocks(comparison)
+    definitions = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    parts = [
+        ("results", "Results", _blocks_html(blocks) + "<details open><summary>How to read this</summary>"
+         f"<p>The best rate of a row is underlined on green. Choose a scenario to see its episodes.</p>{definitions}"
+         "</details>"),
+        ("pictures", "Pictures", "".join(_figure_html(*item) for item in figures(comparison).items())),
+    ]  # fmt: skip
+    return parts + ([("stages", "What happened", _blocks_html(stages))] if stages else [])
+
+
+def _summary(comparison: Comparison) -> str:
+    warning = ""
+    if comparison.partial:
+        defects = "; ".join(f"{run.label}: {run.defect()}" for run in comparison.runs if run.defect())
+        warning = f'<p class="warning"><strong>Partial:</strong> episodes are not all there. {escape(defects)}.</p>'
+    lines = [f"<p>{escape(sentence)}</p>" for sentence in sentences(comparison)]
+    if len(lines) > 6:  # the rest is one click away
+        lines = [*lines[:3], "<details><summary>More</summary>", *lines[3:], "</details>"]
+    return warning + "".join(lines)
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------
+
+
+def _blocks_html(blocks: Sequence[Block]) -> str:
+    return "\n".join(f"<h3>{escape(block.title)}</h3>\n{table_html(block)}" for block in blocks)
+
+
+def table_html(block: Block) -> str:
+    """Returns a block as a table that scrolls sideways by itself."""
+    width = len(block.columns) + 1
+    heads = "".join(f'<th scope="col"{_long(name)}>{escape(name)}</th>' for name in block.columns)
+    rows = [f"<thead><tr><td></td>{heads}</tr></thead>"]
+    for section, lines in block.sections:
+        rows.append("<tbody>")
+        if section:
+            rows.append(f'<tr class="section"><th scope="rowgroup" colspan="{width}">{escape(section)}</th></tr>')
+        rows += [_line_html(line) for line in lines]
+        rows.append("</tbody>")
+    name = escape(block.title)
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{name}"><table>{"".join(rows)}</table></div>'
+
+
+def _long(name: str) -> str:
+    return ' class="long"' if len(name) > 12 else ""
+
+
+def _line_html(line: Line) -> str:
+    label = escape(line.label)
+    if line.scenario:
+        label = f'<a href="#episodes" data-scenario="{escape(line.scenario)}">{label}</a>'
+    kind = ' class="summary"' if line.summary else ""
+    return f'<tr{kind}><th scope="row">{label}</th>{"".join(map(_cell_html, line.cells))}</tr>'
+
+
+def _cell_html(cell: Text) -> str:
+    main = f"<b>{escape(cell.main)}</b>" if cell.best else escape(cell.main)
+    note = f' <span class="note">{escape(cell.note)}</span>' if cell.note else ""
+    opening = '<td class="best">' if cell.best else "<td>"
+    return f"{opening}{main}{PARTIAL_MARK if cell.partial else ''}{note}</td>"
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------
+
+
+def _figure_html(name: str, figure: Figure) -> str:
+    caption = escape(PICTURES[name.partition("-")[0]])
+    wide = (
+        f"<div class='wide' tabindex='0' role='region' aria-label='{name}' style='--width:{figure.get_figwidth():g}in'>"
+    )
+    return f"<figure>{wide}{inline_svg(svg_of(figure), name, caption)}</div><figcaption>{caption}</figcaption></figure>"
+
+
+def inline_svg(svg: str, name: str, label: str) -> str:
+    """Returns a matplotlib SVG fit to stand in a page: sized by the page, its ids its own, without metadata."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    head, body = re.match(r"(<svg[^>]*>)(.*)", svg, re.S).groups()
+    head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
+    head = head.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return head + re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
+
+
+# ---- provenance -----------------------------------------------------------------------------------------------
+
+
+def _provenance(runs: Sequence[Run]) -> str:
+    parts = ['<section id="source">', "<h2>Where it comes from</h2>"]
+    for run in runs:
+        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in _facts(run))
+        whole = escape(json.dumps(run.header, indent=1, ensure_ascii=False))
+        raw = f"<details><summary>run.json</summary><pre tabindex='0'>{whole}</pre></details>"
+        parts.append(f"<h3>{escape(run.label)}</h3><dl>{facts}</dl>{raw}")
+    return "\n".join([*parts, "</section>"])
+
+
+def _facts(run: Run) -> list[tuple[str, object]]:
+    """Returns what `run.json` says in short; what an older log does not hold is left out."""
+    header = run.header
+    sessions = header.get("sessions") or [{}]
+    last = sessions[-1]
+    git = last.get("git") or {}
+    versions = last.get("versions") or {}
+    facts = [
+        ("Folder", run.folder),
+        ("Policy", _joined(header["policy"], ("name", "ref", "digest"))),
+        ("Suite", _joined(header["suite"], ("id", "version", "digest"))),
+        ("World", _joined(header["world"], ("name", "catalog", "pack"))),
+        ("Episodes", len(run.episodes)),
+        ("Started", header.get("started")),
+        ("Command", " ".join(last.get("command", ()))),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("Commit", f"{git.get('commit', '')}{' with changes' if git.get('dirty') else ''}"),
+        ("Hardware", ", ".join(map(str, (last.get("hardware") or {}).values()))),
+        ("Backend", _joined(header.get("backend") or {}, ("simulation", "rendering", "shader"))),
+        ("Warnings", "; ".join(map(str, header.get("warnings") or ()))),
+    ]
+    return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _joined(part: dict, names: Sequence[str]) -> str:
+    return ", ".join(str(part[name]) for name in names if part.get(name) is not None)
