@@ -17,6 +17,7 @@ COMMANDS = {
     "suites": "List, show, draw and check suites.",
     "policies": "List, show and check policies.",
     "assets": "List, fetch and verify the files of the worlds.",
+    "plan": "Say how many episodes a comparison of two policies needs.",
     "leaderboard": "Add, validate and build the published leaderboard.",
     "gallery": "Draw a labelled picture of every scenario of a suite.",
     "bench": "Measure this machine: step, reset, set-up, throughput.",
