@@ -413,3 +413,7 @@ print(sorted({{"torch", "mani_skill", "sapien", "matplotlib"}} & set(sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_an_unknown_metric_is_refused(cli, pair):
+    assert "did you mean 'success_once'" in refused(cli, *pair, "--metric", "succes_once")

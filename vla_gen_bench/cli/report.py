@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from vla_gen_bench.report.compare import Comparison
     from vla_gen_bench.report.load import Run
 
+METRICS = ("success_at_end", "success_once")
 FORMATS = ("text", "md", "latex", "csv", "html")
 ENDINGS = {".txt": "text", ".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
 WIDTH_OF_A_FILE = 160
@@ -27,7 +28,7 @@ SHOWN_PROBLEMS = 20
 @click.option("--baseline", metavar="RUN|POLICY", help="Compare the others with this one.  [default: the first run]")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="[default: by the ending of --out, else text]")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to stdout.")
-@click.option("--metric", type=click.Choice(["success_at_end", "success_once"]), help="[default: the suite's]")
+@click.option("--metric", help="success_at_end or success_once; with --curves any column.  [default: the suite's]")
 @click.option(
     "--confidence",
     default=0.95,
@@ -48,12 +49,17 @@ SHOWN_PROBLEMS = 20
 )
 @click.option("--allow-partial", is_flag=True, help="Accept missing and errored episodes, and mark what they touch.")
 @click.option("--suite", metavar="NAME|FILE", help="The runs' suite, where it is not found by itself.")
-def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite):
+@click.option("--curves", is_flag=True, help="RUN is a training folder: draw --metric over time to --out FILE.png|svg.")
+def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite, curves):
     """Compare evaluation logs: rates, drops from IND, and tests against a baseline.
 
     RUN is a log folder of `vgb eval`, or LABEL=FOLDER. All must be on one suite in one world. docs/report.md defines
     every number.
     """
+    if curves:
+        return _draw_curves(runs, metric or "success", confidence, out)
+    if metric not in (None, *METRICS):
+        raise UserError(f"--metric {metric}: no such metric{suggest(metric, METRICS)}")
     kind = kind or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
     comparison, notes = _compare(_load(runs, allow_partial), baseline, metric, confidence, suite)
     if plots:
@@ -90,6 +96,16 @@ def _compare(
     ids = {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
     metric = metric or (suite.protocol.metric if suite else "success_at_end")
     return compare(runs, describe(ids, suite), place, metric, confidence), remarks(runs)
+
+
+def _draw_curves(folders: Sequence[str], metric: str, confidence: float, out: Path | None) -> None:
+    from vla_gen_bench.report.curves import curves_figure, load_trainings
+    from vla_gen_bench.report.drawing import save_as
+
+    if out is None:
+        raise UserError("--curves draws a picture: name it with --out FILE.png or FILE.svg")
+    path = save_as(curves_figure(load_trainings(folders), metric, confidence), out)
+    click.echo(f"wrote {path}", err=True)
 
 
 def _draw(comparison: Comparison, folder: Path) -> None:

@@ -21,6 +21,7 @@ HATCHES = ("", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
 INK = "#222222"
+ENDINGS = (".svg", ".png")
 SETTINGS = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -76,15 +77,23 @@ def legend_above(figure: Figure, axes: Axes, title: str, per_row: int = 5) -> fl
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes NAME.svg and NAME.png and returns their paths; raises `UserError` where that fails."""
-    paths = [folder / f"{name}.{ending}" for ending in ("svg", "png")]
+    return [save_as(figure, folder / f"{name}{ending}") for ending in ENDINGS]
+
+
+def save_as(figure: Figure, path: Path) -> Path:
+    """Writes one file, .svg or .png by its name, and returns its path; raises `UserError` where that fails."""
+    if path.suffix not in ENDINGS:
+        raise UserError(f"{path}: pictures end in {' or '.join(ENDINGS)}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(svg_of(figure), encoding="utf-8")
-        with style():
-            figure.savefig(paths[1], dpi=150)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".svg":
+            path.write_text(svg_of(figure), encoding="utf-8")
+        else:
+            with style():
+                figure.savefig(path, dpi=150)
     except OSError as error:
-        raise UserError(f"{folder}: cannot write the pictures there ({error.strerror}); give another folder") from None
-    return paths
+        raise UserError(f"{path}: cannot be written ({error.strerror}); write somewhere else") from None
+    return path
 
 
 def svg_of(figure: Figure) -> str:

@@ -182,7 +182,7 @@ def _facts(run: Run) -> list[tuple[str, object]]:
         ("Command", " ".join(last.get("command", ()))),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ("Commit", f"{git.get('commit', '')}{' with changes' if git.get('dirty') else ''}"),
-        ("Hardware", ", ".join(map(str, (last.get("hardware") or {}).values()))),
+        ("Hardware", ", ".join(f"{name} {value}" for name, value in (last.get("hardware") or {}).items())),
         ("Backend", _joined(header.get("backend") or {}, ("simulation", "rendering", "shader"))),
         ("Warnings", "; ".join(map(str, header.get("warnings") or ()))),
     ]

@@ -1,0 +1,160 @@
+"""Training curves: a metric against samples and against wall time, runs of one recipe averaged over their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.report.drawing import legend_above, line_style, style
+from vla_gen_bench.strict_yaml import read_yaml
+from vla_gen_bench.train.recipe import RECIPE_FILE
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CURVE_FILE = "curve.csv"
+WALL = "wall_s"
+AMOUNTS = {"env_steps": "environment steps", "samples": "samples", "step": "optimiser steps"}  # the first all have
+GRID = 200
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training folder.
+
+    Attributes:
+        name: The recipe's; runs of one name are seeds of one another.
+        folder: Where it lies.
+        curve: Numbers as logged; cells may be empty (NaN).
+    """
+
+    name: str
+    folder: Path
+    curve: pandas.DataFrame
+
+
+def load_trainings(folders: Sequence[str]) -> list[Training]:
+    """Reads training folders; raises `UserError` where `curve.csv` or `recipe.yaml` is missing or malformed."""
+    return [_training(Path(folder)) for folder in folders]
+
+
+def _training(folder: Path) -> Training:
+    import pandas
+
+    path = folder / CURVE_FILE
+    try:
+        curve = pandas.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no training run there ({CURVE_FILE} not found)") from None
+    except ValueError as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path}: not a table: {error}") from None
+    wrong = [name for name in curve.columns if not pandas.api.types.is_numeric_dtype(curve[name])]
+    if wrong:
+        raise UserError(f"{path}: column '{wrong[0]}' holds something other than numbers")
+    if WALL not in curve:
+        raise UserError(f"{path}: no column '{WALL}'{suggest(WALL, curve.columns)}")
+    recipe = read_yaml(folder / RECIPE_FILE)
+    if not isinstance(recipe, dict) or "name" not in recipe:
+        raise UserError(f"{folder / RECIPE_FILE}: no name given; runs are grouped by it")
+    return Training(str(recipe["name"]), folder, curve)
+
+
+def points(run: Training, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns x and metric [N] of the rows that have both, x ascending.
+
+    Raises:
+        UserError: The run has no such column, or nothing in it.
+    """
+    for column in (x, metric):
+        if column not in run.curve:
+            raise UserError(f"{run.folder / CURVE_FILE}: no column '{column}'{suggest(column, run.curve.columns)}")
+    rows = run.curve[[x, metric]].dropna().drop_duplicates(x, keep="last").sort_values(x)
+    if rows.empty:
+        raise UserError(f"{run.folder / CURVE_FILE}: column '{metric}' is empty")
+    return rows[x].to_numpy(dtype=float), rows[metric].to_numpy(dtype=float)
+
+
+def mean_curve(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Averages curves of several seeds where all of them have values, by linear interpolation.
+
+    Args:
+        curves: (x, y) per seed, x ascending.
+        level: Confidence.
+
+    Returns:
+        x [G], mean [G], and half the width of Student's t interval over seeds [G]; NaN for a single seed.
+    """
+    start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    if len(curves) == 1:
+        x, y = curves[0]
+        return x, y, np.full(len(x), np.nan)
+    if start > end:
+        raise UserError("the seeds of a recipe have no stretch in common; give runs of similar length")
+    from scipy.stats import t
+
+    grid = np.linspace(start, end, GRID)
+    values = np.array([np.interp(grid, x, y) for x, y in curves])
+    error = values.std(axis=0, ddof=1) / np.sqrt(len(curves))
+    return grid, values.mean(axis=0), float(t.ppf((1 + level) / 2, len(curves) - 1)) * error
+
+
+def curves_figure(runs: Sequence[Training], metric: str, level: float = 0.95) -> Figure:
+    """Draws the metric against the amount of training and against wall time.
+
+    Thick: the mean over the seeds of a recipe, its interval shaded. Thin: the seeds themselves.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    amount = next((name for name in AMOUNTS if all(name in run.curve for run in runs)), None)
+    if amount is None:
+        raise UserError(f"the runs share none of the columns {', '.join(AMOUNTS)}; plot them apart")
+    groups: dict[str, list[Training]] = {}
+    for run in runs:
+        groups.setdefault(run.name, []).append(run)
+    with style():
+        figure = Figure(figsize=(10, 3.6 + 0.21 * -(-len(groups) // 4)), layout="none")
+        panels = figure.subplots(1, 2, sharey=True)
+        scale, unit = _time_unit(max(run.curve[WALL].max() for run in runs))
+        for place, (name, seeds) in enumerate(groups.items()):
+            label = f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name
+            for axes, x, factor in ((panels[0], amount, 1), (panels[1], WALL, scale)):
+                found = [points(run, x, metric) for run in seeds]
+                _draw_group(axes, [(x * factor, y) for x, y in found], place, label, level)
+        panels[0].xaxis.set_major_formatter(EngFormatter(sep=""))
+        panels[0].set(xlabel=AMOUNTS[amount], ylabel=metric.replace("_", " "))
+        if all(run.curve[metric].dropna().between(0, 1).all() for run in runs):
+            panels[0].set_ylim(-0.02, 1.02)  # a rate
+        panels[1].set_xlabel(f"wall time, {unit}")
+        several = any(len(seeds) > 1 for seeds in groups.values())
+        interval = f", mean over seeds with {100 * level:g}% t intervals" if several else ""
+        top = legend_above(figure, panels[0], f"Training: {metric.replace('_', ' ')}{interval}", per_row=4)
+        width, height = figure.get_size_inches()
+        figure.subplots_adjust(0.65 / width, 0.55 / height, 1 - 0.25 / width, 1 - top / height, wspace=0.08)
+    return figure
+
+
+def _draw_group(
+    axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], place: int, label: str, level: float
+) -> None:
+    look = line_style(place)
+    x, mean, half = mean_curve(curves, level)
+    axes.plot(x, mean, label=label, markevery=max(1, len(x) // 8), markersize=4, linewidth=1.6, **look)
+    if len(curves) > 1:
+        axes.fill_between(x, mean - half, mean + half, color=look["color"], alpha=0.2, linewidth=0)
+        for seed_x, seed_y in curves:
+            axes.plot(seed_x, seed_y, color=look["color"], linewidth=0.5, alpha=0.6)
+    axes.grid(color="#dddddd", linewidth=0.6)
+
+
+def _time_unit(seconds: float) -> tuple[float, str]:
+    return (1 / 3600, "hours") if seconds > 2 * 3600 else (1 / 60, "minutes") if seconds > 120 else (1, "seconds")
