@@ -15,7 +15,7 @@ from vla_gen_bench.errors import UserError
 def first_image(*effects):
     env = environment()
     observation, _ = env.reset(options={"spec": simple_spec(effects=effects)})
-    mask = foreground_mask(observation["sensor_data"][CAMERA]["segmentation"], env._background_ids)
+    mask = foreground_mask(observation["sensor_data"][CAMERA]["segmentation"], env._background)
     return image(observation).astype(int), mask[0].numpy()
 
 
@@ -35,7 +35,7 @@ def test_blend_truncates():
 def test_composite_takes_the_render_only_where_there_is_something():
     segmentation = torch.tensor([[[[0], [1], [7]]]])  # nothing, the table (id 1), a robot link
     render, table = torch.full((1, 1, 3, 3), 200, dtype=torch.uint8), torch.full((1, 1, 3, 3), 5, dtype=torch.uint8)
-    picture = composite(render, foreground_mask(segmentation, [1]), table)
+    picture = composite(render, foreground_mask(segmentation, torch.tensor([1])), table)
     assert picture[0, 0, :, 0].tolist() == [5, 5, 200]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,12 +22,15 @@ def load_image(path: Path, width: int, height: int) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(image))
 
 
-def foreground_mask(segmentation: torch.Tensor, background_ids: Sequence[int]) -> torch.Tensor:
-    """Returns bool [B, H, W]: pixels of any actor or link not in `background_ids` (0 is empty space)."""
-    mask = segmentation[..., 0] != 0
-    for id in background_ids:
-        mask &= segmentation[..., 0] != id
-    return mask
+def foreground_mask(segmentation: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    """Returns bool [B, H, W]: pixels of any actor or link but `background`, and not of empty space (0).
+
+    Args:
+        segmentation: [B, H, W, 1] ids.
+        background: [B], the id of the table in each sub-scene.
+    """
+    ids = segmentation[..., 0]
+    return (ids != 0) & (ids != background.view(-1, 1, 1))
 
 
 def composite(render: torch.Tensor, foreground: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:

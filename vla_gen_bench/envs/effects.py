@@ -9,7 +9,6 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as functional
 
@@ -18,6 +17,7 @@ from vla_gen_bench.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
+    from vla_gen_bench.spec import EpisodeSpec
 
 
 class ImageEffect(Protocol):
@@ -38,8 +38,8 @@ class StateEffect(Protocol):
 
     def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
 
-    def apply(self, step: int) -> None:
-        """Called after the physics of control step `step` (1-based)."""
+    def apply(self, steps: torch.Tensor) -> None:
+        """Called after the physics of a control step; `steps` [len(rows)] counts those done, this one included."""
 
 
 class _Overlay:
@@ -106,15 +106,29 @@ class Reposition:
     kind = "state"
 
     def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None:
-        self._env, self._rows, self._params = env, rows, params
+        def tensor(values: list, dtype: torch.dtype) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype, device=env.device)
 
-    def apply(self, step: int) -> None:
-        due = [(row, p) for row, p in zip(self._rows, self._params, strict=True) if p["step"] == step]
-        for row, params in due:
-            pose = np.concatenate([params["position"], params["quaternion"]])
-            self._env.teleport_target(row, pose, keep_velocity=params["keep_velocity"])
-        if due:
-            self._env.simulate(max(params["settle_substeps"] for _, params in due))
+        self._env, self._substeps = env, params[0]["settle_substeps"]
+        self._rows = tensor(rows, torch.int64)
+        self._step = tensor([row["step"] for row in params], torch.int32)
+        self._pose = tensor([[*row["position"], *row["quaternion"]] for row in params], torch.float32)
+        self._keep_velocity = tensor([row["keep_velocity"] for row in params], torch.bool)
+
+    def apply(self, steps: torch.Tensor) -> None:
+        due = steps == self._step
+        if due.any():
+            self._env.teleport_target(self._rows[due], self._pose[due], self._keep_velocity[due])
+            self._env.simulate(self._substeps)
+
+
+def schedule(spec: EpisodeSpec) -> tuple:
+    """Returns when and for how long the state effects of a spec run physics of their own.
+
+    Sub-scenes of one GPU simulation share the clock: episodes can only run side by side if this is equal for all.
+    """
+    effects = [effect for effect in spec.effects if find_effect(effect.name).kind == "state"]
+    return tuple((e.name, e.params.get("step"), e.params.get("settle_substeps")) for e in effects)
 
 
 BUILT_IN = {"texture": Texture, "noise": Noise, "reposition": Reposition}

@@ -22,19 +22,21 @@ class Judge:
     Attributes:
         progress: Counters and flags kept over the episode.
         grasped, success: [B] bool, now.
-        positions: Role, or "gripper" (middle of the finger links) -> [B, 3] metres, world frame, now.
+        positions: Role, or "gripper" (middle of the finger links) -> [B, 3] metres, world frame, now; NaN where a
+            sub-scene has no such thing: no rule holds for it then.
         forces: Name of a pair -> [B, 3] newtons; "left/target" is on the left finger by the target.
         extents: Role -> [B, 3] world-aligned size after settling, metres; fixed for the episode.
     """
 
     def __init__(self, scene: ManiSkillScene, agent: WidowX250S, things: Sequence[Thing]) -> None:
         self._agent = agent
+        self._things = {thing.role: thing for thing in things}
         self._actors = {thing.role: thing.actor for thing in things}
         self._objects = [role for role in self._actors if role == "target" or role.startswith("distractor_object")]
         self._receptacles = [role for role in self._actors if role not in self._objects]
         self._contacts = ContactForces(scene, self._pairs())
         self._batch, self._device = scene.num_envs, scene.device
-        self.extents = {thing.role: self._extent(thing) for thing in things}
+        self.extents = {role: thing.over(self._batch, self._extent(thing), 0.0) for role, thing in self._things.items()}
         self.progress = task.Progress.start(self._batch, self._device)
         self.update(torch.zeros(self._batch, dtype=torch.int32, device=self._device))
 
@@ -48,7 +50,9 @@ class Judge:
         left, right = self._agent.finger1_link.pose, self._agent.finger2_link.pose
         axes = [pose.to_transformation_matrix()[:, :3, 1] for pose in (left, right)]
         self._opening = {"left": axes[0], "right": -axes[1]}
-        self.positions = {role: actor.pose.p for role, actor in self._actors.items()}
+        self.positions = {
+            role: thing.over(self._batch, thing.actor.pose.p, torch.nan) for role, thing in self._things.items()
+        }
         self.positions["gripper"] = (left.p + right.p) / 2
         self.grasped = self._grasped("target")
         self.success = self._placed("target", "receptacle")

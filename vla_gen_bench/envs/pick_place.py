@@ -16,7 +16,7 @@ from mani_skill.utils.structs.types import SimConfig
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.envs import robot, scene
 from vla_gen_bench.envs.compositing import composite, foreground_mask, load_image
-from vla_gen_bench.envs.effects import find_effect
+from vla_gen_bench.envs.effects import find_effect, schedule
 from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
 from vla_gen_bench.errors import UserError
@@ -104,6 +104,8 @@ class PickPlaceEnv(BaseEnv):
             if spec.world != self.world.name:
                 raise UserError(f"a spec of world '{spec.world}' was given to an environment of '{self.world.name}'")
             self._check_assets(spec)
+        if len({schedule(spec) for spec in specs}) > 1:
+            raise UserError("episodes whose effects take physics steps of their own cannot share a simulation")
         return list(specs)
 
     def _check_assets(self, spec: EpisodeSpec) -> None:
@@ -150,7 +152,7 @@ class PickPlaceEnv(BaseEnv):
         self.agent, self.scene = None, None
         self._models.make_room(self.pack, self._specs, self)
         self._resets += 1
-        if self._resets % COLLECT_EVERY == 0:
+        if self._sim_device.is_cuda() or self._resets % COLLECT_EVERY == 0:  # the GPU's memory must go at once
             gc.collect()
 
     def _setup_scene(self) -> None:
@@ -186,15 +188,19 @@ class PickPlaceEnv(BaseEnv):
         scene.add_lights(self.scene)
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
+        """Puts everything where the specs say and lets it settle, the same on every backend."""
         arm = self.agent.robot
         base, quaternion = np.array(robot.BASE_POSITION), robot.BASE_QUATERNION
         arm.set_pose(sapien.Pose(base + [0, 0, SAFE_HEIGHT_M], quaternion))
         for thing in self._things:
-            thing.actor.set_pose(Pose.create(torch.tensor([p.position + p.quaternion for p in thing.placed])))
+            poses = torch.tensor([p.position + p.quaternion for p in thing.placed], device=self.device)
+            thing.actor.set_pose(Pose.create(poses))
+        self._apply_state()
         self.simulate(SETTLE_SUBSTEPS)
         arm.set_pose(sapien.Pose(base, quaternion))
         arm.set_qpos(self._initial_qpos())
         arm.set_qvel(torch.zeros_like(arm.get_qvel()))
+        self._apply_state()
         self._start_task()
 
     def _initial_qpos(self) -> torch.Tensor:
@@ -205,7 +211,7 @@ class PickPlaceEnv(BaseEnv):
     def _start_task(self) -> None:
         self.judge = Judge(self.scene, self.agent, self._things)
         self._tables = torch.stack([self._table_image(spec) for spec in self._specs]).to(self.device)
-        self._background_ids = [self._table._objs[0].per_scene_id]
+        self._background = self._table.per_scene_id
         self._effects = self._build_effects()
 
     def _table_image(self, spec: EpisodeSpec) -> torch.Tensor:
@@ -228,38 +234,55 @@ class PickPlaceEnv(BaseEnv):
 
     def simulate(self, substeps: int) -> None:
         """Advances the physics; nothing but PhysX runs between substeps."""
-        if self.gpu_sim_enabled:
-            self.scene._gpu_apply_all()
-            self.scene.px.gpu_update_articulation_kinematics()
         step = self.scene.px.step
         for _ in range(substeps):
             step()
         if self.gpu_sim_enabled:
             self.scene._gpu_fetch_all()
 
+    def _apply_state(self) -> None:
+        """Hands poses and joint angles that were set to a GPU's simulation; on the CPU they are there already."""
+        if self.gpu_sim_enabled:
+            self.scene._gpu_apply_all()
+            self.scene.px.gpu_update_articulation_kinematics()
+            self.scene._gpu_fetch_all()
+
     def _step_action(self, action):
         if action is not None:
             action = torch.as_tensor(action, dtype=torch.float32, device=self.device).reshape(self.num_envs, -1)
             self.agent.set_action(action)
+            if self.gpu_sim_enabled:
+                self.scene.px.gpu_apply_articulation_target_position()
         self.simulate(self._sim_steps_per_control)
-        step = int(self._elapsed_steps[0]) + 1
-        for _, effect in self._effects:
+        steps = self._elapsed_steps + 1
+        for rows, effect in self._effects:
             if effect.kind == "state":
-                effect.apply(step)
-        self.judge.update(self._elapsed_steps + 1)
+                effect.apply(steps[rows])
+        self.judge.update(steps)
         return action
 
-    def teleport_target(self, row: int, pose: np.ndarray, keep_velocity: bool) -> None:
-        """Moves the target of environment `row` to `pose` (position and wxyz quaternion, world frame)."""
+    def teleport_target(self, rows: torch.Tensor, poses: torch.Tensor, keep_velocity: torch.Tensor) -> None:
+        """Moves the targets of some environments at once.
+
+        Args:
+            rows: [N] which.
+            poses: [N, 7] position and wxyz quaternion, world frame.
+            keep_velocity: [N] bool: whether they go on moving as they did.
+        """
         actor = self._thing("target").actor
-        poses = actor.pose.raw_pose.clone()
-        poses[row] = torch.as_tensor(pose, dtype=poses.dtype)
-        actor.set_pose(Pose.create(poses))
-        if not keep_velocity:
-            for name in ("linear_velocity", "angular_velocity"):
-                value = getattr(actor, name).clone()
-                value[row] = 0
-                getattr(actor, f"set_{name}")(value)
+        moved = actor.pose.raw_pose.clone()
+        moved[rows] = poses
+        stopped = rows[~keep_velocity]
+        velocities = {}
+        for name in ("linear_velocity", "angular_velocity"):
+            velocities[name] = getattr(actor, name).clone()
+            velocities[name][stopped] = 0
+        actor.set_pose(Pose.create(moved))
+        if len(stopped):
+            for name, value in velocities.items():
+                setattr(actor, name, value)
+        if self.gpu_sim_enabled:
+            self.scene.px.gpu_apply_rigid_dynamic_data()
 
     @property
     def things(self) -> list[scene.Thing]:
@@ -272,8 +295,11 @@ class PickPlaceEnv(BaseEnv):
 
     def state_vectors(self) -> list[np.ndarray]:
         """Returns per environment float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
-        parts = [self.agent.robot.get_qpos(), *(thing.actor.pose.raw_pose for thing in self._things)]
-        return list(torch.cat([part.float() for part in parts], dim=1).cpu().numpy())
+        vectors = [[qpos] for qpos in self.agent.robot.get_qpos().cpu().numpy()]
+        for thing in self._things:
+            for row, pose in zip(thing.rows, thing.actor.pose.raw_pose.cpu().numpy(), strict=True):
+                vectors[row].append(pose)
+        return [np.concatenate(parts) for parts in vectors]
 
     def cached_points(self, thing: scene.Thing, row: int) -> np.ndarray:
         """Returns the vertices [N, 3] of a thing's collision pieces in its own frame."""
@@ -308,6 +334,8 @@ class PickPlaceEnv(BaseEnv):
             normal=wanted.normal,
             albedo=wanted.albedo,
         )
+        if self.backend.render_device.is_cuda():
+            torch.cuda.synchronize()  # as ManiSkill does: physics starts when the pictures are done
         data["rgb"] = self._picture(data["rgb"], data["segmentation"])
         if not wanted.segmentation:
             del data["segmentation"]
@@ -315,7 +343,7 @@ class PickPlaceEnv(BaseEnv):
 
     def foreground(self, segmentation: torch.Tensor) -> torch.Tensor:
         """Returns bool [B, H, W]: the pixels of an observation's "segmentation" that no table image fills."""
-        return foreground_mask(segmentation, self._background_ids)
+        return foreground_mask(segmentation, self._background)
 
     def _picture(self, render: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
         foreground = self.foreground(segmentation)
@@ -347,7 +375,8 @@ class PickPlaceEnv(BaseEnv):
     def role_mask(self, segmentation: torch.Tensor, role: str) -> torch.Tensor:
         """Returns bool [B, H, W]: pixels of the thing in `role`, or of the robot for "robot"."""
         if role == "robot":
-            ids = [link._objs[0].entity.per_scene_id for link in self.agent.robot.links]
+            ids = torch.stack([link.per_scene_id for link in self.agent.robot.links], dim=1)  # [B, links]
         else:
-            ids = [self._thing(role).actor._objs[0].per_scene_id]
-        return torch.isin(segmentation[..., 0], torch.tensor(ids, device=segmentation.device))
+            thing = self._thing(role)
+            ids = thing.over(self.num_envs, thing.actor.per_scene_id[:, None], -1)
+        return (segmentation == ids[:, None, None]).any(dim=-1)

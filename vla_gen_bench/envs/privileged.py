@@ -77,17 +77,18 @@ def _to_base(pose: np.ndarray) -> np.ndarray:
 def collision_points(thing: Thing, row: int) -> np.ndarray:
     """Returns [N, 3] vertices of the convex pieces in the actor's frame, metres."""
     clouds = []
-    for shape in thing.actor._bodies[row].collision_shapes:
+    for shape in thing.actor._bodies[thing.index(row)].collision_shapes:
         transform = shape.local_pose.to_transformation_matrix()
         clouds.append((shape.vertices * shape.scale) @ transform[:3, :3].T + transform[:3, 3])
     return np.concatenate(clouds).astype(np.float64)
 
 
 def _body(env: PickPlaceEnv, thing: Thing, row: int) -> BodyState:
-    pose = _to_base(thing.actor.pose.raw_pose[row].cpu().numpy())
+    index = thing.index(row)
+    pose = _to_base(thing.actor.pose.raw_pose[index].cpu().numpy())
     position, rotation = _matrix(pose)
     points = env.cached_points(thing, row) @ rotation.T + position
-    speed = float(np.linalg.norm(thing.actor.linear_velocity[row].cpu().numpy()))
+    speed = float(np.linalg.norm(thing.actor.linear_velocity[index].cpu().numpy()))
     return BodyState(position, pose[3:], points, speed)
 
 
@@ -97,7 +98,7 @@ def privileged_state(env: PickPlaceEnv, row: int = 0) -> PrivilegedState:
     position, rotation = _matrix(_to_base(controller.ee_pose.raw_pose[row].cpu().numpy()))
     commanded = _matrix(controller._target_pose.raw_pose[row].cpu().numpy().astype(np.float64))
     forces = [env.judge.forces[f"{side}/target"][row].cpu().numpy() for side in ("left", "right")]
-    things = {thing.role: thing for thing in env.things}
+    things = {thing.role: thing for thing in env.things if row in thing.rows}
     bodies = {role: _body(env, thing, row) for role, thing in things.items()}
     return PrivilegedState(
         step=int(env.elapsed_steps[row]),
@@ -106,7 +107,7 @@ def privileged_state(env: PickPlaceEnv, row: int = 0) -> PrivilegedState:
         rotation=rotation,
         commanded_position=commanded[0],
         commanded_rotation=commanded[1],
-        ik_ok=bool(controller.ik_ok),
+        ik_ok=bool(controller.ik_ok[row]),
         finger_forces=np.linalg.norm(forces, axis=1),
         grasped=bool(env.judge.grasped[row]),
         success=bool(env.judge.success[row]),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import sapien
+import torch
 from mani_skill.envs.scene import ManiSkillScene
 from mani_skill.utils.structs.actor import Actor
 from sapien.physx import PhysxMaterial
@@ -26,12 +27,32 @@ _TEXTURES = tuple(f"{name}_texture" for name in ("base_color", "roughness", "met
 
 @dataclass(frozen=True)
 class Thing:
-    """One body on the table: its spec, its catalogue row and, once built, its actor over all sub-scenes."""
+    """One kind of body on the table over all sub-scenes that have it.
+
+    Attributes:
+        role: "target", "receptacle", "distractor_object_0", ...
+        rows: The sub-scenes that have it, ascending; all for target and receptacle.
+        placed, bodies: Per row of `rows`, its place in the spec and its row of the catalogue.
+        actor: One view of all of them, in the order of `rows`.
+    """
 
     role: str
+    rows: tuple[int, ...]
     placed: tuple[Placed, ...]
     bodies: tuple[Body, ...]
     actor: Actor
+
+    def index(self, row: int) -> int:
+        """Returns where sub-scene `row` stands in `rows`."""
+        return self.rows.index(row)
+
+    def over(self, batch: int, values: torch.Tensor, missing: float) -> torch.Tensor:
+        """Returns [batch, ...] of `values` [len(rows), ...]; `missing` for sub-scenes without it."""
+        if len(self.rows) == batch:
+            return values
+        everywhere = values.new_full((batch, *values.shape[1:]), missing)
+        everywhere[list(self.rows)] = values
+        return everywhere
 
 
 def build_table(scene: ManiSkillScene) -> Actor:
@@ -43,33 +64,36 @@ def build_table(scene: ManiSkillScene) -> Actor:
 
 
 def build_things(scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec]) -> list[Thing]:
-    """Adds target, receptacle and distractors of each sub-scene's spec.
+    """Adds target, receptacle and distractors of each sub-scene's spec; their numbers may differ.
 
     Bodies are created objects first, then receptacles, each in catalogue order, as the reference does: the order
-    decides in which order PhysX solves their contacts. Every spec of a batch must have the same number of
-    distractors of each kind.
+    decides in which order PhysX solves their contacts.
     """
-    roles = [("target", "objects", [spec.target for spec in specs])]
-    roles.append(("receptacle", "receptacles", [spec.receptacle for spec in specs]))
-    for index, placed in enumerate(zip(*(spec.distractor_objects for spec in specs), strict=True)):
-        roles.append((f"distractor_object_{index}", "objects", placed))
-    for index, placed in enumerate(zip(*(spec.distractor_receptacles for spec in specs), strict=True)):
-        roles.append((f"distractor_receptacle_{index}", "receptacles", placed))
-    built = {}
-    for env in range(len(specs)):
-        for kind in ("objects", "receptacles"):
-            order = pack.catalog.ids(kind)
-            rows = [(order.index(placed[env].id), role) for role, of_kind, placed in roles if of_kind == kind]
-            for position, role in sorted(rows):
-                body = getattr(pack.catalog, kind)[position]
-                built[role, env] = body, _build_body(scene, pack, body, role, env)
-    return [_merge(role, placed, [built[role, env] for env in range(len(specs))]) for role, _, placed in roles]
+    built: dict[str, dict[int, tuple[Placed, Body, Actor]]] = {}
+    for row, spec in enumerate(specs):
+        for _, role, body, placed in sorted(_listed(pack, spec), key=lambda entry: entry[:2]):
+            built.setdefault(role, {})[row] = placed, body, _build_body(scene, pack, body, role, row)
+    roles = sorted(built, key=lambda role: (not role.startswith("target"), not role.startswith("receptacle"), role))
+    return [_merge(role, built[role]) for role in roles]
 
 
-def _merge(role: str, placed: Sequence[Placed], built: list[tuple[Body, Actor]]) -> Thing:
-    bodies, actors = zip(*built, strict=True)
+def _listed(pack: Pack, spec: EpisodeSpec) -> list[tuple[tuple[bool, int], str, Body, Placed]]:
+    """Returns all bodies of a spec: (place in the order of creation, role, row of the catalogue, place in the spec)."""
+    placed = {"target": spec.target, "receptacle": spec.receptacle}
+    placed |= {f"distractor_object_{index}": item for index, item in enumerate(spec.distractor_objects)}
+    placed |= {f"distractor_receptacle_{index}": item for index, item in enumerate(spec.distractor_receptacles)}
+    entries = []
+    for role, item in placed.items():
+        kind = "receptacles" if "receptacle" in role else "objects"
+        order = (kind == "receptacles", pack.catalog.ids(kind).index(item.id))
+        entries.append((order, role, pack.catalog.get(kind, item.id), item))
+    return entries
+
+
+def _merge(role: str, built: dict[int, tuple[Placed, Body, Actor]]) -> Thing:
+    placed, bodies, actors = zip(*built.values(), strict=True)
     actor = actors[0] if len(actors) == 1 else Actor.merge(list(actors), name=role)
-    return Thing(role, tuple(placed), bodies, actor)
+    return Thing(role, tuple(built), placed, bodies, actor)
 
 
 def _build_body(scene: ManiSkillScene, pack: Pack, body: Body, role: str, index: int) -> Actor:
