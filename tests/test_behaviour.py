@@ -47,6 +47,13 @@ def test_coverage_counts_cells_once_per_policy():
     assert table.loc["b", "orientation_spread_deg"] == pytest.approx(45, abs=0.1)
 
 
+def test_coverage_per_policy_and_scenario():
+    packed = pack(np.array([[0.01, -0.31, -0.01]]), np.eye(3)[None])
+    rows = pandas.DataFrame({"policy": ["a", "a"], "scenario": ["ind", "far"], "coverage": [packed, packed]})
+    table = coverage(rows, by=("policy", "scenario"))
+    assert table.index.tolist() == [("a", "ind"), ("a", "far")] and table["cells"].tolist() == [1, 1]
+
+
 def test_rows_of_several_runs_carry_their_policy(tmp_path):
     for name in ("x", "y"):
         (tmp_path / name).mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,19 @@ def test_longer_episodes_weigh_more():
 # ---- the real simulator ------------------------------------------------------------------------------------
 
 
+class Mistaken(Expert):
+    """The expert, taking the first distractor object for the target, and the target for the distractor."""
+
+    def act(self, observation):
+        return super().act(replace(observation, privileged=[self.mistake(state) for state in observation.privileged]))
+
+    @staticmethod
+    def mistake(state):
+        name = next(iter(state.distractors))
+        distractors = {**state.distractors, name: state.target}
+        return replace(state, target=state.distractors[name], distractors=distractors)
+
+
 class Opening(Expert):
     """The expert with the gripper forced open at some control steps."""
 
@@ -265,6 +279,10 @@ def test_hold_never_reaches():
     assert row["stage"] == "never_reached"
     assert len(unpack_cells(row["coverage"]["cells"])) <= 2  # the arm sags by some millimetres
     assert orientation_spread_deg([row["coverage"]]) < 2
+
+
+def test_an_expert_that_mistakes_the_distractor_takes_the_wrong_object():
+    assert episode(Mistaken(), spec_of("multi_object_ood", seed=31))["stage"] == "wrong_object"
 
 
 def test_a_gripper_forced_open_on_the_way_drops():
