@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vla_gen_bench.policies.openvla import actions as codec
 from vla_gen_bench.policies.openvla.config import Attention
-from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS, ActionOutput, decode
+from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS, ActionOutput, decode, teacher_forced
 from vla_gen_bench.policies.openvla.l1_head import L1Head
 from vla_gen_bench.policies.openvla.model import Inputs, OpenVLA, Sequence
 from vla_gen_bench.policies.openvla.sampling import Choose, greedy
@@ -58,6 +58,14 @@ def parallel_forward(model: OpenVLA, inputs: Inputs, tokens: Tensor, attention: 
     """Returns the same for given tokens int64 [B, 7 K], with gradients: they are scored, not fed."""
     hidden = slot_states(model, inputs, tokens.shape[1] // ACTION_TOKENS, attention)
     return ActionOutput(tokens, model.action_logits(hidden), hidden)
+
+
+def score_tokens(model: OpenVLA, inputs: Inputs, tokens: Tensor) -> ActionOutput:
+    """Returns what the model says about given tokens [B, 7 K], in the way its config decodes, with gradients."""
+    acting = model.config.acting
+    if acting.decoding == "parallel":
+        return parallel_forward(model, inputs, tokens, acting.attention)
+    return teacher_forced(model, inputs, tokens)
 
 
 def teacher(model: OpenVLA, inputs: Inputs, head: L1Head | None = None) -> Tensor:

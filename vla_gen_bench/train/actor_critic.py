@@ -1,0 +1,182 @@
+"""A policy that acts by chance and knows how likely each action was, and a critic on its states.
+
+Log-probabilities are float32, of the raw logits over all 256 action tokens, whatever temperature or top-k an action was
+chosen with: what RL4VLA does. The log-probability of an action (or chunk) is the sum over its tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla import actions as codec
+from vla_gen_bench.policies.openvla.images import normalised
+from vla_gen_bench.policies.openvla.model import Inputs
+from vla_gen_bench.policies.openvla.oft import choose_tokens, score_tokens
+from vla_gen_bench.policies.openvla.policy import draws
+from vla_gen_bench.policies.openvla.processor import pad_prompts
+from vla_gen_bench.policies.openvla.sampling import entropy, log_probs, sampler
+from vla_gen_bench.policies.openvla.value import SeparateCritic, ValueHead, initialise_value
+from vla_gen_bench.policies.protocol import ACTION_DIMS
+from vla_gen_bench.spec import Frozen
+from vla_gen_bench.train.simulators import View
+from vla_gen_bench.train.student import Student
+
+
+class Sampling(Frozen):
+    """How actions are chosen while collecting.
+
+    Attributes:
+        temperature: 1 = as the log-probabilities say; 0 = greedy.
+        top_k: Only the k most likely tokens; None = all. 50 is the reference's, by a default of transformers; recorded
+            log-probabilities are then not those the action was drawn with.
+    """
+
+    temperature: float = Field(1.0, ge=0)
+    top_k: int | None = Field(None, ge=1)
+
+
+class ValueSettings(Frozen):
+    """The critic.
+
+    Attributes:
+        source: What the value head reads. "h0": the state that gives the first action token, "hn": the last one's,
+            "concat": all of them. "separate": h0 of a backbone of its own, which begins as a copy of the policy's.
+        lr: Learning rate of the head; a separate backbone learns at the policy's.
+        warmup: Iterations at the beginning that train the head alone: a critic that knows nothing misleads.
+        shared: Whether the value loss also shapes the backbone, as in the reference.
+    """
+
+    source: Literal["h0", "hn", "concat", "separate"] = "h0"
+    lr: float = Field(3e-3, gt=0)
+    warmup: int = Field(0, ge=0)
+    shared: bool = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What B episodes do next: actions float32 [B, K, 7], token ids [B, 7 K], their log-probs, values [B] or None."""
+
+    actions: np.ndarray
+    tokens: np.ndarray
+    log_probs: np.ndarray
+    values: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model now says about given actions, with gradients.
+
+    Attributes:
+        log_prob: float32 [N], joint over all tokens of a decision.
+        entropy: float32 [N], nats, mean over the tokens.
+        values: float32 [N]; None without a critic.
+    """
+
+    log_prob: Tensor
+    entropy: Tensor
+    values: Tensor | None
+
+
+class ActorCritic:
+    """A student that acts, with its critic.
+
+    Args:
+        critic: A `ValueHead` or `SeparateCritic`; None = no values.
+        precision: "bfloat16": autocast in all passes; log-probabilities and values stay float32.
+    """
+
+    def __init__(self, student: Student, critic: nn.Module | None, precision: str = "float32") -> None:
+        self.student, self.critic = student, critic
+        self.model, self.config, self.processor = student.model, student.config, student.processor
+        self.device = self.model.device
+        self._autocast = precision == "bfloat16"
+
+    @property
+    def chunk(self) -> int:
+        """K."""
+        return self.config.acting.chunk
+
+    def view(self, height: int, width: int) -> View:
+        """Returns what has to be kept of camera images for `look` to give the processor's pixels exactly."""
+        path = self.processor.image_path or self.config.acting.image_path
+        squashable = path == "pil" and self.config.resize == "resize-naive"
+        return View(height, width, self.config.image if squashable else None)
+
+    def look(self, images: np.ndarray, prompts: Sequence[list[int]], squashed: bool) -> Inputs:
+        """Returns uint8 [N, H, W, 3] and N prompts as a batch on the device."""
+        ids, mask = pad_prompts(prompts, self.config.pad)
+        if squashed:
+            square = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
+            pixels = normalised(square, self.config)
+        else:
+            pixels = self.processor.pixels(images)
+        return Inputs(ids, mask, pixels).to(self.device, self.model.dtype)
+
+    @torch.no_grad()
+    def act(self, inputs: Inputs, keys: Sequence[int], steps: Sequence[int], sampling: Sampling) -> Decision:
+        """Chooses actions; the draws of each row are keyed by its episode's key and its step."""
+        uniforms = draws(keys, steps, ACTION_DIMS * self.chunk)
+        with self._cast():
+            out = choose_tokens(self.model, inputs, sampler(uniforms, sampling.temperature, sampling.top_k))
+            values = None if self.critic is None else self._values(inputs, out.tokens, out.hidden).cpu().numpy()
+        chosen = log_probs(out.logits, out.tokens - self.config.action_range[0])
+        tokens = out.tokens.cpu().numpy()
+        return Decision(self.actions(tokens), tokens, chosen.cpu().numpy(), values)
+
+    def actions(self, tokens: np.ndarray) -> np.ndarray:
+        """Returns float32 [B, K, 7], robot units, of token ids [B, 7 K]."""
+        scaled = codec.decode(tokens, self.config.base_vocab).reshape(len(tokens), -1, ACTION_DIMS)
+        return codec.gripper_command(self.student.stats.unnormalise(scaled)).astype(np.float32)
+
+    def score(self, inputs: Inputs, tokens: Tensor, value_only: bool = False, shared: bool = True) -> Score:
+        """Scores decisions that were made before.
+
+        Args:
+            tokens: int64 [N, 7 K].
+            value_only: Gradients for the value head alone.
+            shared: Whether values send gradients into the policy's backbone.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only), self._cast():
+            out = score_tokens(self.model, inputs, tokens)
+        with self._cast():
+            hidden = out.hidden if shared else out.hidden.detach()
+            values = None if self.critic is None else self._values(inputs, tokens, hidden)
+        chosen = log_probs(out.logits, tokens - self.config.action_range[0]).sum(-1)
+        return Score(chosen, entropy(out.logits).mean(-1), values)
+
+    def _values(self, inputs: Inputs, tokens: Tensor, hidden: Tensor) -> Tensor:
+        if isinstance(self.critic, SeparateCritic):
+            return self.critic(inputs, tokens)[:, 0]
+        return self.critic(hidden)[:, 0]
+
+    def _cast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
+
+
+def build_critic(student: Student, settings: ValueSettings, seed: int) -> nn.Module:
+    """Returns the critic of a recipe: the checkpoint's own value head where it has one of that kind, or a new one.
+
+    Raises:
+        UserError: The checkpoint's value head reads something else than `settings.source`, or gives several values.
+    """
+    source = "h0" if settings.source == "separate" else settings.source
+    head = student.value_head
+    if head is None:
+        slots = ACTION_DIMS * student.config.acting.chunk
+        head = ValueHead(student.config.text.width, source, slots=slots)
+        initialise_value(head, torch.Generator().manual_seed(seed))
+    if head.source != source or head.head_l3.out_features != 1:
+        raise UserError(f"value.source: the checkpoint has a value head on {head.source}, not on {source}")
+    head = head.float().to(student.model.device).requires_grad_(True)
+    if settings.source != "separate":
+        return head
+    return SeparateCritic(copy.deepcopy(student.model), head)
