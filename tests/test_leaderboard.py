@@ -52,7 +52,13 @@ def folder(tmp_path):
 def header(suite, name: str) -> dict:
     spec = {"chunk": 1, "execute": None}
     hardware, versions = {"cpu": "test"}, {"vla-gen-bench": "0", "mani_skill": "3", "sapien": "3", "torch": "2"}
-    session = {"started": "2026-01-02T03:04:05Z", "versions": versions, "git": None, "hardware": hardware}
+    session = {
+        "started": "2026-01-02T03:04:05Z",
+        "num_envs": 4,
+        "versions": versions,
+        "git": None,
+        "hardware": hardware,
+    }
     return {
         "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest()},
         "policy": {"name": name, "ref": name, "digest": f"{name}-digest", "options": {}, "privileged": False},
@@ -229,6 +235,7 @@ def test_a_log_of_another_version_of_the_suite_is_refused(submit, tmp_path):
         (("policy", "digest"), "x", "policy.digest: is x, the log gives acme-digest"),
         (("protocol", "decoding"), None, "protocol.decoding: is None, the log gives {'temperature': 0.6}"),
         (("environment", "sapien"), "4", "environment.sapien: is 4, the log gives 3"),
+        (("environment", "num_envs"), 1, "environment.num_envs: is 1, the log gives 4"),
         (("trust", "log_digest"), "x", "trust.log_digest: is x, the log gives"),
         (("trust", "source"), "paper", "suite.id: is small, a paper's row has table1 (paper)"),
         (("training", "data"), [], "training.data: not declared"),

@@ -58,7 +58,6 @@ def leaderboard() -> None:
 @click.option("--norm-stats-digest", help="SHA-256 of the statistics that un-normalise actions.")
 @click.option("--gpu", help="Model, where the policy ran on one.")
 @click.option("--driver", help="Its driver's version.")
-@click.option("--num-envs", type=int, help="Episodes simulated side by side in a process.")
 @click.option("--source", type=click.Choice(["self", "reproduced"]), default="self", show_default=True)
 @click.option("--reproduced-by", metavar="NAME", help="With --source reproduced.")
 @click.option("--notes", help="One line.")
@@ -87,7 +86,7 @@ def add(run, policy_name, algorithm, data, seen, log_url, id, folder, **declared
 SECTIONS = {
     "policy": ("version", "link", "license", "params", "precision", "lora_rank", "norm_stats_digest"),
     "training": ("base", "demonstrations", "env_steps", "weights", "trained_on_suite"),
-    "environment": ("gpu", "driver", "num_envs"),
+    "environment": ("gpu", "driver"),
     "trust": ("source", "reproduced_by", "notes"),
 }
 

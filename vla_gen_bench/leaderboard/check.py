@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from vla_gen_bench.assets.catalog import load_catalog
@@ -59,7 +60,7 @@ def log_problems(log: Log, suite: Suite) -> Iterator[str]:
 
 
 def _episodes(log: Log, suite: Suite) -> Iterator[str]:
-    planned = _planned(suite, log.header["world"]["name"])
+    planned = _planned(suite.id, suite.digest(), log.header["world"]["name"])
     counts = Counter(key_of(row) for row in log.rows)
     drawn = {key_of(row): row["spec_digest"] for row in log.rows}
     wrong = {
@@ -76,8 +77,10 @@ def _episodes(log: Log, suite: Suite) -> Iterator[str]:
             yield f"log: {len(keys)} of {len(planned)} planned episodes {what}: {names}{more}"
 
 
-def _planned(suite: Suite, world: str) -> dict[Key, str]:
-    """Returns the spec digest of every episode of the suite, drawn anew; 2 s for the 3,072 of `all`."""
+@lru_cache(maxsize=None)
+def _planned(suite_id: str, digest: str, world: str) -> dict[Key, str]:
+    """Returns the spec digest of every episode of the suite, drawn anew once; 2 s for the 3,072 of `all`."""
+    suite = suite_of(suite_id)
     protocol = suite.protocol
     return {
         (scenario.id, seed, index): draw(scenario, world, seed, index).digest()

@@ -97,6 +97,7 @@ def _environment(header: dict[str, Any], session: dict[str, Any]) -> dict[str, A
         **{name: versions[name] for name in ("mani_skill", "sapien", "torch")},
         "simulation": backend["simulation"],
         "rendering": backend["rendering"],
+        "num_envs": session.get("num_envs", 1),  # not said by logs from before batches
         "cpu": session["hardware"]["cpu"],
     }
 
