@@ -32,13 +32,18 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def write_video(path: str | Path, frames: Sequence[np.ndarray], text: str) -> None:
-    """Writes frames, uint8 [H, W, 3] RGB each, as H.264; the last one stays for a second."""
+def write_video(path: str | Path, frames: Sequence[np.ndarray], text: str | Sequence[str]) -> None:
+    """Writes frames, uint8 [H, W, 3] RGB each, as H.264; the last one stays for a second.
+
+    Args:
+        text: The caption, or one for each frame.
+    """
     import av
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = [caption(frame, text) for frame in frames]
+    lines = [text] * len(frames) if isinstance(text, str) else text
+    pictures = [caption(frame, line) for frame, line in zip(frames, lines, strict=True)]
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=Fraction(FRAMES_PER_SECOND))
         stream.height, stream.width = pictures[0].shape[0] // 2 * 2, pictures[0].shape[1] // 2 * 2

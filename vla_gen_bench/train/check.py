@@ -14,7 +14,7 @@ TOGETHER = 4  # episodes side by side
 
 
 def check_policy_in_training_pool(checkpoint: Path, world: str, episodes: int, **options: object) -> dict[str, float]:
-    """Returns shares of `episodes` greedy episodes: `success` at the end, `success_once`, `grasped`; and their number."""
+    """Returns shares of greedy episodes, `success` at the end, `success_once`, `grasped`, and their number."""
     from vla_gen_bench.envs.vector import make_batch
     from vla_gen_bench.eval.rollout import run_episodes
     from vla_gen_bench.policies.chunking import ChunkRunner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from vla_gen_bench.train.demonstrate import Demo
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
 PART_DEMOS = 100
+CACHE = "cache"  # decoded pictures; may be deleted at any time
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 
 
@@ -204,10 +206,14 @@ class Demos:
         return len(self.instructions)
 
 
-def load(folder: Path, episodes: int | None = None) -> Demos:
-    """Reads the first `episodes` demonstrations (None = all) into memory.
+def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> Demos:
+    """Reads the first `episodes` demonstrations (None = all).
 
-    A smaller number gives a subset of a larger one, so that a ladder of sizes is nested.
+    A smaller number gives a subset of a larger one, so that a ladder of sizes is nested. Pictures are decoded once
+    into FOLDER/cache and mapped into memory from there: processes share them, and a resumed run starts at once.
+
+    Args:
+        pictures: Whether to decode them; without, `images` and `foreground` are empty.
 
     Raises:
         UserError: Not such a folder, a file of it is broken, or it has fewer demonstrations.
@@ -225,9 +231,11 @@ def load(folder: Path, episodes: int | None = None) -> Demos:
     frames = int(starts[-1])
     data = _joined([form.read_columns(place.file(folder, form.DATA_PATH), list(form.NUMBERS)) for place in parts])
     side = info["features"][form.IMAGE]["shape"][0]
+    shapes = {form.IMAGE: (frames, side, side, 3), form.FOREGROUND: (frames, side, side)}
+    decode = _cached_pictures if pictures else lambda folder, parts, key, shape: np.empty((0, *shape[1:]), np.uint8)
     return Demos(
-        images=_pictures(folder, parts, form.IMAGE, (frames, side, side, 3)),
-        foreground=_pictures(folder, parts, form.FOREGROUND, (frames, side, side)),
+        images=decode(folder, parts, form.IMAGE, shapes[form.IMAGE]),
+        foreground=decode(folder, parts, form.FOREGROUND, shapes[form.FOREGROUND]),
         actions=data["action"][:frames],
         executed=data["action.executed"][:frames],
         states=data["observation.state"][:frames],
@@ -244,16 +252,31 @@ def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def _pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Decodes the videos of one camera until `shape` is full."""
-    pictures, filled = np.empty(shape, np.uint8), 0
+def _cached_pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the pictures of one camera, mapped from the cache; decodes them into it first if need be."""
+    file = folder / CACHE / f"{key}-{shape[0]}.npy"
+    if not file.is_file():
+        file.parent.mkdir(exist_ok=True)
+        draft = file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            pictures = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
+            _decode(folder, parts, key, pictures)
+            pictures.flush()
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
+    return np.load(file, mmap_mode="r")
+
+
+def _decode(folder: Path, parts: Sequence[form.Place], key: str, pictures: np.ndarray) -> None:
+    """Fills `pictures` [F, S, S(, 3)] from the videos of one camera."""
+    filled = 0
     for place in parts:
         path = place.file(folder, form.VIDEO_PATH, video_key=key)
-        for picture in form.read_video(path, grey=len(shape) == 3):
+        for picture in form.read_video(path, grey=pictures.ndim == 3):
             if filled == len(pictures):
-                return pictures
+                return
             pictures[filled] = picture
             filled += 1
     if filled < len(pictures):
         raise UserError(f"{folder}: {key} has {filled} frames, the tables tell of {len(pictures)}; collect it again")
-    return pictures

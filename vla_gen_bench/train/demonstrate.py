@@ -91,7 +91,7 @@ class Demonstrator:
         return Demo(spec, success, images, foreground, *(column.astype(np.float32) for column in numbers))
 
     def _driver(self, spec: EpisodeSpec) -> Any:
-        """Returns a function of label and observation: the driver's action, or the label while it is the expert's turn."""
+        """Returns a function of label and observation: the driver's action, or the label in the expert's turns."""
         random = np.random.default_rng((TURN_STREAM, spec.seed, spec.index))
         self.driver.reset([spec.instruction], [int(random.integers(2**31))])
         drives = random.random() < 0.7

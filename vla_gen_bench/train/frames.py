@@ -18,7 +18,18 @@ from vla_gen_bench.train.demonstrate import squashed
 from vla_gen_bench.world import get_world
 
 SMALL_M, SMALL_RAD = 0.01, 0.06  # the paper's small-action filter (RL4VLA: warm-up data set builder)
-AUXILIARY = ("tcp x", "tcp y", "tcp z", "close dx", "close dy", "close dz", "close dyaw", "free dx", "free dy", "free dz")
+AUXILIARY = (
+    "tcp x",
+    "tcp y",
+    "tcp z",
+    "close dx",
+    "close dy",
+    "close dz",
+    "close dyaw",
+    "free dx",
+    "free dy",
+    "free dz",
+)
 PHASES = ("approach", "close", "carry", "release", "retreat")
 
 
@@ -82,7 +93,7 @@ def kinds_of(demos: Demos) -> Kinds:
         phase[first:end] = _phases(shut, closes, frees)
         close[first:end] = _next(closes, end - first, first)
         free[first:end] = _next(frees, end - first, first)
-    return Kinds(phase, close, free, small_actions(demos))
+    return Kinds(phase, close, free, small_moves(demos.actions, demos.starts[:-1]))
 
 
 def _phases(shut: np.ndarray, closes: np.ndarray, frees: np.ndarray) -> np.ndarray:
@@ -101,12 +112,16 @@ def _next(events: np.ndarray, length: int, first: int) -> np.ndarray:
     return padded[np.minimum(places, len(events))]
 
 
-def small_actions(demos: Demos) -> np.ndarray:
-    """Returns bool [F]: moves of at most 1 cm and 0.06 rad that leave the gripper as it was commanded before."""
-    actions = demos.actions
+def small_moves(actions: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Returns bool [F]: moves of at most 1 cm and 0.06 rad that leave the gripper as it was commanded before.
+
+    Args:
+        actions: float32 [F, 7].
+        starts: Frames at which episodes begin; the gripper counts as open before.
+    """
     small = (np.linalg.norm(actions[:, :3], axis=1) <= SMALL_M) & (np.linalg.norm(actions[:, 3:6], axis=1) <= SMALL_RAD)
     before = np.append(1.0, actions[:-1, 6])
-    before[demos.starts[:-1]] = 1.0
+    before[starts] = 1.0
     return small & (actions[:, 6] == before)
 
 
@@ -181,7 +196,9 @@ class Camera:
     def _other_tables(self, frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """What to add so that another table shows through wherever the foreground does not cover it."""
         old = self.table[frames]
-        new = np.where(random.random(len(frames)) < self.augment.tables, random.integers(len(self.tables), size=len(old)), old)
+        new = np.where(
+            random.random(len(frames)) < self.augment.tables, random.integers(len(self.tables), size=len(old)), old
+        )
         through = 1.0 - self.foreground[frames].astype(np.float32)[..., None] / 255.0
         return through * (self.tables[new] - self.tables[old])
 

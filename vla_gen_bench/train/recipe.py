@@ -23,6 +23,7 @@ class ModelChoice(Frozen):
         size: Name of a size in `policies/openvla/sizes`, drawn from the recipe's seed.
         checkpoint: Folder, policy name or hub id; `revision` is its commit on the hub.
         decoding, attention, chunk: "autoregressive", or "parallel" with K actions (OFT).
+        head: What a parallel model says: "tokens", or continuous actions ("l1", supervised training only).
     """
 
     size: str | None = None
@@ -31,6 +32,7 @@ class ModelChoice(Frozen):
     decoding: Literal["autoregressive", "parallel"] = "autoregressive"
     attention: Literal["causal", "bidirectional"] = "causal"
     chunk: int = Field(1, ge=1)
+    head: Literal["tokens", "l1"] = "tokens"
 
     @model_validator(mode="after")
     def _one_of(self) -> ModelChoice:

@@ -1,10 +1,10 @@
 """What every training run keeps in its folder, and how it goes on after a kill.
 
-    recipe.yaml     the recipe as resolved
-    curve.csv       one row per logged step; columns are documented in docs/training.md
-    state.pt        the newest state to resume from; replaced in one go
-    checkpoint/     the newest weights in Hugging Face layout
-    tensorboard/    the same numbers as curve.csv, where tensorboard is installed
+recipe.yaml     the recipe as resolved
+curve.csv       one row per logged step; columns are documented in docs/training.md
+state.pt        the newest state to resume from; replaced in one go
+checkpoint/     the newest weights in Hugging Face layout
+tensorboard/    the same numbers as curve.csv, where tensorboard is installed
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
 from vla_gen_bench.strict_yaml import read_yaml
+from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
 
 CURVE_FILE, STATE_FILE, CHECKPOINT = "curve.csv", "state.pt", "checkpoint"
 

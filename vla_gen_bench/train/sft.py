@@ -7,31 +7,29 @@ One step: draw frames, change their pictures, score the demonstrated action toke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.openvla.actions import CENTRES
-from vla_gen_bench.policies.openvla.config import ACTION_BINS
 from vla_gen_bench.policies.openvla.decoding import teacher_forced
-from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
 from vla_gen_bench.policies.openvla.model import Inputs, token_loss
-from vla_gen_bench.policies.openvla.oft import parallel_forward
-from vla_gen_bench.policies.openvla.processor import pad_prompts
+from vla_gen_bench.policies.openvla.oft import chunk_loss, parallel_forward, teacher
 from vla_gen_bench.spec import Frozen
 from vla_gen_bench.train import frames as fr
 from vla_gen_bench.train.dataset import Demos, load
+from vla_gen_bench.train.imitation import Batch, Data
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.run import CHECKPOINT, Curve, open_run, save_state
+from vla_gen_bench.train.sft_numbers import NUMBERS, progress_line, validation_numbers
 from vla_gen_bench.train.student import (
     Averaged,
     Student,
@@ -41,14 +39,6 @@ from vla_gen_bench.train.student import (
     set_rate,
     write_checkpoint,
 )
-
-STREAM, VALIDATION_STREAM = 0x5F7, 0x5F8
-GRIPPER = 6
-NUMBERS = (
-    "step", "samples", "wall_s", "samples_per_s", "lr", "loss", "auxiliary", "grad_norm",
-    "val_loss", "val_x_mm", "val_y_mm", "val_z_mm", "val_yaw_rad", "val_gripper",
-    "val_close_z_mm", "val_carry_z_mm", "val_switch", "success", "success_once", "grasped", "episodes",
-)  # fmt: skip
 
 
 class Loss(Frozen):
@@ -102,6 +92,12 @@ class SftRecipe(Recipe):
     check_every: int = Field(0, ge=0)
     check_episodes: int = Field(16, ge=1)
 
+    @model_validator(mode="after")
+    def _fits(self) -> SftRecipe:
+        if self.loss.over == "vocabulary" and (self.loss.soft_bins or self.model.decoding == "parallel"):
+            raise ValueError("loss.over: vocabulary needs loss.soft_bins: 0 and autoregressive decoding")
+        return self
+
     @property
     def steps(self) -> int:
         return math.ceil(self.samples / self.batch)
@@ -119,7 +115,12 @@ def train(recipe: SftRecipe, out: Path, processes: Processes, say: Callable[[str
     """
     state = open_run(out, recipe, options.get("fresh", False)) if processes.first else None
     state = processes.shared(state)
-    demos = load(Path(recipe.data or ""), recipe.demos)
+    if recipe.data is None:
+        raise UserError("data: none given; collect some with 'vgb collect' and name their folder with --data")
+    if processes.first:  # decodes the pictures; the others find them decoded
+        load(Path(recipe.data), recipe.demos)
+    processes.wait()
+    demos = load(Path(recipe.data), recipe.demos)
     trainer = Trainer(recipe, demos, processes)
     if state:
         trainer.restore(state)
@@ -138,7 +139,7 @@ def train(recipe: SftRecipe, out: Path, processes: Processes, say: Callable[[str
                 numbers |= trainer.validate()
             if recipe.check_every and done % recipe.check_every == 0:
                 trainer.export(out / CHECKPOINT)
-                numbers |= closed_loop(out / CHECKPOINT, recipe)
+                numbers |= closed_loop(out / CHECKPOINT, recipe, say)
             curve.log(**numbers)
             say(progress_line(numbers, recipe, curve.wall_s))
         if trainer.since_saved() >= recipe.checkpoint_every_s or done == recipe.steps:
@@ -147,23 +148,6 @@ def train(recipe: SftRecipe, out: Path, processes: Processes, say: Callable[[str
         trainer.export(out / CHECKPOINT)
     processes.wait()
     return out / CHECKPOINT
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B frames: prompts and pictures, token ids [B, 7 K], targets [B, 7 K, 256], hindsight targets and their masks."""
-
-    inputs: Inputs
-    tokens: Tensor
-    targets: Tensor
-    hindsight: Tensor
-    known: Tensor
-
-    def parts(self, count: int) -> Iterator[Batch]:
-        """Yields the batch in `count` parts."""
-        for rows in torch.arange(len(self.tokens)).chunk(count):
-            inputs = Inputs(self.inputs.ids[rows], self.inputs.mask[rows], self.inputs.pixels[rows])
-            yield Batch(inputs, self.tokens[rows], self.targets[rows], self.hindsight[rows], self.known[rows])
 
 
 class Trainer:
@@ -175,11 +159,11 @@ class Trainer:
         statistics = action_statistics(demos.actions, len(demos))
         self.student = build_student(recipe, statistics, processes.device)
         self.data = Data(recipe, demos, self.student)
-        self.auxiliary = _auxiliary_head(self.student) if recipe.loss.auxiliary else None
+        self.auxiliary = _auxiliary_head(self.student).to(processes.device) if recipe.loss.auxiliary else None
         named = {name: p for name, p in self.student.model.named_parameters() if p.requires_grad}
-        if self.auxiliary:
-            self.auxiliary.to(processes.device)
-            named |= {f"auxiliary.{name}": p for name, p in self.auxiliary.named_parameters()}
+        self.heads = [head for head in (self.auxiliary, self.student.action_head) if head]
+        for place, head in enumerate(self.heads):
+            named |= {f"head{place}.{name}": p for name, p in head.named_parameters()}
         self.parameters = list(named.values())
         self.optimiser = build_optimiser(named, recipe.optimiser)
         self.averaged = Averaged(self.student.model, recipe.ema)
@@ -192,7 +176,9 @@ class Trainer:
         count = sum(p.numel() for p in self.student.model.parameters())
         trained = sum(p.numel() for p in self.student.trained)
         frames = len(self.data.train_frames)
-        return f"{count:,} parameters, {trained:,} trained; {frames:,} frames to learn from; {self.recipe.steps:,} steps"
+        return (
+            f"{count:,} parameters, {trained:,} trained; {frames:,} frames to learn from; {self.recipe.steps:,} steps"
+        )
 
     # ---- one step ------------------------------------------------------------------------------------------
 
@@ -212,7 +198,9 @@ class Trainer:
         if not math.isfinite(total + extra):
             file = out / f"bad_batch_{self.step}.pt"
             torch.save({"step": self.step, "batch": vars(batch) | {"inputs": vars(batch.inputs)}}, file)
-            raise UserError(f"step {self.step}: the loss is {total}; the batch is kept in {file}; try a lower optimiser.lr")
+            raise UserError(
+                f"step {self.step}: the loss is {total}; the batch is kept in {file}; try a lower optimiser.lr"
+            )
         self.processes.average(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimiser.clip or math.inf)
         self.optimiser.step()
@@ -227,7 +215,9 @@ class Trainer:
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
         self._patches.clear()
         with autocast:
-            if self.recipe.loss.over == "vocabulary":
+            if self.student.action_head:
+                loss = chunk_loss(self.student.model, inputs, batch.actions.to(device), self.student.action_head)
+            elif self.recipe.loss.over == "vocabulary":
                 sequence, labels = self.student.processor.targets(inputs, tokens)
                 loss = token_loss(self.student.model(sequence), labels)
             else:
@@ -264,21 +254,15 @@ class Trainer:
         self._steps += 1
 
     def _restart_clock(self) -> None:
-        import time
-
         self._sums, self._steps, self._since = {}, 0, time.monotonic()
         self._saved = getattr(self, "_saved", time.monotonic())
 
     def since_saved(self) -> float:
         """Seconds since the state was saved."""
-        import time
-
         return time.monotonic() - self._saved
 
     def numbers(self) -> dict[str, float]:
         """Returns the means since the last call."""
-        import time
-
         speed = self._steps * self.recipe.batch / (time.monotonic() - self._since)
         means = {key: value / self._steps for key, value in self._sums.items()}
         self._restart_clock()
@@ -291,24 +275,29 @@ class Trainer:
         self.student.model.eval()
         losses, errors, phases = [], [], []
         for frames in np.array_split(self.data.check_frames, max(1, len(self.data.check_frames) // 64)):
-            batch = self.data.of(frames, None)
-            inputs, tokens = batch.inputs.to(self.processes.device, torch.float32), batch.tokens
-            logits = self.logits(inputs, tokens.to(self.processes.device)).float().cpu()
-            losses.append(float(-(batch.targets * F.log_softmax(logits, -1)).sum(-1).mean()))
-            told = self.data.actions_of(logits.argmax(-1))
+            loss, told = self._told(self.data.of(frames, None))
+            losses.append(loss)
             errors.append(np.abs(told - self.data.demos.actions[frames]))
             phases.append(self.data.kinds.phase[frames])
         self.averaged.swap()
         self.student.model.train()
         self._restart_clock()
-        return _validation_numbers(float(np.mean(losses)), np.concatenate(errors), np.concatenate(phases))
+        return validation_numbers(float(np.mean(losses)), np.concatenate(errors), np.concatenate(phases))
+
+    def _told(self, batch: Batch) -> tuple[float, np.ndarray]:
+        """Returns the unweighted loss and the first action [B, 7], robot units, of the most likely tokens."""
+        inputs = batch.inputs.to(self.processes.device, torch.float32)
+        if self.student.action_head:
+            told = teacher(self.student.model, inputs, self.student.action_head).float().cpu()
+            return float(F.l1_loss(told, batch.actions)), self.student.stats.unnormalise(told[:, 0].numpy())
+        logits = self.logits(inputs, batch.tokens.to(self.processes.device)).float().cpu()
+        loss = float(-(batch.targets * F.log_softmax(logits, -1)).sum(-1).mean())
+        return loss, self.data.actions_of(logits.argmax(-1))
 
     # ---- state ---------------------------------------------------------------------------------------------
 
     def save(self, out: Path) -> None:
         """Writes the state to resume from."""
-        import time
-
         self._saved = time.monotonic()
         if not self.processes.first:
             return
@@ -317,7 +306,7 @@ class Trainer:
             {
                 "step": self.step,
                 "model": self.student.model.state_dict(),
-                "auxiliary": self.auxiliary.state_dict() if self.auxiliary else None,
+                "heads": [head.state_dict() for head in self.heads],
                 "optimiser": self.optimiser.state_dict(),
                 "averaged": self.averaged.values,
             },
@@ -327,8 +316,8 @@ class Trainer:
         """Takes up a saved state."""
         self.step = state["step"]
         self.student.model.load_state_dict(state["model"])
-        if self.auxiliary:
-            self.auxiliary.load_state_dict(state["auxiliary"])
+        for head, saved in zip(self.heads, state["heads"], strict=True):
+            head.load_state_dict(saved)
         self.optimiser.load_state_dict(state["optimiser"])
         for name, value in state["averaged"].items():
             self.averaged.values[name].copy_(value)
@@ -340,144 +329,17 @@ class Trainer:
         self.averaged.swap()
 
 
-class Data:
-    """Demonstrations as batches."""
-
-    def __init__(self, recipe: SftRecipe, demos: Demos, student: Student) -> None:
-        self.demos, self.student, self.recipe = demos, student, recipe
-        self.kinds = fr.kinds_of(demos)
-        tables = fr.table_images(demos.world, student.config.image)
-        names = sorted(tables)
-        table = np.array([names.index(id) for id in demos.tables])[demos.episode]
-        side = student.config.image
-        self.camera = fr.Camera(
-            fr.resized(demos.images, side), fr.resized(demos.foreground, side), table,
-            np.stack([tables[name] for name in names]).astype(np.float32), recipe.augment,
-        )  # fmt: skip
-        self.prompts = [student.processor.tokenizer.prompt(text) for text in demos.instructions]
-        self.chunk = student.config.acting.chunk
-        self.normalised = student.stats.normalise(demos.actions.astype(np.float64))
-        self.hindsight, self.known = fr.hindsight(demos, self.kinds)
-        self.hindsight_scale = _scale(self.hindsight, self.known)
-        self._split()
-
-    def _split(self) -> None:
-        """Holds out whole episodes; `check_frames` are drawn once from them."""
-        usable = ~self.kinds.small | self.recipe.small_actions
-        every = max(2, round(1 / self.recipe.held_out))
-        held_out = self.demos.episode % every == every - 1
-        if not held_out.any():
-            held_out = self.demos.episode == len(self.demos) - 1
-        self.train_frames = np.flatnonzero(usable & ~held_out)
-        if not len(self.train_frames):
-            self.train_frames = np.flatnonzero(usable)  # a single demonstration: nothing to hold out
-        weights = fr.weights_of(self.demos, self.kinds, self.recipe.balance)[self.train_frames]
-        self.cumulated = np.cumsum(weights) / weights.sum()
-        frames = np.flatnonzero(usable & held_out)
-        random = np.random.default_rng(VALIDATION_STREAM)
-        self.check_frames = np.sort(random.permutation(frames)[:2048])
-
-    def batch(self, step: int, size: int, rank: int) -> Batch:
-        """Returns the frames this process trains on in `step`."""
-        random = np.random.default_rng((STREAM, self.recipe.seed, step, rank))
-        places = np.searchsorted(self.cumulated, random.random(size), side="right")
-        return self.of(self.train_frames[np.minimum(places, len(self.train_frames) - 1)], random)
-
-    def of(self, frames: np.ndarray, random: np.random.Generator | None) -> Batch:
-        """Returns given frames; augmented if `random` is given."""
-        pictures = self.camera.take(frames, random)
-        ids, mask = pad_prompts([self.prompts[episode] for episode in self.demos.episode[frames]], self.student.config.pad)
-        actions = self.normalised[self._following(frames)]  # [B, K, 7]
-        return Batch(
-            Inputs(ids, mask, normalised_pixels(pictures, self.student.config)),
-            self.student.processor.action_tokens(actions),
-            soft_targets(actions, self.recipe.loss.soft_bins),
-            torch.from_numpy(self.hindsight[frames] / self.hindsight_scale),
-            torch.from_numpy(self.known[frames]),
-        )
-
-    def _following(self, frames: np.ndarray) -> np.ndarray:
-        """Returns [B, K]: each frame and the ones after it; at an episode's end the last one again."""
-        ends = self.demos.starts[self.demos.episode[frames] + 1] - 1
-        return np.minimum(frames[:, None] + np.arange(self.chunk), ends[:, None])
-
-    def actions_of(self, bins: Tensor) -> np.ndarray:
-        """Returns the first action [B, 7], robot units, of chosen bins [B, 7 K]."""
-        return self.student.stats.unnormalise(_CENTRES[bins[:, :7].numpy()])
-
-
-_CENTRES = CENTRES[np.clip(ACTION_BINS - 1 - np.arange(ACTION_BINS), 0, ACTION_BINS - 2)]  # by index of action token
-
-
-def soft_targets(normalised: np.ndarray, sigma_bins: float) -> Tensor:
-    """Returns float32 [B, 7 K, 256]: what the action tokens should be, lowest id first.
-
-    Args:
-        normalised: [B, K, 7] in [-1, 1].
-        sigma_bins: Standard deviation around the value, bins; 0 = all on the value's own bin. Gripper: always 0.
-    """
-    flat = normalised.reshape(len(normalised), -1)
-    width = 2.0 / (ACTION_BINS - 1)
-    away = (_CENTRES - np.clip(flat, -1, 1)[..., None]) / width
-    hard = np.zeros_like(away)
-    bins = ACTION_BINS - np.digitize(np.clip(flat, -1, 1), np.linspace(-1, 1, ACTION_BINS))
-    np.put_along_axis(hard, bins[..., None], 1.0, axis=-1)
-    if sigma_bins:
-        soft = np.exp(-0.5 * (away / sigma_bins) ** 2)
-        soft /= soft.sum(-1, keepdims=True)
-        gripper = np.arange(flat.shape[1]) % 7 == GRIPPER
-        hard = np.where(gripper[None, :, None], hard, soft)
-    return torch.from_numpy(hard.astype(np.float32))
-
-
-def _scale(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns the spread of each column where it is known."""
-    spread = [values[known[:, column], column].std() if known[:, column].any() else 1.0 for column in range(values.shape[1])]
-    return np.maximum(np.array(spread, np.float32), 1e-3)
-
-
 def _auxiliary_head(student: Student) -> nn.Module:
     width = student.config.patches * student.config.text.width
     return nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, len(fr.AUXILIARY)))
 
 
-def _validation_numbers(loss: float, errors: np.ndarray, phases: np.ndarray) -> dict[str, float]:
-    def mean(values: np.ndarray) -> float | None:
-        return float(values.mean()) if len(values) else None
-
-    close, carry = (phases == fr.PHASES.index(name) for name in ("close", "carry"))
-    switch = close | (phases == fr.PHASES.index("release"))
-    right = errors[:, GRIPPER] < 1.0
-    millimetres = 1e3 * errors[:, :3].mean(axis=0)
-    return {
-        "val_loss": loss,
-        **{f"val_{axis}_mm": float(value) for axis, value in zip("xyz", millimetres, strict=True)},
-        "val_yaw_rad": float(errors[:, 5].mean()),
-        "val_gripper": float(right.mean()),
-        "val_close_z_mm": mean(1e3 * errors[close, 2]),
-        "val_carry_z_mm": mean(1e3 * errors[carry, 2]),
-        "val_switch": mean(right[switch]),
-    }
-
-
-def closed_loop(checkpoint: Path, recipe: SftRecipe) -> dict[str, float]:
-    """Returns what the checkpoint does, greedily, on training-pool episodes that no demonstration used."""
+def closed_loop(checkpoint: Path, recipe: SftRecipe, say: Callable[[str], None]) -> dict[str, float]:
+    """Returns what the checkpoint does on training-pool episodes; where the simulator fails, says so and goes on."""
     from vla_gen_bench.train.check import check_policy_in_training_pool
 
-    return check_policy_in_training_pool(checkpoint, recipe.world, recipe.check_episodes)
-
-
-def progress_line(numbers: dict[str, float], recipe: SftRecipe, wall_s: float) -> str:
-    """Returns one line for a terminal."""
-    left = (recipe.steps - numbers["step"]) * recipe.batch / max(numbers["samples_per_s"], 1e-9)
-    line = (
-        f"step {numbers['step']:,}/{recipe.steps:,}  loss {numbers['loss']:.3f}  aux {numbers['auxiliary']:.3f}  "
-        f"lr {numbers['lr']:.2g}  {numbers['samples_per_s']:.0f} samples/s  {wall_s / 60:.1f} min, {left / 60:.0f} left"
-    )
-    if "val_loss" in numbers:
-        line += "  |  val " + "  ".join(
-            f"{key.removeprefix('val_')} {value:.3g}" for key, value in numbers.items() if key.startswith("val_") and value is not None
-        )
-    if "success" in numbers:
-        line += f"  |  closed loop {numbers['success']:.2f}, grasped {numbers['grasped']:.2f}"
-    return line
+    try:
+        return check_policy_in_training_pool(checkpoint, recipe.world, recipe.check_episodes)
+    except Exception as error:  # training does not depend on it
+        say(f"closed-loop check failed: {type(error).__name__}: {error}")
+        return {}

@@ -14,7 +14,8 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.actions import ActionStats, action_stats
 from vla_gen_bench.policies.openvla.config import OpenVLAConfig
 from vla_gen_bench.policies.openvla.config_file import parse_config, size
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.fresh import acting_as, new_action_head, new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.l1_head import L1Head
 from vla_gen_bench.policies.openvla.loading import load
 from vla_gen_bench.policies.openvla.lora import LoraConfig, add_lora, merge
 from vla_gen_bench.policies.openvla.model import OpenVLA
@@ -37,12 +38,14 @@ class Student:
         processor: Its tokenizer and picture size.
         stats: How actions are scaled.
         value_head: The checkpoint's, if it had one.
+        action_head: Regression head of the L1 variant of OFT.
     """
 
     model: OpenVLA
     processor: Processor
     stats: ActionStats
     value_head: ValueHead | None = None
+    action_head: L1Head | None = None
 
     @property
     def config(self) -> OpenVLAConfig:
@@ -67,11 +70,11 @@ def build_student(recipe: Recipe, statistics: dict[str, Any] | None, device: tor
         if statistics is None:
             raise UserError("model.size: a new model needs demonstrations to scale its actions")
         config = _configured(size(choice.size), choice, recipe.name, statistics)
-        model, tokenizer, value_head = new_model(config, recipe.seed), new_tokenizer(config), None
+        model, tokenizer, heads = new_model(config, recipe.seed), new_tokenizer(config), (None, None)
     else:
         loaded = load(checkpoint_of(choice.checkpoint), revision=choice.revision, device=device, dtype=torch.float32)
         config = _configured(loaded.config, choice, recipe.name, statistics)
-        model, value_head = loaded.model, loaded.value_head
+        model, heads = loaded.model, (loaded.value_head, loaded.action_head)
         model.config = config
         home = loaded.folder if (loaded.folder / TOKENIZER_FILE).is_file() else loaded.base
         tokenizer = PromptTokenizer.from_folder(home, config)
@@ -79,7 +82,11 @@ def build_student(recipe: Recipe, statistics: dict[str, Any] | None, device: tor
     if recipe.adapter:
         model.requires_grad_(False)
         add_lora(model, _lora(recipe.adapter), torch.Generator().manual_seed(recipe.seed))
-    return Student(model, Processor(config, tokenizer), action_stats(config), value_head)
+    value_head, action_head = heads
+    if config.acting.head == "l1" and action_head is None:
+        action_head = new_action_head(config, recipe.seed)
+    action_head = action_head.to(device).requires_grad_(True) if action_head else None
+    return Student(model, Processor(config, tokenizer), action_stats(config), value_head, action_head)
 
 
 def checkpoint_of(name: str) -> str | Path:
@@ -93,7 +100,7 @@ def checkpoint_of(name: str) -> str | Path:
 def _configured(
     config: OpenVLAConfig, choice: ModelChoice, key: str, statistics: dict[str, Any] | None
 ) -> OpenVLAConfig:
-    changes = {"decoding": choice.decoding, "attention": choice.attention, "chunk": choice.chunk}
+    changes = {"decoding": choice.decoding, "attention": choice.attention, "chunk": choice.chunk, "head": choice.head}
     if statistics is not None:
         config = parse_config({**config.fields, "norm_stats": {key: statistics}}, "config")
         changes["unnorm_key"] = key
@@ -168,4 +175,11 @@ def write_checkpoint(
     model = student.model
     if any("lora_" in name for name, _ in model.named_parameters()):
         model = merge(copy.deepcopy(model))
-    save(folder, model, student.processor.tokenizer, value_head or student.value_head, dtype=dtype)
+    save(
+        folder,
+        model,
+        student.processor.tokenizer,
+        value_head or student.value_head,
+        dtype=dtype,
+        action_head=student.action_head,
+    )

@@ -1,0 +1,75 @@
+"""`vgb collect`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--episodes", type=click.IntRange(min=1), required=True, help="Successful demonstrations in all.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data set folder.")
+@click.option(
+    "--policy", default="expert", show_default=True, help="Who drives; another policy takes turns with the expert."
+)
+@click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
+@click.option("--noise", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Scale of disturbances.")
+@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
+@click.option("--image-size", type=click.IntRange(min=16), default=96, show_default=True, help="Side, pixels.")
+@click.option("--seed", type=int, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
+@click.option("--drop-small-actions", is_flag=True, help="Leave out frames that hardly move, as the paper.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def collect(
+    episodes: int, out: Path, policy: str, options: tuple[str, ...], noise: float, world: str, image_size: int,
+    seed: int, drop_small_actions: bool, workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Collect demonstrations for `vgb train sft` on training-pool episodes.
+
+    The privileged expert drives, disturbed; failed episodes are counted and left out. With another --policy the two
+    take turns and the labels are the expert's (DAgger). Written as a LeRobotDataset v3.0; the same command continues a
+    folder that is there.
+    """
+    from vla_gen_bench.policies.registry import parse_options
+    from vla_gen_bench.runtime import usable_cores
+    from vla_gen_bench.train.collect import Request
+    from vla_gen_bench.train.collect import collect as run
+
+    request = Request(
+        episodes=episodes, out=out, policy=policy, options=parse_options(options), noise=noise, world=world,
+        side=image_size, seed=seed, drop_small=drop_small_actions, workers=workers or usable_cores(),
+    )  # fmt: skip
+    writer = _with_progress(run, request)
+    summary = {
+        "demonstrations": writer.kept, "frames": writer.info["total_frames"], "attempts": writer.attempts,
+        "failed": writer.own["failed"], "folder": str(out),
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    click.echo(f"{writer.kept} demonstrations, {summary['frames']} frames, of {writer.attempts} episodes in {out}")
+    click.echo(f"Look at them: vgb data show {out}")
+
+
+def _with_progress(run, request):
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr)
+    columns = (
+        TextColumn("collecting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("collect", total=request.episodes, note="")
+
+        def advance(writer) -> None:
+            bar.update(task, completed=writer.kept, note=f"{writer.attempts - writer.kept} failed")
+
+        return run(request, advance)

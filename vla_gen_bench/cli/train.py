@@ -1,0 +1,93 @@
+"""`vgb train`: recipes in, checkpoints out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group()
+def train() -> None:
+    """Train OpenVLA policies.
+
+    A recipe is a YAML file, or the name of a policy that has one. A run that was broken off goes on when the same
+    command is given again.
+    """
+
+
+def recipe_file(name: str) -> Path:
+    """Returns the path of a recipe: `name` itself, or recipe.yaml of the policy of that name.
+
+    Raises:
+        UserError: Neither is there.
+    """
+    from vla_gen_bench.errors import UserError, suggest
+    from vla_gen_bench.resources import data_dir
+
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+        return Path(name)
+    known = {path.parent.name: path for path in (data_dir() / "policies").glob("*/recipe.yaml")}
+    if name not in known:
+        raise UserError(f"--recipe {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
+    return known[name]
+
+
+def common_options(command: Any) -> Any:
+    """The options every trainer takes."""
+    options = (
+        click.option("--recipe", required=True, metavar="FILE|POLICY", help="The recipe."),
+        click.option(
+            "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/train/NAME]"
+        ),
+        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeat."),
+        click.option("--fresh", is_flag=True, help="Begin anew in a folder that holds a run."),
+        click.option(
+            "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto = a GPU if any."
+        ),
+        click.option("--wandb", metavar="PROJECT", help="Log to Weights & Biases too, if it is installed."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def run_folder(out: Path | None, name: str) -> Path:
+    """Returns the run folder of a recipe's name."""
+    return out or Path("runs") / "train" / name
+
+
+@train.command()
+@common_options
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Demonstrations (vgb collect).")
+@click.option("--demos", type=click.IntRange(min=1), help="Only the first so many; smaller sets are subsets of larger.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="Processes on this machine.  [default: as torchrun says, or 1]"
+)
+def sft(
+    recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None,
+    data: Path | None, demos: int | None, processes: int | None,
+) -> None:  # fmt: skip
+    """Fine-tune on demonstrations by cross-entropy of the action tokens."""
+    from vla_gen_bench import runtime
+    from vla_gen_bench.train import sft as trainer
+    from vla_gen_bench.train.processes import join, launch
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes
+
+    given = {"data": str(data) if data else None, "demos": demos}
+    settings = parse_changes(changes) | {key: value for key, value in given.items() if value is not None}
+    loaded = load_recipe(recipe_file(recipe), trainer.SftRecipe, settings)
+    if processes and processes > 1 and "WORLD_SIZE" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, runtime.usable_cores() // processes))
+        sys.exit(launch(processes, sys.argv[1:]))
+    joined = join(device)
+    if joined.device.type == "cpu" and joined.count > 1:
+        runtime.limit_threads(1)
+    say = (lambda line: click.echo(line, err=True)) if joined.first else (lambda line: None)
+    checkpoint = trainer.train(loaded, run_folder(out, loaded.name), joined, say, fresh=fresh, wandb=wandb)
+    if joined.first:
+        click.echo(f"checkpoint: {checkpoint}")
+        click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint} --suite execution")
