@@ -111,22 +111,44 @@ def load_recipe(path: Path, kind: type[R], changes: dict[str, Any] | None = None
     """Reads a recipe.
 
     Args:
-        path: A YAML file, or the name of a policy whose folder holds recipe.yaml.
+        path: A YAML file; under the key `base` it may name another one, which says all that it leaves out.
         kind: The trainer's recipe class.
         changes: Dotted keys to set instead of what the file says: {"optimiser.lr": 1e-4}.
 
     Raises:
         UserError: Unreadable, unknown keys, values out of range, or made for another trainer.
     """
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected a mapping")
+    data = _with_base(path)
     for key, value in (changes or {}).items():
         _set(data, key.split("."), value, f"{path}: {key}")
     wanted = kind.model_fields["trainer"].annotation
     if data.get("trainer") not in getattr(wanted, "__args__", (data.get("trainer"),)):
         raise UserError(f"{path}: trainer: {data.get('trainer')!r}; this command takes {wanted.__args__[0]!r}")
     return parse(kind, data, f"{path}:")
+
+
+def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Returns a recipe's plain data; where it names a `base` (a file beside it), what it says is put over the base's."""
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping")
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    place = (path.parent / str(base)).resolve()
+    if place in above:
+        raise UserError(f"{path}: base: {base} is based on this recipe itself")
+    return _merged(_with_base(place, (*above, path.resolve())), data)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Returns `below` with the keys of `above` put in; mappings are merged, all else is replaced."""
+    both = {key: _merged(below[key], value) for key, value in above.items() if _are_mappings(below.get(key), value)}
+    return {**below, **above, **both}
+
+
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def parse_changes(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:

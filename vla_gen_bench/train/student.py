@@ -93,7 +93,7 @@ def checkpoint_of(name: str) -> str | Path:
     """Returns the checkpoint folder of a policy whose card names one; any other text as it is."""
     from vla_gen_bench.resources import data_dir
 
-    folder = data_dir("policies") / name / "checkpoint"
+    folder = data_dir() / "policies" / name / "checkpoint"
     return folder if folder.is_dir() else name
 
 
