@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -18,7 +19,10 @@ from report_logs import REAL, TABLE1, flipped_copy, row, successes, write_log, w
 from vla_gen_bench.eval.log import EPISODES_FILE, RUN_FILE
 from vla_gen_bench.report.compare import bootstrap_rates
 from vla_gen_bench.report.formats import to_latex
+from vla_gen_bench.report.scenarios import describe
+from vla_gen_bench.report.stats import percentile_interval
 from vla_gen_bench.report.table import Block, Document, Line, Text
+from vla_gen_bench.suite import load_suite, union
 
 SUITE = """
 id: dim
@@ -169,6 +173,28 @@ def test_bootstrap_draws_unpaired_policies_apart():
     assert abs(np.corrcoef(rates[:, 0, 0], rates[:, 0, 1])[0, 1]) < 0.3
 
 
+def test_bootstrap_agrees_with_the_parametric_one_where_rows_are_independent():
+    """Reference intervals of the paper's group means and relative drops, from binomial samples of each cell."""
+    rng = np.random.default_rng(0)
+    infos = describe(TABLE1, load_suite("all"))
+    outcomes = np.array(
+        [[rng.permutation(successes(TABLE1[i.id][p], 192)) for i in infos] for p in (0, 1)], dtype=float
+    )
+    rates = np.median(bootstrap_rates(outcomes), axis=0)
+    assert rates == pytest.approx(np.array([TABLE1[info.id] for info in infos]) / 192, abs=0.006)
+    samples = bootstrap_rates(outcomes)
+    of = {
+        name: [place for place, info in enumerate(infos) if info.dimension == name]
+        for name in ("ind", "vision", "execution")
+    }
+    mean = samples[:, of["vision"]].mean(axis=1)
+    drop = 1 - samples[:, of["execution"]].mean(axis=1) / samples[:, of["ind"][0]]
+    # vision: SFT .642 [.611, .672], RL .766 [.740, .792]
+    assert percentile_interval(mean, 0.95).T == pytest.approx(np.array([[0.611, 0.672], [0.740, 0.792]]), abs=0.01)
+    # execution, relative drop: SFT 49.1% [42.5, 55.0], RL 16.5% [11.6, 21.0]
+    assert percentile_interval(drop, 0.95).T == pytest.approx(np.array([[0.425, 0.550], [0.116, 0.210]]), abs=0.02)
+
+
 def test_bootstrap_agrees_with_the_binomial_spread():
     # a rate of 0.5 over 192: standard deviation sqrt(0.25 / 192) = 0.0361
     outcomes = np.array(successes(96, 192), dtype=float)[None, None]
@@ -299,6 +325,24 @@ def test_bad_lines_are_named_and_everything_else_counts(cli, tmp_path, suite):
     ]
     assert "4/6, 4 missing" in ran.stdout  # 0..5 succeeded, of these 1 and 3 are lost; 8 and 9 were failures
     assert cli("report", run).exit_code == 2
+
+
+def test_gzipped_logs_are_read(cli, tmp_path, pair):
+    plain = cli("report", *pair).stdout
+    path = pair[1] / EPISODES_FILE
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert cli("report", *pair).stdout == plain
+    path.with_name(path.name + ".gz").write_bytes(b"not gzip")
+    assert "cannot be read" in refused(cli, *pair)
+
+
+def test_suites_that_were_run_together_are_found_together(cli, tmp_path):
+    suite = union([load_suite("vision"), load_suite("execution")])
+    what = {"id": suite.id, "version": suite.version, "digest": suite.digest(), "sources": ["vision", "execution"]}
+    run = write_log(tmp_path / "run", {"ind": [Y], "unseen_position": [Y]}, policy="p", change={"suite": what})
+    ran = cli("report", run)
+    assert ran.stderr == "" and "Execution" in ran.stdout and "Unseen position" in ran.stdout
 
 
 def test_an_episode_that_is_there_twice_counts_once(cli, tmp_path, suite):

@@ -207,6 +207,17 @@ def test_controls_are_named_and_reached_by_keyboard(page, tmp_path):
     assert found["count"] > 20
 
 
+def test_one_run_alone_has_a_page(cli, runs, tmp_path):
+    out = tmp_path / "one.html"
+    assert cli("report", runs[0], "--allow-partial", "--out", out).exit_code == 0
+    script = (
+        READ + "return [cells(0).length, [...document.querySelectorAll('th[data-column]')].map(c => c.dataset.column)];"
+    )
+    shown = show(out.read_text(), tmp_path, script)
+    assert shown.faults == [] and shown.console == []
+    assert shown.found[0] == 10 and "policy" not in shown.found[1]
+
+
 def test_a_large_page_stays_small_and_quick(cli, tmp_path):
     folders = [flipped_copy(tmp_path / f"run{i}", f"policy{i}", 0.5 + 0.2 * i, seed=i) for i in range(3)]
     out = tmp_path / "large.html"

@@ -7,13 +7,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from report_logs import TABLE1, successes, write_log
+from report_logs import TABLE1, row, successes, write_log, write_rows
 
+from vla_gen_bench.eval.coverage import coverage
 from vla_gen_bench.report import drawing, plots
 from vla_gen_bench.report.compare import compare, find_baseline
 from vla_gen_bench.report.load import load_runs
 from vla_gen_bench.report.scenarios import ScenarioInfo, describe, find_suite_of
 from vla_gen_bench.report.severity import sweeps
+from vla_gen_bench.report.workspace import coverage_block, coverage_rows
 from vla_gen_bench.suite import load_suite
 
 
@@ -103,6 +105,27 @@ def test_bars_stay_distinct_in_print():
     looks = [(look["color"], look["hatch"]) for look in map(drawing.bar_style, range(64))]
     assert len(set(looks)) == 64
     assert len({look["hatch"] for look in map(drawing.bar_style, range(8))}) == 8  # without any colour
+
+
+def test_workspace_covered_by_hand(tmp_path):
+    # 2 cm cells: a path of 3 states in 2 cells, one of them shared with a second path of 2 states in 1 cell
+    turns = np.stack([np.eye(3)] * 3)
+    paths = [np.array([[0.30, 0, 0.1], [0.305, 0, 0.1], [0.33, 0, 0.1]]), np.array([[0.30, 0, 0.1], [0.30, 0, 9.0]])]
+    run = write_log(tmp_path / "run", {"ind": [True, False]}, policy="p")
+    write_rows(
+        run, [row("ind", 0, i, not i, coverage=coverage(path, turns[: len(path)])) for i, path in enumerate(paths)]
+    )
+    rows = coverage_rows(comparison_of([run]))
+    (line,) = coverage_block(rows).sections[0][1]
+    # cells per episode (2 + 1) / 2; 2 in all; 1 of 5 states is above the grid; never turned; 2 episodes
+    assert (line.label, [cell.main for cell in line.cells]) == ("p", ["1.5", "2", "20.0%", "0.0", "2"])
+    figure = plots.figures(comparison_of([run]))["workspace"]
+    shown = figure.axes[0].images[0].get_array()
+    assert sorted(shown.compressed()) == [0.5, 1.0]  # one cell by one of two episodes, one by both
+
+
+def test_logs_without_coverage_have_no_map(five):
+    assert coverage_rows(five) is None
 
 
 def test_sweeps_are_read_from_the_shifts():

@@ -37,7 +37,7 @@ SHOWN_PROBLEMS = 20
     help="Of every interval.",
 )
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Write pictures (SVG, PNG) there.")
-@click.option("--stages", is_flag=True, help="Add what went wrong, as shares of the stage labels.")
+@click.option("--stages", is_flag=True, help="Add what happened: stage labels, workspace covered.")
 @click.option(
     "--videos",
     "video_mib",

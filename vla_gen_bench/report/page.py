@@ -21,10 +21,10 @@ from vla_gen_bench.report.table import (
     Block,
     Line,
     Text,
+    behaviour_blocks,
     contrasts_block,
     definitions,
     rates_block,
-    stage_blocks,
     title,
 )
 
@@ -35,6 +35,7 @@ PICTURES = {
     "rates": "Success rate in every scenario. The lines are intervals.",
     "drops": "What each dimension costs, against the same policy in distribution.",
     "wins": "Of the episodes that both policies did: those that only one of them solved.",
+    "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did. The robot is at 0, 0.",
     "severity": "The same shift at several strengths.",
 }
 
@@ -68,7 +69,7 @@ def _sections(comparison: Comparison, notes: Sequence[str]) -> list[tuple[str, s
     blocks = [rates_block(comparison)]
     if comparison.baseline is not None:
         blocks.append(contrasts_block(comparison))
-    stages = stage_blocks(comparison)
+    stages = behaviour_blocks(comparison)
     definitions = "".join(f"<p>{escape(note)}</p>" for note in notes)
     parts = [
         ("results", "Results", _blocks_html(blocks) + "<details open><summary>How to read this</summary>"

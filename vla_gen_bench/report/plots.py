@@ -13,6 +13,7 @@ from vla_gen_bench.report.drawing import COLOURS, INK, bar_style, beside, legend
 from vla_gen_bench.report.scenarios import TITLES
 from vla_gen_bench.report.severity import Sweep, sweeps
 from vla_gen_bench.report.table import PARTIAL_MARK
+from vla_gen_bench.report.workspace import coverage_rows, workspace_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ PANELS_PER_ROW = 4
 
 
 def figures(comparison: Comparison) -> dict[str, Figure]:
-    """Returns every picture the data allow, by name: rates; drops; wins; severity-*."""
+    """Returns every picture the data allow, by name: rates; drops; wins; severity-*; workspace."""
     with style():
         found = {"rates": rates_figure(comparison)}
         if any(summary.kind == ABSOLUTE for summary in comparison.summaries):
@@ -33,6 +34,9 @@ def figures(comparison: Comparison) -> dict[str, Figure]:
             found["wins"] = wins_figure(comparison)
         for sweep in sweeps([row.info for row in comparison.rows]):
             found[f"severity-{sweep.name}"] = severity_figure(comparison, sweep)
+    rows = coverage_rows(comparison)
+    if rows is not None:
+        found["workspace"] = workspace_figure(rows)
     return found
 
 

@@ -67,14 +67,14 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
 
     Args:
         comparison: What to show.
-        stages: Add the shares of the stage labels, where the logs have them.
+        stages: Add the shares of the stage labels and the workspace covered, where the logs have them.
         notes: Further remarks for the foot.
     """
     blocks = [rates_block(comparison)]
     if comparison.baseline is not None and len(comparison.runs) > 1:
         blocks.append(contrasts_block(comparison))
     if stages:
-        blocks += stage_blocks(comparison)
+        blocks += behaviour_blocks(comparison)
     return Document(title(comparison), tuple(blocks), (*definitions(comparison), *notes))
 
 
@@ -117,6 +117,14 @@ def contrasts_block(comparison: Comparison) -> Block:
     heading = f"Difference from {comparison.labels[comparison.baseline]}"
     columns = tuple(comparison.labels[o] for o in others)
     return Block(heading, columns, _sections(comparison, line, summary))
+
+
+def behaviour_blocks(comparison: Comparison) -> list[Block]:
+    """Returns what the logs say of behaviour beyond success: stages, and the workspace covered."""
+    from vla_gen_bench.report.workspace import coverage_block, coverage_rows
+
+    rows = coverage_rows(comparison)
+    return stage_blocks(comparison) + ([] if rows is None else [coverage_block(rows)])
 
 
 def stage_blocks(comparison: Comparison) -> list[Block]:

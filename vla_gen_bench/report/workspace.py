@@ -1,0 +1,84 @@
+"""Where policies took the end effector: the numbers of the paper's Fig. 8 as a table, and a map seen from above."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vla_gen_bench.eval.coverage import CELL_M, ORIGIN_M, SHAPE, visits
+from vla_gen_bench.report.compare import Comparison
+from vla_gen_bench.report.drawing import style, wrapped
+from vla_gen_bench.report.load import read_rows
+from vla_gen_bench.report.table import Block, Line, Text
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+COLUMNS = {
+    "cells_per_episode": ("cells per episode", "{:.1f}"),
+    "cells": ("cells in all", "{:.0f}"),
+    "outside_share": ("states outside the grid", "{:.1%}"),
+    "orientation_spread_deg": ("orientation spread, degrees", "{:.1f}"),
+    "episodes": ("episodes", "{:.0f}"),
+}
+PANELS_PER_ROW = 5
+
+
+def coverage_rows(comparison: Comparison) -> pandas.DataFrame | None:
+    """Returns the columns `policy` and `coverage` of all episodes that have it, None where none has."""
+    import pandas
+
+    found = [
+        {"policy": run.label, "coverage": row["coverage"]}
+        for run in comparison.runs
+        for _, row in read_rows(run.folder)
+        if not isinstance(row, str) and row.get("coverage")
+    ]
+    return pandas.DataFrame(found) if found else None
+
+
+def coverage_block(rows: pandas.DataFrame) -> Block:
+    """Returns one line per policy: 2 cm cells visited, states outside the grid, spread of orientations."""
+    from vla_gen_bench.report.behaviour import coverage
+
+    table = coverage(rows)
+    lines = [
+        Line(str(policy), tuple(Text(form.format(numbers[name])) for name, (_, form) in COLUMNS.items()))
+        for policy, numbers in table.iterrows()
+    ]
+    return Block("Workspace covered", tuple(title for title, _ in COLUMNS.values()), (("", tuple(lines)),))
+
+
+def workspace_figure(rows: pandas.DataFrame) -> Figure:
+    """Maps, seen from above: the share of a policy's episodes that entered a cell, at the height where most did."""
+    from matplotlib.figure import Figure
+
+    groups = {label: list(group) for label, group in rows.groupby("policy", sort=False)["coverage"]}
+    shares = {label: visits(group).max(axis=2) / len(group) for label, group in groups.items()}  # [x, y]
+    across = min(len(groups), PANELS_PER_ROW)
+    down = -(-len(groups) // across)
+    with style():
+        figure = Figure(figsize=(1.5 + 2.1 * max(across, 2), 0.9 + 2.45 * down), layout="constrained")
+        figure.suptitle("Where the end effector went, seen from above (metres)", x=0.01, ha="left", fontsize=11)
+        panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+        for axes in panels[len(groups) :]:
+            axes.set_axis_off()
+        draw = partial(_draw_map, top=max(share.max() for share in shares.values()))
+        images = [draw(axes, share, label) for axes, (label, share) in zip(panels, shares.items())]
+        bar = figure.colorbar(images[0], ax=list(panels), label="share of episodes", shrink=0.7, aspect=15)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _draw_map(axes, share: np.ndarray, label: str, top: float):
+    """x is forward, so it points up; y is to the left of the robot."""
+    x, y = (np.array([0, SHAPE[axis]]) * CELL_M + ORIGIN_M[axis] for axis in (0, 1))
+    shown = np.ma.masked_equal(share, 0)
+    image = axes.imshow(shown, origin="lower", extent=(*y, *x), cmap="viridis_r", vmin=0, vmax=top)
+    axes.invert_xaxis()
+    axes.set_title(wrapped(label, 24), fontsize=9)
+    axes.label_outer()
+    return image
