@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sim import environment, simple_spec, spec_of
+from gpu_emulator import EmulatedEnv, emulated_gpu
+from sim import STILL, environment, simple_spec, spec_of
 from test_expert import observe
 
 from vla_gen_bench.eval.coverage import cell_centres, coverage, orientation_spread_deg, pack_cells, unpack_cells, visits
@@ -312,6 +313,26 @@ def test_recorded_states_are_those_of_the_simulator():
     np.testing.assert_allclose(states.target[-1], truth.target.position, atol=1e-6)
     assert states.opening[-1] == pytest.approx(truth.qpos[-2:].mean(), abs=1e-6)
     assert states.grasped[-1] == truth.grasped
+
+
+def test_each_row_of_a_batch_has_its_own_states():
+    """The code for a GPU over two scenes, with different numbers of things: both rows are what they are alone."""
+    specs = [spec_of("multi_object_ood", seed=30), spec_of("ind", seed=30, index=1)]
+    with emulated_gpu():
+        env = EmulatedEnv(num_envs=2, sim_backend="physx_cpu", obs_mode="none")
+        env.reset(options={"specs": specs})
+        together = StateTrace(env)
+        env.step(np.tile(STILL, (2, 1)))
+        together.record()
+        for row, spec in enumerate(specs):
+            single = environment("builtin", "none")
+            single.reset(options={"spec": spec})
+            alone = StateTrace(single)
+            single.step(STILL)
+            alone.record()
+            for name in ("position", "rotation", "target", "target_extent", "opening", "placed"):
+                ours, own = (getattr(trace.states(at), name) for trace, at in ((together, row), (alone, 0)))
+                np.testing.assert_allclose(ours, own, atol=1e-3, err_msg=name)
 
 
 def test_recording_a_step_costs_less_than_a_fifth_of_a_millisecond():

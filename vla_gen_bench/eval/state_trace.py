@@ -28,7 +28,8 @@ class StateTrace:
         self._env = env
         self._link = env.agent.controller.controllers["arm"].ee_link
         self._extents = env.judge.extents["target"].cpu().numpy()
-        self._states: list[torch.Tensor] = []
+        self._states: list[torch.Tensor] = []  # [B, 17] each
+        self._table = np.zeros((0, 0, 0))  # [T+1, B, 17], read from the device once for all rows
         self.record()
 
     def record(self) -> None:
@@ -41,7 +42,9 @@ class StateTrace:
 
     def states(self, row: int = 0) -> States:
         """Returns the states of environment `row` so far."""
-        table = torch.stack([state[row] for state in self._states]).cpu().numpy().astype(np.float64)
+        if len(self._table) < len(self._states):
+            self._table = torch.stack(self._states).cpu().numpy().astype(np.float64)
+        table = self._table[:, row]
         flags = table[:, 12:].astype(bool)
         return States(
             position=_to_base(table[:, 0:3]),
