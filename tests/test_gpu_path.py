@@ -7,7 +7,7 @@ import pytest
 import torch
 from gpu_emulator import EmulatedEnv, emulated_gpu
 from sim import CAMERA, draw, environment, load_suite, poses, simple_spec, spec_of
-from test_vector import actions, alone, assert_same, table1_spec
+from test_vector import actions, alone, assert_same, judged, table1_spec
 
 from vla_gen_bench.envs.controller import MAX_ITERATIONS, TargetDeltaPoseController
 from vla_gen_bench.envs.vector import EnvBatch
@@ -47,7 +47,8 @@ def test_a_batch_equals_its_episodes_run_alone(gpu, monkeypatch, specs):
     """Unequal numbers of distractors, an effect in one row, a teleport in all: states, images, rewards and flags."""
     monkeypatch.setattr(TargetDeltaPoseController, "solve_all", one_by_one)
     moves = [actions(row, STEPS) for row in range(3)]
-    histories = [[(state, image)] for image, state in zip(gpu.reset(specs), gpu.states(), strict=True)]
+    images = gpu.reset(specs)
+    histories = [[part] for part in zip(gpu.states(), images, *judged(gpu), strict=True)]
     for step in range(STEPS):
         images, rewards, infos = gpu.step(np.stack([moves[row][step] for row in range(3)]))
         states = gpu.states()

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+import torch
 from sim import draw, environment, load_suite, simple_spec, spec_of
 
 from vla_gen_bench.envs.vector import EnvBatch, make_batch
@@ -29,10 +30,17 @@ def actions(seed: int, steps: int = STEPS) -> np.ndarray:
     return drawn.clip(-1, 1).astype(np.float32)
 
 
+def judged(batch: EnvBatch) -> list[torch.Tensor]:
+    """What the judge saw at the reset, [B] each."""
+    infos = [env.evaluate() for env in batch.active]
+    return [torch.cat([info[name] for info in infos]) for name in sorted(infos[0])]
+
+
 def alone(spec, moves: np.ndarray) -> list[tuple]:
     """The episode in an environment of its own: state, image, reward and flags at every step."""
     single = EnvBatch([environment("builtin", "rgb")])
-    history = [(single.states()[0], image[0]) for image in [single.reset([spec])]]
+    image = single.reset([spec])
+    history = [(single.states()[0], image[0], *(value[0] for value in judged(single)))]
     for move in moves:
         image, reward, info = single.step(move[None])
         history.append((single.states()[0], image[0], reward[0], *(info[name][0] for name in sorted(info))))
@@ -50,15 +58,13 @@ def test_an_episode_is_the_same_in_any_row_and_alone_also_when_a_neighbour_start
     """Three suites' worth of specs: a teleport, a texture over two objects, table1's two receptacles; then noise."""
     specs = [spec_of("object_reposition", index=2), spec_of("texture_strong", index=3), table1_spec()]
     late, moves = spec_of("multi_object_ood", index=4), [actions(row) for row in range(3)]
-    histories = [[], [], []]
     images = batch().reset(specs)
-    for row in range(3):
-        histories[row].append((batch().states()[row], images[row]))
+    histories = [[part] for part in zip(batch().states(), images, *judged(batch()), strict=True)]
     for step in range(STEPS):
         if step == 3:
             [image] = batch().reset_rows([1], [late])
             assert_same(histories[1], alone(specs[1], moves[1][:3]))
-            histories[1] = [(batch().states()[1], image)]
+            histories[1] = [(batch().states()[1], image, *(value[1] for value in judged(batch())))]
         images, rewards, infos = batch().step(np.stack([moves[row][step] for row in range(3)]))
         for row in range(3):
             flags = (infos[name][row] for name in sorted(infos))

@@ -55,3 +55,13 @@ def test_the_last_episodes_are_shared_among_the_workers():
     pool._config, pool._count = WorkerConfig("hold", {}, "builtin", 5, num_envs=64), 2
     pool._queue = deque((job, 1) for job in jobs)
     assert [len(pool._next()) for _ in range(3)] == [3, 2, 1]  # half of what is left, rounded up
+
+
+def test_a_batch_on_a_gpu_is_of_one_scenario():
+    keys = [("ind", 0, 0), ("ind", 0, 1), ("object_reposition", 0, 0), ("ind", 0, 2)]
+    jobs = [Job(key, spec_of(key[0], index=key[2])) for key in keys]
+    for backend, sizes in (("gpu", [2, 1, 1]), ("cpu", [3, 1])):
+        pool = pool_with(dead_worker(), jobs[0], [])
+        pool._config = WorkerConfig("hold", {}, "builtin", 5, num_envs=3, backend=backend)
+        pool._queue = deque((job, 1) for job in jobs)
+        assert [len(pool._next()) for _ in sizes] == sizes and not pool._queue

@@ -138,6 +138,8 @@ def build_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = 
     try:
         batch = make_batch(world, size, backend, render)
     except RuntimeError as error:
+        if backend == "gpu":
+            raise UserError(f"a GPU cannot simulate {size} episodes ({error}); give a smaller --num-envs") from error
         if "render" in str(error) or "vulkan" in str(error).lower():
             raise UserError(f"no Vulkan driver can render here ({error}); run 'vgb doctor'") from error
         raise
@@ -297,11 +299,16 @@ class WorkerPool:
             self._lose(worker, "the worker process died between two episodes")
 
     def _next(self) -> list[Job]:
-        """Takes the next batch from the queue, or one episode that is tried again; leaves work for other workers."""
-        again = self._queue[0][1] > 1
+        """Takes the next batch from the queue, or one episode that is tried again; leaves work for other workers.
+
+        On a GPU all episodes of a batch are of one scenario: those share their effects' physics, see `schedule`.
+        """
+        first, tries = self._queue[0]
         share = -(-len(self._queue) // self._count)
-        size = 1 if again else min(self._config.num_envs, share)
-        taken = [self._queue.popleft() for _ in range(size)]
+        size = 1 if tries > 1 else min(self._config.num_envs, share)
+        taken = [self._queue.popleft()]
+        while len(taken) < size and (self._config.backend == "cpu" or self._queue[0][0].key[0] == first.key[0]):
+            taken.append(self._queue.popleft())
         self._tries |= {job.key: tries for job, tries in taken}
         return [job for job, _ in taken]
 
