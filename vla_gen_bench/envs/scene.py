@@ -71,8 +71,11 @@ def build_things(scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec]
     """
     built: dict[str, dict[int, tuple[Placed, Body, Actor]]] = {}
     for row, spec in enumerate(specs):
-        for _, role, body, placed in sorted(_listed(pack, spec), key=lambda entry: entry[:2]):
-            built.setdefault(role, {})[row] = placed, body, _build_body(scene, pack, body, role, row)
+        listed = sorted(_listed(pack, spec), key=lambda entry: entry[:2])
+        for place, (_, role, body, placed) in enumerate(listed):
+            pose = sapien.Pose([place, 0, 2])  # apart: a GPU takes a step before anything is put in its place
+            name = role if scene.num_envs == 1 else f"{role}-{row}"
+            built.setdefault(role, {})[row] = placed, body, _build_body(scene, pack, body, name, row, pose)
     roles = sorted(built, key=lambda role: (not role.startswith("target"), not role.startswith("receptacle"), role))
     return [_merge(role, built[role]) for role in roles]
 
@@ -96,16 +99,15 @@ def _merge(role: str, built: dict[int, tuple[Placed, Body, Actor]]) -> Thing:
     return Thing(role, tuple(built), placed, bodies, actor)
 
 
-def _build_body(scene: ManiSkillScene, pack: Pack, body: Body, role: str, index: int) -> Actor:
+def _build_body(scene: ManiSkillScene, pack: Pack, body: Body, name: str, row: int, pose: sapien.Pose) -> Actor:
     material = PhysxMaterial(BODY_FRICTION, BODY_FRICTION, 0.0)
     builder = scene.create_actor_builder()
     builder.add_multiple_convex_collisions_from_file(
         str(pack.path(body.collision)), material=material, density=body.density
     )
     builder.add_visual_from_file(str(pack.visual(body)))
-    builder.set_scene_idxs([index])
-    builder.initial_pose = sapien.Pose([0, 0, 2 + index])
-    name = role if scene.num_envs == 1 else f"{role}-{index}"
+    builder.set_scene_idxs([row])
+    builder.initial_pose = pose
     return builder.build_dynamic(name=name)
 
 
