@@ -426,6 +426,8 @@ def test_stages_are_shown_as_shares(cli, tmp_path, suite):
     text = cli("report", run, "--stages").stdout
     assert re.search(r"IND +75\.0% +25\.0% +4$", text, re.M) and "never reached" in text
     assert "never reached" not in cli("report", run).stdout
+    one = table(cli, run)["stage never_reached", "ind", "p"]
+    assert (one["k"], one["n"], float(one["value"])) == ("1", "4", 0.25)
 
 
 # ---- the published log, speed, imports ----------------------------------------------------------------------------

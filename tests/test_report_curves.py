@@ -88,4 +88,5 @@ def test_what_is_wrong_is_named(cli, tmp_path, change, message):
 
 def test_curves_need_a_picture_to_write_to(cli, trainings, tmp_path):
     assert "--out" in cli("report", "--curves", *trainings).stderr
+    assert "leave --stages out" in cli("report", "--curves", *trainings, "--stages").stderr
     assert "end in" in cli("report", "--curves", *trainings, "--out", tmp_path / "c.txt").stderr

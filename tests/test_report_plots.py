@@ -38,6 +38,11 @@ def five(tmp_path_factory):
     return comparison_of(folders)
 
 
+@pytest.fixture(scope="module")
+def pictures(five):
+    return plots.figures(five)
+
+
 def texts_of(figure):
     """Every visible text of a drawn figure with its box in pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -56,13 +61,12 @@ NAMES = ("rates", "drops", "wins", "severity-texture-alpha", "severity-noise-alp
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_text_overlaps_or_leaves_the_picture(five, name):
-    figures = plots.figures(five)
-    assert tuple(figures) == NAMES
+def test_no_text_overlaps_or_leaves_the_picture(pictures, name):
+    assert tuple(pictures) == NAMES
     with drawing.style():
-        texts = texts_of(figures[name])
+        texts = texts_of(pictures[name])
     assert len(texts) >= 10
-    width, height = figures[name].get_size_inches() * figures[name].dpi
+    width, height = pictures[name].get_size_inches() * pictures[name].dpi
     for text, box in texts:
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, f"'{text}' leaves the picture"
     for (one, box), (other, its) in itertools.combinations(texts, 2):
@@ -70,23 +74,26 @@ def test_no_text_overlaps_or_leaves_the_picture(five, name):
         assert apart, f"'{one}' overlaps '{other}'"
 
 
-def test_bars_are_as_high_as_the_rates(five):
-    axes = plots.rates_figure(five).axes[0]
+def test_bars_are_as_high_as_the_rates(five, pictures):
+    axes = pictures["rates"].axes[0]
     heights = [bars.patches[0].get_height() for bars in axes.containers if hasattr(bars, "patches")]
     assert heights == pytest.approx([cell.rate for cell in five.rows[0].cells])  # the first panel is IND
 
 
-def test_wins_and_losses_are_the_discordant_counts(five):
-    axes = plots.wins_figure(five).axes[0]
+def test_wins_and_losses_are_the_discordant_counts(five, pictures):
+    axes = pictures["wins"].axes[0]
     losses, wins = ([patch.get_width() for patch in bars.patches] for bars in axes.containers[:2])
     contrasts = [row.contrasts[1] for row in five.rows]
     assert losses == [-contrast.losses for contrast in contrasts]
     assert wins == [contrast.wins for contrast in contrasts]
 
 
-def test_svg_and_png_are_written_and_repeat(five, tmp_path):
-    first, second = (plots.write_plots(five, tmp_path / name) for name in ("a", "b"))
-    assert {path.name for path in first} == {f"{name}.{ending}" for name in NAMES for ending in ("svg", "png")}
+def test_svg_and_png_are_written_and_repeat(tmp_path):
+    outcomes = {"ind": [True, False], "noise_weak": [True, False], "noise_strong": [False, False]}
+    folders = [write_log(tmp_path / policy, outcomes, policy=policy) for policy in ("p", "q")]
+    first, second = (plots.write_plots(comparison_of(folders), tmp_path / name) for name in ("a", "b"))
+    names = ("rates", "drops", "wins", "severity-noise-alpha")
+    assert {path.name for path in first} == {f"{name}.{ending}" for name in names for ending in ("svg", "png")}
     for path, again in zip(first, second):
         assert path.read_bytes() == again.read_bytes()
         if path.suffix == ".svg":

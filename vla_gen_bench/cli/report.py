@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from vla_gen_bench.report.compare import Comparison
     from vla_gen_bench.report.load import Run
 
-METRICS = ("success_at_end", "success_once")
 FORMATS = ("text", "md", "latex", "csv", "html")
 ENDINGS = {".txt": "text", ".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
 WIDTH_OF_A_FILE = 160
@@ -57,9 +56,11 @@ def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_m
     every number.
     """
     if curves:
+        useless = {"--baseline": baseline, "--format": kind, "--plots": plots, "--stages": stages, "--suite": suite}
+        given = [name for name, value in useless.items() if value]
+        if given:
+            raise UserError(f"--curves draws training folders; leave {given[0]} out")
         return _draw_curves(runs, metric or "success", confidence, out)
-    if metric not in (None, *METRICS):
-        raise UserError(f"--metric {metric}: no such metric{suggest(metric, METRICS)}")
     kind = kind or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
     comparison, notes = _compare(_load(runs, allow_partial), baseline, metric, confidence, suite)
     if plots:
@@ -83,10 +84,12 @@ def _load(names: Sequence[str], allow_partial: bool) -> list[Run]:
 def _compare(
     runs: list[Run], baseline: str | None, metric: str | None, confidence: float, suite_name: str | None
 ) -> tuple[Comparison, list[str]]:
-    from vla_gen_bench.report.compare import compare, find_baseline
+    from vla_gen_bench.report.compare import METRICS, compare, find_baseline
     from vla_gen_bench.report.provenance import remarks
     from vla_gen_bench.report.scenarios import describe, find_suite_of
 
+    if metric not in (None, *METRICS):
+        raise UserError(f"--metric {metric}: no such metric{suggest(metric, METRICS)}")
     place = find_baseline(runs, baseline)
     suite = find_suite_of(runs[0].header, suite_name)
     if suite is None:

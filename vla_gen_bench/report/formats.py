@@ -163,9 +163,9 @@ CSV_FIELDS = (
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Returns one line per policy and scenario, mean or drop (`kind`), numbers in full, rates and drops as fractions.
+    """Returns one line per policy and scenario, stage, mean or drop (`kind`); numbers in full, rates as fractions.
 
-    What does not apply is empty: means have no k, the baseline no difference.
+    What does not apply is empty: means have no k, the baseline no difference. A stage's value is its share.
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, CSV_FIELDS, restval="", lineterminator="\n")
@@ -189,6 +189,16 @@ def _csv_rows(comparison: Comparison, policy: int) -> Iterable[dict]:
             "n": cell.n, "errors": cell.errors, "missing": cell.missing, "partial": cell.partial,
             **({} if contrast is None else _csv_contrast(contrast)),
         }  # fmt: skip
+        total = sum(row.stages[policy].values())
+        for stage, k in sorted(row.stages[policy].items()):
+            share = {"value": k / total, "k": k, "n": total}
+            yield {
+                "kind": f"stage {stage}",
+                "dimension": info.dimension,
+                "scenario": info.id,
+                "label": info.label,
+                **share,
+            }
     for summary in comparison.summaries:
         difference = summary.differences[policy]
         yield {
