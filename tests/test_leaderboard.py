@@ -381,6 +381,21 @@ def test_the_newest_of_the_same_checkpoint_supersedes(submit, folder, tmp_path):
     assert listing(folder, "Acme again").standing == "ranked"
 
 
+def test_another_hub_checkpoint_supersedes_nothing(submit, folder, tmp_path):
+    """Both run the same card with another `checkpoint`; neither has a digest, for the hub pins it."""
+    for name in ("one", "two"):
+        policy = {**header(load_suite("small"), "acme")["policy"], "options": {"checkpoint": f"hub/{name}"}}
+        submit(make_run(tmp_path / name, policy=policy), *DECLARED, "--id", name, name=name)
+    assert [listing(folder, name).standing for name in ("one", "two")] == ["ranked", "ranked"]
+
+
+def test_where_a_local_checkpoint_lay_is_left_out(submit, folder, tmp_path):
+    given = {"options": {"checkpoint": "/home/me/acme", "temperature": 0.6}, "checkpoint": "c0ffee"}
+    policy = header(load_suite("small"), "acme")["policy"] | given
+    submit(make_run(tmp_path / "run", policy=policy))
+    assert listing(folder, "Acme").entry.policy.options == {"temperature": 0.6}
+
+
 def test_a_paper_s_row_is_alone_and_unranked(submit, folder, tmp_path):
     submit(make_run(tmp_path / "run"))
     shutil.copy(ROOT / "leaderboard" / "entries" / "paper-openvla-7b-ppo.json", folder / "entries")

@@ -166,8 +166,10 @@ class Board:
 
 
 def _identity(entry: Entry) -> tuple:
+    """What a newer entry must share to take the place of this one."""
     policy = entry.policy
-    return (policy.digest, policy.checkpoint, entry.suite, entry.protocol.preset, entry.trust.source, entry.measured)
+    what = policy.digest, policy.checkpoint, policy.options
+    return (*what, entry.suite, entry.protocol.preset, entry.trust.source, entry.measured)
 
 
 def _placed(listing: Listing, place: Place | None) -> Listing:

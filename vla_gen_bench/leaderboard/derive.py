@@ -58,6 +58,7 @@ def derived(log: Log, suite: Suite) -> dict[str, Any]:
             "adapter": policy["ref"],
             "digest": policy["digest"],
             "checkpoint": policy.get("checkpoint"),
+            "options": _options(policy),
             "action_spec_digest": digest_of(header["action_spec"]),
         },
         "suite": {
@@ -70,6 +71,12 @@ def derived(log: Log, suite: Suite) -> dict[str, Any]:
         "results": {id: cell(suite, [row for row in log.rows if row["scenario"] == id]) for id in suite.scenarios},
         "trust": {"log_digest": log.digest, "date": session["started"][:10]},
     }
+
+
+def _options(policy: dict[str, Any]) -> dict[str, Any]:
+    """The policy's options, without where its checkpoint lay if a digest tells which one it was."""
+    known = policy.get("checkpoint") is not None
+    return {name: value for name, value in policy["options"].items() if not (known and name == "checkpoint")}
 
 
 def _protocol(log: Log, suite: Suite) -> dict[str, Any]:

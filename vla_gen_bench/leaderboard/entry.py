@@ -25,7 +25,9 @@ class PolicyInfo(Frozen):
     Attributes:
         name, version, link, license, params, precision, lora_rank: As the submitter states them.
         adapter: What `--policy` was given: a name, `module:attr` or a folder.
-        digest: Of card and checkpoint; `checkpoint` of a checkpoint given on the command line.
+        digest: Of card and its checkpoint.
+        checkpoint: Digest of a local checkpoint given on the command line.
+        options: Given to the factory; among them the hub id of a checkpoint that was not local.
         action_spec_digest: Of the action spec the policy reported.
         norm_stats_digest: SHA-256 of the statistics that un-normalise actions, where there are any.
     """
@@ -40,6 +42,7 @@ class PolicyInfo(Frozen):
     adapter: str | None = None
     digest: str | None = None
     checkpoint: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     action_spec_digest: str | None = None
     norm_stats_digest: str | None = None
 
