@@ -37,11 +37,13 @@ class Balance(Frozen):
     """How often frames are drawn, relative to 1.
 
     Attributes:
+        begin: The first `steps` frames of an episode, where the object is farthest.
         switch: The frame whose action changes the gripper.
         before: The `steps` frames before one.
         done: Frames after the object was let go.
     """
 
+    begin: float = Field(1.0, gt=0)
     switch: float = Field(1.0, gt=0)
     before: float = Field(1.0, gt=0)
     steps: int = Field(4, ge=0)
@@ -129,6 +131,8 @@ def weights_of(demos: Demos, kinds: Kinds, balance: Balance) -> np.ndarray:
     """Returns float64 [F], how often each frame is drawn."""
     names = np.array(PHASES)[kinds.phase]
     weights = np.where(names == "retreat", balance.done, 1.0)
+    age = np.arange(len(names)) - demos.starts[demos.episode]
+    weights = np.where(age < balance.steps, balance.begin, weights)
     for events in (kinds.next_close, kinds.next_free):
         ahead = events - np.arange(len(events))
         weights = np.where((events >= 0) & (ahead > 0) & (ahead <= balance.steps), balance.before, weights)

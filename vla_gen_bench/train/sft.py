@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.decoding import teacher_forced
 from vla_gen_bench.policies.openvla.model import Inputs, token_loss
-from vla_gen_bench.policies.openvla.oft import chunk_loss, parallel_forward, teacher
+from vla_gen_bench.policies.openvla.oft import choose_tokens, chunk_loss, parallel_forward, teacher
 from vla_gen_bench.spec import Frozen
 from vla_gen_bench.train import frames as fr
 from vla_gen_bench.train.dataset import Demos, load
@@ -68,7 +68,8 @@ class SftRecipe(Recipe):
         demos: Only the first so many; None = all.
         held_out: Share of them for validation: every so many-th.
         small_actions: Whether frames that hardly move are used; the paper drops them.
-        samples: Frames to train on, counted with repetition.
+        samples: Frames to train on, counted with repetition; the schedule of the learning rate ends with them.
+        stop_after: Step to stop at before that, the schedule unfinished; for a stage that another one continues.
         batch: Frames of one optimiser step over all processes; computed in `accumulate` parts.
         ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
         log_every, validate_every, check_every: Steps; `check_every` 0 = no closed-loop episodes.
@@ -81,6 +82,7 @@ class SftRecipe(Recipe):
     held_out: float = Field(0.05, gt=0, lt=1)
     small_actions: bool = True
     samples: int = Field(ge=1)
+    stop_after: int | None = Field(None, ge=1)
     batch: int = Field(64, ge=1)
     accumulate: int = Field(1, ge=1)
     loss: Loss = Loss()
@@ -128,21 +130,21 @@ def train(recipe: SftRecipe, out: Path, processes: Processes, say: Callable[[str
     if processes.first:
         curve = Curve(out, NUMBERS, trainer.step if state else None, options.get("wandb"))
         say(trainer.describe())
-    for step in range(trainer.step, recipe.steps):
+    last = min(recipe.steps, recipe.stop_after or recipe.steps)
+    for done in range(trainer.step + 1, last + 1):
         trainer.one_step(out)
-        done = step + 1
         if curve is None:
             continue
-        if done % recipe.log_every == 0 or done == recipe.steps:
+        if done % recipe.log_every == 0 or done == last:
             numbers = trainer.numbers()
-            if done % recipe.validate_every == 0 or done == recipe.steps:
+            if done % recipe.validate_every == 0 or done == last:
                 numbers |= trainer.validate()
             if recipe.check_every and done % recipe.check_every == 0:
                 trainer.export(out / CHECKPOINT)
                 numbers |= closed_loop(out / CHECKPOINT, recipe, say)
             curve.log(**numbers)
             say(progress_line(numbers, recipe, curve.wall_s))
-        if trainer.since_saved() >= recipe.checkpoint_every_s or done == recipe.steps:
+        if trainer.since_saved() >= recipe.checkpoint_every_s or done == last:
             trainer.save(out)
     if processes.first:
         trainer.export(out / CHECKPOINT)
@@ -270,7 +272,11 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Returns teacher-forced errors of the averaged weights on held-out frames, by dimension and phase."""
+        """Returns errors of the averaged weights on held-out frames, by dimension and phase.
+
+        The loss is teacher-forced; the actions are decoded greedily, each token after the model's own: given the true
+        motion the gripper would be read off it.
+        """
         self.averaged.swap()
         self.student.model.eval()
         losses, errors, phases = [], [], []
@@ -285,14 +291,15 @@ class Trainer:
         return validation_numbers(float(np.mean(losses)), np.concatenate(errors), np.concatenate(phases))
 
     def _told(self, batch: Batch) -> tuple[float, np.ndarray]:
-        """Returns the unweighted loss and the first action [B, 7], robot units, of the most likely tokens."""
+        """Returns the unweighted loss and the first action [B, 7] the model chooses, robot units."""
         inputs = batch.inputs.to(self.processes.device, torch.float32)
         if self.student.action_head:
             told = teacher(self.student.model, inputs, self.student.action_head).float().cpu()
             return float(F.l1_loss(told, batch.actions)), self.student.stats.unnormalise(told[:, 0].numpy())
         logits = self.logits(inputs, batch.tokens.to(self.processes.device)).float().cpu()
         loss = float(-(batch.targets * F.log_softmax(logits, -1)).sum(-1).mean())
-        return loss, self.data.actions_of(logits.argmax(-1))
+        tokens = choose_tokens(self.student.model, inputs).tokens.cpu() - self.student.config.action_range[0]
+        return loss, self.data.actions_of(tokens)
 
     # ---- state ---------------------------------------------------------------------------------------------
 
