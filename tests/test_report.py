@@ -17,10 +17,10 @@ import pytest
 from report_logs import REAL, TABLE1, flipped_copy, row, successes, write_log, write_rows
 
 from vla_gen_bench.eval.log import EPISODES_FILE, RUN_FILE
-from vla_gen_bench.report.compare import bootstrap_rates
 from vla_gen_bench.report.formats import to_latex
 from vla_gen_bench.report.scenarios import describe
 from vla_gen_bench.report.stats import percentile_interval
+from vla_gen_bench.report.summaries import bootstrap_rates
 from vla_gen_bench.report.table import Block, Document, Line, Text
 from vla_gen_bench.suite import load_suite, union
 

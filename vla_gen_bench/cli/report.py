@@ -84,7 +84,8 @@ def _load(names: Sequence[str], allow_partial: bool) -> list[Run]:
 def _compare(
     runs: list[Run], baseline: str | None, metric: str | None, confidence: float, suite_name: str | None
 ) -> tuple[Comparison, list[str]]:
-    from vla_gen_bench.report.compare import METRICS, compare, find_baseline
+    from vla_gen_bench.report.compare import compare, find_baseline
+    from vla_gen_bench.report.outcomes import METRICS
     from vla_gen_bench.report.provenance import remarks
     from vla_gen_bench.report.scenarios import describe, find_suite_of
 

@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from vla_gen_bench.report.compare import Comparison
-from vla_gen_bench.report.table import PARTIAL_MARK, Block, Document, Line, Text
+from vla_gen_bench.report.notes import PARTIAL_MARK
+from vla_gen_bench.report.table import Block, Document, Line, Text
 
 BEST_MARK = ">"
 LATEX_SPECIAL = {

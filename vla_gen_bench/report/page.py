@@ -14,16 +14,15 @@ from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import svg_of
 from vla_gen_bench.report.episodes import page_data
 from vla_gen_bench.report.load import Run
+from vla_gen_bench.report.notes import PARTIAL_MARK, definitions
 from vla_gen_bench.report.plots import figures
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import (
-    PARTIAL_MARK,
     Block,
     Line,
     Text,
     behaviour_blocks,
     contrasts_block,
-    definitions,
     rates_block,
     title,
 )

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vla_gen_bench.report.compare import ABSOLUTE, METRICS, RELATIVE, Comparison, Estimate, Row, Summary
+from vla_gen_bench.report.compare import Comparison, Row
 from vla_gen_bench.report.drawing import COLOURS, INK, bar_style, beside, legend_above, line_style, save, style, wrapped
+from vla_gen_bench.report.notes import PARTIAL_MARK
+from vla_gen_bench.report.outcomes import METRICS
 from vla_gen_bench.report.scenarios import TITLES
 from vla_gen_bench.report.severity import Sweep, sweeps
-from vla_gen_bench.report.table import PARTIAL_MARK
+from vla_gen_bench.report.summaries import ABSOLUTE, RELATIVE, Estimate, Summary
 from vla_gen_bench.report.workspace import coverage_rows, workspace_figure
 
 if TYPE_CHECKING:

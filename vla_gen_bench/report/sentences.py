@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vla_gen_bench.report.compare import MEAN, RELATIVE, Comparison, Summary
+from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.scenarios import TITLES
+from vla_gen_bench.report.summaries import MEAN, RELATIVE, Summary
 
 SIGNIFICANT = 0.05
 

@@ -6,22 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vla_gen_bench.eval.stages import STAGES
-from vla_gen_bench.report.compare import (
-    ABSOLUTE,
-    MEAN,
-    METRICS,
-    PAIRED_SHARE,
-    RELATIVE,
-    RESAMPLES,
-    Cell,
-    Comparison,
-    Contrast,
-    Estimate,
-    Summary,
-)
+from vla_gen_bench.report.compare import Comparison
+from vla_gen_bench.report.contrasts import Contrast
+from vla_gen_bench.report.notes import definitions
+from vla_gen_bench.report.outcomes import METRICS, Cell
 from vla_gen_bench.report.scenarios import TITLES
-
-PARTIAL_MARK = "†"
+from vla_gen_bench.report.summaries import ABSOLUTE, MEAN, RELATIVE, Estimate, Summary
 
 
 @dataclass(frozen=True)
@@ -211,50 +201,3 @@ def _summary_label(summary: Summary) -> str:
     if summary.kind == MEAN:
         return f"mean of {summary.rows} rows" if summary.rows > 1 else "mean of 1 row"
     return {ABSOLUTE: "drop from IND", RELATIVE: "relative drop"}[summary.kind]
-
-
-# ---- the notes at the foot ------------------------------------------------------------------------------------
-
-
-def definitions(comparison: Comparison) -> list[str]:
-    """Returns the sentences that say how the numbers were made."""
-    percent = f"{100 * comparison.level:g}%"
-    notes = [
-        f"Rate: {METRICS[comparison.metric]}, with its {percent} Wilson interval; k/n: successes of the episodes that "
-        "have an outcome. Errored and missing episodes are shown, and are no part of n."
-    ]
-    if comparison.summaries:
-        notes.append(
-            "Mean: the plain mean of the rows, each counting the same. Drop: IND minus the mean, in percentage points; "
-            "relative drop: the drop as a share of IND, blank where IND is 0. Their intervals: percentiles of "
-            f"{RESAMPLES} bootstrap samples of the episode ids, drawn jointly for all rows and policies (fixed seed)."
-        )
-    if comparison.baseline is not None:
-        notes += _contrast_notes(comparison)
-    if comparison.partial:
-        defects = "; ".join(f"{run.label}: {run.defect()}" for run in comparison.runs if run.defect())
-        notes.append(f"{PARTIAL_MARK} rests on an incomplete run. {defects}.")
-    return notes
-
-
-def _contrast_notes(comparison: Comparison) -> list[str]:
-    contrasts = [(row, contrast) for row in comparison.rows for contrast in row.contrasts if contrast is not None]
-    notes = []
-    family = max(
-        (sum(row.contrasts[p] is not None for row in comparison.rows) for p in range(len(comparison.runs))), default=0
-    )
-    if any(contrast.paired for _, contrast in contrasts):
-        notes.append(
-            "Difference: paired by episode (scenario, seed, index), with Newcombe's paired interval (method 10); "
-            "a:b counts the episodes that only this policy : only the baseline solved; p: exact McNemar."
-        )
-    if not all(contrast.paired for _, contrast in contrasts):
-        notes.append(
-            f"Unpaired: the two runs share less than {PAIRED_SHARE:.0%} of the row's episodes; Newcombe's interval for "
-            "independent rates, Boschloo's exact test."
-        )
-    notes.append(
-        f"p is corrected by Holm over the {family} scenarios of each pair of policies: * < 0.05, ** < 0.01, "
-        "*** < 0.001. Means and drops have intervals, and no test."
-    )
-    return notes

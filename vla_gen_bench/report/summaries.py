@@ -1,0 +1,119 @@
+"""Means over dimensions and drops from IND, with intervals of a bootstrap over the episode ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_gen_bench.report import stats
+from vla_gen_bench.report.outcomes import Cell
+from vla_gen_bench.report.scenarios import ScenarioInfo
+
+RESAMPLES = 5000
+BOOTSTRAP_SEED = 0
+MEAN, ABSOLUTE, RELATIVE = "mean", "drop", "relative drop"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or a drop with its bootstrap interval; `value` is None where it is not defined."""
+
+    value: float | None
+    low: float
+    high: float
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A line below the scenarios: one estimate per policy, and its difference from the baseline's.
+
+    Attributes:
+        kind: "mean", "drop" or "relative drop".
+        dimension: A dimension, or "ood" for all of them.
+        rows: How many scenarios the mean is over.
+        estimates: One per policy.
+        differences: One per policy, from the baseline; None at the baseline and without one.
+    """
+
+    kind: str
+    dimension: str
+    rows: int
+    estimates: tuple[Estimate, ...]
+    differences: tuple[Estimate | None, ...]
+
+
+def summaries_of(
+    outcomes: np.ndarray, infos: Sequence[ScenarioInfo], cells: list[list[Cell]], baseline: int | None, level: float
+) -> tuple[Summary, ...]:
+    """Returns mean, drop and relative drop for each dimension beside IND, then for all rows beside IND."""
+    groups = _groups(infos)
+    ind = groups.pop("ind", [])
+    rates = np.array([[np.nan if cell.rate is None else cell.rate for cell in row] for row in cells])  # [S, P]
+    samples = bootstrap_rates(outcomes)  # [R, S, P]
+    partial = np.array([[cell.partial for cell in row] for row in cells])
+    summaries = []
+    for dimension, rows in groups.items():
+        for kind in (MEAN, ABSOLUTE, RELATIVE) if ind else (MEAN,):
+            value, spread = _figure(kind, rates, ind, rows), _figure(kind, samples, ind, rows)
+            flags = partial[rows if kind == MEAN else rows + ind].any(axis=0)
+            estimates = _estimates(value, spread, flags, level)
+            differences = [None] * len(value)
+            if baseline is not None:
+                against = value - value[baseline], spread - spread[:, [baseline]], flags | flags[baseline]
+                differences = [*_estimates(*against, level)]
+                differences[baseline] = None
+            summaries.append(Summary(kind, dimension, len(rows), estimates, tuple(differences)))
+    return tuple(summaries)
+
+
+def _groups(infos: Sequence[ScenarioInfo]) -> dict[str, list[int]]:
+    """Returns the positions of each dimension's rows, and under "ood" those of all but IND if they are of several."""
+    groups: dict[str, list[int]] = {}
+    for place, info in enumerate(infos):
+        groups.setdefault(info.dimension, []).append(place)
+    shifted = [rows for dimension, rows in groups.items() if dimension != "ind"]
+    return {**groups, "ood": sum(shifted, [])} if len(shifted) > 1 else groups
+
+
+def _figure(kind: str, rates: np.ndarray, ind: list[int], rows: list[int]) -> np.ndarray:
+    """Returns [..., P] from rates [..., S, P]. A mean is the plain mean of the rows; NaN where a row has no rate."""
+    mean = rates[..., rows, :].mean(axis=-2)
+    if kind == MEAN:
+        return mean
+    reference = rates[..., ind, :].mean(axis=-2)
+    drop = reference - mean
+    if kind == ABSOLUTE:
+        return drop
+    return np.divide(drop, reference, out=np.full_like(drop, np.nan), where=reference > 0)
+
+
+def bootstrap_rates(outcomes: np.ndarray, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED) -> np.ndarray:
+    """Returns rates [R, scenarios, policies] over bootstrap samples of the episode ids of outcomes [P, S, N].
+
+    An id is drawn for all policies and scenarios at once, so that what pairs them stays together, and every scenario
+    keeps its size. Ids that only some policies did are drawn among themselves. The same seed gives the same samples.
+    """
+    policies, scenarios, ids = outcomes.shape
+    done = np.isfinite(outcomes)
+    _, strata = np.unique(done.any(axis=1).T, axis=0, return_inverse=True)
+    weights = stats.resample(strata.reshape(-1), resamples, np.random.default_rng(seed))
+    flat = np.moveaxis(outcomes, 0, 1).reshape(-1, ids).T  # [N, S * P]
+    counts = weights @ np.isfinite(flat).astype(float)
+    hits = weights @ np.nan_to_num(flat)
+    rates = np.divide(hits, counts, out=np.full_like(hits, np.nan), where=counts > 0)
+    return rates.reshape(resamples, scenarios, policies)
+
+
+def _estimates(value: np.ndarray, spread: np.ndarray, partial: np.ndarray, level: float) -> tuple[Estimate, ...]:
+    """Returns an estimate per policy from values [P] and bootstrap samples [R, P]."""
+    found = []
+    for policy, middle in enumerate(value):
+        if np.isnan(middle):
+            found.append(Estimate(None, np.nan, np.nan, bool(partial[policy])))
+        else:
+            low, high = stats.percentile_interval(spread[:, policy], level)
+            found.append(Estimate(float(middle), float(low), float(high), bool(partial[policy])))
+    return tuple(found)
