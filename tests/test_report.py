@@ -245,6 +245,22 @@ def test_a_scenario_one_run_left_out_is_blank(cli, tmp_path, suite):
     assert float(rows["mean", "vision", "base"]["value"]) == pytest.approx(0.4)
 
 
+def test_runs_without_a_scenario_in_common(cli, tmp_path, suite):
+    one = write_log(tmp_path / "one", {"ind": [Y]}, policy="one", suite=suite)
+    two = write_log(tmp_path / "two", {"far": [Y]}, policy="two", suite=suite)
+    ran = cli("report", one, two)
+    assert ran.exit_code == 0 and "Holm" not in ran.stdout
+    assert cli("report", one, two, "--out", tmp_path / "page.html").exit_code == 0
+    assert "two and one have no scenario in common" in (tmp_path / "page.html").read_text()
+    blank = table(cli, one, two)["scenario", "far", "one"]
+    assert (blank["value"], blank["low"], blank["n"]) == ("", "", "0")
+
+
+def test_a_single_run_has_no_baseline(cli, pair):
+    assert "Difference" not in cli("report", pair[0], "--baseline", "base").stdout
+    assert "not among the runs" in refused(cli, pair[0], "--baseline", "other one")
+
+
 def test_a_suite_that_is_gone_leaves_scenarios_ungrouped(cli, tmp_path, suite):
     run = write_log(tmp_path / "run", BASE, policy="base", suite=suite)
     moved = tmp_path / "moved.yaml"

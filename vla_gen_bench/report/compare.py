@@ -80,7 +80,7 @@ def compare(
 
 
 def find_baseline(runs: Sequence[Run], name: str | None) -> int | None:
-    """Returns the position of the run called `name` (label, policy or folder); None: the first of several.
+    """Returns the position of the run called `name` (label, policy or folder); None: the first. A single run has none.
 
     Raises:
         UserError: No run or several are called so.
@@ -90,7 +90,7 @@ def find_baseline(runs: Sequence[Run], name: str | None) -> int | None:
     names = [{run.label, run.policy, str(run.folder), str(run.folder.resolve())} for run in runs]
     found = [place for place, known in enumerate(names) if name.rstrip("/") in known]
     if len(found) == 1:
-        return found[0]
+        return found[0] if len(runs) > 1 else None
     labels = [run.label for run in runs]
     if found:
         raise UserError(f"--baseline {name}: several runs are called so; give one of: {', '.join(labels)}")

@@ -186,8 +186,8 @@ def _csv_rows(comparison: Comparison, policy: int) -> Iterable[dict]:
         cell, contrast, info = row.cells[policy], row.contrasts[policy], row.info
         yield {
             "kind": "scenario", "dimension": info.dimension, "scenario": info.id, "label": info.label,
-            "value": "" if cell.rate is None else cell.rate, "low": cell.low, "high": cell.high, "k": cell.k,
-            "n": cell.n, "errors": cell.errors, "missing": cell.missing, "partial": cell.partial,
+            **({} if cell.rate is None else {"value": cell.rate, "low": cell.low, "high": cell.high}),
+            "k": cell.k, "n": cell.n, "errors": cell.errors, "missing": cell.missing, "partial": cell.partial,
             **({} if contrast is None else _csv_contrast(contrast)),
         }  # fmt: skip
         total = sum(row.stages[policy].values())

@@ -32,23 +32,23 @@ def definitions(comparison: Comparison) -> list[str]:
 
 
 def _contrast_notes(comparison: Comparison) -> list[str]:
-    contrasts = [(row, contrast) for row in comparison.rows for contrast in row.contrasts if contrast is not None]
+    columns = [[row.contrasts[place] for row in comparison.rows] for place in range(len(comparison.runs))]
+    families = [[contrast for contrast in column if contrast] for column in columns if any(column)]
+    if not families:
+        return []
+    pairing = {contrast.paired for family in families for contrast in family}
+    sizes = {len(family) for family in families}
+    over = f"the {sizes.pop()} scenarios" if len(sizes) == 1 else "all scenarios"
     notes = []
-    family = max(
-        (sum(row.contrasts[p] is not None for row in comparison.rows) for p in range(len(comparison.runs))), default=0
-    )
-    if any(contrast.paired for _, contrast in contrasts):
+    if True in pairing:
         notes.append(
             "Difference: paired by episode (scenario, seed, index), with Newcombe's paired interval (method 10); "
             "a:b counts the episodes that only this policy : only the baseline solved; p: exact McNemar."
         )
-    if not all(contrast.paired for _, contrast in contrasts):
+    if False in pairing:
         notes.append(
             f"Unpaired: the two runs share less than {PAIRED_SHARE:.0%} of the row's episodes; Newcombe's interval for "
             "independent rates, Boschloo's exact test."
         )
-    notes.append(
-        f"p is corrected by Holm over the {family} scenarios of each pair of policies: * < 0.05, ** < 0.01, "
-        "*** < 0.001. Means and drops have intervals, and no test."
-    )
-    return notes
+    family = f"p is corrected by Holm over {over} of each pair of policies"
+    return [*notes, f"{family}: * < 0.05, ** < 0.01, *** < 0.001. Means and drops have intervals, and no test."]

@@ -52,6 +52,8 @@ def _worst_drop(comparison: Comparison, place: int) -> str:
 
 def _contrast(comparison: Comparison, place: int) -> str:
     contrasts = [row.contrasts[place] for row in comparison.rows if row.contrasts[place]]
+    if not contrasts:
+        return f"{comparison.labels[place]} and {comparison.labels[comparison.baseline]} have no scenario in common."
     clear = [contrast for contrast in contrasts if contrast.p_holm < SIGNIFICANT]
     better = sum(contrast.difference > 0 for contrast in clear)
     pairing = "" if all(contrast.paired for contrast in contrasts) else ", not all of them on the same episodes"

@@ -61,7 +61,7 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
         notes: Further remarks for the foot.
     """
     blocks = [rates_block(comparison)]
-    if comparison.baseline is not None and len(comparison.runs) > 1:
+    if comparison.baseline is not None:
         blocks.append(contrasts_block(comparison))
     if stages:
         blocks += behaviour_blocks(comparison)
