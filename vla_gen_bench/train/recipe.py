@@ -24,6 +24,7 @@ class ModelChoice(Frozen):
         checkpoint: Folder, policy name or hub id; `revision` is its commit on the hub.
         decoding, attention, chunk: "autoregressive", or "parallel" with K actions (OFT).
         head: What a parallel model says: "tokens", or continuous actions ("l1", supervised training only).
+        unnorm_key, image_path: As `OpenVLAPolicy` takes them; None = as the checkpoint says.
     """
 
     size: str | None = None
@@ -33,6 +34,8 @@ class ModelChoice(Frozen):
     attention: Literal["causal", "bidirectional"] = "causal"
     chunk: int = Field(1, ge=1)
     head: Literal["tokens", "l1"] = "tokens"
+    unnorm_key: str | None = None
+    image_path: Literal["pil", "tensor", "tensor-bf16"] | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> ModelChoice:
@@ -128,7 +131,7 @@ def load_recipe(path: Path, kind: type[R], changes: dict[str, Any] | None = None
 
 
 def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Returns a recipe's plain data; where it names a `base` (a file beside it), what it says is put over the base's."""
+    """Returns a recipe's plain data, put over that of its `base`, a file beside it, if it names one."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping")

@@ -101,6 +101,7 @@ def _configured(
     config: OpenVLAConfig, choice: ModelChoice, key: str, statistics: dict[str, Any] | None
 ) -> OpenVLAConfig:
     changes = {"decoding": choice.decoding, "attention": choice.attention, "chunk": choice.chunk, "head": choice.head}
+    changes |= {key: getattr(choice, key) for key in ("unnorm_key", "image_path") if getattr(choice, key) is not None}
     if statistics is not None:
         config = parse_config({**config.fields, "norm_stats": {key: statistics}}, "config")
         changes["unnorm_key"] = key
