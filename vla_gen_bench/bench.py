@@ -16,6 +16,7 @@ from vla_gen_bench.eval import provenance
 from vla_gen_bench.eval.evaluate import Request, evaluate, make_plan
 
 EPISODES_TIMED = 6
+BATCH, BATCH_STEPS = 8, 40
 FIRST_SEED = 100  # timings use episodes that no published number is made from
 
 
@@ -97,6 +98,21 @@ def steps(world: str) -> Iterator[Line]:
     yield Line(f"{world}: reset with a fresh scene, median", 1e3 * median(reset_s), "ms", targets.reset_ms)
     yield Line(f"{world}: expert.act, median", 1e3 * median(act_s), "ms")
     yield Line(f"{world}: memory of that process", peak_memory_gib(), "GiB", 1.0)
+    yield from side_by_side(world)
+
+
+def side_by_side(world: str) -> Iterator[Line]:
+    """Steps of all episodes of a batch together, images drawn, the arms standing still, in this process."""
+    import numpy as np
+
+    from vla_gen_bench.eval.workers import build_batch
+    from vla_gen_bench.suite import draw, load_suite
+
+    batch, ind = build_batch(world, BATCH), load_suite("all").select(["ind"])[0]
+    batch.reset([draw(ind, world, FIRST_SEED, index) for index in range(BATCH)])
+    still = np.tile(np.float32([0, 0, 0, 0, 0, 0, 1]), (BATCH, 1))
+    seconds = _timed(lambda: [batch.step(still) for _ in range(BATCH_STEPS)])
+    yield Line(f"{world}: {BATCH} episodes side by side in one process", BATCH * BATCH_STEPS / seconds, "steps/s")
 
 
 def _time_steps(env, expert, horizon: int, step_s: list[float], act_s: list[float]) -> None:
