@@ -88,6 +88,16 @@ def test_wins_and_losses_are_the_discordant_counts(five, pictures):
     assert wins == [contrast.wins for contrast in contrasts]
 
 
+def test_a_count_of_none_stands_on_its_own_side(tmp_path):
+    folders = [
+        write_log(tmp_path / policy, {"ind": [success] * 3}, policy=policy)
+        for policy, success in (("base", False), ("other", True))
+    ]
+    axes = plots.wins_figure(comparison_of(folders)).axes[0]
+    texts = [(text.get_text(), text.get_horizontalalignment()) for text in axes.texts]
+    assert texts == [("0", "right"), ("3", "left")]
+
+
 def test_svg_and_png_are_written_and_repeat(tmp_path):
     outcomes = {"ind": [True, False], "noise_weak": [True, False], "noise_strong": [False, False]}
     folders = [write_log(tmp_path / policy, outcomes, policy=policy) for policy in ("p", "q")]

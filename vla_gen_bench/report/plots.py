@@ -191,12 +191,12 @@ def _win_bars(axes: Axes, comparison: Comparison, policy: int, named: bool) -> N
     y = np.arange(len(comparison.rows))
     looks = (("losses", -1, COLOURS[1], "///", "the baseline alone"), ("wins", 1, COLOURS[0], "", "this policy alone"))
     for side, sign, colour, hatch, label in looks:
-        counts = [_counts(row, policy, side) for row in comparison.rows]
         look = {"color": colour, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
-        bars = axes.barh(y, [sign * count for count in counts], 0.7, label=label, **look)
-        stars = [row.contrasts[policy].stars if row.contrasts[policy] else "" for row in comparison.rows]
-        texts = [f"{count} {star}" if sign > 0 else str(count) for count, star in zip(counts, stars)]
-        axes.bar_label(bars, texts, padding=2, fontsize=7)
+        counts = [_counts(row, policy, side) for row in comparison.rows]
+        axes.barh(y, [sign * count for count in counts], 0.7, label=label, **look)
+        for place, (row, count) in enumerate(zip(comparison.rows, counts)):
+            stars = row.contrasts[policy].stars if row.contrasts[policy] and sign > 0 else ""
+            _beside_bar(axes, sign, count, place, f"{count} {stars}".strip())
     labels = [row.info.label if row.contrasts[policy] is None or row.contrasts[policy].paired else
               f"{row.info.label} (unpaired)" for row in comparison.rows]  # fmt: skip
     axes.set_yticks(y, labels if named else [])
@@ -206,6 +206,12 @@ def _win_bars(axes: Axes, comparison: Comparison, policy: int, named: bool) -> N
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xticks([])  # the counts stand at the bars
     axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def _beside_bar(axes: Axes, sign: int, count: int, place: int, text: str) -> None:
+    """Writes a text where a bar ends; a bar of no length has its text on its own side all the same."""
+    side = "left" if sign > 0 else "right"
+    axes.annotate(text, (sign * count, place), (3 * sign, 0), textcoords="offset points", ha=side, va="center", size=7)
 
 
 # ---- severity -------------------------------------------------------------------------------------------------
