@@ -20,7 +20,7 @@ def train() -> None:
 
 
 def recipe_file(name: str) -> Path:
-    """Returns the path of a recipe: `name` itself, or recipe.yaml of the policy of that name.
+    """Returns the path of a recipe: `name` itself, recipe.yaml of a policy, or one of the files in its `recipes`.
 
     Raises:
         UserError: Neither is there.
@@ -30,7 +30,9 @@ def recipe_file(name: str) -> Path:
 
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
         return Path(name)
-    known = {path.parent.name: path for path in (data_dir() / "policies").glob("*/recipe.yaml")}
+    policies = data_dir() / "policies"
+    known = {path.parent.name: path for path in policies.glob("*/recipe.yaml")}
+    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml")}
     if name not in known:
         raise UserError(f"--recipe {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
     return known[name]
@@ -86,8 +88,16 @@ def sft(
     joined = join(device)
     if joined.device.type == "cpu" and joined.count > 1:
         runtime.limit_threads(1)
+    carry_out(trainer.train, loaded, out, joined, fresh=fresh, wandb=wandb)
+
+
+def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, **options: Any) -> None:
+    """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone."""
     say = (lambda line: click.echo(line, err=True)) if joined.first else (lambda line: None)
-    checkpoint = trainer.train(loaded, run_folder(out, loaded.name), joined, say, fresh=fresh, wandb=wandb)
+    checkpoint = trainer(recipe, run_folder(out, recipe.name), joined, say, **options)
     if joined.first:
         click.echo(f"checkpoint: {checkpoint}")
         click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint} --suite execution")
+
+
+from vla_gen_bench.cli import train_rl  # noqa: E402, F401  adds ppo, grpo and dpo to the group

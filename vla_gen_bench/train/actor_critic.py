@@ -92,12 +92,17 @@ class ActorCritic:
     Args:
         critic: A `ValueHead` or `SeparateCritic`; None = no values.
         precision: "bfloat16": autocast in all passes; log-probabilities and values stay float32.
+
+    Raises:
+        UserError: The student acts by a regression head.
     """
 
     def __init__(self, student: Student, critic: nn.Module | None, precision: str = "float32") -> None:
         self.student, self.critic = student, critic
         self.model, self.config, self.processor = student.model, student.config, student.processor
         self.device = self.model.device
+        if self.config.acting.head != "tokens":
+            raise UserError("model.head: a regression head gives no probabilities; RL needs head: tokens")
         self._autocast = precision == "bfloat16"
 
     @property

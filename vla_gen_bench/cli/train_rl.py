@@ -1,0 +1,57 @@
+"""`vgb train ppo`, `vgb train grpo`, `vgb train dpo`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from vla_gen_bench.cli.train import carry_out, common_options, recipe_file, train
+
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes that simulate.  [default: one per core]"
+)
+
+
+@train.command()
+@common_options
+@WORKERS
+def ppo(**options: Any) -> None:
+    """Learn from reward by proximal policy optimisation.
+
+    Presets: openvla-ppo, ppo-orz, ppo-value-hn, ppo-value-concat, ppo-value-separate, ppo-epochs-2, ppo-epochs-5,
+    ppo-base, ppo-oft; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
+    """
+    _train("ppo", "PpoRecipe", **options)
+
+
+@train.command()
+@common_options
+@WORKERS
+def grpo(**options: Any) -> None:
+    """Learn from reward relative to groups of episodes that began alike.
+
+    Presets: grpo, grpo-as-coded.
+    """
+    _train("grpo", "GrpoRecipe", **options)
+
+
+@train.command()
+@common_options
+@WORKERS
+def dpo(**options: Any) -> None:
+    """Learn from preferences between episodes that began alike (TPO).
+
+    Preset: dpo.
+    """
+    _train("dpo", "DpoRecipe", **options)
+
+
+def _train(module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, **options: Any) -> None:
+    from vla_gen_bench.train.processes import join
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes
+
+    trainer = import_module(f"vla_gen_bench.train.{module}")
+    loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
+    carry_out(trainer.train, loaded, joined=join(device), **options)
