@@ -80,6 +80,23 @@ def test_boschloo_is_uniformly_more_powerful_than_fisher():
     assert stats.boschloo(4, 8, 4, 8) == 1
 
 
+def test_boschloo_by_enumeration():
+    """Boschloo's p: twice the largest probability, over the common rate, of tables with a one-sided Fisher p as small."""
+
+    def fisher(a, b, n):  # of a or more successes of n in the first sample, given a + b in both
+        return sum(comb(n, i) * comb(n, a + b - i) for i in range(a, min(n, a + b) + 1)) / comb(2 * n, a + b)
+
+    def boschloo(a, b, n):
+        bound = fisher(a, b, n) * (1 + 1e-9)
+        tables = [(i, j) for i in range(n + 1) for j in range(n + 1) if fisher(i, j, n) <= bound]
+        rates = np.linspace(0.001, 0.999, 999)
+        chance = sum(comb(n, i) * comb(n, j) * rates ** (i + j) * (1 - rates) ** (2 * n - i - j) for i, j in tables)
+        return 2 * chance.max()
+
+    for a, b, n in ((7, 1, 8), (9, 4, 10), (12, 7, 15)):
+        assert stats.boschloo(a, n, b, n) == pytest.approx(boschloo(a, b, n), rel=1e-3)
+
+
 def test_holm_by_hand():
     # sorted 0.01, 0.02, 0.04: times 3, 2, 1 = 0.03, 0.04, 0.04; each at least the one before it
     assert stats.holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
