@@ -81,7 +81,7 @@ def test_boschloo_is_uniformly_more_powerful_than_fisher():
 
 
 def test_boschloo_by_enumeration():
-    """Boschloo's p: twice the largest probability, over the common rate, of tables with a one-sided Fisher p as small."""
+    """Twice the largest probability, over the common rate, of the tables whose one-sided Fisher p is as small."""
 
     def fisher(a, b, n):  # of a or more successes of n in the first sample, given a + b in both
         return sum(comb(n, i) * comb(n, a + b - i) for i in range(a, min(n, a + b) + 1)) / comb(2 * n, a + b)
