@@ -40,7 +40,7 @@ SHOWN_PROBLEMS = 20
 @click.option(
     "--videos",
     "video_mib",
-    default=8.0,
+    default=4.0,
     show_default=True,
     type=click.FloatRange(min=0),
     metavar="MIB",
