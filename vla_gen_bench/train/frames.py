@@ -19,17 +19,9 @@ from vla_gen_bench.world import get_world
 
 SMALL_M, SMALL_RAD = 0.01, 0.06  # the paper's small-action filter (RL4VLA: warm-up data set builder)
 AUXILIARY = (
-    "tcp x",
-    "tcp y",
-    "tcp z",
-    "close dx",
-    "close dy",
-    "close dz",
-    "close dyaw",
-    "free dx",
-    "free dy",
-    "free dz",
-)
+    "tcp x", "tcp y", "tcp z", "finger", "shut", "retreat",
+    "close dx", "close dy", "close dz", "close dyaw", "free dx", "free dy", "free dz",
+)  # fmt: skip
 PHASES = ("approach", "close", "carry", "release", "retreat")
 
 
@@ -140,13 +132,16 @@ def weights_of(demos: Demos, kinds: Kinds, balance: Balance) -> np.ndarray:
 
 
 def hindsight(demos: Demos, kinds: Kinds) -> tuple[np.ndarray, np.ndarray]:
-    """Returns targets float32 [F, 10] named `AUXILIARY` and bool [F, 10], where they exist.
+    """Returns targets float32 [F, 13] named `AUXILIARY` and bool [F, 13], where they exist.
 
-    Read off the demonstration itself: where the end effector is, where it will be when the gripper closes next and
-    when it lets go next. Metres and radians, base frame; the yaw modulo half a turn.
+    Read off the demonstration itself: where the end effector is, how far the fingers are open, whether they are to be
+    shut, whether the object was let go for good; where the end effector will be when the gripper closes next, and when
+    it lets go next. Metres and radians, base frame; the yaw modulo half a turn.
     """
     states = demos.states.astype(np.float64)
-    targets, known = [states[:, :3]], [np.ones((len(states), 3), bool)]
+    flags = np.stack([demos.actions[:, 6] < 0, kinds.phase == PHASES.index("retreat")], axis=1)
+    targets = [states[:, [0, 1, 2, 6]], flags.astype(np.float64)]
+    known = [np.ones((len(states), 6), bool)]
     for events, columns in ((kinds.next_close, [0, 1, 2, 5]), (kinds.next_free, [0, 1, 2])):
         targets.append((states[events] - states)[:, columns])
         known.append(np.repeat((events >= 0)[:, None], len(columns), axis=1))

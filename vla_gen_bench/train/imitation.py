@@ -35,13 +35,15 @@ class Batch:
         inputs: Prompts and pictures.
         actions: float32 [B, K, 7], normalised.
         tokens: int64 [B, 7 K], their ids; `targets` [B, 7 K, 256]: what the distribution over them should be.
-        hindsight, known: float32 and bool [B, 10], in units of their spread.
+        fed: int64 [B, 7 K], what the model reads as the tokens before each: `tokens`, some of them changed.
+        hindsight, known: float32 and bool [B, 13], in units of their spread.
     """
 
     inputs: Inputs
     actions: Tensor
     tokens: Tensor
     targets: Tensor
+    fed: Tensor
     hindsight: Tensor
     known: Tensor
 
@@ -49,14 +51,8 @@ class Batch:
         """Yields the batch in `count` parts."""
         for rows in torch.arange(len(self.tokens)).chunk(count):
             inputs = Inputs(self.inputs.ids[rows], self.inputs.mask[rows], self.inputs.pixels[rows])
-            yield Batch(
-                inputs,
-                self.actions[rows],
-                self.tokens[rows],
-                self.targets[rows],
-                self.hindsight[rows],
-                self.known[rows],
-            )
+            rest = (self.actions, self.tokens, self.targets, self.fed, self.hindsight, self.known)
+            yield Batch(inputs, *(tensor[rows] for tensor in rest))
 
 
 class Data:
@@ -109,11 +105,13 @@ class Data:
             [self.prompts[episode] for episode in self.demos.episode[frames]], self.student.config.pad
         )
         actions = self.normalised[self._following(frames)]  # [B, K, 7]
+        tokens = self.student.processor.action_tokens(actions)
         return Batch(
             Inputs(ids, mask, normalised_pixels(pictures, self.student.config)),
             torch.from_numpy(actions.astype(np.float32)),
-            self.student.processor.action_tokens(actions),
+            tokens,
             soft_targets(actions, self.recipe.loss.soft_bins),
+            tokens if random is None else exchanged(tokens, self.recipe.loss.token_noise, random),
             torch.from_numpy(self.hindsight[frames] / self.hindsight_scale),
             torch.from_numpy(self.known[frames]),
         )
@@ -129,6 +127,12 @@ class Data:
 
 
 _CENTRES = CENTRES[np.clip(ACTION_BINS - 1 - np.arange(ACTION_BINS), 0, ACTION_BINS - 2)]  # by index of action token
+
+
+def exchanged(tokens: Tensor, share: float, random: np.random.Generator) -> Tensor:
+    """Returns a copy of [B, S] in which a share of the tokens is that of another row."""
+    other = tokens[torch.from_numpy(random.permutation(len(tokens)))]
+    return torch.where(torch.from_numpy(random.random(tokens.shape) < share), other, tokens)
 
 
 def soft_targets(normalised: np.ndarray, sigma_bins: float) -> Tensor:

@@ -50,13 +50,16 @@ class Loss(Frozen):
         soft_bins: Standard deviation of the target distribution over neighbouring bins, bins; 0 = one bin only. The
             gripper is always hard.
         weights: Of the seven dimensions.
+        token_noise: Share of the tokens fed to the model that are another frame's. The motion gives away whether the
+            gripper is shut; with some of it wrong, the picture has to be asked.
         auxiliary: Weight of the hindsight loss: a small head on the image patches tells where the end effector is,
-            and where it will be when the gripper closes and opens next. For training only, thrown away after.
+            whether it is to be shut, and where it will be when it closes and opens next. For training only.
     """
 
     over: Literal["actions", "vocabulary"] = "actions"
     soft_bins: float = Field(0.0, ge=0)
     weights: tuple[float, float, float, float, float, float, float] = (1, 1, 1, 1, 1, 1, 1)
+    token_noise: float = Field(0.0, ge=0, lt=1)
     auxiliary: float = Field(0.0, ge=0)
 
 
@@ -223,7 +226,7 @@ class Trainer:
                 sequence, labels = self.student.processor.targets(inputs, tokens)
                 loss = token_loss(self.student.model(sequence), labels)
             else:
-                loss = self._slot_losses(inputs, tokens, batch.targets.to(device)).mean()
+                loss = self._slot_losses(inputs, batch.fed.to(device), batch.targets.to(device)).mean()
             return loss, self._auxiliary_loss(batch)
 
     def _slot_losses(self, inputs: Inputs, tokens: Tensor, targets: Tensor) -> Tensor:
