@@ -6,11 +6,13 @@ A plugin adds one through the entry point group `vla_gen_bench.effects`: name ->
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as functional
+from mani_skill.utils.structs.pose import Pose
 
 from vla_gen_bench.envs.compositing import blend, bounding_boxes, load_image
 from vla_gen_bench.errors import UserError, suggest
@@ -118,8 +120,36 @@ class Reposition:
     def apply(self, steps: torch.Tensor) -> None:
         due = steps == self._step
         if due.any():
-            self._env.teleport_target(self._rows[due], self._pose[due], self._keep_velocity[due])
+            self._move(self._rows[due], self._pose[due], self._keep_velocity[due])
             self._env.simulate(self._substeps)
+
+    def _move(self, rows: torch.Tensor, poses: torch.Tensor, keep_velocity: torch.Tensor) -> None:
+        """Puts the targets of sub-scenes `rows` [N] at `poses` [N, 7]; all others stay exactly as they are."""
+        actor = next(thing for thing in self._env.things if thing.role == "target").actor
+        values = {name: getattr(actor, name).clone() for name in ("linear_velocity", "angular_velocity")}
+        moved = actor.pose.raw_pose.clone()
+        moved[rows] = poses
+        actor.set_pose(Pose.create(moved))
+        stopped = rows[~keep_velocity]
+        if len(stopped):
+            for name, value in values.items():
+                value[stopped] = 0
+                setattr(actor, name, value)
+        if self._env.gpu_sim_enabled:
+            self._env.scene.px.gpu_apply_rigid_dynamic_data()
+
+
+def build_effects(env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> list[tuple[list[int], ImageEffect | StateEffect]]:
+    """Returns (sub-scenes, effect): one per position in the specs' lists and name, over those that ask for it."""
+    groups: dict[tuple[int, str], list[tuple[int, dict]]] = {}
+    for row, spec in enumerate(specs):
+        for position, effect in enumerate(spec.effects):
+            groups.setdefault((position, effect.name), []).append((row, effect.params))
+    built = []
+    for (_, name), entries in sorted(groups.items(), key=lambda item: item[0]):
+        rows = [row for row, _ in entries]
+        built.append((rows, find_effect(name)(env, rows, [params for _, params in entries])))
+    return built
 
 
 def schedule(spec: EpisodeSpec) -> tuple:

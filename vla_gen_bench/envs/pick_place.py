@@ -15,11 +15,11 @@ from mani_skill.utils.structs.types import SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.envs import robot, scene
+from vla_gen_bench.envs.admission import check_specs
 from vla_gen_bench.envs.compositing import composite, foreground_mask, load_image
-from vla_gen_bench.envs.effects import find_effect, schedule
+from vla_gen_bench.envs.effects import build_effects
 from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
-from vla_gen_bench.errors import UserError
 from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.world import get_world
 
@@ -98,22 +98,8 @@ class PickPlaceEnv(BaseEnv):
         specs = options.pop("specs", None) or ([options.pop("spec")] if "spec" in options else None)
         if specs is None:
             specs = self._draw(seed)
-        if len(specs) != self.num_envs:
-            raise UserError(f"{len(specs)} specs were given for {self.num_envs} environments")
-        for spec in specs:
-            if spec.world != self.world.name:
-                raise UserError(f"a spec of world '{spec.world}' was given to an environment of '{self.world.name}'")
-            self._check_assets(spec)
-        if len({schedule(spec) for spec in specs}) > 1:
-            raise UserError("episodes whose effects take physics steps of their own cannot share a simulation")
+        check_specs(specs, self.num_envs, self.pack)
         return list(specs)
-
-    def _check_assets(self, spec: EpisodeSpec) -> None:
-        """Raises `UserError` for an unknown id or effect, before the running episode is given up."""
-        scene.bodies_of(self.pack, spec)
-        self.pack.catalog.get("tables", spec.table)
-        for effect in spec.effects:
-            find_effect(effect.name)
 
     def _draw(self, seed: int | list[int] | None) -> list[EpisodeSpec]:
         """Draws one episode per environment from the scenario, outside the seeds evaluations use."""
@@ -212,23 +198,11 @@ class PickPlaceEnv(BaseEnv):
         self.judge = Judge(self.scene, self.agent, self._things)
         self._tables = torch.stack([self._table_image(spec) for spec in self._specs]).to(self.device)
         self._background = self._table.per_scene_id
-        self._effects = self._build_effects()
+        self._effects = build_effects(self, self._specs)
 
     def _table_image(self, spec: EpisodeSpec) -> torch.Tensor:
         file = self.pack.path(self.pack.catalog.get("tables", spec.table).image)
         return load_image(file, self.world.width, self.world.height)
-
-    def _build_effects(self) -> list:
-        """One effect object per position in the specs' lists and name, over the environments that ask for it."""
-        groups: dict[tuple[int, str], list[tuple[int, dict]]] = {}
-        for row, spec in enumerate(self._specs):
-            for position, effect in enumerate(spec.effects):
-                groups.setdefault((position, effect.name), []).append((row, effect.params))
-        built = []
-        for (_, name), entries in sorted(groups.items(), key=lambda item: item[0]):
-            rows = [row for row, _ in entries]
-            built.append((rows, find_effect(name)(self, rows, [params for _, params in entries])))
-        return built
 
     # ---- step ----------------------------------------------------------------------------------------------
 
@@ -260,29 +234,6 @@ class PickPlaceEnv(BaseEnv):
                 effect.apply(steps[rows])
         self.judge.update(steps)
         return action
-
-    def teleport_target(self, rows: torch.Tensor, poses: torch.Tensor, keep_velocity: torch.Tensor) -> None:
-        """Moves the targets of some environments at once.
-
-        Args:
-            rows: [N] which.
-            poses: [N, 7] position and wxyz quaternion, world frame.
-            keep_velocity: [N] bool: whether they go on moving as they did.
-        """
-        actor = self._thing("target").actor
-        moved = actor.pose.raw_pose.clone()
-        moved[rows] = poses
-        stopped = rows[~keep_velocity]
-        velocities = {}
-        for name in ("linear_velocity", "angular_velocity"):
-            velocities[name] = getattr(actor, name).clone()
-            velocities[name][stopped] = 0
-        actor.set_pose(Pose.create(moved))
-        if len(stopped):
-            for name, value in velocities.items():
-                setattr(actor, name, value)
-        if self.gpu_sim_enabled:
-            self.scene.px.gpu_apply_rigid_dynamic_data()
 
     @property
     def things(self) -> list[scene.Thing]:

@@ -1,0 +1,31 @@
+"""Whether an environment can realise specs, told before the running episodes are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vla_gen_bench.assets.pack import Pack
+from vla_gen_bench.envs.effects import find_effect, schedule
+from vla_gen_bench.envs.scene import bodies_of
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.spec import EpisodeSpec
+
+
+def check_specs(specs: Sequence[EpisodeSpec], count: int, pack: Pack) -> None:
+    """Raises `UserError` unless these are `count` specs of the pack's world that can run side by side."""
+    if len(specs) != count:
+        raise UserError(f"{len(specs)} specs were given for {count} environments")
+    for spec in specs:
+        _check_one(spec, pack)
+    if len({schedule(spec) for spec in specs}) > 1:
+        raise UserError("episodes whose effects take physics steps of their own cannot share a simulation")
+
+
+def _check_one(spec: EpisodeSpec, pack: Pack) -> None:
+    world = pack.catalog.world
+    if spec.world != world:
+        raise UserError(f"a spec of world '{spec.world}' was given to an environment of '{world}'")
+    bodies_of(pack, spec)
+    pack.catalog.get("tables", spec.table)
+    for effect in spec.effects:
+        find_effect(effect.name)
