@@ -20,7 +20,7 @@ FAST = {"lr": 0.01, "betas": (0.9, 0.95), "clip": 10.0}
 ALGORITHMS = {
     "ppo": (ppo, ppo.PpoRecipe, {"batch": 32, "gamma": 0.0, "time_limit": "terminal"}),
     "grpo": (grpo, grpo.GrpoRecipe, {"batch": 32}),
-    "dpo": (dpo, dpo.DpoRecipe, {"batch": 8, "beta": 0.3, "pairs": 4, "margin": 0.1}),
+    "dpo": (dpo, dpo.DpoRecipe, {"batch": 16, "beta": 0.1, "pairs": 4, "margin": 0.1, "renew_every": 1}),
 }
 
 

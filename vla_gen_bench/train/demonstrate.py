@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from vla_gen_bench.policies.expert import Expert
 from vla_gen_bench.policies.expert.motion import euler_xyz
@@ -14,6 +13,7 @@ from vla_gen_bench.policies.protocol import Observation, Policy
 from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.train.disturbance import Disturbance
+from vla_gen_bench.train.pictures import squashed
 from vla_gen_bench.world import CAMERA
 
 if TYPE_CHECKING:
@@ -112,11 +112,6 @@ class Demonstrator:
 def image_of(observation: dict[str, Any]) -> np.ndarray:
     """Returns the camera image, uint8 [1, H, W, 3]."""
     return observation["sensor_data"][CAMERA]["rgb"].cpu().numpy()
-
-
-def squashed(image: np.ndarray, side: int) -> np.ndarray:
-    """Returns uint8 [side, side] or [side, side, 3], as `image_resize_strategy` "resize-naive" makes it."""
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def measured(state: PrivilegedState) -> np.ndarray:

@@ -14,7 +14,7 @@ from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.envs.compositing import load_image
 from vla_gen_bench.spec import Frozen
 from vla_gen_bench.train.dataset import Demos
-from vla_gen_bench.train.demonstrate import squashed
+from vla_gen_bench.train.pictures import squashed
 from vla_gen_bench.world import get_world
 
 SMALL_M, SMALL_RAD = 0.01, 0.06  # the paper's small-action filter (RL4VLA: warm-up data set builder)

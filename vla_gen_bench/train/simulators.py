@@ -26,6 +26,7 @@ import numpy as np
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.train.pictures import squashed
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.vector import EnvBatch
@@ -76,8 +77,6 @@ class View:
 
     def keep(self, images: np.ndarray, out: np.ndarray) -> None:
         """Writes camera images, uint8 [B, height, width, 3], into `out`, uint8 [B, *shape]."""
-        from vla_gen_bench.train.demonstrate import squashed  # brings the simulator, which a parent does without
-
         for place, image in enumerate(images):
             out[place] = image if self.side is None else squashed(image, self.side)
 
