@@ -70,6 +70,8 @@ class PickPlaceEnv(BaseEnv):
         self._models = models or scene.LoadedModels()
         urdf = self.pack.path(self.pack.catalog.robot_urdf)
         kwargs.setdefault("obs_mode", "rgb")
+        if not torch.cuda.is_available():  # pictures that stay on a CUDA device could not be read
+            kwargs.setdefault("render_backend", "cpu")
         kwargs.setdefault("robot_uids", robot.agent_class(urdf, self.world.width, self.world.height, self.world.shader))
         super().__init__(*args, **kwargs)
 
@@ -287,6 +289,7 @@ class PickPlaceEnv(BaseEnv):
         )
         if self.backend.render_device.is_cuda():
             torch.cuda.synchronize()  # as ManiSkill does: physics starts when the pictures are done
+        data = {name: picture.to(self.device) for name, picture in data.items()}  # a GPU may draw for physics on a CPU
         data["rgb"] = self._picture(data["rgb"], data["segmentation"])
         if not wanted.segmentation:
             del data["segmentation"]
