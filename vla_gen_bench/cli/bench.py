@@ -11,6 +11,7 @@ import click
 @click.command()
 @click.option("--quick", is_flag=True, help="Only the simulator's timings, a minute.")
 @click.option("--openvla", is_flag=True, help="Only OpenVLA: speed on the CPU, speed and memory of 7B where a GPU is.")
+@click.option("--rl", is_flag=True, help="Only learning from reward: rollouts and the whole loop of PPO, minutes.")
 @click.option("--world", "worlds", multiple=True, default=["builtin"], show_default=True, help="Repeat for more.")
 @click.option(
     "--out",
@@ -19,23 +20,24 @@ import click
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for logs and bench.json.",
 )
-def bench(quick: bool, openvla: bool, worlds: tuple[str, ...], out: Path) -> None:
+def bench(quick: bool, openvla: bool, rl: bool, worlds: tuple[str, ...], out: Path) -> None:
     """Measure this machine against the project's targets; prints a table and writes OUT/bench.json.
 
     The full run takes about 45 minutes on two cores; the success rates continue where an earlier run stopped.
-    --openvla writes OUT/bench-openvla.json.
+    --openvla writes OUT/bench-openvla.json, --rl OUT/bench-rl.json.
     """
     from vla_gen_bench import bench as measure
     from vla_gen_bench.errors import UserError
     from vla_gen_bench.world import get_world
 
-    if quick and openvla:
-        raise UserError("--quick and --openvla each leave out the other's measurements; give one of them")
+    if quick + openvla + rl > 1:
+        raise UserError("--quick, --openvla and --rl each leave out the others' measurements; give one of them")
     lines: list[measure.Line] = []
     for world in worlds:
         get_world(world)
-    file = out / ("bench-openvla.json" if openvla else "bench.json")
-    for line in _openvla() if openvla else _measure(measure, quick, worlds, out):
+    part = "openvla" if openvla else "rl" if rl else ""
+    file = out / f"bench{'-' * bool(part)}{part}.json"
+    for line in PARTS[part]() if part else _measure(measure, quick, worlds, out):
         lines.append(line)
         _write(file, measure.to_json(lines))
         click.echo(_shown(line), err=True)
@@ -50,6 +52,7 @@ def _measure(measure, quick: bool, worlds: tuple[str, ...], out: Path):
     if quick:
         return
     yield from _openvla()
+    yield from _rl()
     if "builtin" in worlds:
         yield from measure.throughput(out)
     for world in worlds:
@@ -64,6 +67,15 @@ def _openvla():
     yield from bench_openvla.cpu()
     if torch.cuda.is_available():
         yield from bench_openvla.gpu()
+
+
+def _rl():
+    from vla_gen_bench import bench_rl
+
+    yield from bench_rl.reward_learning()
+
+
+PARTS = {"openvla": _openvla, "rl": _rl}
 
 
 def _shown(line) -> str:

@@ -1,0 +1,20 @@
+"""The benchmark of learning from reward, on the smallest model and two short episodes."""
+
+from __future__ import annotations
+
+from vla_gen_bench import bench_rl
+
+
+def test_speeds_and_shares_of_one_iteration() -> None:
+    lines = {line.name: line for line in bench_rl.reward_learning("pico", workers=2, episodes=2, horizon=2)}
+    values = [line.value for line in lines.values()]
+    assert len(values) == 7 and all(value >= 0 for value in values)
+    collection, loop, waiting, policy, update = values[:5]
+    assert collection > loop > 0  # the loop has the update on top
+    assert 0.9 < waiting + policy + update <= 1  # all but the bookkeeping
+    assert [line.target for line in lines.values() if line.at_least] == [60]
+
+
+def test_the_flags_of_vgb_bench_exclude_each_other(cli) -> None:
+    ran = cli("bench", "--quick", "--rl")
+    assert ran.exit_code == 2 and "give one of them" in ran.stderr
