@@ -91,6 +91,13 @@ def test_without_drawing_images_are_none():
     assert blind.step(actions(0, 1)).images is None
 
 
+def test_what_a_step_returned_stays_as_it_was():
+    single = EnvBatch([environment("builtin", "none")])
+    single.reset([simple_spec()])
+    first, second = single.step(actions(0, 1)), single.step(actions(1, 1))
+    assert [step.infos["elapsed_steps"].tolist() for step in (first, second)] == [[1], [2]]
+
+
 def test_wrong_calls_are_refused():
     batch().reset([simple_spec()])
     for wrong in (actions(0, 2), np.zeros((1, 6), np.float32)):

@@ -6,8 +6,8 @@
         images, rewards, infos = batch.step(actions)     # float32 [B, 7] -> images, float32 [B], {name: [B]}
         images[rows] = batch.reset_rows(rows, new_specs) # on the CPU any rows may begin a new episode
 
-On the CPU a step costs the same per episode whatever their number (2.6 GHz, 320x240: about 10 ms with 1 to 16 scenes in a
-process that has its core for itself); a scene takes 8 MB at 320x240. So one process per core, with as many episodes as
+On the CPU a step costs the same per episode whatever their number (2.6 GHz, 320x240: about 10 ms with 1 to 16 scenes in
+a process that has its core for itself); a scene takes 8 MB at 320x240. So one process per core, with as many episodes as
 make the policy's batch worth while.
 
 An episode depends on its spec and its actions alone: on the CPU it is the same bit by bit in any row of any batch
@@ -168,8 +168,7 @@ class EnvBatch:
         return self._join([observation["sensor_data"][CAMERA]["rgb"] for observation in observations])
 
     def _join(self, parts: list[torch.Tensor]) -> np.ndarray:
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return joined[: self._running].cpu().numpy()
+        return torch.cat(parts)[: self._running].cpu().numpy()  # a copy, also of one: environments reuse their own
 
 
 def make_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = True) -> EnvBatch:
