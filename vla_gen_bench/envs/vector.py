@@ -7,8 +7,8 @@
         images[rows] = batch.reset_rows(rows, new_specs) # on the CPU any rows may begin a new episode
 
 On the CPU a step costs the same per episode whatever their number (2.6 GHz, 320x240: about 10 ms with 1 to 16 scenes in
-a process that has its core for itself); a scene takes 8 MB at 320x240. So one process per core, with as many episodes as
-make the policy's batch worth while.
+a process that has its core for itself); a scene takes 8 MB at 320x240. So one process per core, with as many episodes
+as make the policy's batch worth while.
 
 An episode depends on its spec and its actions alone: on the CPU it is the same bit by bit in any row of any batch
 (tests/test_vector.py). A batch is a row of `PickPlaceEnv`s that each hold one sub-scene (CPU), or one that holds all of
