@@ -184,4 +184,6 @@ def build_critic(student: Student, settings: ValueSettings, seed: int) -> nn.Mod
     head = head.float().to(student.model.device).requires_grad_(True)
     if settings.source != "separate":
         return head
-    return SeparateCritic(copy.deepcopy(student.model), head)
+    backbone = copy.deepcopy(student.model)
+    backbone.language_model.lm_head.requires_grad_(False)  # a critic says no tokens
+    return SeparateCritic(backbone, head)

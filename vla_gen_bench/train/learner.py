@@ -188,9 +188,15 @@ def open_simulator(
     Args:
         workers: Processes; None = one per usable core; 0 = simulate in this process.
         build: Makes scenes; None = those of the recipe's world.
+
+    Raises:
+        UserError: No GPU can simulate here, and one is asked for.
     """
+    from vla_gen_bench.eval.backend import gpu_problem
     from vla_gen_bench.eval.workers import build_batch
 
+    if recipe.simulation == "gpu" and build is None and (problem := gpu_problem()):
+        raise UserError(f"simulation: gpu: {problem}; give --set simulation=cpu, or see 'vgb doctor'")
     world = get_world(recipe.world)
     view = actor.view(world.height, world.width)
     build = build or partial(build_batch, recipe.world, backend=recipe.simulation)

@@ -120,7 +120,7 @@ class Collector:
     """
 
     def __init__(
-        self, simulator: Simulator, actor: ActorCritic, horizon: int, say: Callable[[str], None] = print
+        self, simulator: Simulator, actor: ActorCritic, horizon: int, say: Callable[[str], None] = lambda line: None
     ) -> None:
         if horizon % actor.chunk:
             raise UserError(f"horizon: {horizon} is no multiple of the chunk, {actor.chunk}")

@@ -263,7 +263,8 @@ class WorkerSimulator:
                     raise _lost(worker, "a worker process did not answer")
                 ticket, answered, kind, content = worker.pipe.recv()
             except (EOFError, OSError):
-                raise _lost(worker, "a worker process died") from None
+                worker.process.join(5)
+                raise _lost(worker, f"a worker process died (exit code {worker.process.exitcode})") from None
             worker.started = True
             if ticket != self._ticket:
                 continue

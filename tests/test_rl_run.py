@@ -1,0 +1,343 @@
+"""Runs of PPO: workers, kills, full disks, checks, other critics and chunks; and one with the real simulator."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bandit import BanditBatch, new_checkpoint
+from test_rl_learning import recipe_of, run
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.check import example_observation
+from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
+from vla_gen_bench.pools.draw import draw_training
+from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
+from vla_gen_bench.train.learner import Learner, RlRecipe
+from vla_gen_bench.train.processes import join
+from vla_gen_bench.train.rollout import Collector, Rollout, starts
+from vla_gen_bench.train.simulators import LocalSimulator, View, WorkerSimulator
+
+TIMED = {"wall_s", "steps_per_s", "sim_share", "policy_share", "update_share"}
+SMALL = {"episodes": 6, "together": 4, "env_steps": 6 * 2 * 3, "batch": 6}
+KILLED = {"ppo": SMALL, "dpo": {"episodes": 16, "together": 16, "env_steps": 96, "batch": 2, "renew_every": 0}}
+OFT = {"decoding": "parallel", "chunk": 2}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return new_checkpoint(tmp_path_factory.mktemp("pico"))
+
+
+@pytest.fixture(scope="module")
+def actor(checkpoint: Path) -> ActorCritic:
+    return Learner(recipe_of("ppo", checkpoint), join("cpu")).actor
+
+
+def timeless(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
+
+
+def collected(actor: ActorCritic, simulator: Any, episodes: int = 5) -> Rollout:
+    try:
+        collector = Collector(simulator, actor, 4, lambda line: None)
+        return collector.collect(starts("builtin", 0, 0, episodes), Sampling(), foresee=True)
+    finally:
+        simulator.close()
+
+
+def assert_same(found: Rollout, expected: Rollout) -> None:
+    for name in ("images", "tokens", "log_probs", "values", "rewards"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert all(np.array_equal(found.flags[name], expected.flags[name]) for name in expected.flags)
+    assert (found.digests, found.prompts) == (expected.digests, expected.prompts)
+
+
+# ---- rollouts ----------------------------------------------------------------------------------------------
+
+
+def test_rollouts_do_not_depend_on_the_number_of_workers(actor: ActorCritic) -> None:
+    """Five episodes in lanes of two, in this process and in one or two others: bit by bit the same."""
+    view = actor.view(240, 320)
+    alone = collected(actor, LocalSimulator(BanditBatch, view, 2, 2))
+    assert alone.images.shape == (4, 5, 32, 32, 3) and alone.rewards.shape == (4, 5, 1)
+    for workers in (1, 2):
+        assert_same(collected(actor, WorkerSimulator(BanditBatch, view, 2, 2, workers)), alone)
+
+
+def test_episodes_of_a_lost_worker_are_run_again_with_the_same_outcome(actor: ActorCritic, tmp_path: Path) -> None:
+    poison = tmp_path / "poison"
+    poison.touch()
+    view = actor.view(240, 320)
+    build = partial(BanditBatch, die_once=str(poison))
+    found = collected(actor, WorkerSimulator(build, view, 2, 2, 2))
+    assert not poison.exists()
+    assert_same(found, collected(actor, LocalSimulator(BanditBatch, view, 2, 2)))
+
+
+def test_workers_that_die_again_and_again_end_the_run(actor: ActorCritic) -> None:
+    with pytest.raises(UserError, match=r"rollout: a worker process died \(exit code 3\), 3 times in a row"):
+        collected(actor, WorkerSimulator(_exits, actor.view(240, 320), 2, 1, 1))
+
+
+def _exits(size: int) -> None:
+    os._exit(3)
+
+
+def _raises(size: int) -> None:
+    raise UserError("world 'mars' is unknown")
+
+
+def test_what_a_worker_refuses_is_the_users_error(actor: ActorCritic) -> None:
+    with pytest.raises(UserError, match="world 'mars' is unknown"):
+        collected(actor, WorkerSimulator(_raises, actor.view(240, 320), 2, 1, 1))
+
+
+def test_log_probs_and_values_are_those_of_teacher_forcing(actor: ActorCritic) -> None:
+    """What was recorded while acting (cached decoding, in lanes) against one pass over everything."""
+    rollout = collected(actor, LocalSimulator(BanditBatch, actor.view(240, 320), 2, 2))
+    inputs = actor.look(rollout.images.reshape(20, 32, 32, 3), rollout.prompts * 4, squashed=True)
+    with torch.no_grad():
+        score = actor.score(inputs, torch.from_numpy(rollout.tokens.reshape(20, 7)))
+    np.testing.assert_allclose(score.log_prob, rollout.log_probs.sum(-1).ravel(), atol=1e-4)
+    np.testing.assert_allclose(score.values, rollout.values[:-1].ravel(), atol=1e-5)
+
+
+def test_the_actor_acts_as_the_policy_that_is_evaluated(actor: ActorCritic, checkpoint: Path) -> None:
+    """The same checkpoint, pictures, seeds and steps: the same actions, sampled at temperature 1."""
+    policy = OpenVLAPolicy(checkpoint, temperature=1.0)
+    images = np.random.default_rng(5).integers(0, 256, (3, 240, 320, 3), dtype=np.uint8)
+    observation = replace(example_observation(3), image=images, step=np.array([4, 4, 4]))
+    policy.reset(observation.instruction, [7, 8, 9])
+    view = actor.view(240, 320)
+    kept = np.empty((3, *view.shape), np.uint8)
+    view.keep(images, kept)
+    prompts = [actor.processor.tokenizer.prompt(text) for text in observation.instruction]
+    decision = actor.act(actor.look(kept, prompts, squashed=True), [7, 8, 9], [4, 4, 4], Sampling())
+    assert np.array_equal(decision.actions, policy.act(observation))
+
+
+def test_a_squashed_picture_gives_the_processors_pixels(actor: ActorCritic) -> None:
+    camera = np.random.default_rng(3).integers(0, 256, (2, 240, 320, 3), dtype=np.uint8)
+    view = actor.view(240, 320)
+    kept = np.empty((2, *view.shape), np.uint8)
+    view.keep(camera, kept)
+    assert kept.shape == (2, 32, 32, 3)
+    found = actor.look(kept, [[1, 5], [1, 6]], squashed=True).pixels
+    assert torch.equal(found, actor.processor.pixels(camera))
+
+
+def test_pictures_that_cannot_be_squashed_beforehand_are_kept_whole(checkpoint: Path) -> None:
+    other = recipe_of("ppo", checkpoint, model={"checkpoint": str(checkpoint), "image_path": "tensor"})
+    assert Learner(other, join("cpu")).actor.view(240, 320) == View(240, 320, None)
+
+
+def test_episodes_of_a_group_begin_alike_and_go_apart(actor: ActorCritic) -> None:
+    chosen = starts("builtin", 7, 2, 8, group=4)
+    assert [start.spec for start in chosen[:4]] == [draw_training("builtin", 1_200_007, 4)] * 4
+    assert [start.spec for start in chosen[4:]] == [draw_training("builtin", 1_200_007, 5)] * 4
+    assert len({start.key for start in chosen}) == 8
+    simulator = LocalSimulator(BanditBatch, actor.view(240, 320), 8, 1)
+    rollout = Collector(simulator, actor, 4).collect(chosen, Sampling())
+    assert len({rollout.tokens[0, episode].tobytes() for episode in range(4)}) == 4
+
+
+def test_greedy_rollouts_draw_nothing(actor: ActorCritic) -> None:
+    first, second = (
+        Collector(LocalSimulator(BanditBatch, actor.view(240, 320), 2), actor, 4).collect(
+            starts("builtin", 0, iteration, 2)[:1] * 2, Sampling(temperature=0)
+        )
+        for iteration in (0, 0)
+    )
+    assert np.array_equal(first.tokens[:, 0], second.tokens[:, 1])
+
+
+# ---- runs --------------------------------------------------------------------------------------------------
+
+VARIANTS = {
+    "hn": {"value": {"source": "hn"}},
+    "concat": {"value": {"source": "concat"}},
+    "separate": {"value": {"source": "separate"}},
+    "bootstrap, in parts": {"time_limit": "bootstrap", "accumulate": 3},
+    "adapter": {"adapter": {"rank": 4}},
+    "bfloat16": {"precision": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_variant_trains_all_that_it_should(name: str, checkpoint: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("ppo", checkpoint, **SMALL | {"env_steps": 12} | VARIANTS[name])
+    subject = Learner(recipe, join("cpu"))
+    before = {key: value.detach().clone() for key, value in subject.weights().items()}
+    rows = run(recipe, tmp_path)
+    assert len(rows) == 1 and float(rows[0]["value_loss"]) > 0
+    state = torch.load(tmp_path / "state.pt", weights_only=True)["weights"]
+    still = [key for key, value in before.items() if torch.equal(value, state[key])]
+    assert still == []
+    assert all("lora" in key or key.startswith("critic.") for key in before) == (name == "adapter")
+
+
+def test_the_policy_stands_still_while_the_critic_warms_up(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("ppo", checkpoint, **SMALL, value={"warmup": 2})
+    subject = Learner(recipe, join("cpu"))
+    fresh = {key: value.detach().clone() for key, value in subject.weights().items()}
+    states = []
+    for iterations in (2, 3):
+        run(recipe.model_copy(update={"env_steps": 12 * iterations}), tmp_path / str(iterations))
+        states.append(torch.load(tmp_path / str(iterations) / "state.pt", weights_only=True)["weights"])
+    for key, value in fresh.items():
+        assert torch.equal(value, states[0][key]) == key.startswith("policy."), key
+        assert not torch.equal(value, states[1][key]), key
+
+
+def test_chunks_are_carried_out_and_paid_as_one_decision(tmp_path: Path) -> None:
+    start = new_checkpoint(tmp_path / "oft", **OFT)
+    model = {"checkpoint": str(start), **OFT}
+    recipe = recipe_of("ppo", start, **SMALL | {"env_steps": 24}, model=model, horizon=4)
+    rows = run(recipe, tmp_path / "run")
+    assert [row["env_steps"] for row in rows] == ["24"]
+    actor = Learner(recipe, join("cpu")).actor
+    rollout = collected(actor, LocalSimulator(BanditBatch, actor.view(240, 320), 2, 2))
+    assert rollout.rewards.shape == (2, 5, 2) and rollout.tokens.shape == (2, 5, 14)
+    with pytest.raises(UserError, match="horizon: 5 is no multiple of the chunk, 2"):
+        Collector(LocalSimulator(BanditBatch, actor.view(240, 320), 2), actor, 5)
+
+
+def test_a_kl_limit_ends_an_iteration_early(checkpoint: Path, tmp_path: Path) -> None:
+    """12 decisions in 2 batches, 4 epochs: 8 steps; the second one already sees another policy."""
+    changes = SMALL | {"env_steps": 12, "epochs": 4}
+    free = run(recipe_of("ppo", checkpoint, **changes), tmp_path / "free")
+    held = run(recipe_of("ppo", checkpoint, **changes, target_kl=1e-4), tmp_path / "held")
+    assert float(held[0]["kl"]) < float(free[0]["kl"])
+
+
+def test_checks_are_greedy_episodes_of_their_own_with_videos(checkpoint: Path, tmp_path: Path) -> None:
+    changes = SMALL | {"check_every": 2, "check_episodes": 3, "videos": 2, "keep_every": 3}
+    rows = run(recipe_of("ppo", checkpoint, **changes), tmp_path)
+    assert [row["check_success"] != "" for row in rows] == [False, True, False]
+    assert len(list((tmp_path / "videos").glob("0002-*.mp4"))) == 2
+    assert (tmp_path / "checkpoints" / "0003" / "config.json").is_file()
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_earlier_state(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of("ppo", checkpoint, **SMALL)
+    whole = run(recipe, tmp_path / "whole")
+    write, calls = torch.save, []
+
+    def fails_at_the_second(state: Any, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        write(state, path)
+
+    monkeypatch.setattr(torch, "save", fails_at_the_second)
+    with pytest.raises(UserError, match="No space left on device.*the earlier state is kept"):
+        run(recipe, tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["iteration"] == 1
+    monkeypatch.setattr(torch, "save", write)
+    assert timeless(run(recipe, tmp_path / "run")) == timeless(whole)
+
+
+@pytest.mark.parametrize("name", ["ppo", "dpo"])
+def test_a_run_killed_in_the_middle_of_an_iteration_goes_on_as_if_nothing_had_happened(
+    name: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    """SIGKILL after the first iteration, while the second one's episodes or steps run; DPO has a reference to keep."""
+    recipe = recipe_of(name, checkpoint, **KILLED[name])
+    whole = run(recipe, tmp_path / "whole")
+    out = tmp_path / "killed"
+    code = "import sys; import test_rl_run as t; t.train_slowly(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, name, str(checkpoint), str(out)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while not (out / "slow").is_file() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    with (out / "curve.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 1
+    assert timeless(run(recipe, out)) == timeless(whole)
+    weights = [torch.load(folder / "state.pt", weights_only=True)["weights"] for folder in (out, tmp_path / "whole")]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def train_slowly(name: str, checkpoint: str, out: str) -> None:
+    """In a process of its own: the second iteration's first optimiser step leaves a file and then takes for ever."""
+    step, done = Learner.step, Path(out) / "slow"
+
+    def slow(self: Learner, *arguments: Any) -> float:
+        norm = step(self, *arguments)
+        if self.iteration == 1:
+            done.touch()
+            time.sleep(600)
+        return norm
+
+    Learner.step = slow
+    run(recipe_of(name, Path(checkpoint), **KILLED[name]), Path(out))
+
+
+def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vla_gen_bench.eval.backend.gpu_problem", lambda: "there is no CUDA device")
+    recipe = recipe_of("ppo", checkpoint, **SMALL, simulation="gpu")
+    with pytest.raises(UserError, match="simulation: gpu: there is no CUDA device; give --set simulation=cpu"):
+        run(recipe, tmp_path, build=None)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"episodes": 6, "group": 4}, "episodes: 6 cannot be divided into groups of 4"),
+        ({"together": 5}, "together: 5 cannot be divided into 2 lanes"),
+        ({"seed": 100_000}, "seed: 100000; rollouts have the seeds up to 99999"),
+    ],
+)
+def test_recipes_that_do_not_add_up_are_refused(changes: dict, message: str, checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe_of("ppo", checkpoint, **changes)
+
+
+def test_a_gradient_that_is_no_number_ends_the_run(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("ppo", checkpoint, **SMALL)
+    subject = Learner(recipe, join("cpu"))
+    weight = next(iter(subject.weights().values()))
+    with pytest.raises(UserError, match="iteration 1: a gradient is not a number"):
+        subject.step([weight.sum() * float("nan")])
+
+
+def test_the_recipe_class_counts_whole_iterations(checkpoint: Path) -> None:
+    recipe: RlRecipe = recipe_of("ppo", checkpoint, env_steps=1000, episodes=6, horizon=80)
+    assert (recipe.steps_per_iteration, recipe.iterations) == (480, 3)
+
+
+def test_two_episodes_with_the_real_simulator(cli, checkpoint: Path, tmp_path: Path) -> None:
+    """Two workers, one scene each; then the curve, and the same command goes on from where it stopped."""
+    from vla_gen_bench.train.rl_watch import NUMBERS
+
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(
+        f"name: tiny\ntrainer: ppo\nmodel: {{checkpoint: {checkpoint}}}\noptimiser: {{lr: 1.0e-4}}\n"
+        "env_steps: 6\nepisodes: 2\nhorizon: 3\ntogether: 2\nlanes: 1\nbatch: 3\n"
+    )
+    ran = cli("train", "ppo", "--recipe", recipe, "--out", tmp_path / "run", "--workers", 2, "--device", "cpu")
+    assert ran.exit_code == 0, ran.stderr
+    assert "iteration 1/1  return 0.000" in ran.stderr and "checkpoint:" in ran.stdout
+    with (tmp_path / "run" / "curve.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert tuple(row) == NUMBERS and row["env_steps"] == "6"
+    again = cli("train", "ppo", "--recipe", recipe, "--out", tmp_path / "run", "--device", "cpu")
+    assert again.exit_code == 0 and "iteration" not in again.stderr
