@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -296,6 +297,33 @@ def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
     recipe = recipe_of("ppo", checkpoint, **SMALL, simulation="gpu")
     with pytest.raises(UserError, match="simulation: gpu: there is no CUDA device; give --set simulation=cpu"):
         run(recipe, tmp_path, build=None)
+
+
+def test_two_processes_share_out_the_episodes(checkpoint: Path, tmp_path: Path) -> None:
+    """The first iteration's episodes are those of one process alone; the second one follows an averaged gradient."""
+    alone = run(recipe_of("ppo", checkpoint, **SMALL), tmp_path / "alone")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    code = "import sys; import test_rl_run as t; t.train_together(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(checkpoint), str(tmp_path / "both")]
+    running = [
+        subprocess.Popen(command, cwd=Path(__file__).parent, env=os.environ | common | {"RANK": rank})
+        for rank in ("0", "1")
+    ]
+    assert [process.wait(300) for process in running] == [0, 0]
+    with (tmp_path / "both" / "curve.csv").open() as file:
+        both = list(csv.DictReader(file))
+    assert [row["env_steps"] for row in both] == [row["env_steps"] for row in alone] == ["12", "24", "36"]
+    for name in ("return", "success", "success_once"):
+        assert float(both[0][name]) == pytest.approx(float(alone[0][name]), abs=1e-5)
+    assert both[1]["grad_norm"] != alone[1]["grad_norm"]
+
+
+def train_together(checkpoint: str, out: str) -> None:
+    """One of two processes."""
+    run(recipe_of("ppo", Path(checkpoint), **SMALL), Path(out))
 
 
 @pytest.mark.parametrize(

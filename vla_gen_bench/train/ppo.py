@@ -65,7 +65,7 @@ class ClippedRecipe(RlRecipe):
 
     Attributes:
         loss: See its class.
-        batch: Decisions of one optimiser step, computed in `accumulate` parts.
+        batch: Decisions of one optimiser step over all processes; each computes its share in `accumulate` parts.
         target_kl: The rest of an iteration's steps is left out when the KL divergence from the policy that collected
             exceeds this, nats per decision; None = never.
     """
@@ -215,7 +215,8 @@ def clipped_steps(
     """Makes `epochs` passes over the experience, an optimiser step per `batch`; returns the means over all steps."""
     sums: dict[str, float] = {}
     steps = 0
-    for rows in _batches(recipe, len(experience), learner.iteration):
+    share = max(1, recipe.batch // learner.processes.count)
+    for rows in _batches(recipe, len(experience), share, learner.iteration):
         numbers: dict[str, float] = {}
         losses = _losses(recipe, learner, experience, rows, value_only, numbers)
         numbers["grad_norm"] = learner.step(losses, value_only)
@@ -229,11 +230,11 @@ def clipped_steps(
     return {name: value / steps for name, value in sums.items()}
 
 
-def _batches(recipe: ClippedRecipe, count: int, iteration: int) -> Iterator[np.ndarray]:
-    """Yields the decisions of each optimiser step, all of nearly the same number."""
+def _batches(recipe: ClippedRecipe, count: int, size: int, iteration: int) -> Iterator[np.ndarray]:
+    """Yields the decisions of each optimiser step, all of nearly the same number, about `size`."""
     for epoch in range(recipe.epochs):
         order = np.random.default_rng((SHUFFLE_STREAM, recipe.seed, iteration, epoch)).permutation(count)
-        yield from np.array_split(order, max(1, round(count / recipe.batch)))
+        yield from np.array_split(order, max(1, round(count / size)))
 
 
 def _losses(
