@@ -34,6 +34,7 @@ def reward_learning(
     with tempfile.TemporaryDirectory() as folder:
         recipe = _recipe(_new_checkpoint(Path(folder), size), episodes, horizon)
         learner = Learner(recipe, join("cpu"))
+    workers = workers or runtime.usable_cores()
     with open_simulator(recipe, learner.actor, workers) as simulator:
         use_threads(1)
         first = starts(recipe.world, recipe.seed, 1, recipe.together)
@@ -44,7 +45,7 @@ def reward_learning(
         use_threads(runtime.usable_cores())
         improve_by_ppo(recipe, learner, rollout)
         total = time.perf_counter() - began
-    spent, how = rollout.seconds, f"PPO {size}, {recipe.world}, {workers or runtime.usable_cores()} workers"
+    spent, how = rollout.seconds, f"PPO {size}, {recipe.world}, {workers} workers"
     yield Line(f"{how}: collection", rollout.env_steps / spent["total"], "steps/s")
     yield Line(f"{how}: whole loop", rollout.env_steps / total, "steps/s", TARGET_STEPS_PER_S, True)
     yield Line(f"{how}: share of time waiting for the simulator", spent["waiting"] / total, "")

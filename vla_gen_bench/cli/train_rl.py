@@ -48,10 +48,13 @@ def dpo(**options: Any) -> None:
     _train("dpo", "DpoRecipe", **options)
 
 
-def _train(module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, **options: Any) -> None:
+def _train(
+    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, workers: int | None, **options: Any
+) -> None:
     from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
 
     trainer = import_module(f"vla_gen_bench.train.{module}")
     loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
+    options |= {"workers": workers} if workers else {}
     carry_out(trainer.train, loaded, joined=join(device), **options)

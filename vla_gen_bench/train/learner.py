@@ -14,7 +14,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vla_gen_bench import runtime
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.value import SeparateCritic
 from vla_gen_bench.train.actor_critic import ActorCritic, Sampling, ValueSettings, build_critic
@@ -181,12 +180,12 @@ class Learner:
 
 @contextmanager
 def open_simulator(
-    recipe: RlRecipe, actor: ActorCritic, workers: int | None = None, build: Build | None = None
+    recipe: RlRecipe, actor: ActorCritic, workers: int, build: Build | None = None
 ) -> Iterator[Simulator]:
     """Gives the recipe's simulator, and ends its processes.
 
     Args:
-        workers: Processes; None = one per usable core; 0 = simulate in this process.
+        workers: Processes; 0 = simulate in this process.
         build: Makes scenes; None = those of the recipe's world.
 
     Raises:
@@ -206,7 +205,7 @@ def open_simulator(
         simulator = LocalSimulator(build, view, recipe.together // recipe.lanes, recipe.lanes)
     else:
         width = recipe.together // recipe.lanes
-        simulator = WorkerSimulator(build, view, width, recipe.lanes, min(width, workers or runtime.usable_cores()))
+        simulator = WorkerSimulator(build, view, width, recipe.lanes, min(width, workers))
     try:
         yield simulator
     finally:

@@ -111,7 +111,8 @@ def train(
     Args:
         say: Gets one line of progress per iteration.
         improve: How to learn from a rollout; None = PPO.
-        options: `fresh`: begin anew. `wandb`: a project's name. `workers`, `build`: see `open_simulator`.
+        options: `fresh`: begin anew. `wandb`: a project's name. `workers`: processes that simulate, one per core by
+            default. `build`: see `open_simulator`.
 
     Raises:
         UserError: The recipe, the checkpoint or the folder cannot be used, or learning broke down.
@@ -127,8 +128,9 @@ def train(
     curve = None
     if processes.first:
         curve = Curve(out, NUMBERS, learner.iteration if state else None, options.get("wandb"))
-    share = recipe.episodes // processes.count
-    with open_simulator(recipe, learner.actor, options.get("workers"), options.get("build")) as simulator:
+    share, cores = recipe.episodes // processes.count, max(1, runtime.usable_cores() // processes.count)
+    workers = options.get("workers", cores)
+    with open_simulator(recipe, learner.actor, workers, options.get("build")) as simulator:
         collector = Collector(simulator, learner.actor, recipe.horizon, say)
         for iteration in range(learner.iteration, recipe.iterations):
             began = time.perf_counter()
@@ -136,7 +138,7 @@ def train(
             chosen = starts(recipe.world, recipe.seed, iteration, recipe.episodes, recipe.group)
             chosen = chosen[processes.rank * share :][:share]
             rollout = collector.collect(chosen, recipe.sampling, recipe.foresees)
-            use_threads(max(1, runtime.usable_cores() // processes.count))
+            use_threads(cores)
             numbers = improve(recipe, learner, rollout)
             numbers |= summary(rollout, time.perf_counter() - began, learner)
             learner.iteration = iteration + 1

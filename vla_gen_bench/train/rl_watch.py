@@ -13,7 +13,7 @@ import torch
 from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.train.actor_critic import Sampling
 from vla_gen_bench.train.check import CHECK_SEED
-from vla_gen_bench.train.learner import Learner, RlRecipe
+from vla_gen_bench.train.learner import Learner, RlRecipe, use_threads
 from vla_gen_bench.train.rollout import Collector, Rollout, Start
 
 NUMBERS = (
@@ -52,6 +52,7 @@ def shares(rollout: Rollout) -> dict[str, float]:
 
 def check(collector: Collector, recipe: RlRecipe, iteration: int, out: Path) -> dict[str, float]:
     """Runs greedy episodes that no training sees; returns their shares, and keeps some as mp4 files."""
+    use_threads(1)
     specs = [draw_training(recipe.world, CHECK_SEED, index) for index in range(recipe.check_episodes)]
     rollout = collector.collect([Start(spec, 0) for spec in specs], GREEDY)
     for row in range(min(recipe.videos, len(specs))):
