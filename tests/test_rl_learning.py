@@ -15,12 +15,12 @@ from vla_gen_bench.train import dpo, grpo, ppo
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.run import CHECKPOINT
 
-HORIZON = 2
-FAST = {"lr": 0.01, "betas": (0.9, 0.95), "clip": 10.0}
+HORIZON, ITERATIONS = 2, 20
+FAST = {"lr": 0.008, "betas": (0.9, 0.95), "clip": 10.0}
 ALGORITHMS = {
-    "ppo": (ppo, ppo.PpoRecipe, {"batch": 32, "gamma": 0.0, "time_limit": "terminal"}),
-    "grpo": (grpo, grpo.GrpoRecipe, {"batch": 32}),
-    "dpo": (dpo, dpo.DpoRecipe, {"batch": 16, "beta": 0.1, "pairs": 4, "margin": 0.1, "renew_every": 1}),
+    "ppo": (ppo, ppo.PpoRecipe, {"batch": 32, "gamma": 0.0, "time_limit": "terminal", "epochs": 2}),
+    "grpo": (grpo, grpo.GrpoRecipe, {"batch": 32, "epochs": 2}),
+    "dpo": (dpo, dpo.DpoRecipe, {"batch": 16, "beta": 1.0, "pairs": 4, "margin": 0.1, "renew_every": 1, "epochs": 3}),
 }
 
 
@@ -28,7 +28,7 @@ def recipe_of(name: str, checkpoint: Path, **changes: Any):
     _, kind, own = ALGORITHMS[name]
     common = {
         "name": "bandit", "trainer": name, "model": {"checkpoint": str(checkpoint)}, "optimiser": FAST,
-        "env_steps": 64 * HORIZON * 20, "episodes": 64, "horizon": HORIZON, "together": 64, "lanes": 2,
+        "env_steps": 64 * HORIZON * ITERATIONS, "episodes": 64, "horizon": HORIZON, "together": 64, "lanes": 2,
     }  # fmt: skip
     return kind(**{**common, **own, **changes})
 
@@ -49,10 +49,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_learning_improves_the_policy(name: str, checkpoint: Path, tmp_path: Path) -> None:
-    """Chance earns 1/3: the first three iterations are near it, the last three clearly above."""
+    """Chance earns 1/3, as the first three iterations do; the last three earned 0.82 to 0.98 with each of three seeds."""
     rows = run(recipe_of(name, checkpoint), tmp_path)
     returns = np.array([float(row["return"]) for row in rows])
-    assert len(returns) == 20
+    assert len(returns) == ITERATIONS
     assert returns[:3].mean() < 0.40
-    assert returns[-3:].mean() > 0.52
+    assert returns[-3:].mean() > 0.70
     assert (tmp_path / CHECKPOINT / "config.json").is_file()
