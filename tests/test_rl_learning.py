@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_learning_improves_the_policy(name: str, checkpoint: Path, tmp_path: Path) -> None:
-    """Chance earns 1/3, as the first three iterations do; the last three earned 0.82 to 0.98 with each of three seeds."""
+    """Chance earns 1/3, as the first iterations do; the last three earned 0.82 to 0.98 with any of three seeds."""
     rows = run(recipe_of(name, checkpoint), tmp_path)
     returns = np.array([float(row["return"]) for row in rows])
     assert len(returns) == ITERATIONS
