@@ -1,4 +1,4 @@
-"""Runs of PPO: workers, kills, full disks, checks, other critics and chunks; and one with the real simulator."""
+"""Runs of PPO: kills, full disks, checks, other critics, two processes; and one with the real simulator."""
 
 from __future__ import annotations
 
@@ -9,31 +9,21 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from bandit import BanditBatch, new_checkpoint
+from bandit import new_checkpoint
 from test_rl_learning import recipe_of, run
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.check import example_observation
-from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
-from vla_gen_bench.pools.draw import draw_training
-from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
 from vla_gen_bench.train.learner import Learner, RlRecipe
 from vla_gen_bench.train.processes import join
-from vla_gen_bench.train.rollout import Collector, Rollout, starts
-from vla_gen_bench.train.simulators import LocalSimulator, View, WorkerSimulator
 
 TIMED = {"wall_s", "steps_per_s", "sim_share", "policy_share", "update_share"}
 SMALL = {"episodes": 6, "together": 4, "env_steps": 6 * 2 * 3, "batch": 6}
 KILLED = {"ppo": SMALL, "dpo": {"episodes": 16, "together": 16, "env_steps": 96, "batch": 2, "renew_every": 0}}
-OFT = {"decoding": "parallel", "chunk": 2}
 
 
 @pytest.fixture(scope="module")
@@ -41,130 +31,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return new_checkpoint(tmp_path_factory.mktemp("pico"))
 
 
-@pytest.fixture(scope="module")
-def actor(checkpoint: Path) -> ActorCritic:
-    return Learner(recipe_of("ppo", checkpoint), join("cpu")).actor
-
-
 def timeless(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
 
-
-def collected(actor: ActorCritic, simulator: Any, episodes: int = 5) -> Rollout:
-    try:
-        collector = Collector(simulator, actor, 4, lambda line: None)
-        return collector.collect(starts("builtin", 0, 0, episodes), Sampling(), foresee=True)
-    finally:
-        simulator.close()
-
-
-def assert_same(found: Rollout, expected: Rollout) -> None:
-    for name in ("images", "tokens", "log_probs", "values", "rewards"):
-        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-    assert all(np.array_equal(found.flags[name], expected.flags[name]) for name in expected.flags)
-    assert (found.digests, found.prompts) == (expected.digests, expected.prompts)
-
-
-# ---- rollouts ----------------------------------------------------------------------------------------------
-
-
-def test_rollouts_do_not_depend_on_the_number_of_workers(actor: ActorCritic) -> None:
-    """Five episodes in lanes of two, in this process and in one or two others: bit by bit the same."""
-    view = actor.view(240, 320)
-    alone = collected(actor, LocalSimulator(BanditBatch, view, 2, 2))
-    assert alone.images.shape == (4, 5, 32, 32, 3) and alone.rewards.shape == (4, 5, 1)
-    for workers in (1, 2):
-        assert_same(collected(actor, WorkerSimulator(BanditBatch, view, 2, 2, workers)), alone)
-
-
-def test_episodes_of_a_lost_worker_are_run_again_with_the_same_outcome(actor: ActorCritic, tmp_path: Path) -> None:
-    poison = tmp_path / "poison"
-    poison.touch()
-    view = actor.view(240, 320)
-    build = partial(BanditBatch, die_once=str(poison))
-    found = collected(actor, WorkerSimulator(build, view, 2, 2, 2))
-    assert not poison.exists()
-    assert_same(found, collected(actor, LocalSimulator(BanditBatch, view, 2, 2)))
-
-
-def test_workers_that_die_again_and_again_end_the_run(actor: ActorCritic) -> None:
-    with pytest.raises(UserError, match=r"rollout: a worker process died \(exit code 3\), 3 times in a row"):
-        collected(actor, WorkerSimulator(_exits, actor.view(240, 320), 2, 1, 1))
-
-
-def _exits(size: int) -> None:
-    os._exit(3)
-
-
-def _raises(size: int) -> None:
-    raise UserError("world 'mars' is unknown")
-
-
-def test_what_a_worker_refuses_is_the_users_error(actor: ActorCritic) -> None:
-    with pytest.raises(UserError, match="world 'mars' is unknown"):
-        collected(actor, WorkerSimulator(_raises, actor.view(240, 320), 2, 1, 1))
-
-
-def test_log_probs_and_values_are_those_of_teacher_forcing(actor: ActorCritic) -> None:
-    """What was recorded while acting (cached decoding, in lanes) against one pass over everything."""
-    rollout = collected(actor, LocalSimulator(BanditBatch, actor.view(240, 320), 2, 2))
-    inputs = actor.look(rollout.images.reshape(20, 32, 32, 3), rollout.prompts * 4, squashed=True)
-    with torch.no_grad():
-        score = actor.score(inputs, torch.from_numpy(rollout.tokens.reshape(20, 7)))
-    np.testing.assert_allclose(score.log_prob, rollout.log_probs.sum(-1).ravel(), atol=1e-4)
-    np.testing.assert_allclose(score.values, rollout.values[:-1].ravel(), atol=1e-5)
-
-
-def test_the_actor_acts_as_the_policy_that_is_evaluated(actor: ActorCritic, checkpoint: Path) -> None:
-    """The same checkpoint, pictures, seeds and steps: the same actions, sampled at temperature 1."""
-    policy = OpenVLAPolicy(checkpoint, temperature=1.0)
-    images = np.random.default_rng(5).integers(0, 256, (3, 240, 320, 3), dtype=np.uint8)
-    observation = replace(example_observation(3), image=images, step=np.array([4, 4, 4]))
-    policy.reset(observation.instruction, [7, 8, 9])
-    view = actor.view(240, 320)
-    kept = np.empty((3, *view.shape), np.uint8)
-    view.keep(images, kept)
-    prompts = [actor.processor.tokenizer.prompt(text) for text in observation.instruction]
-    decision = actor.act(actor.look(kept, prompts, squashed=True), [7, 8, 9], [4, 4, 4], Sampling())
-    assert np.array_equal(decision.actions, policy.act(observation))
-
-
-def test_a_squashed_picture_gives_the_processors_pixels(actor: ActorCritic) -> None:
-    camera = np.random.default_rng(3).integers(0, 256, (2, 240, 320, 3), dtype=np.uint8)
-    view = actor.view(240, 320)
-    kept = np.empty((2, *view.shape), np.uint8)
-    view.keep(camera, kept)
-    assert kept.shape == (2, 32, 32, 3)
-    found = actor.look(kept, [[1, 5], [1, 6]], squashed=True).pixels
-    assert torch.equal(found, actor.processor.pixels(camera))
-
-
-def test_pictures_that_cannot_be_squashed_beforehand_are_kept_whole(checkpoint: Path) -> None:
-    other = recipe_of("ppo", checkpoint, model={"checkpoint": str(checkpoint), "image_path": "tensor"})
-    assert Learner(other, join("cpu")).actor.view(240, 320) == View(240, 320, None)
-
-
-def test_episodes_of_a_group_begin_alike_and_go_apart(actor: ActorCritic) -> None:
-    chosen = starts("builtin", 7, 2, 8, group=4)
-    assert [start.spec for start in chosen[:4]] == [draw_training("builtin", 1_200_007, 4)] * 4
-    assert [start.spec for start in chosen[4:]] == [draw_training("builtin", 1_200_007, 5)] * 4
-    assert len({start.key for start in chosen}) == 8
-    simulator = LocalSimulator(BanditBatch, actor.view(240, 320), 8, 1)
-    rollout = Collector(simulator, actor, 4).collect(chosen, Sampling())
-    assert len({rollout.tokens[0, episode].tobytes() for episode in range(4)}) == 4
-
-
-def test_greedy_rollouts_draw_nothing(actor: ActorCritic) -> None:
-    first, second = (
-        Collector(LocalSimulator(BanditBatch, actor.view(240, 320), 2), actor, 4).collect(
-            starts("builtin", 0, iteration, 2)[:1] * 2, Sampling(temperature=0)
-        )
-        for iteration in (0, 0)
-    )
-    assert np.array_equal(first.tokens[:, 0], second.tokens[:, 1])
-
-
-# ---- runs --------------------------------------------------------------------------------------------------
 
 VARIANTS = {
     "hn": {"value": {"source": "hn"}},
@@ -174,6 +43,15 @@ VARIANTS = {
     "adapter": {"adapter": {"rank": 4}},
     "bfloat16": {"precision": "bfloat16"},
 }
+
+
+def test_chunks_train_too(tmp_path: Path) -> None:
+    """6 episodes of two decisions, two steps each."""
+    oft = {"decoding": "parallel", "chunk": 2}
+    start = new_checkpoint(tmp_path / "oft", **oft)
+    changes = SMALL | {"env_steps": 24, "horizon": 4, "model": {"checkpoint": str(start), **oft}}
+    rows = run(recipe_of("ppo", start, **changes), tmp_path / "run")
+    assert [row["env_steps"] for row in rows] == ["24"] and float(rows[0]["grad_norm"]) > 0
 
 
 @pytest.mark.parametrize("name", list(VARIANTS))
@@ -200,19 +78,6 @@ def test_the_policy_stands_still_while_the_critic_warms_up(checkpoint: Path, tmp
     for key, value in fresh.items():
         assert torch.equal(value, states[0][key]) == key.startswith("policy."), key
         assert not torch.equal(value, states[1][key]), key
-
-
-def test_chunks_are_carried_out_and_paid_as_one_decision(tmp_path: Path) -> None:
-    start = new_checkpoint(tmp_path / "oft", **OFT)
-    model = {"checkpoint": str(start), **OFT}
-    recipe = recipe_of("ppo", start, **SMALL | {"env_steps": 24}, model=model, horizon=4)
-    rows = run(recipe, tmp_path / "run")
-    assert [row["env_steps"] for row in rows] == ["24"]
-    actor = Learner(recipe, join("cpu")).actor
-    rollout = collected(actor, LocalSimulator(BanditBatch, actor.view(240, 320), 2, 2))
-    assert rollout.rewards.shape == (2, 5, 2) and rollout.tokens.shape == (2, 5, 14)
-    with pytest.raises(UserError, match="horizon: 5 is no multiple of the chunk, 2"):
-        Collector(LocalSimulator(BanditBatch, actor.view(240, 320), 2), actor, 5)
 
 
 def test_a_kl_limit_ends_an_iteration_early(checkpoint: Path, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.rollout import MOST_RUN_SEED
 from vla_gen_bench.train.run import save_state
-from vla_gen_bench.train.simulators import Build, LocalSimulator, Simulator, WorkerSimulator
+from vla_gen_bench.train.sim_workers import WorkerSimulator
+from vla_gen_bench.train.simulators import Build, LocalSimulator, Simulator
 from vla_gen_bench.train.student import build_optimiser, build_student, set_rate, write_checkpoint
 from vla_gen_bench.world import get_world
 
