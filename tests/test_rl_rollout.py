@@ -16,6 +16,7 @@ from test_rl_learning import recipe_of
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.check import example_observation
+from vla_gen_bench.policies.openvla.oft import score_tokens
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
 from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
@@ -98,6 +99,22 @@ def test_log_probs_and_values_are_those_of_teacher_forcing(actor: ActorCritic) -
         score = actor.score(inputs, torch.from_numpy(rollout.tokens.reshape(20, 7)))
     np.testing.assert_allclose(score.log_prob, rollout.log_probs.sum(-1).ravel(), atol=1e-4)
     np.testing.assert_allclose(score.values, rollout.values[:-1].ravel(), atol=1e-5)
+
+
+def test_log_probs_are_those_of_the_temperature_that_samples(actor: ActorCritic) -> None:
+    """At temperature 0.5 logits count twice, while acting and when scored."""
+    cool = ActorCritic(actor.student, actor.critic, temperature=0.5)
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    inputs = cool.look(images, [cool.processor.tokenizer.prompt("put carrot on plate")] * 2, squashed=True)
+    decision = cool.act(inputs, [1, 2], [0, 0], Sampling(temperature=0.5))
+    tokens = torch.from_numpy(decision.tokens)
+    with torch.no_grad():
+        logits = score_tokens(cool.model, inputs, tokens).logits
+        scored = cool.score(inputs, tokens)
+    chosen = (tokens - cool.config.action_range[0])[..., None]
+    expected = (2 * logits).log_softmax(-1).gather(-1, chosen)[..., 0]
+    np.testing.assert_allclose(decision.log_probs, expected, atol=1e-5)
+    np.testing.assert_allclose(scored.log_prob, expected.sum(1), atol=1e-5)
 
 
 def test_the_actor_acts_as_the_policy_that_is_evaluated(actor: ActorCritic, checkpoint: Path) -> None:

@@ -196,6 +196,7 @@ def train_together(checkpoint: str, out: str) -> None:
     [
         ({"episodes": 6, "group": 4}, "episodes: 6 cannot be divided into groups of 4"),
         ({"together": 5}, "together: 5 cannot be divided into 2 lanes"),
+        ({"sampling": {"temperature": 0}}, "sampling.temperature: a greedy policy explores nothing"),
         ({"seed": 100_000}, "seed: 100000; rollouts have the seeds up to 99999"),
     ],
 )

@@ -1,7 +1,7 @@
 """A policy that acts by chance and knows how likely each action was, and a critic on its states.
 
-Log-probabilities are float32, of the raw logits over all 256 action tokens, whatever temperature or top-k an action was
-chosen with: what RL4VLA does. The log-probability of an action (or chunk) is the sum over its tokens.
+Log-probabilities are float32, over all 256 action tokens, of the policy that samples: logits divided by the temperature
+of training. The log-probability of an action (or chunk) is the sum over its tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Sampling(Frozen):
     """How actions are chosen while collecting.
 
     Attributes:
-        temperature: 1 = as the log-probabilities say; 0 = greedy.
+        temperature: Below 1 the policy is surer than its logits say, in its log-probabilities too; 0 = greedy, not for
+            training. The paper trains at 1.
         top_k: Only the k most likely tokens; None = all. 50 is the reference's, by a default of transformers; recorded
             log-probabilities are then not those the action was drawn with.
     """
@@ -92,13 +93,16 @@ class ActorCritic:
     Args:
         critic: A `ValueHead` or `SeparateCritic`; None = no values.
         precision: "bfloat16": autocast in all passes; log-probabilities and values stay float32.
+        temperature: Of the log-probabilities and entropies.
 
     Raises:
         UserError: The student acts by a regression head.
     """
 
-    def __init__(self, student: Student, critic: nn.Module | None, precision: str = "float32") -> None:
-        self.student, self.critic = student, critic
+    def __init__(
+        self, student: Student, critic: nn.Module | None, precision: str = "float32", temperature: float = 1.0
+    ) -> None:
+        self.student, self.critic, self.temperature = student, critic, temperature
         self.model, self.config, self.processor = student.model, student.config, student.processor
         self.device = self.model.device
         if self.config.acting.head != "tokens":
@@ -133,7 +137,7 @@ class ActorCritic:
         with self._cast():
             out = choose_tokens(self.model, inputs, sampler(uniforms, sampling.temperature, sampling.top_k))
             values = None if self.critic is None else self._values(inputs, out.tokens, out.hidden).cpu().numpy()
-        chosen = log_probs(out.logits, out.tokens - self.config.action_range[0])
+        chosen = log_probs(out.logits / self.temperature, out.tokens - self.config.action_range[0])
         tokens = out.tokens.cpu().numpy()
         return Decision(self.actions(tokens), tokens, chosen.cpu().numpy(), values)
 
@@ -155,8 +159,9 @@ class ActorCritic:
         with self._cast():
             hidden = out.hidden if shared else out.hidden.detach()
             values = None if self.critic is None else self._values(inputs, tokens, hidden)
-        chosen = log_probs(out.logits, tokens - self.config.action_range[0]).sum(-1)
-        return Score(chosen, entropy(out.logits).mean(-1), values)
+        logits = out.logits / self.temperature
+        chosen = log_probs(logits, tokens - self.config.action_range[0]).sum(-1)
+        return Score(chosen, entropy(logits).mean(-1), values)
 
     def _values(self, inputs: Inputs, tokens: Tensor, hidden: Tensor) -> Tensor:
         if isinstance(self.critic, SeparateCritic):

@@ -68,6 +68,8 @@ class RlRecipe(Recipe):
             raise ValueError(f"episodes: {self.episodes} cannot be divided into groups of {self.group}")
         if self.together % self.lanes:
             raise ValueError(f"together: {self.together} cannot be divided into {self.lanes} lanes")
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature: a greedy policy explores nothing; give more than 0")
         if self.seed > MOST_RUN_SEED:
             raise ValueError(f"seed: {self.seed}; rollouts have the seeds up to {MOST_RUN_SEED}")
         return self
@@ -99,7 +101,7 @@ class Learner:
         torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
         self.student = build_student(recipe, None, processes.device)
         self.critic = recipe.value and build_critic(self.student, recipe.value, recipe.seed)
-        self.actor = ActorCritic(self.student, self.critic, recipe.precision)
+        self.actor = ActorCritic(self.student, self.critic, recipe.precision, recipe.sampling.temperature)
         self.head = self.critic.head if isinstance(self.critic, SeparateCritic) else self.critic
         self.student.value_head = None if isinstance(self.critic, SeparateCritic) else self.head
         policy = {name: value for name, value in self.weights().items() if not self._in_head(name)}
