@@ -128,8 +128,6 @@ FILES = sorted((data_dir() / "policies").glob("*/recipe*.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-    "file", sorted((data_dir() / "policies").glob("*/recipe*.yaml")), ids=lambda p: str(p.parent.name)
-)
 def test_published_recipes_are_valid(file: Path) -> None:
     if yaml.safe_load(file.read_text()).get("trainer") == "sft":
         assert load_recipe(file, sft.SftRecipe).steps > 0
