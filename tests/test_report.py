@@ -20,7 +20,7 @@ from vla_gen_bench.eval.log import EPISODES_FILE, RUN_FILE
 from vla_gen_bench.report.formats import to_latex
 from vla_gen_bench.report.scenarios import describe
 from vla_gen_bench.report.stats import percentile_interval
-from vla_gen_bench.report.summaries import bootstrap_rates
+from vla_gen_bench.report.summaries import bootstrap_rates, mean_tests
 from vla_gen_bench.report.table import Block, Document, Line, Text
 from vla_gen_bench.suite import load_suite, union
 
@@ -92,6 +92,9 @@ def test_contrasts_by_hand(cli, pair):
     assert corrected == pytest.approx({"noise_80": 0.0625, "far": 0.375, "ind": 1, "noise_20": 1})
     assert float(won["noise_80"]["difference"]) == pytest.approx(0.9 - 0.2)
     assert rows["scenario", "ind", "base"]["difference"] == ""
+    # the mean of execution is `far` alone: four episodes lost; all four signs alike: 2 * 2^-4, by 9,999 random flips
+    assert float(rows["mean", "execution", "other"]["p"]) == pytest.approx(0.125, abs=0.015)
+    assert rows["drop", "execution", "other"]["p"] == ""
 
 
 def test_text_by_hand(cli, pair):
@@ -234,6 +237,13 @@ def test_partly_shared_episodes_are_paired_over_the_shared_ones(cli, tmp_path, s
     one = table(cli, base, short)["scenario", "ind", "short"]
     assert (one["paired"], one["pairs"], one["wins"], one["losses"]) == ("True", "8", "1", "0")
     assert float(one["difference"]) == pytest.approx(1 / 8)
+
+
+def test_means_over_other_episodes_are_not_tested():
+    ours, theirs = np.ones((2, 4)), np.zeros((2, 4))
+    assert mean_tests(np.stack([theirs, ours]), 0)[1] == pytest.approx(0.125, abs=0.015)  # 2 * 2^-4
+    ours[0, 3] = np.nan
+    assert mean_tests(np.stack([theirs, ours]), 0) == [1.0, None]
 
 
 def test_a_scenario_one_run_left_out_is_blank(cli, tmp_path, suite):

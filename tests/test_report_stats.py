@@ -121,6 +121,13 @@ def test_stars():
     assert [stats.stars(p) for p in (0.0009, 0.001, 0.0099, 0.01, 0.049, 0.05)] == ["***", "**", "**", "*", "*", ""]
 
 
+def test_sign_flips_by_enumeration():
+    # 3 pairs, (2, 1, -1): the 8 sums are +-4, +-2, +-2, 0, 0; 6 of them are at least 2 from 0. (1, 1, 1): 2 of 8
+    p = stats.sign_flip(np.array([[2.0, 1.0], [1.0, 1.0], [-1.0, 1.0]]), 9999, np.random.default_rng(0))
+    assert p == pytest.approx([6 / 8, 2 / 8], abs=0.02)
+    assert stats.sign_flip(np.ones((40, 1)), 9999, np.random.default_rng(0)) == pytest.approx([1 / 10_000])
+
+
 def test_resamples_keep_the_size_of_every_stratum():
     strata = np.array([0] * 5 + [1] * 3)
     weights = stats.resample(strata, 200, np.random.default_rng(0))

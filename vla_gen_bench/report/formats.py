@@ -206,6 +206,7 @@ def _csv_rows(comparison: Comparison, policy: int) -> Iterable[dict]:
             "kind": summary.kind, "dimension": summary.dimension, **_csv_estimate(summary.estimates[policy], ""),
             "partial": summary.estimates[policy].partial,
             **({} if difference is None else _csv_estimate(difference, "difference_")),
+            **({} if difference is None or difference.p is None else {"p": difference.p}),
         }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import PAIRED_SHARE
 from vla_gen_bench.report.outcomes import METRICS
-from vla_gen_bench.report.summaries import RESAMPLES
+from vla_gen_bench.report.summaries import FLIPS, RESAMPLES
 
 PARTIAL_MARK = "†"
 
@@ -51,4 +51,7 @@ def _contrast_notes(comparison: Comparison) -> list[str]:
             "independent rates, Boschloo's exact test."
         )
     family = f"p is corrected by Holm over {over} of each pair of policies"
-    return [*notes, f"{family}: * < 0.05, ** < 0.01, *** < 0.001. Means and drops have intervals, and no test."]
+    notes.append(f"{family}: * < 0.05, ** < 0.01, *** < 0.001. Drops have intervals, and no test.")
+    if any(estimate and estimate.p is not None for summary in comparison.summaries for estimate in summary.differences):
+        notes.append(f"p of a mean: sign-flip test over the episode ids ({FLIPS} flips), not corrected.")
+    return notes

@@ -117,6 +117,22 @@ def stars(p: float) -> str:
     return next((mark for bound, mark in STARS if p < bound), "")
 
 
+def sign_flip(differences: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the two-sided p, [K], of paired permutation tests that K means are 0.
+
+    If two policies are alike, which of them had which outcome of a pair is chance: each pair's difference is as likely
+    with the other sign. One choice of signs serves all columns.
+
+    Args:
+        differences: float [N, K], of N pairs.
+        resamples: Random choices of signs; the smallest p is 1 / (resamples + 1).
+    """
+    signs = rng.integers(0, 2, size=(resamples, len(differences))) * 2.0 - 1.0
+    observed = np.abs(differences.sum(axis=0))
+    as_far = np.abs(signs @ differences) >= observed - 1e-9
+    return (1 + as_far.sum(axis=0)) / (1 + resamples)
+
+
 def resample(strata: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Returns float [R, N]: how often each of N episode ids occurs in each of R bootstrap samples.
 

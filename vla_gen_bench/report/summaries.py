@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,18 +12,24 @@ from vla_gen_bench.report.outcomes import Cell
 from vla_gen_bench.report.scenarios import ScenarioInfo
 
 RESAMPLES = 5000
+FLIPS = 9999  # of the permutation test
 BOOTSTRAP_SEED = 0
 MEAN, ABSOLUTE, RELATIVE = "mean", "drop", "relative drop"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or a drop with its bootstrap interval; `value` is None where it is not defined."""
+    """A mean or a drop with its bootstrap interval; `value` is None where it is not defined.
+
+    Attributes:
+        p: That two means are equal, for the difference of means over the same episodes; else None.
+    """
 
     value: float | None
     low: float
     high: float
     partial: bool = False
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,9 @@ def summaries_of(
             if baseline is not None:
                 against = value - value[baseline], spread - spread[:, [baseline]], flags | flags[baseline]
                 differences = [*_estimates(*against, level)]
+                if kind == MEAN:
+                    tests = mean_tests(outcomes[:, rows], baseline)
+                    differences = [replace(found, p=p) for found, p in zip(differences, tests)]
                 differences[baseline] = None
             summaries.append(Summary(kind, dimension, len(rows), estimates, tuple(differences)))
     return tuple(summaries)
@@ -105,6 +114,21 @@ def bootstrap_rates(outcomes: np.ndarray, resamples: int = RESAMPLES, seed: int 
     hits = weights @ np.nan_to_num(flat)
     rates = np.divide(hits, counts, out=np.full_like(hits, np.nan), where=counts > 0)
     return rates.reshape(resamples, scenarios, policies)
+
+
+def mean_tests(outcomes: np.ndarray, baseline: int) -> list[float | None]:
+    """Returns, per policy, the p of a sign-flip test that its mean over rows is the baseline's.
+
+    An episode id is one pair: its difference is summed over the rows, since the rows show the same episodes changed.
+    None where the two did not do the same episodes.
+
+    Args:
+        outcomes: float [P, rows, N]; NaN = not done.
+    """
+    same = (np.isfinite(outcomes) == np.isfinite(outcomes[baseline])).all(axis=(1, 2))
+    differences = np.nansum(outcomes - outcomes[baseline], axis=1).T  # [N, P]
+    p = stats.sign_flip(differences, FLIPS, np.random.default_rng(BOOTSTRAP_SEED))
+    return [float(p[policy]) if same[policy] else None for policy in range(len(outcomes))]
 
 
 def _estimates(value: np.ndarray, spread: np.ndarray, partial: np.ndarray, level: float) -> tuple[Estimate, ...]:

@@ -181,7 +181,8 @@ def _estimate_text(kind: str, estimate: Estimate, best: bool = False, signed: bo
         unit = " pp"  # the difference of two percentages
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
     value, low, high = (form.format(scale * number + 0.0) for number in (estimate.value, estimate.low, estimate.high))
-    return Text(f"{value}{unit}", f"[{low}, {high}]", best, estimate.partial)
+    test = "" if estimate.p is None else f" p {p_text(estimate.p)}"
+    return Text(f"{value}{unit}", f"[{low}, {high}]{test}", best, estimate.partial)
 
 
 def _contrast_text(contrast: Contrast | None) -> Text:
