@@ -172,6 +172,90 @@ def test_an_interrupted_collection_goes_on_after_its_last_part(tmp_path: Path, m
     assert (a.actions == b.actions).all() and (a.images == b.images).all() and a.instructions == b.instructions
 
 
+def test_a_part_counts_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two files that tell of a part: LeRobot's is repeated from the other one."""
+    monkeypatch.setattr("vla_gen_bench.train.dataset.PART_DEMOS", 2)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    written(whole, [demo(index) for index in range(6)])
+    origin = {"world": "builtin", "policy": "expert", "noise": 1.0, "side": 16, "seed": 1_000_000}
+    first = Writer(broken, 16, origin)
+    for index in range(2):
+        first.add(demo(index))
+    before = (broken / form.INFO_FILE).read_bytes()
+    for index in (2, 3):
+        first.add(demo(index))
+    (broken / form.INFO_FILE).write_bytes(before)
+    assert len(load(broken)) == 4
+    second = Writer(broken, 16, origin)
+    assert (second.kept, second.attempts) == (4, 4)
+    for index in (4, 5):
+        second.add(demo(index))
+    second.finish()
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file() and "cache" not in path.parts)
+    for file in files:
+        assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
+
+
+def test_a_full_disk_while_a_part_is_counted_leaves_it_to_be_written_again(tmp_path: Path, monkeypatch) -> None:
+    writer = Writer(tmp_path, 16, {"world": "builtin"})
+    writer.add(demo(0))
+    write = form.write_json
+    monkeypatch.setattr(form, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        writer.flush()
+    monkeypatch.setattr(form, "write_json", write)
+    writer.finish()
+    assert (writer.kept, len(load(tmp_path)), writer.own["parts"]) == (1, 1, 1)
+
+
+def test_statistics_that_a_kill_left_out_are_caught_up_on(tmp_path: Path) -> None:
+    writer = written(tmp_path, [demo(0)])
+    assert writer.finished
+    (tmp_path / form.STATS_FILE).unlink()
+    assert not writer.finished
+
+
+def test_collecting_into_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(UserError, match="is no data set, and holds recipe.yaml; choose another --out"):
+        Writer(tmp_path, 16, {"world": "builtin"})
+
+
+def test_pictures_are_decoded_once_for_a_ladder_of_sizes(tmp_path: Path) -> None:
+    written(tmp_path, [demo(index) for index in range(3)])
+    assert (load(tmp_path, 1).images == load(tmp_path).images[:4]).all()
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # one per camera
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(file.read_bytes()[:200])  # cut off
+    assert (load(tmp_path, 1).images == load(tmp_path).images[:4]).all()
+
+
+def test_a_disk_without_room_for_the_pictures_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is asked for before anything is decoded: a map over a full disk would end the process without a word."""
+    from vla_gen_bench.train.guard import sole_writer
+
+    written(tmp_path, [demo(0)])
+    [file.unlink() for file in (tmp_path / "cache").iterdir()]
+
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(UserError, match="No space left on device; what was written stays"), sole_writer(tmp_path):
+        load(tmp_path)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_two_cannot_write_at_once(tmp_path: Path) -> None:
+    from vla_gen_bench.train.guard import sole_writer
+
+    with sole_writer(tmp_path), pytest.raises(UserError, match="another process is writing there"):
+        with sole_writer(tmp_path):
+            pass
+    with sole_writer(tmp_path):
+        pass
+
+
 def test_a_folder_is_not_continued_with_other_settings(tmp_path: Path) -> None:
     written(tmp_path, [demo(0)])
     with pytest.raises(UserError, match="was collected with noise 1.0, not 0.5; choose another --out"):
@@ -187,6 +271,8 @@ def test_smaller_sets_are_subsets_of_larger_ones(tmp_path: Path) -> None:
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
     with pytest.raises(UserError, match="not found; is this a folder that 'vgb collect' wrote"):
         load(tmp_path)
     written(tmp_path, [demo(0)])
@@ -196,14 +282,20 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="file-000.mp4: cannot be decoded"):
         load(tmp_path)
     table = form.Place(0).file(tmp_path, form.DATA_PATH)
+    pq.write_table(pq.read_table(table).drop(["action.executed"]), table)
+    with pytest.raises(UserError, match="file-000.parquet: no 'action.executed' in it"):
+        load(tmp_path)
     table.write_bytes(table.read_bytes()[:100])
     with pytest.raises(UserError, match="file-000.parquet: cannot be read as parquet"):
         load(tmp_path)
+    (tmp_path / "meta/vgb.json").write_text('{"origin": {}}')
+    with pytest.raises(UserError, match="vgb.json: no 'attempts' in it"):
+        load(tmp_path)
 
 
-@pytest.mark.parametrize("seed", [0, 999_999, 1_900_000])
+@pytest.mark.parametrize("seed", [0, 999_999, 1_200_000, 1_900_000])
 def test_demonstrations_keep_off_the_seeds_of_evaluations_and_checks(tmp_path: Path, seed: int) -> None:
-    with pytest.raises(UserError, match="demonstrations use training seeds, 1000000 to 1899999"):
+    with pytest.raises(UserError, match="demonstrations use training seeds, 1000000 to 1199999"):
         check_request(Request(1, tmp_path, seed=seed))
 
 
@@ -327,3 +419,4 @@ def test_collect_show_and_preview(cli, tmp_path: Path) -> None:
     video = tmp_path / "preview.mp4"
     assert cli("data", "preview", str(data), "--out", str(video), "--episodes", "1").exit_code == 0
     assert video.stat().st_size > 1000
+    assert cli("data", "preview", str(data), "--out", str(video)).exit_code == 0  # fewer than the default number

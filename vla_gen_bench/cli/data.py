@@ -19,11 +19,11 @@ def data() -> None:
 def show(folder: Path, as_json: bool) -> None:
     """Show counts, success, actions and coverage of the data set in FOLDER."""
     from vla_gen_bench.train.collect import describe
-    from vla_gen_bench.train.dataset import OWN_FILE, load
-    from vla_gen_bench.train.lerobot_format import ACTION_NAMES, read_json
+    from vla_gen_bench.train.dataset import load, read_own
+    from vla_gen_bench.train.lerobot_format import ACTION_NAMES
 
     demos = load(folder, pictures=False)
-    facts = describe(demos, read_json(folder / OWN_FILE))
+    facts = describe(demos, read_own(folder))
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -63,7 +63,7 @@ def histogram(actions, names, bins: int = 32) -> str:
 @data.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("preview.mp4"), show_default=True)
-@click.option("--episodes", type=click.IntRange(min=1), default=8, show_default=True, help="How many, the first ones.")
+@click.option("--episodes", type=click.IntRange(min=1), default=8, show_default=True, help="At most so many.")
 def preview(folder: Path, out: Path, episodes: int) -> None:
     """Write an mp4 of the first demonstrations in FOLDER, with instruction and phase."""
     import numpy as np
@@ -71,8 +71,9 @@ def preview(folder: Path, out: Path, episodes: int) -> None:
     from vla_gen_bench.eval.video import write_video
     from vla_gen_bench.train.dataset import load
     from vla_gen_bench.train.frames import PHASES, kinds_of, resized
+    from vla_gen_bench.train.lerobot_format import read_info
 
-    demos = load(folder, episodes)
+    demos = load(folder, min(episodes, max(1, read_info(folder)["total_episodes"])))
     phases = kinds_of(demos).phase
     captions = [f"{demos.instructions[e]} ({PHASES[p]})" for e, p in zip(demos.episode, phases, strict=True)]
     write_video(out, list(resized(np.asarray(demos.images), 288)), captions)

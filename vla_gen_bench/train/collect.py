@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ import numpy as np
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools.draw import FIRST_TRAINING_SEED
 from vla_gen_bench.pools.streams import POOLS_VERSION
-from vla_gen_bench.train.check import CHECK_SEED
+from vla_gen_bench.train.check import ROLLOUT_SEED
 from vla_gen_bench.train.dataset import Demos, Writer
 from vla_gen_bench.train.demonstrate import Demo, Demonstrator
+from vla_gen_bench.train.guard import end_with_parent, sole_writer
 
 AHEAD = 4  # episodes handed out per worker before the first of them is taken
 
@@ -65,9 +68,9 @@ def check_request(request: Request) -> None:
     from vla_gen_bench.world import get_world
 
     get_world(request.world)
-    if not FIRST_TRAINING_SEED <= request.seed < CHECK_SEED:
+    if not FIRST_TRAINING_SEED <= request.seed < ROLLOUT_SEED:  # beyond: rollouts of RL, then checks
         raise UserError(
-            f"--seed {request.seed}: demonstrations use training seeds, {FIRST_TRAINING_SEED} to {CHECK_SEED - 1}"
+            f"--seed {request.seed}: demonstrations use training seeds, {FIRST_TRAINING_SEED} to {ROLLOUT_SEED - 1}"
         )
     if request.policy != "expert":
         resolve(request.policy).check_world(request.world)
@@ -84,9 +87,16 @@ def collect(request: Request, on_progress: Callable[[Writer], None] = lambda wri
             goes on after it.
     """
     check_request(request)
-    writer = Writer(request.out, request.side, request.origin)
-    if writer.kept >= request.episodes:
-        return writer
+    with sole_writer(request.out):
+        writer = Writer(request.out, request.side, request.origin)
+        if writer.kept < request.episodes:
+            _fill(writer, request, on_progress)
+        if not writer.finished:
+            writer.finish()
+    return writer
+
+
+def _fill(writer: Writer, request: Request, on_progress: Callable[[Writer], None]) -> None:
     try:
         for demo in _demos(request, writer.attempts):
             writer.add(without_small(demo) if request.drop_small else demo)
@@ -95,19 +105,17 @@ def collect(request: Request, on_progress: Callable[[Writer], None] = lambda wri
                 break
     finally:  # what is there is kept, whatever happened
         writer.flush()
-    writer.finish()
-    return writer
 
 
 def _demos(request: Request, first: int) -> Iterator[Demo]:
     """Yields the episodes from index `first` on, in order."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(request.workers, context, _begin, (request,))
+    pool = ProcessPoolExecutor(request.workers, context, _begin)
     waiting: list[Future] = []
     try:
         while True:
             while len(waiting) < AHEAD * request.workers:
-                waiting.append(pool.submit(_run, request.seed, first))
+                waiting.append(pool.submit(_run, request, first))
                 first += 1
             yield waiting.pop(0).result()
     except BrokenProcessPool:
@@ -116,29 +124,33 @@ def _demos(request: Request, first: int) -> Iterator[Demo]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_DEMONSTRATOR: Demonstrator | None = None  # of this worker process
-
-
-def _begin(request: Request) -> None:
-    """Builds the environment once per worker."""
+def _begin() -> None:
+    """Prepares a worker process."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    end_with_parent()
     from vla_gen_bench import runtime
 
     runtime.prepare(1)
+
+
+@cache
+def _demonstrator(world: str, side: int, noise: float, policy: str, options: str) -> Demonstrator:
+    """Builds what this worker process needs, once; `options` as JSON."""
+    from vla_gen_bench import runtime
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
     from vla_gen_bench.policies.registry import load_policy, resolve
 
-    global _DEMONSTRATOR
-    driver = None if request.policy == "expert" else load_policy(resolve(request.policy), **request.options)
+    driver = None if policy == "expert" else load_policy(resolve(policy), **json.loads(options))
     runtime.limit_threads(1)
-    env = PickPlaceEnv(world=request.world, obs_mode="rgb+segmentation")
-    _DEMONSTRATOR = Demonstrator(env, request.side, request.noise, driver)
+    return Demonstrator(PickPlaceEnv(world=world, obs_mode="rgb+segmentation"), side, noise, driver)
 
 
-def _run(seed: int, index: int) -> Demo:
-    return _DEMONSTRATOR.run(seed, index)
+def _run(request: Request, index: int) -> Demo:
+    options = json.dumps(request.options)
+    own = _demonstrator(request.world, request.side, request.noise, request.policy, options)
+    return own.run(request.seed, index)
 
 
 def without_small(demo: Demo) -> Demo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,10 @@ import numpy as np
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train import lerobot_format as form
 from vla_gen_bench.train.demonstrate import Demo
+from vla_gen_bench.train.picture_cache import CACHE, cached_pictures
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
 PART_DEMOS = 100
-CACHE = "cache"  # decoded pictures; may be deleted at any time
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 
 
@@ -37,7 +36,7 @@ class Writer:
 
     def __post_init__(self) -> None:
         if (self.folder / form.INFO_FILE).is_file():
-            own = form.read_json(self.folder / OWN_FILE)
+            own = read_own(self.folder)
             changed = [key for key in self.origin if own["origin"].get(key) != self.origin[key]]
             if changed:
                 key = changed[0]
@@ -46,8 +45,16 @@ class Writer:
                     "choose another --out"
                 )
             self.info, self.own = form.read_info(self.folder), own
+            self.info |= own.get("totals", {})  # killed between the two files, info.json is a part behind
         else:
+            self._check_empty()
             self.info, self.own = self._new_info(), {"origin": self.origin, "attempts": 0, "failed": {}}
+
+    def _check_empty(self) -> None:
+        """Lets only what a killed collection left be written over."""
+        others = sorted({path.name for path in self.folder.glob("*")} - {"data", "videos", "meta", CACHE})
+        if others:
+            raise UserError(f"{self.folder}: is no data set, and holds {others[0]}; choose another --out")
 
     def _new_info(self) -> dict[str, Any]:
         return {
@@ -99,11 +106,18 @@ class Writer:
             form.write_video(path, np.concatenate([getattr(demo, column) for demo in self._demos]))
         self._write_episodes(place, tasks)
         self._count(place, tasks)
-        self._demos = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether the statistics are there, and over everything."""
+        if self._demos or not (self.folder / form.STATS_FILE).is_file():
+            return False
+        return form.read_json(self.folder / form.STATS_FILE)["action"]["count"] == [self.info["total_frames"]]
 
     def finish(self) -> None:
         """Writes what is left, and the statistics over everything."""
         self.flush()
+        form.write_json(self.folder / form.INFO_FILE, self.info)
         demos = load(self.folder)
         chosen = np.unique(np.linspace(0, len(demos.actions) - 1, SAMPLED_FRAMES).astype(int))
         numbers = {"action": demos.actions, "action.executed": demos.executed, "observation.state": demos.states}
@@ -151,7 +165,9 @@ class Writer:
             begin, within = begin + len(demo), within + len(demo)
         pd.DataFrame(rows).to_parquet(place.file(self.folder, form.EPISODES_PATH), index=False)
         table = pd.DataFrame({"task_index": list(tasks.values())}, index=pd.Index(list(tasks), name="task"))
-        table.to_parquet(self.folder / form.TASKS_FILE)
+        draft = (self.folder / form.TASKS_FILE).with_suffix(".tmp")
+        table.to_parquet(draft)
+        draft.replace(self.folder / form.TASKS_FILE)
 
     def _episode_row(self, place: form.Place, demo: Demo, episode: int, begin: int, within: int) -> dict[str, Any]:
         spec, where = demo.spec, place.numbers
@@ -169,12 +185,17 @@ class Writer:
         return {**row, **{f"vgb/{key}": value for key, value in own.items()}}
 
     def _count(self, place: form.Place, tasks: dict[str, int]) -> None:
-        self.info["total_episodes"] += len(self._demos)
-        self.info["total_frames"] += sum(map(len, self._demos))
-        self.info["total_tasks"] = len(tasks)
-        self.info["splits"] = {"train": f"0:{self.info['total_episodes']}"}
-        self.own["parts"] = place.part + 1
-        form.write_json(self.folder / OWN_FILE, self.own)
+        """Makes the part count, by what `OWN_FILE` says of it; info.json repeats that for LeRobot."""
+        episodes = self.info["total_episodes"] + len(self._demos)
+        totals = {
+            "total_episodes": episodes,
+            "total_frames": self.info["total_frames"] + sum(map(len, self._demos)),
+            "total_tasks": len(tasks),
+            "splits": {"train": f"0:{episodes}"},
+        }
+        own = {**self.own, "parts": place.part + 1, "totals": totals}
+        form.write_json(self.folder / OWN_FILE, own)
+        self.own, self.info, self._demos = own, {**self.info, **totals}, []
         form.write_json(self.folder / form.INFO_FILE, self.info)
 
 
@@ -206,6 +227,13 @@ class Demos:
         return len(self.instructions)
 
 
+def read_own(folder: Path) -> dict[str, Any]:
+    """Returns how a data set came about; raises `UserError` where that is missing or broken."""
+    own = form.read_json(folder / OWN_FILE)
+    form.need_keys(own, ("origin", "attempts", "failed", "parts"), folder / OWN_FILE)
+    return own
+
+
 def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> Demos:
     """Reads the first `episodes` demonstrations (None = all).
 
@@ -218,9 +246,11 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
     Raises:
         UserError: Not such a folder, a file of it is broken, or it has fewer demonstrations.
     """
-    info, own = form.read_info(folder), form.read_json(folder / OWN_FILE)
-    total = info["total_episodes"]
+    info, own = form.read_info(folder), read_own(folder)
+    total = own.get("totals", info)["total_episodes"]
     count = total if episodes is None else episodes
+    if not total:
+        raise UserError(f"{folder}: holds no demonstrations; collect some with 'vgb collect'")
     if not 1 <= count <= total:
         raise UserError(f"{folder}: holds {total} demonstrations, {count} were asked for")
     parts = [form.Place(part) for part in range(own["parts"])]
@@ -230,9 +260,11 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
     starts = np.concatenate([[0], np.cumsum(lengths)])
     frames = int(starts[-1])
     data = _joined([form.read_columns(place.file(folder, form.DATA_PATH), list(form.NUMBERS)) for place in parts])
+    if len(lengths) < count or len(data["action"]) < frames:
+        raise UserError(f"{folder}: {OWN_FILE} tells of more demonstrations than the tables hold; collect it again")
     side = info["features"][form.IMAGE]["shape"][0]
     shapes = {form.IMAGE: (frames, side, side, 3), form.FOREGROUND: (frames, side, side)}
-    decode = _cached_pictures if pictures else lambda folder, parts, key, shape: np.empty((0, *shape[1:]), np.uint8)
+    decode = cached_pictures if pictures else lambda folder, parts, key, shape: np.empty((0, *shape[1:]), np.uint8)
     return Demos(
         images=decode(folder, parts, form.IMAGE, shapes[form.IMAGE]),
         foreground=decode(folder, parts, form.FOREGROUND, shapes[form.FOREGROUND]),
@@ -250,33 +282,3 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
 
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def _cached_pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the pictures of one camera, mapped from the cache; decodes them into it first if need be."""
-    file = folder / CACHE / f"{key}-{shape[0]}.npy"
-    if not file.is_file():
-        file.parent.mkdir(exist_ok=True)
-        draft = file.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            pictures = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
-            _decode(folder, parts, key, pictures)
-            pictures.flush()
-            draft.replace(file)
-        finally:
-            draft.unlink(missing_ok=True)
-    return np.load(file, mmap_mode="r")
-
-
-def _decode(folder: Path, parts: Sequence[form.Place], key: str, pictures: np.ndarray) -> None:
-    """Fills `pictures` [F, S, S(, 3)] from the videos of one camera."""
-    filled = 0
-    for place in parts:
-        path = place.file(folder, form.VIDEO_PATH, video_key=key)
-        for picture in form.read_video(path, grey=pictures.ndim == 3):
-            if filled == len(pictures):
-                return
-            pictures[filled] = picture
-            filled += 1
-    if filled < len(pictures):
-        raise UserError(f"{folder}: {key} has {filled} frames, the tables tell of {len(pictures)}; collect it again")

@@ -8,7 +8,7 @@ Layout after huggingface/lerobot 0.6 (`lerobot/datasets`): fps, row groups of on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -80,9 +80,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: not found; is this a folder that 'vgb collect' wrote?") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
 
 
@@ -91,7 +91,15 @@ def read_info(folder: Path) -> dict[str, Any]:
     info = read_json(folder / INFO_FILE)
     if info.get("codebase_version") != VERSION:
         raise UserError(f"{folder}: a LeRobotDataset {info.get('codebase_version')}; this reads {VERSION}")
+    need_keys(info, ("total_episodes", "features"), folder / INFO_FILE)
     return info
+
+
+def need_keys(there: Iterable[str], keys: Sequence[str], path: Path) -> None:
+    """Raises `UserError` for the first of `keys` that is not there."""
+    for key in keys:
+        if key not in there:
+            raise UserError(f"{path}: no '{key}' in it; is this a folder that 'vgb collect' wrote?")
 
 
 def write_frames(path: Path, episodes: Sequence[Mapping[str, np.ndarray]]) -> None:
@@ -124,12 +132,10 @@ def read_columns(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     import pyarrow.parquet as pq
 
     try:
+        need_keys(pq.read_schema(path).names, keys, path)
         table = pq.read_table(path, columns=list(keys))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
-    missing = set(keys) - set(table.column_names)
-    if missing:
-        raise UserError(f"{path}: no column '{min(missing)}'")
     return {key: _array(table.column(key).combine_chunks()) for key in keys}
 
 
@@ -143,6 +149,15 @@ def _array(column: Any) -> np.ndarray:
 
 def write_video(path: Path, frames: np.ndarray) -> None:
     """Writes uint8 [F, S, S, 3], or [F, S, S] as grey, as H.264 without any chroma subsampling."""
+    import av
+
+    try:
+        _encode(path, frames)
+    except av.FFmpegError as error:  # not always an OSError
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _encode(path: Path, frames: np.ndarray) -> None:
     import av
 
     with av.open(str(path), "w") as file:

@@ -19,9 +19,9 @@ from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.pools.streams import Stream
 from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
+from vla_gen_bench.train.check import ROLLOUT_SEED
 from vla_gen_bench.train.simulators import LostWorkerError, Seen, Simulator
 
-ROLLOUT_SEED = 1_200_000  # plus the run's seed; demonstrations and closed-loop checks draw from others
 MOST_RUN_SEED = 99_999
 TRIES = 3
 
