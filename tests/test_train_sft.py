@@ -19,6 +19,7 @@ from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
 from vla_gen_bench.policies.protocol import Observation
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.train import sft
+from vla_gen_bench.train.dataset import load as load_demos
 from vla_gen_bench.train.imitation import soft_targets
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Optimiser, load_recipe, parse_changes
@@ -141,6 +142,7 @@ def test_published_recipes_are_valid(file: Path) -> None:
         ("trainer=ppo", "this command takes 'sft'"),
         ("loss={over: vocabulary, soft_bins: 2}", "loss.over: vocabulary needs"),
         ("batch=0", "batch"),
+        ("loss={soft_bins", "--set loss={soft_bins: the value is not valid YAML"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(tmp_path: Path, change: str, message: str) -> None:
@@ -165,10 +167,13 @@ def test_it_learns_what_the_picture_tells(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_broken_off_run_goes_on_exactly(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed after step 12, resumed from the state of step 10: the same curve and the same weights."""
+    """Killed after step 12, resumed from the state of step 10: the same curve and the same weights.
+
+    A state is due after every step and saved where a row ends, so that no row's means are cut in two.
+    """
     recipe = recipe_of(data, ema=0.99, loss=sft.Loss(soft_bins=2, auxiliary=1.0), checkpoint_every_s=1e-9)
     whole = run(recipe, tmp_path / "whole")
-    step, save = sft.Trainer.one_step, sft.Trainer.save
+    step = sft.Trainer.one_step
 
     def killed(self: sft.Trainer, out: Path) -> None:
         if self.step == 12:
@@ -176,7 +181,6 @@ def test_a_broken_off_run_goes_on_exactly(data: Path, tmp_path: Path, monkeypatc
         step(self, out)
 
     monkeypatch.setattr(sft.Trainer, "one_step", killed)
-    monkeypatch.setattr(sft.Trainer, "save", lambda self, out: save(self, out) if self.step <= 10 else None)
     with pytest.raises(KeyboardInterrupt):
         run(recipe, tmp_path / "broken")
     monkeypatch.undo()
@@ -187,6 +191,40 @@ def test_a_broken_off_run_goes_on_exactly(data: Path, tmp_path: Path, monkeypatc
         }
     weights = [load(tmp_path / name / "checkpoint").model.state_dict() for name in ("whole", "broken")]
     assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+
+
+def test_rows_are_made_by_every_rhythm(data: Path, tmp_path: Path) -> None:
+    """20 steps, logged every 8, validated every 6."""
+    rows = run(recipe_of(data, log_every=8, validate_every=6), tmp_path)
+    assert [row["step"] for row in rows] == ["6", "8", "12", "16", "18", "20"]
+    assert [row["step"] for row in rows if row["val_loss"]] == ["6", "12", "18", "20"]
+
+
+def test_a_run_that_never_began_may_be_begun_with_another_recipe(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds 12 demonstrations, 99 were asked for"):
+        run(recipe_of(data, samples=8, demos=99), tmp_path)
+    assert run(recipe_of(data, samples=8), tmp_path)
+
+
+def test_fresh_leaves_nothing_of_the_earlier_run(data: Path, tmp_path: Path) -> None:
+    run(recipe_of(data, samples=8), tmp_path)
+    (tmp_path / "checkpoints" / "0040").mkdir(parents=True)
+    run(recipe_of(data, samples=16), tmp_path, fresh=True)
+    assert not (tmp_path / "checkpoints").exists()
+    assert len(list((tmp_path / "tensorboard").glob("events*"))) <= 1
+
+
+def test_a_folder_of_something_else_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds demonstrations, no training run; choose another --out"):
+        run(recipe_of(data), data)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an evaluation's log, no training run"):
+        run(recipe_of(data), tmp_path, fresh=True)
+
+
+def test_demonstrations_of_another_world_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="world builtin, the recipe's is rl4vla"):
+        run(recipe_of(data, world="rl4vla"), tmp_path)
 
 
 def test_a_run_of_another_recipe_is_not_continued(data: Path, tmp_path: Path) -> None:
@@ -204,6 +242,20 @@ def test_a_loss_that_is_no_number_stops_with_the_batch_kept(data: Path, tmp_path
     assert kept["batch"]["tokens"].shape == (8, 7)
 
 
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """sqrt has no slope at 0: the loss is a number, its gradient is none."""
+    loss = sft.Trainer.loss
+
+    def rooted(self: sft.Trainer, batch: Any) -> tuple:
+        tokens, extra = loss(self, batch)
+        return tokens + (self.parameters[0] * 0).sum().sqrt(), extra
+
+    monkeypatch.setattr(sft.Trainer, "loss", rooted)
+    with pytest.raises(UserError, match="step 0: a gradient is not a number; try a lower optimiser.lr"):
+        run(recipe_of(data), tmp_path)
+    assert not (tmp_path / "state.pt").exists()
+
+
 def test_a_full_disk_keeps_the_earlier_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_state(tmp_path, {"step": 1})
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -219,16 +271,28 @@ def test_a_curve_forgets_what_came_after_the_state(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         curve.log(step=step, loss=0.5 * step)
     Curve(tmp_path, columns, resumed_at=2).log(step=3, loss=9.0)
-    with (tmp_path / "curve.csv").open() as file:
+    with (tmp_path / "curve.csv").open("a+") as file:
+        file.seek(0)
         assert [row["loss"] for row in csv.DictReader(file)] == ["0.5", "1", "9"]
+        file.write("1,2.5")  # cut off by a full disk
+    assert [row["step"] for row in csv.DictReader(rows_of(Curve(tmp_path, columns, resumed_at=3)))] == ["1", "2", "3"]
     with pytest.raises(KeyError, match="undeclared"):
         curve.log(step=4, los=1.0)
 
 
-def test_accumulated_parts_make_the_same_step(data: Path, tmp_path: Path) -> None:
-    one = run(recipe_of(data, samples=40), tmp_path / "one")
-    parts = run(recipe_of(data, samples=40, accumulate=4), tmp_path / "parts")
-    assert float(parts[-1]["loss"]) == pytest.approx(float(one[-1]["loss"]), rel=1e-3)
+def rows_of(curve: Curve) -> list[str]:
+    return curve.path.read_text().splitlines()
+
+
+@pytest.mark.parametrize("parts", [3, 4, 5])
+def test_accumulated_parts_make_the_same_step(data: Path, tmp_path: Path, parts: int) -> None:
+    """8 frames in 4 parts of 2; in 5 parts torch makes 4 of them, and in 3 parts the last one is smaller."""
+    changes = {"samples": 40, "log_every": 1}
+    one = run(recipe_of(data, **changes), tmp_path / "one")
+    many = run(recipe_of(data, accumulate=parts, **changes), tmp_path / "parts")
+    for name in ("loss", "grad_norm"):
+        assert float(many[0][name]) == pytest.approx(float(one[0][name]), rel=1e-4)
+        assert float(many[-1][name]) == pytest.approx(float(one[-1][name]), rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +322,7 @@ def test_an_adapter_trains_nothing_but_itself(data: Path, tmp_path: Path) -> Non
     run(recipe_of(data, samples=8), start)
     trainer = sft.Trainer(
         recipe_of(data, model={"checkpoint": str(start / "checkpoint")}, adapter={"rank": 4}),
-        sft.load(data),
+        load_demos(data),
         ALONE,
     )
     trained = {name for name, p in trainer.student.model.named_parameters() if p.requires_grad}
@@ -266,7 +330,7 @@ def test_an_adapter_trains_nothing_but_itself(data: Path, tmp_path: Path) -> Non
 
 
 def test_a_ladder_of_sizes_uses_nested_demonstrations(data: Path) -> None:
-    frames = [set(sft.Trainer(recipe_of(data, demos=n), sft.load(data, n), ALONE).data.train_frames) for n in (4, 12)]
+    frames = [set(sft.Trainer(recipe_of(data, demos=n), load_demos(data, n), ALONE).data.train_frames) for n in (4, 12)]
     assert frames[0] < frames[1]
 
 

@@ -93,8 +93,14 @@ def sft(
 
 def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, **options: Any) -> None:
     """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone."""
+    from contextlib import nullcontext
+
+    from vla_gen_bench.train.guard import sole_writer
+
     say = (lambda line: click.echo(line, err=True)) if joined.first else (lambda line: None)
-    checkpoint = trainer(recipe, run_folder(out, recipe.name), joined, say, **options)
+    folder = run_folder(out, recipe.name)
+    with sole_writer(folder) if joined.first else nullcontext():
+        checkpoint = trainer(recipe, folder, joined, say, **options)
     if joined.first:
         click.echo(f"checkpoint: {checkpoint}")
         click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint} --suite execution")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.actions import BINS, CENTRES
 from vla_gen_bench.policies.openvla.config import ACTION_BINS
 from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
 from vla_gen_bench.policies.openvla.model import Inputs
 from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train import frames as fr
-from vla_gen_bench.train.dataset import Demos
+from vla_gen_bench.train.dataset import Demos, load
+from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.student import Student
 
 if TYPE_CHECKING:
@@ -53,6 +56,23 @@ class Batch:
             inputs = Inputs(self.inputs.ids[rows], self.inputs.mask[rows], self.inputs.pixels[rows])
             rest = (self.actions, self.tokens, self.targets, self.fed, self.hindsight, self.known)
             yield Batch(inputs, *(tensor[rows] for tensor in rest))
+
+
+def demonstrations(recipe: SftRecipe, processes: Processes) -> Demos:
+    """Returns what the recipe learns from; the first process decodes the pictures, the others find them decoded.
+
+    Raises:
+        UserError: None are named, they cannot be read, or they are of another world.
+    """
+    if recipe.data is None:
+        raise UserError("data: none given; collect some with 'vgb collect' and name their folder with --data")
+    if processes.first:
+        load(Path(recipe.data), recipe.demos)
+    processes.wait()
+    demos = load(Path(recipe.data), recipe.demos)
+    if demos.world != recipe.world:
+        raise UserError(f"{recipe.data}: world {demos.world}, the recipe's is {recipe.world}; give --set world=...")
+    return demos
 
 
 class Data:

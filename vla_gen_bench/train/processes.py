@@ -13,7 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.guard import end_with_parent
+
 TIMEOUT = timedelta(hours=2)  # the others wait while the first one evaluates
+LAUNCHER = "VGB_LAUNCHER"  # process id of the one that started this one by `launch`
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,33 @@ class Processes:
 
 
 def join(device: str = "auto") -> Processes:
-    """Joins the processes torchrun or accelerate started, told by RANK, LOCAL_RANK and WORLD_SIZE; alone without."""
+    """Joins the processes torchrun or accelerate started, told by RANK, LOCAL_RANK and WORLD_SIZE; alone without.
+
+    Raises:
+        UserError: There is no such device.
+    """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
+    chosen = _device(device)
+    if os.environ.get(LAUNCHER) == str(os.getppid()):
+        end_with_parent()
     if count > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return Processes(rank, count, chosen)
+
+
+def _device(name: str) -> torch.device:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpus else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: no such kind of device; give auto, cpu, cuda or cuda:N") from None
+    if chosen.type not in ("cpu", "cuda") or (chosen.type == "cuda" and (chosen.index or 0) >= gpus):
+        raise UserError(f"--device {name}: not there; torch sees {gpus} CUDA devices: give cpu, or see 'vgb doctor'")
+    return chosen
 
 
 def launch(count: int, arguments: list[str]) -> int:
@@ -86,7 +107,8 @@ def launch(count: int, arguments: list[str]) -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    common = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    told = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), LAUNCHER: str(os.getpid())}
+    common = {**os.environ, **told}
     command = [sys.executable, "-m", "vla_gen_bench", *arguments]
     running = [
         subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)

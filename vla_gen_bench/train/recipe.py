@@ -91,7 +91,7 @@ class Recipe(Frozen):
         seed: Of weights, batches and episodes.
         model, adapter, optimiser: See their classes; without an adapter all weights are trained.
         precision: "float32", or "bfloat16" for autocast with float32 master weights.
-        checkpoint_every_s: Seconds between two checkpoints to resume from.
+        checkpoint_every_s: Seconds between two states to resume from, at least: they are saved with a row of the curve.
     """
 
     name: str
@@ -161,14 +161,23 @@ def parse_changes(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UserError(f"--set {pair}: expected key.path=value")
-        changes[key] = yaml.safe_load(value)
+        changes[key] = _value(value, pair)
     return changes
 
 
+def _value(text: str, pair: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {pair}: the value is not valid YAML: {' '.join(str(error).split())}") from None
+
+
 def save_recipe(recipe: Recipe, folder: Path) -> None:
-    """Writes recipe.yaml as it was resolved."""
+    """Replaces recipe.yaml, as it was resolved, in one go."""
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-    (folder / RECIPE_FILE).write_text(text, encoding="utf-8")
+    draft = folder / f"{RECIPE_FILE}.tmp"
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(folder / RECIPE_FILE)
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any, where: str) -> None:

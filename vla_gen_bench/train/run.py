@@ -10,6 +10,7 @@ tensorboard/    the same numbers as curve.csv, where tensorboard is installed
 from __future__ import annotations
 
 import csv
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,37 +19,65 @@ from typing import Any
 import torch
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.log import RUN_FILE
 from vla_gen_bench.strict_yaml import read_yaml
+from vla_gen_bench.train.lerobot_format import INFO_FILE
 from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
 
-CURVE_FILE, STATE_FILE, CHECKPOINT = "curve.csv", "state.pt", "checkpoint"
+CURVE_FILE, STATE_FILE, CHECKPOINT, TENSORBOARD = "curve.csv", "state.pt", "checkpoint", "tensorboard"
+MADE_FOLDERS = (CHECKPOINT, "checkpoints", "videos", TENSORBOARD)
+FOREIGN = {INFO_FILE: "demonstrations", RUN_FILE: "an evaluation's log"}
 
 
 def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any] | None:
     """Begins a run in `folder`, or returns the state of the one that was broken off there.
 
+    Args:
+        fresh: Remove what an earlier run left there.
+
     Raises:
-        UserError: The folder holds a run of another recipe.
+        UserError: The folder holds a run of another recipe, or something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state_file, recipe_file = folder / STATE_FILE, folder / RECIPE_FILE
-    if fresh:
-        for path in (state_file, folder / CURVE_FILE, recipe_file):
-            path.unlink(missing_ok=True)
-    if recipe_file.is_file():
-        earlier = read_yaml(recipe_file)
-        changed = [key for key, value in recipe.model_dump(mode="json").items() if earlier.get(key) != value]
-        if changed:
-            raise UserError(
-                f"{folder}: holds a run whose recipe differs in '{changed[0]}'; choose another --out or give --fresh"
-            )
+    if (folder / RECIPE_FILE).is_file():
+        _clear(folder) if fresh else _check_same(folder, recipe)
+    else:
+        _check_empty(folder)
     save_recipe(recipe, folder)
+    state_file = folder / STATE_FILE
     if not state_file.is_file():
         return None
     try:
         return torch.load(state_file, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle raises whatever it likes
         raise UserError(f"{state_file}: cannot be read ({error}); remove it or give --fresh") from None
+
+
+def _clear(folder: Path) -> None:
+    """Removes a run: the state first, lest half of it go on; the recipe last, for it says what the folder is."""
+    for name in (STATE_FILE, CURVE_FILE):
+        (folder / name).unlink(missing_ok=True)
+    for name in MADE_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / RECIPE_FILE).unlink()
+
+
+def _check_empty(folder: Path) -> None:
+    for file, content in FOREIGN.items():
+        if (folder / file).exists():
+            raise UserError(f"{folder}: holds {content}, no training run; choose another --out")
+
+
+def _check_same(folder: Path, recipe: Recipe) -> None:
+    """Refuses to go on with another recipe where training has begun; one that never began is forgotten."""
+    if not any((folder / name).exists() for name in (STATE_FILE, CURVE_FILE, CHECKPOINT)):
+        return
+    earlier = read_yaml(folder / RECIPE_FILE)
+    for key, value in recipe.model_dump(mode="json").items():
+        if earlier.get(key) != value:
+            raise UserError(
+                f"{folder}: holds a run whose recipe differs in '{key}'; choose another --out or give --fresh"
+            )
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -91,13 +120,13 @@ class Curve:
         draft.replace(self.path)
         self.elapsed_before = float(kept[-1]["wall_s"]) if kept else 0.0
         self._began = time.monotonic()
-        self._sinks = [sink for sink in (_tensorboard(folder), _wandb(folder, wandb)) if sink]
+        self._sinks = [sink for sink in (_tensorboard(folder, resumed_at), _wandb(folder, wandb)) if sink]
 
     def _rows_until(self, last: float) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # None: cut off by a full disk
         return [{key: row[key] for key in self.columns} for row in rows if float(row[self.columns[0]]) <= last]
 
     @property
@@ -118,12 +147,14 @@ class Curve:
             sink(int(numbers[self.columns[0]]), row)
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, resumed_at: float | None) -> Any:
+    """Returns what logs a row; what an earlier session logged after the state is hidden, as in the file."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    purged = None if resumed_at is None else int(resumed_at) + 1
+    writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=purged)
 
     def sink(step: int, row: Mapping[str, float]) -> None:
         for key, value in row.items():

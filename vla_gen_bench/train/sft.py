@@ -19,13 +19,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.openvla.decoding import teacher_forced
 from vla_gen_bench.policies.openvla.model import Inputs, token_loss
-from vla_gen_bench.policies.openvla.oft import choose_tokens, chunk_loss, parallel_forward, teacher
+from vla_gen_bench.policies.openvla.oft import choose_tokens, chunk_loss, score_tokens, teacher
 from vla_gen_bench.spec import Frozen
 from vla_gen_bench.train import frames as fr
-from vla_gen_bench.train.dataset import Demos, load
-from vla_gen_bench.train.imitation import Batch, Data
+from vla_gen_bench.train.dataset import Demos
+from vla_gen_bench.train.imitation import Batch, Data, demonstrations
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.run import CHECKPOINT, Curve, open_run, save_state
@@ -75,7 +74,8 @@ class SftRecipe(Recipe):
         stop_after: Step to stop at before that, the schedule unfinished; for a stage that another one continues.
         batch: Frames of one optimiser step over all processes; computed in `accumulate` parts.
         ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
-        log_every, validate_every, check_every: Steps; `check_every` 0 = no closed-loop episodes.
+        log_every, validate_every, check_every: Steps; each of them makes a row. `check_every` 0 = no closed-loop
+            episodes.
         check_episodes: Episodes of a closed-loop check, on training-pool draws that no demonstration used.
     """
 
@@ -107,6 +107,16 @@ class SftRecipe(Recipe):
     def steps(self) -> int:
         return math.ceil(self.samples / self.batch)
 
+    @property
+    def last(self) -> int:
+        """The step to stop at."""
+        return min(self.steps, self.stop_after or self.steps)
+
+    def due(self, done: int) -> bool:
+        """Whether `done` steps make a row of the curve."""
+        rhythms = (self.log_every, self.validate_every, self.check_every)
+        return done == self.last or any(every and done % every == 0 for every in rhythms)
+
 
 def train(recipe: SftRecipe, out: Path, processes: Processes, say: Callable[[str], None], **options: Any) -> Path:
     """Trains as `recipe` says, or goes on where the run in `out` was broken off; returns the checkpoint folder.
@@ -118,37 +128,31 @@ def train(recipe: SftRecipe, out: Path, processes: Processes, say: Callable[[str
     Raises:
         UserError: The recipe, the data or the folder cannot be used, or the loss is not a number.
     """
+    if recipe.batch % processes.count:
+        raise UserError(f"batch: {recipe.batch} cannot be shared out to {processes.count} processes")
     state = open_run(out, recipe, options.get("fresh", False)) if processes.first else None
     state = processes.shared(state)
-    if recipe.data is None:
-        raise UserError("data: none given; collect some with 'vgb collect' and name their folder with --data")
-    if processes.first:  # decodes the pictures; the others find them decoded
-        load(Path(recipe.data), recipe.demos)
-    processes.wait()
-    demos = load(Path(recipe.data), recipe.demos)
-    trainer = Trainer(recipe, demos, processes)
+    trainer = Trainer(recipe, demonstrations(recipe, processes), processes)
     if state:
         trainer.restore(state)
     curve = None
     if processes.first:
         curve = Curve(out, NUMBERS, trainer.step if state else None, options.get("wandb"))
         say(trainer.describe())
-    last = min(recipe.steps, recipe.stop_after or recipe.steps)
-    for done in range(trainer.step + 1, last + 1):
+    for done in range(trainer.step + 1, recipe.last + 1):
         trainer.one_step(out)
-        if curve is None:
+        if curve is None or not recipe.due(done):
             continue
-        if done % recipe.log_every == 0 or done == last:
-            numbers = trainer.numbers()
-            if done % recipe.validate_every == 0 or done == last:
-                numbers |= trainer.validate()
-            if recipe.check_every and done % recipe.check_every == 0:
-                trainer.export(out / CHECKPOINT)
-                numbers |= closed_loop(out / CHECKPOINT, recipe, say)
-            curve.log(**numbers)
-            say(progress_line(numbers, recipe, curve.wall_s))
-        if trainer.since_saved() >= recipe.checkpoint_every_s or done == last:
-            trainer.save(out)
+        numbers = trainer.numbers()
+        if done % recipe.validate_every == 0 or done == recipe.last:
+            numbers |= trainer.validate()
+        if recipe.check_every and done % recipe.check_every == 0:
+            trainer.export(out / CHECKPOINT)
+            numbers |= closed_loop(out / CHECKPOINT, recipe, say)
+        curve.log(**numbers)
+        say(progress_line(numbers, recipe, curve.wall_s))
+        if trainer.since_saved() >= recipe.checkpoint_every_s or done == recipe.last:
+            trainer.save(out)  # only where a row ends: its means would not survive a resume
     if processes.first:
         trainer.export(out / CHECKPOINT)
     processes.wait()
@@ -197,9 +201,10 @@ class Trainer:
         total, extra = 0.0, 0.0
         for part in batch.parts(recipe.accumulate):
             loss, auxiliary = self.loss(part)
-            ((loss + recipe.loss.auxiliary * auxiliary) / recipe.accumulate).backward()
-            total += float(loss.detach()) / recipe.accumulate
-            extra += float(auxiliary.detach()) / recipe.accumulate
+            share = len(part.tokens) / len(batch.tokens)
+            ((loss + recipe.loss.auxiliary * auxiliary) * share).backward()
+            total += float(loss.detach()) * share
+            extra += float(auxiliary.detach()) * share
         if not math.isfinite(total + extra):
             file = out / f"bad_batch_{self.step}.pt"
             torch.save({"step": self.step, "batch": vars(batch) | {"inputs": vars(batch.inputs)}}, file)
@@ -207,11 +212,13 @@ class Trainer:
                 f"step {self.step}: the loss is {total}; the batch is kept in {file}; try a lower optimiser.lr"
             )
         self.processes.average(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimiser.clip or math.inf)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimiser.clip or math.inf))
+        if not math.isfinite(norm):
+            raise UserError(f"step {self.step}: a gradient is not a number; try a lower optimiser.lr")
         self.optimiser.step()
         self.averaged.update(self.step)
         self.step += 1
-        self._count(loss=total, auxiliary=extra, grad_norm=float(norm), lr=rate)
+        self._count(loss=total, auxiliary=extra, grad_norm=norm, lr=rate)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the loss of the tokens and the hindsight loss, scalars."""
@@ -238,10 +245,7 @@ class Trainer:
 
     def logits(self, inputs: Inputs, tokens: Tensor) -> Tensor:
         """Returns logits [B, 7 K, 256] of demonstrated tokens."""
-        acting = self.student.config.acting
-        if acting.decoding == "parallel":
-            return parallel_forward(self.student.model, inputs, tokens, acting.attention).logits
-        return teacher_forced(self.student.model, inputs, tokens).logits
+        return score_tokens(self.student.model, inputs, tokens).logits
 
     def _auxiliary_loss(self, batch: Batch) -> Tensor:
         if self.auxiliary is None:
@@ -309,8 +313,6 @@ class Trainer:
     def save(self, out: Path) -> None:
         """Writes the state to resume from."""
         self._saved = time.monotonic()
-        if not self.processes.first:
-            return
         save_state(
             out,
             {

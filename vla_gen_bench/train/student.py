@@ -170,17 +170,20 @@ class Averaged:
 def write_checkpoint(
     student: Student, folder: Path, dtype: torch.dtype | None = None, value_head: ValueHead | None = None
 ) -> None:
-    """Writes the weights in Hugging Face layout, adapters merged; the model in training stays as it is."""
+    """Writes the weights in Hugging Face layout, adapters merged; the model in training stays as it is.
+
+    Raises:
+        UserError: They cannot be written.
+    """
     import copy
+
+    from safetensors import SafetensorError
 
     model = student.model
     if any("lora_" in name for name, _ in model.named_parameters()):
         model = merge(copy.deepcopy(model))
-    save(
-        folder,
-        model,
-        student.processor.tokenizer,
-        value_head or student.value_head,
-        dtype=dtype,
-        action_head=student.action_head,
-    )
+    heads = {"value_head": value_head or student.value_head, "action_head": student.action_head}
+    try:
+        save(folder, model, student.processor.tokenizer, dtype=dtype, **heads)
+    except SafetensorError as error:  # as a full disk is reported
+        raise UserError(f"{folder}: cannot be written ({error}); the state is kept, the same command goes on") from None
