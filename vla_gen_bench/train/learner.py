@@ -41,9 +41,10 @@ class RlRecipe(Recipe):
         sampling: How actions are chosen.
         value: The critic; None = there is none.
         epochs: Passes over the experience of an iteration.
-        check_every: Iterations between two checks by greedy episodes on training-pool draws of their own, after which
-            the checkpoint is written; 0 = never.
+        check_every: Iterations between two checks by episodes on training-pool draws of their own, after which the
+            checkpoint is written; 0 = never.
         check_episodes, videos: Episodes of a check, and how many of them become mp4 files.
+        check_temperature: 0 = greedy, which may stand still for ever where a little chance would move on.
         keep_every: Iterations between two checkpoints that are kept, as checkpoints/0040; 0 = none.
     """
 
@@ -59,6 +60,7 @@ class RlRecipe(Recipe):
     epochs: int = Field(1, ge=1)
     check_every: int = Field(0, ge=0)
     check_episodes: int = Field(16, ge=1)
+    check_temperature: float = Field(0.0, ge=0)
     videos: int = Field(0, ge=0)
     keep_every: int = Field(0, ge=0)
 

@@ -1,4 +1,4 @@
-"""What a run of PPO, GRPO or DPO tells while it runs: the columns of its curve, greedy checks, videos, a line.
+"""What a run of PPO, GRPO or DPO tells while it runs: the columns of its curve, checks, videos, a line.
 
 The columns are explained in docs/training_rl.md.
 """
@@ -22,7 +22,6 @@ NUMBERS = (
     "pairs", "preferred", "steps_per_s", "sim_share", "policy_share", "update_share",
     "check_success", "check_success_once", "check_held",
 )  # fmt: skip
-GREEDY = Sampling(temperature=0)
 SMALLEST_VIDEO = 240  # pixels
 
 
@@ -51,10 +50,11 @@ def shares(rollout: Rollout) -> dict[str, float]:
 
 
 def check(collector: Collector, recipe: RlRecipe, iteration: int, out: Path) -> dict[str, float]:
-    """Runs greedy episodes that no training sees; returns their shares, and keeps some as mp4 files."""
+    """Runs episodes that no training sees; returns their shares, and keeps some as mp4 files."""
     use_threads(1)
     specs = [draw_training(recipe.world, CHECK_SEED, index) for index in range(recipe.check_episodes)]
-    rollout = collector.collect([Start(spec, 0) for spec in specs], GREEDY)
+    chosen = [Start(spec, key) for key, spec in enumerate(specs)]
+    rollout = collector.collect(chosen, Sampling(temperature=recipe.check_temperature))
     for row in range(min(recipe.videos, len(specs))):
         outcome = "success" if rollout.flags["success"][row] else "failure"
         file = out / "videos" / f"{iteration:04d}-{row}-{outcome}.mp4"
@@ -82,5 +82,5 @@ def progress_line(numbers: dict[str, float], recipe: RlRecipe, wall_s: float) ->
     parts += [f"{label} {numbers[name]:.3g}" for name, label in labels.items() if name in numbers]
     parts += [f"{numbers['steps_per_s']:.0f} steps/s", f"{wall_s / 60:.1f} min, {left_s / 60:.0f} left"]
     if "check_success" in numbers:
-        parts.append(f"| greedy {numbers['check_success']:.2f}, held {numbers['check_held']:.2f}")
+        parts.append(f"| check {numbers['check_success']:.2f}, held {numbers['check_held']:.2f}")
     return "  ".join(parts)
