@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -420,3 +424,23 @@ def test_collect_show_and_preview(cli, tmp_path: Path) -> None:
     assert cli("data", "preview", str(data), "--out", str(video), "--episodes", "1").exit_code == 0
     assert video.stat().st_size > 1000
     assert cli("data", "preview", str(data), "--out", str(video)).exit_code == 0  # fewer than the default number
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    """The parent is killed before its child has looked who it is."""
+    code = (
+        "import os, subprocess, sys, time; from vla_gen_bench.train.guard import end_with\n"
+        "if len(sys.argv) > 1: end_with(int(sys.argv[1])); time.sleep(60); os._exit(0)\n"
+        "child = subprocess.Popen([sys.executable, __file__, str(os.getpid())]); print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    file = tmp_path / "parent.py"
+    file.write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True, env=environment)
+    assert int(parent.stdout.readline()) > 0
+    parent.kill()
+    parent.wait()
+    began = time.monotonic()
+    parent.stdout.read()  # its end comes when the child, which holds the pipe too, is gone
+    assert time.monotonic() - began < 40

@@ -134,6 +134,15 @@ def test_published_recipes_are_valid(file: Path) -> None:
         assert load_recipe(file, sft.SftRecipe).steps > 0
 
 
+def test_the_papers_recipe_has_the_papers_numbers() -> None:
+    """60,000 steps of 32 frames; validation on 16 of 16,400 demonstrations."""
+    recipe = load_recipe(data_dir() / "policies/openvla-sft/recipe-7b.yaml", sft.SftRecipe)
+    assert (recipe.steps, recipe.batch, round(1 / recipe.held_out)) == (60_000, 32, 1000)
+    assert (recipe.optimiser.lr, recipe.optimiser.schedule, recipe.optimiser.clip) == (5e-4, "constant", None)
+    assert (recipe.adapter.rank, recipe.adapter.alpha, recipe.small_actions) == (32, 16, False)
+    assert recipe.augment == type(recipe.augment)()
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -203,6 +212,7 @@ def test_rows_are_made_by_every_rhythm(data: Path, tmp_path: Path) -> None:
 def test_a_run_that_never_began_may_be_begun_with_another_recipe(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds 12 demonstrations, 99 were asked for"):
         run(recipe_of(data, samples=8, demos=99), tmp_path)
+    Curve(tmp_path, ("step",))  # as far as a run comes whose simulator cannot be built
     assert run(recipe_of(data, samples=8), tmp_path)
 
 

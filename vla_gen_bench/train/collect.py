@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +21,7 @@ from vla_gen_bench.pools.streams import POOLS_VERSION
 from vla_gen_bench.train.check import ROLLOUT_SEED
 from vla_gen_bench.train.dataset import Demos, Writer
 from vla_gen_bench.train.demonstrate import Demo, Demonstrator
-from vla_gen_bench.train.guard import end_with_parent, sole_writer
+from vla_gen_bench.train.guard import end_with, sole_writer
 
 AHEAD = 4  # episodes handed out per worker before the first of them is taken
 
@@ -110,7 +111,7 @@ def _fill(writer: Writer, request: Request, on_progress: Callable[[Writer], None
 def _demos(request: Request, first: int) -> Iterator[Demo]:
     """Yields the episodes from index `first` on, in order."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(request.workers, context, _begin)
+    pool = ProcessPoolExecutor(request.workers, context, _begin, (os.getpid(),))
     waiting: list[Future] = []
     try:
         while True:
@@ -124,12 +125,12 @@ def _demos(request: Request, first: int) -> Iterator[Demo]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin() -> None:
+def _begin(parent: int) -> None:
     """Prepares a worker process."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    end_with_parent()
+    end_with(parent)
     from vla_gen_bench import runtime
 
     runtime.prepare(1)

@@ -45,9 +45,12 @@ def _lock(held: int, folder: Path) -> None:
         pass  # a file system without locks: nothing is guarded there
 
 
-def end_with_parent() -> None:
-    """Ends this process soon after its parent: one that was killed with -9 cannot end those it started."""
-    parent = os.getppid()
+def end_with(parent: int) -> None:
+    """Ends this process soon after the one that started it: after `kill -9` that cannot end anyone any more.
+
+    Args:
+        parent: Process id, told by the parent itself: it may be gone before this is called.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

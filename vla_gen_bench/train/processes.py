@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.train.guard import end_with_parent
+from vla_gen_bench.train.guard import end_with
 
 TIMEOUT = timedelta(hours=2)  # the others wait while the first one evaluates
 LAUNCHER = "VGB_LAUNCHER"  # process id of the one that started this one by `launch`
@@ -73,8 +73,8 @@ def join(device: str = "auto") -> Processes:
     """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     chosen = _device(device)
-    if os.environ.get(LAUNCHER) == str(os.getppid()):
-        end_with_parent()
+    if LAUNCHER in os.environ:
+        end_with(int(os.environ[LAUNCHER]))
     if count > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     if chosen.type == "cuda":

@@ -68,9 +68,16 @@ def _check_empty(folder: Path) -> None:
             raise UserError(f"{folder}: holds {content}, no training run; choose another --out")
 
 
+def _begun(folder: Path) -> bool:
+    if any((folder / name).exists() for name in (STATE_FILE, CHECKPOINT)):
+        return True
+    curve = folder / CURVE_FILE
+    return curve.is_file() and len(curve.read_text(encoding="utf-8").splitlines()) > 1
+
+
 def _check_same(folder: Path, recipe: Recipe) -> None:
     """Refuses to go on with another recipe where training has begun; one that never began is forgotten."""
-    if not any((folder / name).exists() for name in (STATE_FILE, CURVE_FILE, CHECKPOINT)):
+    if not _begun(folder):
         return
     earlier = read_yaml(folder / RECIPE_FILE)
     for key, value in recipe.model_dump(mode="json").items():
