@@ -16,7 +16,8 @@ from vla_gen_bench.train.ppo import PpoRecipe
 from vla_gen_bench.train.recipe import load_recipe
 
 FOLDER = data_dir() / "policies" / "openvla-ppo"
-PRESETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml") if path.stem != "common")
+OTHERS = ("common", "ppo-settle")  # no recipe by itself; a second stage
+PRESETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml") if path.stem not in OTHERS)
 
 
 def loaded(name: str) -> RlRecipe:
@@ -48,10 +49,19 @@ def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) 
     assert changed == {"name", *allowed.get(name, {"value"})}
 
 
+def test_the_second_stage_begins_with_the_first_ones_policy_and_other_episodes() -> None:
+    settle, reference = loaded("ppo-settle"), loaded("openvla-ppo")
+    assert settle.model.checkpoint == reference.name and settle.seed != reference.seed
+    assert settle.env_steps % settle.steps_per_iteration == 0
+
+
 def test_the_papers_recipe_has_the_papers_numbers() -> None:
     recipe = load_recipe(FOLDER / "recipe-paper.yaml", PpoRecipe)
-    assert recipe.iterations == 391  # 2,000,000 / 5,120 = 390.6
+    assert recipe.iterations == 390  # 2,000,000 / 5,120 = 390.6, rounded down
     assert recipe.steps_per_iteration // recipe.batch == 32
+    assert (recipe.batch // recipe.accumulate, recipe.epochs) == (8, 1)
+    assert (recipe.optimiser.lr, recipe.optimiser.clip, recipe.value.lr) == (1e-4, 10, 3e-3)
+    assert (recipe.gamma, recipe.lam, recipe.loss.clip, recipe.loss.value_clip) == (0.99, 0.95, 0.2, 0.2)
     assert (recipe.loss.policy_weight, recipe.sampling.top_k, recipe.time_limit) == (7, 50, "terminal")
     assert recipe.loss.coarse and not PpoRecipe.model_fields["loss"].default.coarse
 
