@@ -99,7 +99,8 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
         draft.replace(folder / STATE_FILE)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         draft.unlink(missing_ok=True)
-        raise UserError(f"{folder / STATE_FILE}: cannot be written ({error}); the earlier state is kept") from None
+        what = f"cannot be written ({error}); is there room? the earlier state is kept"
+        raise UserError(f"{folder / STATE_FILE}: {what}") from None
 
 
 class Curve:
