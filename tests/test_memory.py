@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,22 @@ def test_resets_do_not_add_memory_without_a_garbage_collection(monkeypatch) -> N
         assert resident_mb() - before < 60
     finally:
         gc.enable()
+
+
+def test_an_old_scene_is_gone_before_the_next_is_built(monkeypatch) -> None:
+    """Otherwise the textures of two episodes are there at once, and dropping models frees nothing in time."""
+    env, spec = environment(), spec_of("multi_object_ood", 0, 3)
+    env.reset(options={"spec": spec})
+    old, alive = [weakref.ref(thing.actor) for thing in env.things], []
+    make_room = scene.LoadedModels.make_room
+
+    def look(*arguments) -> None:
+        alive.extend(ref() is not None for ref in old)
+        make_room(*arguments)
+
+    monkeypatch.setattr(scene.LoadedModels, "make_room", look)
+    env.reset(options={"spec": spec})
+    assert len(alive) == len(old) >= 3 and not any(alive)
 
 
 def test_a_reset_is_the_same_bit_by_bit_after_others_and_after_the_models_were_dropped(monkeypatch) -> None:

@@ -14,7 +14,7 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
-from vla_gen_bench.envs import robot, scene
+from vla_gen_bench.envs import heap, robot, scene
 from vla_gen_bench.envs.admission import check_specs
 from vla_gen_bench.envs.compositing import composite, foreground_mask, load_image
 from vla_gen_bench.envs.effects import build_effects
@@ -68,6 +68,8 @@ class PickPlaceEnv(BaseEnv):
         self._scenario = None
         self._resets = 0
         self._models = models or scene.LoadedModels()
+        self._renderer: object = None
+        heap.settle()
         urdf = self.pack.path(self.pack.catalog.robot_urdf)
         kwargs.setdefault("obs_mode", "rgb")
         if not torch.cuda.is_available():  # pictures that stay on a CUDA device could not be read
@@ -134,7 +136,8 @@ class PickPlaceEnv(BaseEnv):
         self._close_viewer()
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
         self._things, self._effects, self._points, self.judge = [], [], {}, None
-        self._camera_params = None
+        self._camera_params = self._table = None
+        vars(self).pop("segmentation_id_map", None)  # ManiSkill's, of the old bodies: with it their textures would stay
         agent = getattr(self, "agent", None)  # none before the first reset
         scene.release(self.scene, getattr(agent, "robot", None), agent)
         self.agent, self.scene = None, None
@@ -164,6 +167,8 @@ class PickPlaceEnv(BaseEnv):
         self._things = scene.build_things(self.scene, self.pack, self._specs)
         self._models.note(self.pack, self._things)
         self.agent.swift = self._draws_swiftly()
+        if self.scene.can_render():
+            self._renderer = self._renderer or scene.renderer_handle()
 
     def _draws_swiftly(self) -> bool:
         """Whether colours and segmentation of opaque bodies are all there is to draw, on the processor."""

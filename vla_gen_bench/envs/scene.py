@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,16 @@ from mani_skill.utils.structs.actor import Actor
 from sapien.physx import PhysxMaterial
 
 from vla_gen_bench.assets.catalog import Body
-from vla_gen_bench.assets.pack import Pack
+from vla_gen_bench.assets.models import lean_model, texture_pixels
+from vla_gen_bench.assets.pack import Pack, cache_dir
+from vla_gen_bench.envs import heap
 from vla_gen_bench.spec import EpisodeSpec, Placed
 
 TABLE_HALF_SIZE = (0.6, 0.6, 0.05)
 TABLE_CENTRE = (-0.1, 0.0, 0.82)  # top at z = 0.870
 BODY_FRICTION = 1.0
-IDLE_PIXELS = 10_000_000  # of texture; a loaded pixel takes 14 to 24 bytes
+IDLE_PIXELS = 10_000_000  # of texture; a loaded pixel takes 8 to 12 bytes
+ALL_PIXELS = 20_000_000  # beyond these, idle and needed ones together, no more than a fifth of IDLE_PIXELS may be idle
 _TEXTURES = tuple(f"{name}_texture" for name in ("base_color", "roughness", "metallic", "normal", "emission"))
 
 
@@ -105,7 +107,7 @@ def _build_body(scene: ManiSkillScene, pack: Pack, body: Body, name: str, row: i
     builder.add_multiple_convex_collisions_from_file(
         str(pack.path(body.collision)), material=material, density=body.density
     )
-    builder.add_visual_from_file(str(pack.visual(body)))
+    builder.add_visual_from_file(str(lean_model(pack.visual(body), cache_dir())))
     builder.set_scene_idxs([row])
     builder.initial_pose = pose
     return builder.build_dynamic(name=name)
@@ -137,6 +139,11 @@ def all_opaque(scene: ManiSkillScene) -> bool:
     return all(part.material.base_color[3] == 1 for part in parts)
 
 
+def renderer_handle() -> object:
+    """Returns something small that keeps the render device open between two scenes; opening it takes 0.1 s of CPU."""
+    return sapien.render.RenderMaterial()
+
+
 def release(*owners: object | None) -> None:
     """Empties the objects of a scene that is over, so that it goes at once.
 
@@ -155,14 +162,17 @@ class LoadedModels:
     """
 
     def __init__(self) -> None:
-        self._pixels: dict[Path, int] = {}
+        self._pixels: dict[Path, int] = {}  # of what is loaded
+        self._known: dict[Path, int] = {}  # of what was loaded at any time
         self._needed: dict[int, set[Path]] = {}
 
     def note(self, pack: Pack, things: Sequence[Thing]) -> None:
         """Remembers the size of the things' textures."""
         for thing in things:
             for body, entity in zip(thing.bodies, thing.actor._objs, strict=True):
-                self._pixels.setdefault(pack.visual(body), _texture_pixels(entity))
+                path = pack.visual(body)
+                if path not in self._pixels:
+                    self._pixels[path] = self._known[path] = _texture_pixels(entity)
 
     def make_room(self, pack: Pack, specs: Sequence[EpisodeSpec], env: object = None) -> None:
         """Drops all models where those that nobody needs take too much; call it between two scenes of `env`.
@@ -171,10 +181,12 @@ class LoadedModels:
         """
         self._needed[id(env)] = {pack.visual(body) for spec in specs for body in bodies_of(pack, spec)}
         needed = set().union(*self._needed.values())
-        if sum(pixels for path, pixels in self._pixels.items() if path not in needed) > IDLE_PIXELS:
+        idle = sum(pixels for path, pixels in self._pixels.items() if path not in needed)
+        coming = sum(self._known.get(path, texture_pixels(path)) for path in needed)
+        if idle > np.clip(ALL_PIXELS - coming, IDLE_PIXELS // 5, IDLE_PIXELS):
             sapien.render.clear_cache()
             self._pixels.clear()
-            _return_free_memory()
+            heap.return_free_memory()
 
 
 def bodies_of(pack: Pack, spec: EpisodeSpec) -> list[Body]:
@@ -189,13 +201,6 @@ def _texture_pixels(entity: sapien.Entity) -> int:
     materials = [part.material for shape in (drawn.render_shapes if drawn else ()) for part in shape.parts]
     textures = [getattr(material, name) for material in materials for name in _TEXTURES]
     return sum(texture.width * texture.height for texture in textures if texture)
-
-
-def _return_free_memory() -> None:
-    """Gives back to the system what glibc keeps for later; elsewhere it does nothing."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
 
 
 def rotated_extent(body: Body, rotation: np.ndarray) -> np.ndarray:

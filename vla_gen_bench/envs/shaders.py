@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -25,6 +23,7 @@ import sapien
 import torch
 from mani_skill.render import PREBUILT_SHADER_CONFIGS, ShaderConfig, set_shader_pack
 
+from vla_gen_bench.assets.models import write_folder
 from vla_gen_bench.assets.pack import cache_dir
 
 _DECLARATION = re.compile(r"^layout\([^)]*\) uniform sampler2D samplerBRDFLUT;\n?", re.MULTILINE)
@@ -133,7 +132,7 @@ def _copied(name: str, kind: str, cache: Path) -> Path:
     digest, texts = _edited(name, kind)
     root = cache / "shaders" / digest[:16]
     if not (root / name).is_dir():
-        _write(root, texts)
+        write_folder(root, {path: text.encode() for path, text in texts.items()})
     return root / name
 
 
@@ -185,19 +184,3 @@ def _replaced(pattern: str, replacement: str, source: str) -> str:
 
 
 _EDITS: dict[str, Callable[[str, str], str]] = {"lean": lambda file, source: without_table(source), "swift": _swift}
-
-
-def _write(root: Path, texts: dict[Path, str]) -> None:
-    """Writes the files to `root` at once: another process sees all or none."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        for path, text in texts.items():
-            (work / path).parent.mkdir(exist_ok=True)
-            (work / path).write_text(text)
-        work.rename(root)
-    except OSError:
-        if not root.is_dir():  # Otherwise another process was faster.
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
