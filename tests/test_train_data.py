@@ -23,9 +23,11 @@ from vla_gen_bench.train.demonstrate import Demo, Demonstrator
 from vla_gen_bench.train.disturbance import DROP_STEPS, Disturbance
 
 OPEN, SHUT = 1.0, -1.0
+SIDE = 32  # x264 codes 16 pixels now and then otherwise: 1 time in 60 with the same frames
+ORIGIN = {"world": "builtin", "policy": "expert", "noise": 1.0, "side": SIDE, "seed": 1_000_000}
 
 
-def demo(index: int = 0, gripper: tuple[float, ...] = (OPEN, SHUT, SHUT, OPEN), side: int = 16) -> Demo:
+def demo(index: int = 0, gripper: tuple[float, ...] = (OPEN, SHUT, SHUT, OPEN), side: int = SIDE) -> Demo:
     """A made-up demonstration: the end effector moves 1 cm along x in every step."""
     length, random = len(gripper), np.random.default_rng(index)
     actions = np.zeros((length, 7), np.float32)
@@ -40,7 +42,9 @@ def demo(index: int = 0, gripper: tuple[float, ...] = (OPEN, SHUT, SHUT, OPEN), 
 
 
 def written(folder: Path, demos: list[Demo]) -> Writer:
-    writer = Writer(folder, 16, {"world": "builtin", "policy": "expert", "noise": 1.0, "side": 16, "seed": 1_000_000})
+    writer = Writer(
+        folder, SIDE, {"world": "builtin", "policy": "expert", "noise": 1.0, "side": SIDE, "seed": 1_000_000}
+    )
     for item in demos:
         writer.add(item)
     writer.finish()
@@ -163,11 +167,10 @@ def test_an_interrupted_collection_goes_on_after_its_last_part(tmp_path: Path, m
     monkeypatch.setattr("vla_gen_bench.train.dataset.PART_DEMOS", 2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     written(whole, [demo(index) for index in range(5)])
-    origin = {"world": "builtin", "policy": "expert", "noise": 1.0, "side": 16, "seed": 1_000_000}
-    first = Writer(broken, 16, origin)
+    first = Writer(broken, SIDE, ORIGIN)
     for index in range(3):  # killed with one demonstration not written yet
         first.add(demo(index))
-    second = Writer(broken, 16, origin)
+    second = Writer(broken, SIDE, ORIGIN)
     assert (second.kept, second.attempts) == (2, 2)
     for index in range(2, 5):
         second.add(demo(index))
@@ -181,8 +184,7 @@ def test_a_part_counts_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("vla_gen_bench.train.dataset.PART_DEMOS", 2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     written(whole, [demo(index) for index in range(6)])
-    origin = {"world": "builtin", "policy": "expert", "noise": 1.0, "side": 16, "seed": 1_000_000}
-    first = Writer(broken, 16, origin)
+    first = Writer(broken, SIDE, ORIGIN)
     for index in range(2):
         first.add(demo(index))
     before = (broken / form.INFO_FILE).read_bytes()
@@ -190,7 +192,7 @@ def test_a_part_counts_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
         first.add(demo(index))
     (broken / form.INFO_FILE).write_bytes(before)
     assert len(load(broken)) == 4
-    second = Writer(broken, 16, origin)
+    second = Writer(broken, SIDE, ORIGIN)
     assert (second.kept, second.attempts) == (4, 4)
     for index in (4, 5):
         second.add(demo(index))
@@ -201,7 +203,7 @@ def test_a_part_counts_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_full_disk_while_a_part_is_counted_leaves_it_to_be_written_again(tmp_path: Path, monkeypatch) -> None:
-    writer = Writer(tmp_path, 16, {"world": "builtin"})
+    writer = Writer(tmp_path, SIDE, {"world": "builtin"})
     writer.add(demo(0))
     write = form.write_json
     monkeypatch.setattr(form, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -222,7 +224,7 @@ def test_statistics_that_a_kill_left_out_are_caught_up_on(tmp_path: Path) -> Non
 def test_collecting_into_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").touch()
     with pytest.raises(UserError, match="is no data set, and holds recipe.yaml; choose another --out"):
-        Writer(tmp_path, 16, {"world": "builtin"})
+        Writer(tmp_path, SIDE, {"world": "builtin"})
 
 
 def test_pictures_are_decoded_once_for_a_ladder_of_sizes(tmp_path: Path) -> None:
@@ -232,6 +234,7 @@ def test_pictures_are_decoded_once_for_a_ladder_of_sizes(tmp_path: Path) -> None
     for file in (tmp_path / "cache").iterdir():
         file.write_bytes(file.read_bytes()[:200])  # cut off
     assert (load(tmp_path, 1).images == load(tmp_path).images[:4]).all()
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # the larger took the smaller one's place
 
 
 def test_a_disk_without_room_for_the_pictures_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +266,7 @@ def test_two_cannot_write_at_once(tmp_path: Path) -> None:
 def test_a_folder_is_not_continued_with_other_settings(tmp_path: Path) -> None:
     written(tmp_path, [demo(0)])
     with pytest.raises(UserError, match="was collected with noise 1.0, not 0.5; choose another --out"):
-        Writer(tmp_path, 16, {"world": "builtin", "noise": 0.5})
+        Writer(tmp_path, SIDE, {"world": "builtin", "noise": 0.5})
 
 
 def test_smaller_sets_are_subsets_of_larger_ones(tmp_path: Path) -> None:

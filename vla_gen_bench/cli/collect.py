@@ -18,7 +18,7 @@ import click
 @click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
 @click.option("--noise", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Scale of disturbances.")
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
-@click.option("--image-size", type=click.IntRange(min=16), default=96, show_default=True, help="Side, pixels.")
+@click.option("--image-size", type=click.IntRange(min=32), default=96, show_default=True, help="Side, pixels.")
 @click.option("--seed", type=int, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
 @click.option("--drop-small-actions", is_flag=True, help="Leave out frames that hardly move, as the paper.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")

@@ -31,6 +31,8 @@ def cached_pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: 
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
+    for other in set(folder.glob(f"{CACHE}/{key}-*.npy")) - {file}:
+        other.unlink(missing_ok=True)  # smaller, or cut off; who has it mapped keeps it
     return np.load(file, mmap_mode="r")
 
 
