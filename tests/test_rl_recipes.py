@@ -16,7 +16,8 @@ from vla_gen_bench.train.ppo import PpoRecipe
 from vla_gen_bench.train.recipe import load_recipe
 
 FOLDER = data_dir() / "policies" / "openvla-ppo"
-OTHERS = ("common", "ppo-settle")  # no recipe by itself; a second stage
+STAGES = ("ppo-settle", "ppo-long")  # that follow the first one
+OTHERS = ("common", *STAGES)  # `common` is no recipe by itself
 PRESETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml") if path.stem not in OTHERS)
 
 
@@ -49,10 +50,12 @@ def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) 
     assert changed == {"name", *allowed.get(name, {"value"})}
 
 
-def test_the_second_stage_begins_with_the_first_ones_policy_and_other_episodes() -> None:
-    settle, reference = loaded("ppo-settle"), loaded("openvla-ppo")
-    assert settle.model.checkpoint == reference.name and settle.seed != reference.seed
-    assert settle.env_steps % settle.steps_per_iteration == 0
+def test_later_stages_begin_with_the_policy_so_far_and_have_episodes_of_their_own() -> None:
+    stages = [loaded(name) for name in ("openvla-ppo", *STAGES)]
+    assert [stage.name for stage in stages[1:]] == [*STAGES]
+    assert {stage.model.checkpoint for stage in stages[1:]} == {"openvla-ppo"}
+    assert len({stage.seed for stage in stages}) == len(stages)
+    assert all(stage.env_steps % stage.steps_per_iteration == 0 for stage in stages)
 
 
 def test_the_papers_recipe_has_the_papers_numbers() -> None:

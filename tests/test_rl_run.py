@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from bandit import new_checkpoint
+from safetensors.torch import load_file
 from test_rl_learning import recipe_of, run
 
 from vla_gen_bench.errors import UserError
@@ -23,7 +24,10 @@ from vla_gen_bench.train.processes import join
 
 TIMED = {"wall_s", "steps_per_s", "sim_share", "policy_share", "update_share"}
 SMALL = {"episodes": 6, "together": 4, "env_steps": 6 * 2 * 3, "batch": 6}
-KILLED = {"ppo": SMALL, "dpo": {"episodes": 16, "together": 16, "env_steps": 96, "batch": 2, "renew_every": 0}}
+KILLED = {
+    "ppo": SMALL | {"ema": 0.5},
+    "dpo": {"episodes": 16, "together": 16, "env_steps": 96, "batch": 2, "renew_every": 0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,19 @@ def test_checks_are_greedy_episodes_of_their_own_with_videos(checkpoint: Path, t
     assert [row["check_success"] != "" for row in rows] == [False, True, False]
     assert len(list((tmp_path / "videos").glob("0002-*.mp4"))) == 2
     assert (tmp_path / "checkpoints" / "0003" / "config.json").is_file()
+
+
+def test_the_averaged_policy_becomes_the_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    """After one iteration the average holds 1/10 of the old weights: (1 + 0) / (10 + 0)."""
+    changes = SMALL | {"env_steps": 12, "ema": 0.9}
+    fresh = Learner(recipe_of("ppo", checkpoint, **changes), join("cpu")).weights()
+    run(recipe_of("ppo", checkpoint, **changes), tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)["weights"]
+    written = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    name = "language_model.lm_head.weight"
+    expected = 0.1 * fresh[f"policy.{name}"].detach() + 0.9 * state[f"policy.{name}"]
+    assert torch.allclose(written[name].float(), expected, atol=1e-7)
+    assert not torch.equal(written[name].float(), state[f"policy.{name}"])
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_earlier_state(

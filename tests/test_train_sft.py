@@ -108,7 +108,7 @@ def test_the_learning_rate_follows_its_schedule(schedule: str, step: int, rate: 
     assert settings.rate(step, 100) == pytest.approx(rate)
 
 
-def test_averaged_weights_follow_the_formula_and_swap_back() -> None:
+def test_averaged_weights_follow_the_formula_and_give_way_again() -> None:
     """Decay 0.5, capped by (1 + step) / (10 + step): step 0 takes in 9/10 of the new weight: 0 -> 0.9."""
     layer = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(layer.weight)
@@ -116,9 +116,8 @@ def test_averaged_weights_follow_the_formula_and_swap_back() -> None:
     torch.nn.init.ones_(layer.weight)
     averaged.update(0)
     assert float(averaged.values["weight"]) == pytest.approx(0.9)
-    averaged.swap()
-    assert layer.weight.item() == pytest.approx(0.9)
-    averaged.swap()
+    with averaged.in_place():
+        assert layer.weight.item() == pytest.approx(0.9)
     assert layer.weight.item() == 1.0
 
 

@@ -23,7 +23,7 @@ from vla_gen_bench.train.rollout import MOST_RUN_SEED
 from vla_gen_bench.train.run import save_state
 from vla_gen_bench.train.sim_workers import WorkerSimulator
 from vla_gen_bench.train.simulators import Build, LocalSimulator, Simulator
-from vla_gen_bench.train.student import build_optimiser, build_student, set_rate, write_checkpoint
+from vla_gen_bench.train.student import Averaged, build_optimiser, build_student, set_rate, write_checkpoint
 from vla_gen_bench.world import get_world
 
 
@@ -41,6 +41,7 @@ class RlRecipe(Recipe):
         sampling: How actions are chosen.
         value: The critic; None = there is none.
         epochs: Passes over the experience of an iteration.
+        ema: Decay per iteration of the averaged policy, which is checked and becomes the checkpoint; 0 = the last one.
         check_every: Iterations between two checks by episodes on training-pool draws of their own, after which the
             checkpoint is written; 0 = never.
         check_episodes, videos: Episodes of a check, and how many of them become mp4 files.
@@ -58,6 +59,7 @@ class RlRecipe(Recipe):
     sampling: Sampling = Sampling()
     value: ValueSettings | None = None
     epochs: int = Field(1, ge=1)
+    ema: float = Field(0.0, ge=0, lt=1)
     check_every: int = Field(0, ge=0)
     check_episodes: int = Field(16, ge=1)
     check_temperature: float = Field(0.0, ge=0)
@@ -111,6 +113,7 @@ class Learner:
         self._value = list(self.head.parameters()) if self.head else []
         self.policy_optimiser = build_optimiser(policy, recipe.optimiser)
         self.value_optimiser = torch.optim.AdamW(self._value, lr=recipe.value.lr) if self.head else None
+        self.averaged = Averaged(self.student.model, recipe.ema)
         self.extra: dict[str, Any] = {}
 
     def _in_head(self, name: str) -> bool:
@@ -155,6 +158,11 @@ class Learner:
             optimiser.step()
         return norm
 
+    def end_iteration(self) -> None:
+        """Counts the iteration, and takes its weights into the average."""
+        self.averaged.update(self.iteration)
+        self.iteration += 1
+
     # ---- state ---------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
@@ -164,6 +172,7 @@ class Learner:
             "iteration": self.iteration,
             "weights": {name: value.detach() for name, value in self.weights().items()},
             "optimisers": [optimiser and optimiser.state_dict() for optimiser in optimisers],
+            "averaged": self.averaged.values,
             "extra": self.extra,
         }
         save_state(folder, state)
@@ -177,10 +186,13 @@ class Learner:
         for optimiser, content in zip([self.policy_optimiser, self.value_optimiser], state["optimisers"]):
             if optimiser:
                 optimiser.load_state_dict(content)
+        for name, value in state["averaged"].items():
+            self.averaged.values[name].copy_(value)
 
     def export(self, folder: Path) -> None:
-        """Writes the policy and its value head as a checkpoint."""
-        write_checkpoint(self.student, folder)
+        """Writes the averaged policy and the value head as a checkpoint."""
+        with self.averaged.in_place():
+            write_checkpoint(self.student, folder)
 
 
 @contextmanager

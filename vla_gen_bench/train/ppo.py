@@ -141,11 +141,12 @@ def train(
             use_threads(cores)
             numbers = improve(recipe, learner, rollout)
             numbers |= summary(rollout, time.perf_counter() - began, learner)
-            learner.iteration = iteration + 1
+            learner.end_iteration()
             if curve is None:
                 continue
             if recipe.check_every and learner.iteration % recipe.check_every == 0:
-                numbers |= check(collector, recipe, learner.iteration, out)
+                with learner.averaged.in_place():
+                    numbers |= check(collector, recipe, learner.iteration, out)
                 learner.export(out / CHECKPOINT)
             if recipe.keep_every and learner.iteration % recipe.keep_every == 0:
                 learner.export(out / "checkpoints" / f"{learner.iteration:04d}")

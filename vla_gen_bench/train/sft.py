@@ -284,15 +284,14 @@ class Trainer:
         The loss is teacher-forced; the actions are decoded greedily, each token after the model's own: given the true
         motion the gripper would be read off it.
         """
-        self.averaged.swap()
         self.student.model.eval()
         losses, errors, phases = [], [], []
-        for frames in np.array_split(self.data.check_frames, max(1, len(self.data.check_frames) // 64)):
-            loss, told = self._told(self.data.of(frames, None))
-            losses.append(loss)
-            errors.append(np.abs(told - self.data.demos.actions[frames]))
-            phases.append(self.data.kinds.phase[frames])
-        self.averaged.swap()
+        with self.averaged.in_place():
+            for frames in np.array_split(self.data.check_frames, max(1, len(self.data.check_frames) // 64)):
+                loss, told = self._told(self.data.of(frames, None))
+                losses.append(loss)
+                errors.append(np.abs(told - self.data.demos.actions[frames]))
+                phases.append(self.data.kinds.phase[frames])
         self.student.model.train()
         self._restart_clock()
         return validation_numbers(float(np.mean(losses)), np.concatenate(errors), np.concatenate(phases))
@@ -336,9 +335,8 @@ class Trainer:
 
     def export(self, folder: Path) -> None:
         """Writes the averaged weights as a checkpoint."""
-        self.averaged.swap()
-        write_checkpoint(self.student, folder)
-        self.averaged.swap()
+        with self.averaged.in_place():
+            write_checkpoint(self.student, folder)
 
 
 def _auxiliary_head(student: Student) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,9 +160,17 @@ class Averaged:
             live = self._live()
             torch._foreach_lerp_(list(self.values.values()), [live[name].detach() for name in self.values], part)
 
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Puts the average into the model for a while."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
     @torch.no_grad()
-    def swap(self) -> None:
-        """Exchanges the average and the weights; the second call undoes the first."""
+    def _exchange(self) -> None:
         for name, value in self._live().items() if self.decay else ():
             average = self.values[name].clone()
             self.values[name].copy_(value)
