@@ -22,9 +22,10 @@ from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
 from vla_gen_bench.train.learner import Learner
 from vla_gen_bench.train.processes import join
-from vla_gen_bench.train.rollout import Collector, Rollout, starts
+from vla_gen_bench.train.rollout import Collector, Rollout
 from vla_gen_bench.train.sim_workers import WorkerSimulator
 from vla_gen_bench.train.simulators import LocalSimulator, View
+from vla_gen_bench.train.starts import Wander, starts
 
 OFT = {"decoding": "parallel", "chunk": 2}
 
@@ -42,7 +43,8 @@ def actor(checkpoint: Path) -> ActorCritic:
 def collected(actor: ActorCritic, simulator: Any, episodes: int = 5) -> Rollout:
     try:
         collector = Collector(simulator, actor, 4, lambda line: None)
-        return collector.collect(starts("builtin", 0, 0, episodes), Sampling(), foresee=True)
+        chosen = starts("builtin", 0, 0, episodes, wander=Wander(steps=2))
+        return collector.collect(chosen, Sampling(), foresee=True)
     finally:
         simulator.close()
 
@@ -154,6 +156,39 @@ def test_episodes_of_a_group_begin_alike_and_go_apart(actor: ActorCritic) -> Non
     simulator = LocalSimulator(BanditBatch, actor.view(240, 320), 8, 1)
     rollout = Collector(simulator, actor, 4).collect(chosen, Sampling())
     assert len({rollout.tokens[0, episode].tobytes() for episode in range(4)}) == 4
+
+
+class Recording(BanditBatch):
+    """Keeps every action."""
+
+    made: list[np.ndarray] = []
+
+    def step(self, actions: np.ndarray) -> Any:
+        self.made.append(actions.copy())
+        return super().step(actions)
+
+
+def test_the_arm_wanders_before_the_policy_takes_over(actor: ActorCritic) -> None:
+    wander = Wander(steps=3, share=0.5, move=0.02, rise=0.01, turn=0.05)
+    chosen = starts("builtin", 0, 1, 8, group=2, wander=wander)
+    Recording.made.clear()
+    rollout = Collector(LocalSimulator(Recording, actor.view(240, 320), 8), actor, 4).collect(chosen, Sampling())
+    assert len(Recording.made) == 3 + 4 and rollout.rewards.shape == (4, 8, 1)
+    first, second, third = Recording.made[:3]
+    assert np.array_equal(first, second) and np.array_equal(second, third)
+    assert np.array_equal(first, np.stack([start.moves[0] for start in chosen]))
+    assert np.array_equal(first[::2], first[1::2]) and len(np.unique(first, axis=0)) > 2
+    still = (first[:, :6] == 0).all(axis=1)
+    assert 0 < still.sum() < 8 and (first[:, 6] == 1).all()
+    assert (np.abs(first[:, :6]) <= [0.02, 0.02, 0.01, 0, 0, 0.05]).all()
+
+
+def test_where_the_arm_wanders_covers_the_box_evenly() -> None:
+    """400 velocities: means within four standard errors, 4 / sqrt(3 * 400), of 0; extremes near the bounds."""
+    moves = np.stack([Wander(steps=1, move=1, rise=1, turn=1).moves(0, number, 0)[0] for number in range(400)])
+    free = moves[:, [0, 1, 2, 5]]
+    assert (np.abs(free.mean(axis=0)) < 4 / np.sqrt(1200)).all()
+    assert (free.max(axis=0) > 0.97).all() and (free.min(axis=0) < -0.97).all()
 
 
 def test_greedy_rollouts_draw_nothing(actor: ActorCritic) -> None:

@@ -29,7 +29,8 @@ def reward_learning(
     from vla_gen_bench.train.learner import Learner, open_simulator, use_threads
     from vla_gen_bench.train.ppo import improve_by_ppo
     from vla_gen_bench.train.processes import join
-    from vla_gen_bench.train.rollout import Collector, starts
+    from vla_gen_bench.train.rollout import Collector
+    from vla_gen_bench.train.starts import starts
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = _recipe(_new_checkpoint(Path(folder), size), episodes, horizon)
@@ -63,7 +64,7 @@ def drawing_share(world: str) -> float:
 
 def _step_seconds(world: str, render: bool) -> float:
     from vla_gen_bench.envs.vector import make_batch
-    from vla_gen_bench.train.rollout import starts
+    from vla_gen_bench.train.starts import starts
 
     batch = make_batch(world, render=render)
     batch.reset([starts(world, 0, 0, 1)[0].spec])

@@ -19,10 +19,10 @@ from vla_gen_bench.policies.openvla.value import SeparateCritic
 from vla_gen_bench.train.actor_critic import ActorCritic, Sampling, ValueSettings, build_critic
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
-from vla_gen_bench.train.rollout import MOST_RUN_SEED
 from vla_gen_bench.train.run import save_state
 from vla_gen_bench.train.sim_workers import WorkerSimulator
 from vla_gen_bench.train.simulators import Build, LocalSimulator, Simulator
+from vla_gen_bench.train.starts import MOST_RUN_SEED, Wander
 from vla_gen_bench.train.student import Averaged, build_optimiser, build_student, set_rate, write_checkpoint
 from vla_gen_bench.world import get_world
 
@@ -35,6 +35,7 @@ class RlRecipe(Recipe):
         episodes: Per iteration.
         group: So many of them in a row begin alike.
         horizon: Control steps of an episode; none ends earlier.
+        wander: Random moves before; see its class. Not in the reference.
         together: Episodes side by side, over all lanes.
         lanes: Batches the policy decides for by turns; two keep the simulator busy meanwhile.
         simulation: "cpu": worker processes; "gpu": one PhysX simulation of `together` scenes, in one lane.
@@ -53,6 +54,7 @@ class RlRecipe(Recipe):
     episodes: int = Field(64, ge=1)
     group: int = Field(1, ge=1)
     horizon: int = Field(80, ge=1)
+    wander: Wander = Wander()
     together: int = Field(16, ge=1)
     lanes: int = Field(2, ge=1)
     simulation: Literal["cpu", "gpu"] = "cpu"
@@ -80,7 +82,7 @@ class RlRecipe(Recipe):
 
     @property
     def steps_per_iteration(self) -> int:
-        return self.episodes * self.horizon
+        return self.episodes * (self.wander.steps + self.horizon)
 
     @property
     def iterations(self) -> int:

@@ -28,8 +28,9 @@ from vla_gen_bench.train.actor_critic import Score, ValueSettings
 from vla_gen_bench.train.learner import Learner, RlRecipe, open_simulator, use_threads
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.rl_watch import NUMBERS, check, progress_line, summary
-from vla_gen_bench.train.rollout import Collector, Rollout, starts
+from vla_gen_bench.train.rollout import Collector, Rollout
 from vla_gen_bench.train.run import CHECKPOINT, Curve, open_run
+from vla_gen_bench.train.starts import starts
 
 SHUFFLE_STREAM = 0x990
 
@@ -135,7 +136,7 @@ def train(
         for iteration in range(learner.iteration, recipe.iterations):
             began = time.perf_counter()
             use_threads(1)
-            chosen = starts(recipe.world, recipe.seed, iteration, recipe.episodes, recipe.group)
+            chosen = starts(recipe.world, recipe.seed, iteration, recipe.episodes, recipe.group, recipe.wander)
             chosen = chosen[processes.rank * share :][:share]
             rollout = collector.collect(chosen, recipe.sampling, recipe.foresees)
             use_threads(cores)

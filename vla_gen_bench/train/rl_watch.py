@@ -14,7 +14,8 @@ from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.train.actor_critic import Sampling
 from vla_gen_bench.train.check import CHECK_SEED
 from vla_gen_bench.train.learner import Learner, RlRecipe, use_threads
-from vla_gen_bench.train.rollout import Collector, Rollout, Start
+from vla_gen_bench.train.rollout import Collector, Rollout
+from vla_gen_bench.train.starts import Start
 
 NUMBERS = (
     "iteration", "env_steps", "wall_s", "success", "success_once", "held", "return",

@@ -10,39 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.pools.draw import draw_training
-from vla_gen_bench.pools.streams import Stream
-from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
-from vla_gen_bench.train.check import ROLLOUT_SEED
 from vla_gen_bench.train.simulators import LostWorkerError, Seen, Simulator
+from vla_gen_bench.train.starts import Start
 
-MOST_RUN_SEED = 99_999
 TRIES = 3
-
-
-class Start(NamedTuple):
-    """An episode to be run: what it shows, and the key its actions are drawn with."""
-
-    spec: EpisodeSpec
-    key: int
-
-
-def starts(world: str, seed: int, iteration: int, episodes: int, group: int = 1) -> list[Start]:
-    """Returns the episodes of an iteration, from the training pools; each `group` in a row begins alike.
-
-    Args:
-        seed: Of the run, 0 to 99,999.
-    """
-    first = iteration * (episodes // group)
-    specs = [draw_training(world, ROLLOUT_SEED + seed, first + number) for number in range(episodes // group)]
-    keys = [Stream("1", seed, episode, f"rollout {iteration}").below(2**31) for episode in range(episodes)]
-    return [Start(specs[episode // group], key) for episode, key in enumerate(keys)]
 
 
 @dataclass
@@ -172,7 +148,7 @@ class Collector:
     def _begin(self, lane: int, parts: deque[range], lanes: dict[int, _Running], chosen: Sequence[Start]) -> None:
         if parts:
             lanes[lane] = _Running(parts.popleft())
-            self.simulator.reset(lane, [chosen[row].spec for row in lanes[lane].rows])
+            self.simulator.reset(lane, [chosen[row] for row in lanes[lane].rows])
 
     def _wait(self, lane: int, rollout: Rollout) -> Seen:
         start = time.perf_counter()

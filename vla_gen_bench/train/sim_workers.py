@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.train.simulators import Build, LostWorkerError, Seen, Stage, View
+from vla_gen_bench.train.starts import Start
 
 START_LIMIT_S, STEP_LIMIT_S = 600.0, 300.0
 
@@ -100,10 +100,10 @@ class WorkerSimulator:
         theirs.close()
         return _Worker(process, ours)
 
-    def reset(self, lane: int, specs: Sequence[EpisodeSpec]) -> None:
-        parts = np.array_split(np.arange(len(specs)), len(self._workers))
+    def reset(self, lane: int, starts: Sequence[Start]) -> None:
+        parts = np.array_split(np.arange(len(starts)), len(self._workers))
         self._rows[lane] = [slice(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
-        self._send(lane, "reset", list(specs))
+        self._send(lane, "reset", list(starts))
 
     def step(self, lane: int, actions: np.ndarray) -> None:
         self._send(lane, "step", actions)

@@ -2,7 +2,7 @@
 
 A lane is a batch of episodes in lock-step. While the policy looks at one lane, the others are being stepped:
 
-    simulator.reset(lane, specs)                # returns at once
+    simulator.reset(lane, starts)               # returns at once
     seen = simulator.result(lane)               # waits; pictures as the model takes them
     simulator.step(lane, actions)               # float32 [B, K, 7], returns at once
     seen = simulator.result(lane)               # and so on
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.train.pictures import squashed
+from vla_gen_bench.train.starts import Start
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.vector import EnvBatch
@@ -81,7 +81,7 @@ class Simulator(Protocol):
     width: int
     view: View
 
-    def reset(self, lane: int, specs: Sequence[EpisodeSpec]) -> None: ...
+    def reset(self, lane: int, starts: Sequence[Start]) -> None: ...
 
     def step(self, lane: int, actions: np.ndarray) -> None: ...
 
@@ -99,10 +99,13 @@ class Stage:
         self._build, self._view, self._size = build, view, size
         self._batches: dict[int, EnvBatch] = {}
 
-    def reset(self, lane: int, specs: Sequence[EpisodeSpec], out: np.ndarray) -> tuple[None, dict]:
+    def reset(self, lane: int, starts: Sequence[Start], out: np.ndarray) -> tuple[None, dict]:
         if lane not in self._batches:
             self._batches[lane] = self._build(self._size)
-        self._view.keep(self._batches[lane].reset(specs), out)
+        images = self._batches[lane].reset([start.spec for start in starts])
+        for actions in np.stack([start.moves for start in starts], axis=1):
+            images = self._batches[lane].step(actions).images
+        self._view.keep(images, out)
         return None, {}
 
     def step(self, lane: int, actions: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, dict]:
@@ -125,8 +128,8 @@ class LocalSimulator:
         self._pictures = np.empty((lanes, width, *view.shape), np.uint8)
         self._seen: dict[int, Seen] = {}
 
-    def reset(self, lane: int, specs: Sequence[EpisodeSpec]) -> None:
-        self._do(self._stage.reset, lane, specs)
+    def reset(self, lane: int, starts: Sequence[Start]) -> None:
+        self._do(self._stage.reset, lane, starts)
 
     def step(self, lane: int, actions: np.ndarray) -> None:
         self._do(self._stage.step, lane, actions)

@@ -1,0 +1,74 @@
+"""How episodes of RL begin: what is drawn, from which seeds, and where the arm is when the policy takes over."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from vla_gen_bench.policies.protocol import ACTION_DIMS
+from vla_gen_bench.pools.draw import draw_training
+from vla_gen_bench.pools.streams import Stream
+from vla_gen_bench.spec import EpisodeSpec, Frozen
+from vla_gen_bench.train.check import ROLLOUT_SEED
+
+MOST_RUN_SEED = 99_999
+NO_MOVES = np.zeros((0, ACTION_DIMS), np.float32)
+
+
+class Wander(Frozen):
+    """Moves at random before the policy takes over, as random starts in Atari: it learns from where it would not go.
+
+    An episode keeps one velocity. The policy's horizon begins afterwards; the steps count in the budget.
+
+    Attributes:
+        steps: Control steps.
+        share: Of the episodes (or groups of them); the others stand still meanwhile.
+        move, rise, turn: Most per step along x and y, along z (metres), and about z (radians).
+    """
+
+    steps: int = Field(0, ge=0)
+    share: float = Field(1.0, ge=0, le=1)
+    move: float = Field(0.01, ge=0)
+    rise: float = Field(0.005, ge=0)
+    turn: float = Field(0.03, ge=0)
+
+    def moves(self, seed: int, iteration: int, group: int) -> np.ndarray:
+        """Returns float32 [steps, 7], gripper open."""
+        stream = Stream("1", seed, group, f"wander {iteration}")
+        share, *parts = (stream.below(2**32, draw) / 2**32 for draw in range(5))
+        x, y, z, yaw = (2 * part - 1 for part in parts)
+        velocity = np.array([self.move * x, self.move * y, self.rise * z, 0, 0, self.turn * yaw, 0])
+        action = (velocity * (share < self.share)).astype(np.float32)
+        action[6] = 1
+        return np.tile(action, (self.steps, 1))
+
+
+class Start(NamedTuple):
+    """An episode to be run.
+
+    Attributes:
+        spec: What it shows.
+        key: What its actions are drawn with.
+        moves: float32 [W, 7], done before the policy takes over; equally many for all episodes that run together.
+    """
+
+    spec: EpisodeSpec
+    key: int
+    moves: np.ndarray = NO_MOVES
+
+
+def starts(
+    world: str, seed: int, iteration: int, episodes: int, group: int = 1, wander: Wander | None = None
+) -> list[Start]:
+    """Returns the episodes of an iteration, from the training pools; each `group` in a row begins alike.
+
+    Args:
+        seed: Of the run, 0 to 99,999.
+    """
+    groups = range(episodes // group)
+    specs = [draw_training(world, ROLLOUT_SEED + seed, iteration * len(groups) + number) for number in groups]
+    moves = [wander.moves(seed, iteration, number) if wander else NO_MOVES for number in groups]
+    keys = [Stream("1", seed, episode, f"rollout {iteration}").below(2**31) for episode in range(episodes)]
+    return [Start(specs[episode // group], key, moves[episode // group]) for episode, key in enumerate(keys)]
