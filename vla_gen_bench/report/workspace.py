@@ -15,6 +15,7 @@ from vla_gen_bench.report.table import Block, Line, Text
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
 COLUMNS = {
@@ -54,6 +55,7 @@ def coverage_block(rows: pandas.DataFrame) -> Block:
 
 def workspace_figure(rows: pandas.DataFrame) -> Figure:
     """Maps, seen from above: the share of a policy's episodes that entered a cell, at the height where most did."""
+    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
     groups = {label: list(group) for label, group in rows.groupby("policy", sort=False)["coverage"]}
@@ -66,18 +68,18 @@ def workspace_figure(rows: pandas.DataFrame) -> Figure:
         panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
         for axes in panels[len(groups) :]:
             axes.set_axis_off()
-        draw = partial(_draw_map, top=max(share.max() for share in shares.values()))
+        draw = partial(_draw_map, norm=LogNorm(0.5 / max(map(len, groups.values())), 1))
         images = [draw(axes, share, label) for axes, (label, share) in zip(panels, shares.items())]
         bar = figure.colorbar(images[0], ax=list(panels), label="share of episodes", shrink=0.7, aspect=15)
         bar.outline.set_visible(False)
     return figure
 
 
-def _draw_map(axes, share: np.ndarray, label: str, top: float):
-    """x is forward, so it points up; y is to the left of the robot."""
+def _draw_map(axes, share: np.ndarray, label: str, norm: LogNorm):
+    """x is forward, so it points up; y is to the left. All episodes begin in one cell, so that shares span decades."""
     x, y = (np.array([0, SHAPE[axis]]) * CELL_M + ORIGIN_M[axis] for axis in (0, 1))
     shown = np.ma.masked_equal(share, 0)
-    image = axes.imshow(shown, origin="lower", extent=(*y, *x), cmap="viridis_r", vmin=0, vmax=top)
+    image = axes.imshow(shown, origin="lower", extent=(*y, *x), cmap="viridis_r", norm=norm)
     axes.invert_xaxis()
     axes.set_title(wrapped(label, 24), fontsize=9)
     axes.label_outer()
