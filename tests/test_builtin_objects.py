@@ -101,6 +101,8 @@ def test_mass_is_that_of_a_toy(entries: list[dict], root: Path) -> None:
 def new_scene():
     """A scene at 500 Hz, without a renderer, with the static table."""
     sapien = pytest.importorskip("sapien")
+    for configure in (sapien.physx.set_scene_config, sapien.physx.set_body_config, sapien.physx.set_shape_config):
+        configure()  # SAPIEN's own defaults: an environment made before leaves its settings to all scenes
     scene = sapien.Scene([sapien.physx.PhysxCpuSystem()])
     scene.set_timestep(1 / 500)
     builder = scene.create_actor_builder()
