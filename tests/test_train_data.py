@@ -386,6 +386,32 @@ def test_another_table_shows_only_where_nothing_stands_before_it() -> None:
     assert float(camera.take(np.array([0]), None)[0, 0, 3, 3]) * 255 == pytest.approx(10)
 
 
+def test_mixed_tables_are_blends_of_two_mirrored_at_random() -> None:
+    """Tables of 0 but for a corner of 100, and of 200: blends are p * 200 + (1 - p) * (0 or 100) anywhere."""
+    tables = np.stack([np.zeros((4, 4, 3), np.float32), np.full((4, 4, 3), 200, np.float32)])
+    tables[0, 0, 0] = 100
+    blank = np.zeros((1, 4, 4, 3), np.uint8)
+    blank[0, 0, 0] = 100
+    camera = fr.Camera(blank, blank[..., 0] * 0, np.array([0]), tables, fr.Augment(tables=1.0, mix=1.0))
+    seen = np.stack([camera.take(np.array([0]), np.random.default_rng(n))[0, 0].numpy() * 255 for n in range(200)])
+    middle, corners = seen[:, 1, 1], seen[:, [0, 0, 3, 3], [0, 3, 0, 3]] - seen[:, 1, 1, None]
+    assert len(np.unique(middle.round())) > 20 and middle.max() <= 200.5
+    assert (corners.max(axis=0) > 30).all()  # the bright corner turns up in all four
+    same = (middle < 1) & (corners.max(axis=1) > 99)
+    assert same.any()  # twice the same table, mirrored alike
+
+
+def test_garbled_prompts_keep_the_template_and_some_words() -> None:
+    prompt, words = [1, 414, *range(500, 540), 415], range(3, 448)
+    found = [fr.garbled(prompt, (2, 1), 8, words, np.random.default_rng(n)) for n in range(50)]
+    assert all(ids[:2] == [1, 414] and ids[-1] == 415 and len(ids) == len(prompt) + 8 for ids in found)
+    kept = [[id for id in ids[2:-1] if id >= 500] for ids in found]
+    assert all(ids == sorted(ids) for ids in kept)  # in their order
+    assert 0.4 < np.mean([len(ids) for ids in kept]) / 40 < 0.6
+    assert {id for ids in found for id in ids[2:-1] if id < 500} <= set(words)
+    assert fr.garbled([1, 414, 415], (2, 1), 0, words, np.random.default_rng(0)) == [1, 414, 415]
+
+
 def test_tables_come_from_the_training_pool_alone() -> None:
     from vla_gen_bench.assets.catalog import load_catalog
 

@@ -313,7 +313,17 @@ def test_accumulated_parts_make_the_same_step(data: Path, tmp_path: Path, parts:
         {"model": {"size": "pico", "decoding": "parallel", "chunk": 4, "attention": "bidirectional", "head": "l1"}},
         {"precision": "bfloat16"},
         {"small_actions": False},
-        {"augment": {"tables": 0.5, "shift": 0.1, "brightness": 0.1, "contrast": 0.1, "saturation": 0.1}},
+        {
+            "augment": {
+                "words": 1.0,
+                "tables": 0.5,
+                "mix": 0.5,
+                "shift": 0.1,
+                "brightness": 0.1,
+                "contrast": 0.1,
+                "saturation": 0.1,
+            }
+        },
     ],
     ids=lambda changes: str(next(iter(changes.values()))),
 )

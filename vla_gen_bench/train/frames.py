@@ -43,15 +43,20 @@ class Balance(Frozen):
 
 
 class Augment(Frozen):
-    """Changes of the picture, drawn anew for every sample.
+    """Changes of what is seen and said, drawn anew for every sample.
 
     Attributes:
+        words: Share of the batches whose sentences are garbled, see `garbled`. A small model that was only ever told
+            one sentence does not act at all when told another one; use it where one picture says all there is to do.
         tables: Share of the samples that get another table image of the training pool behind them.
+        mix: Share of those others that are a blend of two, mirrored at random.
         shift: Largest shift along each axis, parts of the picture's side.
         brightness, contrast, saturation: Factors are drawn from 1 - x to 1 + x.
     """
 
+    words: float = Field(0.0, ge=0, le=1)
     tables: float = Field(0.0, ge=0, le=1)
+    mix: float = Field(0.0, ge=0, le=1)
     shift: float = Field(0.0, ge=0, lt=0.5)
     brightness: float = Field(0.0, ge=0, lt=1)
     contrast: float = Field(0.0, ge=0, lt=1)
@@ -195,11 +200,40 @@ class Camera:
     def _other_tables(self, frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """What to add so that another table shows through wherever the foreground does not cover it."""
         old = self.table[frames]
-        new = np.where(
-            random.random(len(frames)) < self.augment.tables, random.integers(len(self.tables), size=len(old)), old
-        )
+        other = random.random(len(frames)) < self.augment.tables
+        shown = self.tables[np.where(other, random.integers(len(self.tables), size=len(old)), old)]
+        if self.augment.mix:
+            other &= random.random(len(frames)) < self.augment.mix
+            first, second = self._mirrored(other.sum(), random), self._mirrored(other.sum(), random)
+            shown[other] = first + random.random((len(first), 1, 1, 1), np.float32) * (second - first)
         through = 1.0 - self.foreground[frames].astype(np.float32)[..., None] / 255.0
-        return through * (self.tables[new] - self.tables[old])
+        return through * (shown - self.tables[old])
+
+    def _mirrored(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """Returns `count` tables, each mirrored along none, one or both axes."""
+        shown = self.tables[random.integers(len(self.tables), size=count)]
+        for axis in (1, 2):
+            turned = random.random(count) < 0.5
+            shown[turned] = np.flip(shown[turned], axis)
+        return shown
+
+
+def garbled(
+    prompt: list[int], template: tuple[int, int], added: int, words: range, random: np.random.Generator
+) -> list[int]:
+    """Returns a prompt with about half of its sentence's tokens exchanged and some put in between.
+
+    Args:
+        template: How many tokens before and after the sentence stay.
+        added: Tokens put in.
+        words: Ids the new tokens are drawn from.
+    """
+    first, last = template[0], len(prompt) - template[1]
+    sentence = np.array(prompt[first:last], dtype=np.int64)
+    fresh = random.integers(words.start, words.stop, len(sentence) + added)
+    sentence = np.where(random.random(len(sentence)) < 0.5, fresh[: len(sentence)], sentence)
+    places = random.integers(0, len(sentence) + 1, added)
+    return [*prompt[:first], *np.insert(sentence, places, fresh[len(sentence) :]).tolist(), *prompt[last:]]
 
 
 def _augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) -> Tensor:

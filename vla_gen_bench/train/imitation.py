@@ -17,6 +17,7 @@ from vla_gen_bench.policies.openvla.config import ACTION_BINS
 from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
 from vla_gen_bench.policies.openvla.model import Inputs
 from vla_gen_bench.policies.openvla.processor import pad_prompts
+from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer
 from vla_gen_bench.train import frames as fr
 from vla_gen_bench.train.dataset import Demos, load
 from vla_gen_bench.train.processes import Processes
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 STREAM, VALIDATION_STREAM = 0x5F7, 0x5F8
 VALIDATION_FRAMES = 2048
 GRIPPER = 6
+FIRST_WORD = 3  # after <unk>, <s>, </s>
+MOST_WORDS = 32  # put into a garbled sentence
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Data:
             np.stack([tables[name] for name in names]).astype(np.float32), recipe.augment,
         )  # fmt: skip
         self.prompts = [student.processor.tokenizer.prompt(text) for text in demos.instructions]
+        self.template = template_of(student.processor.tokenizer)
         self.chunk = student.config.acting.chunk
         self.normalised = student.stats.normalise(demos.actions.astype(np.float64))
         self.hindsight, self.known = fr.hindsight(demos, self.kinds)
@@ -121,9 +125,10 @@ class Data:
     def of(self, frames: np.ndarray, random: np.random.Generator | None) -> Batch:
         """Returns given frames; augmented if `random` is given."""
         pictures = self.camera.take(frames, random)
-        ids, mask = pad_prompts(
-            [self.prompts[episode] for episode in self.demos.episode[frames]], self.student.config.pad
-        )
+        prompts = [self.prompts[episode] for episode in self.demos.episode[frames]]
+        if random is not None and self.recipe.augment.words:
+            prompts = self._said(prompts, random)
+        ids, mask = pad_prompts(prompts, self.student.config.pad)
         actions = self.normalised[self._following(frames)]  # [B, K, 7]
         tokens = self.student.processor.action_tokens(actions)
         return Batch(
@@ -136,6 +141,15 @@ class Data:
             torch.from_numpy(self.known[frames]),
         )
 
+    def _said(self, prompts: list[list[int]], random: np.random.Generator) -> list[list[int]]:
+        """Garbles all sentences or none, so that they stay about equally long."""
+        if random.random() >= self.recipe.augment.words:
+            return prompts
+        longest = self.student.processor.tokenizer.longest_prompt
+        added = int(random.integers(0, min(MOST_WORDS, longest - max(map(len, prompts))) + 1))
+        words = range(FIRST_WORD, self.student.config.action_range[0])
+        return [fr.garbled(prompt, self.template, added, words, random) for prompt in prompts]
+
     def _following(self, frames: np.ndarray) -> np.ndarray:
         """Returns [B, K]: each frame and the ones after it; at an episode's end the last one again."""
         ends = self.demos.starts[self.demos.episode[frames] + 1] - 1
@@ -147,6 +161,14 @@ class Data:
 
 
 _CENTRES = CENTRES[np.clip(ACTION_BINS - 1 - np.arange(ACTION_BINS), 0, ACTION_BINS - 2)]  # by index of action token
+
+
+def template_of(tokenizer: PromptTokenizer) -> tuple[int, int]:
+    """Returns how many tokens every prompt has before and after its sentence."""
+    one, other = tokenizer.prompt("a"), tokenizer.prompt("b")
+    before = next(place for place, (a, b) in enumerate(zip(one, other)) if a != b)
+    after = next(place for place, (a, b) in enumerate(zip(one[::-1], other[::-1])) if a != b)
+    return before, after
 
 
 def exchanged(tokens: Tensor, share: float, random: np.random.Generator) -> Tensor:
