@@ -8,6 +8,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.packages-installed
+RUNS := runs/openvla-ppo/execution-builtin runs/openvla-sft/execution-builtin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vulkan eval test bench gallery doctor lint clean
@@ -17,8 +18,13 @@ help:  ## List the targets
 
 setup: $(PACKAGES) vulkan  ## Prepare .venv and a Vulkan driver, nothing else
 
-eval: setup  ## The main job: the expert on the execution suite (ARGS="--episodes 16" for a quick look)
-	$(BIN)/vgb eval --policy expert --suite execution $(ARGS)
+eval: setup  ## The main job: PPO against SFT on the execution suite (ARGS="--episodes 16" for a quick look)
+	$(BIN)/vgb eval --policy openvla-ppo --suite execution $(ARGS)
+	$(BIN)/vgb eval --policy openvla-sft --suite execution $(ARGS)
+	$(BIN)/vgb report $(RUNS) --baseline openvla-sft --plots runs/execution-plots
+	@echo "Next: every episode on a page   $(BIN)/vgb report $(RUNS) --out report.html"
+	@echo "      another suite             $(BIN)/vgb eval --policy openvla-ppo --suite vision --episodes 16"
+	@echo "      a policy of your own      policies/README.md"
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest -q $(ARGS)

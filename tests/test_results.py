@@ -15,6 +15,7 @@ from vla_gen_bench.suite import draw, load_suite
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
+COMPARED = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin" for name in ("ppo", "sft")]
 
 
 @pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
@@ -34,11 +35,19 @@ def test_a_log_holds_exactly_the_suite_s_episodes(folder):
     assert len(rows) == len(wanted) and all(row["status"] == "ok" for row in rows)
 
 
+def test_the_readme_compares_as_the_report_does(cli):
+    ran = cli("report", *COMPARED, "--baseline", "openvla-sft", "--format", "md")
+    assert ran.exit_code == 0, ran.stderr
+    readme = (ROOT / "README.md").read_text().splitlines()
+    rows = [line for line in ran.stdout.splitlines() if line.startswith("|")]
+    assert len(rows) > 20 and [row for row in rows if row not in readme] == []
+
+
 @pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
 def test_the_published_table_follows_from_the_log(folder):
     log = EvalLog(folder)
     suite, rows = load_suite(log.header["suite"]["id"]), log.rows()
-    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "fidelity.md").read_text()
+    text = (RESULTS / "README.md").read_text() + (ROOT / "docs" / "fidelity.md").read_text()
     table = text.partition(f"<!-- from benchmarks/results/{folder.name} -->")[2].partition("\n\n")[0]
     printed = dict(re.findall(r"^\| (.+?) \| (\d+/\d+) \|", table, re.MULTILINE))
     expected = {}
