@@ -19,8 +19,8 @@ help:  ## List the targets
 setup: $(PACKAGES) vulkan  ## Prepare .venv and a Vulkan driver, nothing else
 
 eval: setup  ## The main job: PPO against SFT on the execution suite (ARGS="--episodes 16" for a quick look)
-	$(BIN)/vgb eval --policy openvla-ppo --suite execution $(ARGS)
-	$(BIN)/vgb eval --policy openvla-sft --suite execution $(ARGS)
+	$(BIN)/vgb eval --policy openvla-ppo --suite execution --num-envs 8 $(ARGS)
+	$(BIN)/vgb eval --policy openvla-sft --suite execution --num-envs 8 $(ARGS)
 	$(BIN)/vgb report $(RUNS) --baseline openvla-sft --plots runs/execution-plots
 	@echo "Next: every episode on a page   $(BIN)/vgb report $(RUNS) --out report.html"
 	@echo "      another suite             $(BIN)/vgb eval --policy openvla-ppo --suite vision --episodes 16"

@@ -165,5 +165,7 @@ def test_prepare_keeps_what_the_user_set(monkeypatch) -> None:
 
     monkeypatch.setenv("LP_NUM_THREADS", "7")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    runtime.prepare(alone=True)
+    assert "OMP_WAIT_POLICY" not in os.environ
     runtime.prepare()
     assert (os.environ["LP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]) == ("7", "PASSIVE")
