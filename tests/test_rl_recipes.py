@@ -16,7 +16,7 @@ from vla_gen_bench.train.ppo import PpoRecipe
 from vla_gen_bench.train.recipe import load_recipe
 
 FOLDER = data_dir() / "policies" / "openvla-ppo"
-STAGES = ("ppo-settle", "ppo-average", "ppo-long")  # that follow the first one
+STAGES = ("ppo-settle", "ppo-long")  # that follow the first one
 OTHERS = ("common", *STAGES)  # `common` is no recipe by itself
 PRESETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml") if path.stem not in OTHERS)
 
