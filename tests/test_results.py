@@ -15,6 +15,18 @@ from vla_gen_bench.suite import draw, load_suite
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
+PUBLISHED = (
+    "vgb --help",
+    "first use of the builtin assets",
+    "builtin: step, 320x240, median of whole episodes",
+    "builtin: reset with a fresh scene, median",
+    "rl4vla: step, 640x480, median of whole episodes",
+    "rl4vla: reset with a fresh scene, median",
+    "rl4vla: memory of that process",
+    "PPO nano, builtin, 2 workers: collection",
+    "PPO nano, builtin, 2 workers: whole loop",
+    "OpenVLA nano, fp32, 1 thread: decoding, batch 1",
+)
 COMPARED = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin" for name in ("ppo", "sft")]
 
 
@@ -58,15 +70,9 @@ def test_the_published_table_follows_from_the_log(folder):
 
 
 def test_the_speeds_in_the_readme_follow_from_the_measurements():
-    text = (ROOT / "README.md").read_text()
     lines = {}
-    for name in ("bench-full", "bench-quick", "bench-quick-rl4vla", "bench-rl", "bench-openvla"):
-        found = json.loads((RESULTS / f"{name}.json").read_text())["lines"]
-        lines |= {line["name"]: line for line in found if name == "bench-quick" or line["name"] not in lines}
-    published = [next(name for name in lines if name.startswith("vgb eval")), "vgb --help", "first use of the builtin assets"]
-    published += ["builtin: step, 320x240, median of whole episodes", "builtin: reset with a fresh scene, median"]
-    published += ["rl4vla: step, 640x480, median of whole episodes", "rl4vla: reset with a fresh scene, median"]
-    published += ["rl4vla: memory of that process", "OpenVLA nano, fp32, 1 thread: decoding, batch 1"]
-    published += [f"PPO nano, builtin, 2 workers: {what}" for what in ("collection", "whole loop")]
-    missing = [name for name in published if f"{lines[name]['value']:.3g} {lines[name]['unit']}" not in text]
-    assert not missing
+    for name in ("bench-quick-rl4vla", "bench-rl", "bench-openvla", "bench-full", "bench-quick"):  # the last one counts
+        lines |= {line["name"]: line for line in json.loads((RESULTS / f"{name}.json").read_text())["lines"]}
+    text = (ROOT / "README.md").read_text()
+    published = [next(name for name in lines if name.startswith("vgb eval")), *PUBLISHED]
+    assert [name for name in published if f"{lines[name]['value']:.3g} {lines[name]['unit']}" not in text] == []
