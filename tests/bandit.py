@@ -60,14 +60,14 @@ class BanditBatch:
         shade = np.array([spec.index % 16 for spec in self.specs], np.uint8)[:, None]
         return np.broadcast_to((COLOURS[self._colours()] + shade)[:, None, None], (len(self.specs), 8, 8, 3))
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, draw: bool = True) -> Step:
         self._die()
         first = actions[:, 0]
         right = np.where(self._colours() == 0, first > THIRD, first < -THIRD)
         self.right = np.hstack([self.right, right[:, None]])
         self.steps += 1
         infos = {"success": right, "success_once": self.right.any(1), "held_ever": self.right[:, :2].all(1)}
-        return Step(self._images(), right.astype(np.float32) / self.horizon, infos)
+        return Step(self._images() if draw else None, right.astype(np.float32) / self.horizon, infos)
 
     def _die(self) -> None:
         """Kills its own process, the first time that the file `die_once` is still there."""

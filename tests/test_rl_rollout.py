@@ -163,9 +163,9 @@ class Recording(BanditBatch):
 
     made: list[np.ndarray] = []
 
-    def step(self, actions: np.ndarray) -> Any:
+    def step(self, actions: np.ndarray, draw: bool = True) -> Any:
         self.made.append(actions.copy())
-        return super().step(actions)
+        return super().step(actions, draw)
 
 
 def test_the_arm_wanders_before_the_policy_takes_over(actor: ActorCritic) -> None:

@@ -91,6 +91,20 @@ def test_without_drawing_images_are_none():
     assert blind.step(actions(0, 1)).images is None
 
 
+def test_steps_that_are_not_drawn_change_nothing_of_what_comes_after():
+    specs, moves = [spec_of("object_reposition", index=2), spec_of("texture_strong", index=3)], actions(0)
+    ends = []
+    for drawn in (range(STEPS), [STEPS - 1]):
+        batch().reset(specs)
+        steps = [batch().step(np.stack([move] * 2), draw=step in drawn) for step, move in enumerate(moves)]
+        assert [step.images is not None for step in steps] == [step in drawn for step in range(STEPS)]
+        infos = [np.stack([step.infos[name] for step in steps]) for name in sorted(steps[0].infos)]
+        rewards = np.stack([step.rewards for step in steps])
+        ends.append([np.stack(batch().states()), steps[-1].images, rewards, *infos])
+    for found, expected in zip(*ends, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_what_a_step_returned_stays_as_it_was():
     single = EnvBatch([environment("builtin", "none")])
     single.reset([simple_spec()])

@@ -47,6 +47,9 @@ class PickPlaceEnv(BaseEnv):
         suite, scenario: What a reset without a spec draws from.
         models: The book of loaded models, shared by the environments of a process; None = a book of its own.
         **kwargs: ManiSkill's `BaseEnv` arguments.
+
+    Attributes:
+        draws: Set to False, a step draws nothing and returns an empty observation; all else is as it would have been.
     """
 
     SUPPORTED_REWARD_MODES = ["sparse", "none"]
@@ -69,6 +72,7 @@ class PickPlaceEnv(BaseEnv):
         self._resets = 0
         self._models = models or scene.LoadedModels()
         self._renderer: object = None
+        self.draws = True
         heap.settle()
         urdf = self.pack.path(self.pack.catalog.robot_urdf)
         kwargs.setdefault("obs_mode", "rgb")
@@ -311,6 +315,9 @@ class PickPlaceEnv(BaseEnv):
             if effect.kind == "image":
                 images[rows] = effect.apply(images[rows], foreground[rows])
         return images
+
+    def get_obs(self, info: dict | None = None, unflattened: bool = False) -> dict:
+        return super().get_obs(info, unflattened) if self.draws else {}
 
     def _get_obs_with_sensor_data(self, info: dict, apply_texture_transforms: bool = True) -> dict:
         """As ManiSkill's, without its empty "extra": gymnasium's checker allows no empty space."""

@@ -107,11 +107,12 @@ class EnvBatch:
             raise ValueError("a GPU simulation begins all its episodes at once: give all rows, or call reset()")
         return self.reset(specs)
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, draw: bool = True) -> Step:
         """Carries out one control step (0.2 s) in every running episode.
 
         Args:
             actions: float32 [B, 7], see `PickPlaceEnv`.
+            draw: Without, `images` is None: half of the time, for steps that nobody looks at.
 
         Raises:
             ValueError: Another shape, or a NaN.
@@ -119,7 +120,13 @@ class EnvBatch:
         actions = np.asarray(actions, np.float32)
         if actions.shape != (self._running, ACTION_DIMS):
             raise ValueError(f"actions are {list(actions.shape)}; expected [{self._running}, {ACTION_DIMS}]")
-        parts = [env.step(rows) for env, rows in zip(self.active, self._split(actions), strict=True)]
+        for env in self.active:
+            env.draws = draw
+        try:
+            parts = [env.step(rows) for env, rows in zip(self.active, self._split(actions), strict=True)]
+        finally:
+            for env in self.active:
+                env.draws = True
         infos = [part[4] for part in parts]
         return Step(
             self._pictures([part[0] for part in parts]),

@@ -23,7 +23,7 @@ from vla_gen_bench.train.pictures import squashed
 from vla_gen_bench.train.starts import Start
 
 if TYPE_CHECKING:
-    from vla_gen_bench.envs.vector import EnvBatch
+    from vla_gen_bench.envs.vector import EnvBatch, Step
 
 KEPT_INFOS = ("success", "success_once", "held_ever")
 
@@ -103,16 +103,22 @@ class Stage:
         if lane not in self._batches:
             self._batches[lane] = self._build(self._size)
         images = self._batches[lane].reset([start.spec for start in starts])
-        for actions in np.stack([start.moves for start in starts], axis=1):
-            images = self._batches[lane].step(actions).images
+        moves = np.stack([start.moves for start in starts], axis=1)
+        if len(moves):
+            images = self._carry_out(lane, moves)[-1].images
         self._view.keep(images, out)
         return None, {}
 
     def step(self, lane: int, actions: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, dict]:
-        steps = [self._batches[lane].step(actions[:, k]) for k in range(actions.shape[1])]
+        steps = self._carry_out(lane, actions.swapaxes(0, 1))
         self._view.keep(steps[-1].images, out)
         rewards = np.stack([step.rewards for step in steps], axis=1)
         return rewards, {name: np.array(steps[-1].infos[name]) for name in KEPT_INFOS}
+
+    def _carry_out(self, lane: int, actions: np.ndarray) -> list[Step]:
+        """Carries out actions, [K, B, 7]; only what the last one leads to is drawn."""
+        last = len(actions) - 1
+        return [self._batches[lane].step(rows, draw=k == last) for k, rows in enumerate(actions)]
 
     def close(self) -> None:
         for batch in self._batches.values():
