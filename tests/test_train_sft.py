@@ -336,6 +336,21 @@ def test_variants_train_and_act(data: Path, tmp_path: Path, changes: dict[str, A
     assert policy.act(observation).shape == (1, policy.action_spec.chunk, 7)
 
 
+def test_how_a_checkpoint_acts_is_kept_unless_the_recipe_says_otherwise(data: Path, tmp_path: Path) -> None:
+    run(recipe_of(data, samples=8, model={"size": "pico", "decoding": "parallel", "chunk": 4}), tmp_path)
+    start = {"checkpoint": str(tmp_path / "checkpoint")}
+
+    def acting(**model: Any) -> tuple[str, int]:
+        recipe = recipe_of(data, model=start | model, loss={"over": "vocabulary"} if "decoding" in model else {})
+        found = sft.Trainer(recipe, load_demos(data), ALONE).student.config.acting
+        return found.decoding, found.chunk
+
+    assert acting() == ("parallel", 4) and acting(chunk=2) == ("parallel", 2)
+    assert acting(decoding="autoregressive", chunk=1) == ("autoregressive", 1)
+    with pytest.raises(UserError, match="vocabulary needs model.decoding: autoregressive"):
+        acting(decoding="parallel")
+
+
 def test_an_adapter_trains_nothing_but_itself(data: Path, tmp_path: Path) -> None:
     start = tmp_path / "start"
     run(recipe_of(data, samples=8), start)

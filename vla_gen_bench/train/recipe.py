@@ -24,16 +24,18 @@ class ModelChoice(Frozen):
         checkpoint: Folder, policy name or hub id; `revision` is its commit on the hub.
         decoding, attention, chunk: "autoregressive", or "parallel" with K actions (OFT).
         head: What a parallel model says: "tokens", or continuous actions ("l1", supervised training only).
-        unnorm_key, image_path: As `OpenVLAPolicy` takes them; None = as the checkpoint says.
+        unnorm_key, image_path: As `OpenVLAPolicy` takes them.
+
+    None = as the checkpoint says; for a new model, and where it says nothing, the defaults of `Acting`.
     """
 
     size: str | None = None
     checkpoint: str | None = None
     revision: str | None = None
-    decoding: Literal["autoregressive", "parallel"] = "autoregressive"
-    attention: Literal["causal", "bidirectional"] = "causal"
-    chunk: int = Field(1, ge=1)
-    head: Literal["tokens", "l1"] = "tokens"
+    decoding: Literal["autoregressive", "parallel"] | None = None
+    attention: Literal["causal", "bidirectional"] | None = None
+    chunk: int | None = Field(None, ge=1)
+    head: Literal["tokens", "l1"] | None = None
     unnorm_key: str | None = None
     image_path: Literal["pil", "tensor", "tensor-bf16"] | None = None
 

@@ -99,8 +99,8 @@ class SftRecipe(Recipe):
 
     @model_validator(mode="after")
     def _fits(self) -> SftRecipe:
-        if self.loss.over == "vocabulary" and (self.loss.soft_bins or self.model.decoding == "parallel"):
-            raise ValueError("loss.over: vocabulary needs loss.soft_bins: 0 and autoregressive decoding")
+        if self.loss.over == "vocabulary" and self.loss.soft_bins:
+            raise ValueError("loss.over: vocabulary needs loss.soft_bins: 0")
         return self
 
     @property
@@ -167,6 +167,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
         statistics = action_statistics(demos.actions, len(demos))
         self.student = build_student(recipe, statistics, processes.device)
+        if recipe.loss.over == "vocabulary" and self.student.config.acting.decoding == "parallel":
+            raise UserError("loss.over: vocabulary needs model.decoding: autoregressive")
         self.data = Data(recipe, demos, self.student)
         self.auxiliary = _auxiliary_head(self.student).to(processes.device) if recipe.loss.auxiliary else None
         named = {name: p for name, p in self.student.model.named_parameters() if p.requires_grad}

@@ -28,6 +28,7 @@ from vla_gen_bench.policies.openvla.value import ValueHead
 from vla_gen_bench.train.recipe import Adapter, ModelChoice, Optimiser, Recipe
 
 GRIPPER_UNSCALED = [True] * 6 + [False]
+ACTING = ("decoding", "attention", "chunk", "head", "unnorm_key", "image_path")  # fields of `Acting` a recipe may set
 NO_DECAY = ("cls_token", "reg_token", "pos_embed", "embed_tokens.weight")
 
 
@@ -102,8 +103,7 @@ def checkpoint_of(name: str) -> str | Path:
 def _configured(
     config: OpenVLAConfig, choice: ModelChoice, key: str, statistics: dict[str, Any] | None
 ) -> OpenVLAConfig:
-    changes = {"decoding": choice.decoding, "attention": choice.attention, "chunk": choice.chunk, "head": choice.head}
-    changes |= {key: getattr(choice, key) for key in ("unnorm_key", "image_path") if getattr(choice, key) is not None}
+    changes = {name: value for name in ACTING if (value := getattr(choice, name)) is not None}
     if statistics is not None:
         config = parse_config({**config.fields, "norm_stats": {key: statistics}}, "config")
         changes["unnorm_key"] = key
