@@ -191,6 +191,17 @@ def test_where_the_arm_wanders_covers_the_box_evenly() -> None:
     assert (free.max(axis=0) > 0.97).all() and (free.min(axis=0) < -0.97).all()
 
 
+def test_a_gripper_closes_only_while_the_arm_wanders() -> None:
+    """Shares of 400 within four standard errors, 0.08 at most, of 1/2 that wander and 1/4 that are closed."""
+    wander = Wander(steps=1, share=0.5, closed=0.5)
+    moves = np.stack([wander.moves(0, number, 0)[0] for number in range(400)])
+    moving, closed = (moves[:, :6] != 0).any(axis=1), moves[:, 6] == -1
+    assert abs(moving.mean() - 0.5) < 0.1 and abs(closed.mean() - 0.25) < 0.09
+    assert moving[closed].all() and (moves[~closed, 6] == 1).all()
+    still_open = Wander(steps=1, share=0.5)
+    assert all((still_open.moves(0, number, 0)[0, :6] == moves[number, :6]).all() for number in range(9))
+
+
 def test_greedy_rollouts_draw_nothing(actor: ActorCritic) -> None:
     first, second = (
         Collector(LocalSimulator(BanditBatch, actor.view(240, 320), 2), actor, 4).collect(

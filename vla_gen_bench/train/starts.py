@@ -26,6 +26,7 @@ class Wander(Frozen):
         steps: Control steps.
         share: Of the episodes (or groups of them); the others stand still meanwhile.
         move, rise, turn: Most per step along x and y, along z (metres), and about z (radians).
+        closed: Share of those that move whose gripper is closed meanwhile, as if it held something.
     """
 
     steps: int = Field(0, ge=0)
@@ -33,15 +34,16 @@ class Wander(Frozen):
     move: float = Field(0.01, ge=0)
     rise: float = Field(0.005, ge=0)
     turn: float = Field(0.03, ge=0)
+    closed: float = Field(0.0, ge=0, le=1)
 
     def moves(self, seed: int, iteration: int, group: int) -> np.ndarray:
-        """Returns float32 [steps, 7], gripper open."""
+        """Returns float32 [steps, 7]."""
         stream = Stream("1", seed, group, f"wander {iteration}")
-        share, *parts = (stream.below(2**32, draw) / 2**32 for draw in range(5))
+        share, *parts, grip = (stream.below(2**32, draw) / 2**32 for draw in range(6))
         x, y, z, yaw = (2 * part - 1 for part in parts)
         velocity = np.array([self.move * x, self.move * y, self.rise * z, 0, 0, self.turn * yaw, 0])
         action = (velocity * (share < self.share)).astype(np.float32)
-        action[6] = 1
+        action[6] = -1 if share < self.share and grip < self.closed else 1
         return np.tile(action, (self.steps, 1))
 
 
