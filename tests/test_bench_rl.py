@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from vla_gen_bench import bench_rl
+from vla_gen_bench.policies.openvla.config_file import read_config
+from vla_gen_bench.train.student import checkpoint_of
 
 
 def test_speeds_and_shares_of_one_iteration() -> None:
-    lines = {line.name: line for line in bench_rl.reward_learning("pico", workers=2, episodes=2, horizon=2)}
+    lines = {line.name: line for line in bench_rl.reward_learning("pico", workers=2, episodes=2, horizon=4)}
     values = [line.value for line in lines.values()]
     assert len(values) == 7 and all(value >= 0 for value in values)
     collection, loop, waiting, policy, update = values[:5]
     assert collection > loop > 0  # the loop has the update on top
     assert 0.9 < waiting + policy + update <= 1  # all but the bookkeeping
     assert [line.target for line in lines.values() if line.at_least] == [60]
+
+
+def test_the_measured_policy_acts_as_the_reference_does() -> None:
+    acting = asdict(read_config(checkpoint_of("openvla-sft")).acting)
+    assert {name: acting[name] for name in bench_rl.ACTING} == bench_rl.ACTING
 
 
 def test_the_flags_of_vgb_bench_exclude_each_other(cli) -> None:

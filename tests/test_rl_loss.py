@@ -63,6 +63,31 @@ def test_nothing_is_gained_beyond_the_clip() -> None:
     assert scored.log_prob.grad.tolist() == pytest.approx([0, -0.55])  # -ratio / 2
 
 
+def test_a_ratio_of_each_action_by_hand() -> None:
+    """Two actions with ratios 1.5 and 1.1, advantage 1: (1.2 + 1.1) / 2 = 1.15. Jointly 1.65: 1.2. The other decision
+    did not change: 1 either way. Nothing is gained by the first action: its gradient is 0."""
+    parts = torch.tensor([[math.log(1.5), math.log(1.1)], [0.0, 0.0]], requires_grad=True)
+    scored = Score(parts.sum(1), torch.zeros(2), None, parts)
+    settings, old = ClippedLoss(ratio="action"), [[0.0, 0.0], [0.0, 0.0]]
+    loss, numbers = loss_of(settings, scored, [1.0, 1.0], old_log_prob=old)
+    assert loss.item() == pytest.approx(-(1.15 + 1) / 2) and numbers["clip_fraction"] == 0.25
+    assert loss_of(ClippedLoss(), scored, [1.0, 1.0])[0].item() == pytest.approx(-(1.2 + 1) / 2)
+    loss.backward()
+    assert parts.grad.flatten().tolist() == pytest.approx([0, -1.1 / 4, -1 / 4, -1 / 4])
+
+
+def test_the_parts_of_an_experience_add_up(tmp_path: Path) -> None:
+    subject = Learner(recipe_of("ppo", new_checkpoint(tmp_path)), join("cpu"))
+    experience = ppo.Experience.of(some_rollout(subject, 2, 3), np.zeros((3, 2)))
+    rows = np.arange(6)
+    found = experience.score(subject, rows)
+    assert found.by_action.shape == experience.by_action.shape == (6, 1)
+    assert torch.allclose(found.by_action.sum(1), found.log_prob) and not found.log_prob.equal(experience.log_probs)
+    assert torch.equal(experience.by_action[:, 0], experience.log_probs)
+    shapes = [tuple(column.shape) for column in experience.targets(rows, found.log_prob, ClippedLoss(ratio="action"))]
+    assert shapes == [(6, 1), (6,), (6,), (6,)]
+
+
 def test_the_clipped_huber_value_loss_by_hand() -> None:
     """Old values 0, new 1, returns 1: off by 0, but the clipped value 0.2 is off by 0.8: 0.32. Without the clip: 0.
     Off by 12 with delta 10: 10 * (12 - 5) = 70."""

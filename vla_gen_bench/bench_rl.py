@@ -1,6 +1,6 @@
 """How fast this machine learns from reward: rollouts, the whole loop of PPO, and where the time goes.
 
-The policy is a new one of the reference recipe's size: speed does not depend on what it knows.
+The policy is a new one of the reference policy's size that acts as it does: speed does not depend on what it knows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vla_gen_bench.resources import data_dir
 TARGET_STEPS_PER_S = 60  # of the whole loop with nano, on two cores
 EPISODES, HORIZON = 32, 80
 DRAWING_STEPS = 40
+ACTING = {"decoding": "parallel", "chunk": 4}  # as openvla-sft
 STILL = np.array([[0, 0, 0, 0, 0, 0, 1]], np.float32)
 
 
@@ -87,6 +88,7 @@ def _recipe(checkpoint: Path, episodes: int, horizon: int):
         "horizon": horizon,
         "env_steps": episodes * horizon,
         "value.warmup": 0,
+        "wander.steps": 0,
         "target_kl": None,
     }
     recipe = load_recipe(data_dir() / "policies" / "openvla-ppo" / "recipe.yaml", PpoRecipe, changes)
@@ -95,10 +97,10 @@ def _recipe(checkpoint: Path, episodes: int, horizon: int):
 
 def _new_checkpoint(folder: Path, name: str) -> Path:
     from vla_gen_bench.policies.openvla.config_file import size, with_stats
-    from vla_gen_bench.policies.openvla.fresh import new_model, new_tokenizer
+    from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer
     from vla_gen_bench.policies.openvla.saving import save
 
     action = {"q01": [-0.03] * 7, "q99": [0.03] * 7, "mask": [True] * 6 + [False]}
-    config = with_stats(size(name), {"bench": {"action": action}})
+    config = acting_as(with_stats(size(name), {"bench": {"action": action}}), **ACTING)
     save(folder, new_model(config), new_tokenizer(config))
     return folder

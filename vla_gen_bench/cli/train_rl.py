@@ -20,8 +20,8 @@ WORKERS = click.option(
 def ppo(**options: Any) -> None:
     """Learn from reward by proximal policy optimisation.
 
-    Presets: openvla-ppo, ppo-orz, ppo-value-hn, ppo-value-concat, ppo-value-separate, ppo-epochs-2, ppo-epochs-5,
-    ppo-base, ppo-oft; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
+    Presets: openvla-ppo, ppo-orz, ppo-value-hn, ppo-value-concat, ppo-value-separate, ppo-epochs-1, ppo-epochs-5,
+    ppo-base, ppo-single; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
     """
     _train("ppo", "PpoRecipe", **options)
 

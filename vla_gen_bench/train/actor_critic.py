@@ -80,11 +80,13 @@ class Score:
         log_prob: float32 [N], joint over all tokens of a decision.
         entropy: float32 [N], nats, mean over the tokens.
         values: float32 [N]; None without a critic.
+        by_action: float32 [N, K], `log_prob` action by action; None where nobody asked.
     """
 
     log_prob: Tensor
     entropy: Tensor
     values: Tensor | None
+    by_action: Tensor | None = None
 
 
 class ActorCritic:
@@ -160,8 +162,9 @@ class ActorCritic:
             hidden = out.hidden if shared else out.hidden.detach()
             values = None if self.critic is None else self._values(inputs, tokens, hidden)
         logits = out.logits / self.temperature
-        chosen = log_probs(logits, tokens - self.config.action_range[0]).sum(-1)
-        return Score(chosen, entropy(logits).mean(-1), values)
+        chosen = log_probs(logits, tokens - self.config.action_range[0])
+        by_action = chosen.reshape(len(chosen), -1, ACTION_DIMS).sum(-1)
+        return Score(chosen.sum(-1), entropy(logits).mean(-1), values, by_action)
 
     def _values(self, inputs: Inputs, tokens: Tensor, hidden: Tensor) -> Tensor:
         if isinstance(self.critic, SeparateCritic):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vla_gen_bench import runtime
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.protocol import ACTION_DIMS
 from vla_gen_bench.spec import Frozen
 from vla_gen_bench.train import advantages as adv
 from vla_gen_bench.train.actor_critic import Score, ValueSettings
@@ -43,6 +44,9 @@ class ClippedLoss(Frozen):
 
     Attributes:
         clip: Ratios beyond 1 -+ clip earn nothing.
+        ratio: Of new to old probability. "decision": one of all tokens of a decision, as the reference. "action": one
+            of each action of a chunk, with the chunk's advantage: those of a parallel policy are chosen independently,
+            and a joint ratio of K of them leaves the clip range that much sooner.
         policy_weight: Of the policy's loss. The reference's is 7, by an accident: its buffer has seven columns for one
             joint log-probability, and the loss sums over them.
         value_weight, entropy: Of the value loss, and of the entropy bonus.
@@ -53,6 +57,7 @@ class ClippedLoss(Frozen):
     """
 
     clip: float = Field(0.2, gt=0)
+    ratio: Literal["decision", "action"] = "decision"
     policy_weight: float = Field(1.0, ge=0)
     value_weight: float = Field(1.0, ge=0)
     entropy: float = Field(0.0, ge=0)
@@ -68,7 +73,7 @@ class ClippedRecipe(RlRecipe):
         loss: See its class.
         batch: Decisions of one optimiser step over all processes; each computes its share in `accumulate` parts.
         target_kl: The rest of an iteration's steps is left out when the KL divergence from the policy that collected
-            exceeds this, nats per decision; None = never.
+            exceeds this, nats per decision (per action with `loss.ratio: action`); None = never.
     """
 
     loss: ClippedLoss = ClippedLoss()
@@ -178,20 +183,27 @@ def improve_by_ppo(recipe: PpoRecipe, learner: Learner, rollout: Rollout) -> dic
 
 @dataclass(frozen=True)
 class Experience:
-    """N = T x B decisions: the rollout they are part of, and float32 [N] each of what PPO compares with."""
+    """N = T x B decisions: the rollout they are part of, and float32 [N] each of what PPO compares with.
+
+    Attributes:
+        by_action: float32 [N, K], `log_probs` action by action.
+    """
 
     rollout: Rollout
     log_probs: Tensor
     advantages: Tensor
     values: Tensor
     returns: Tensor
+    by_action: Tensor
 
     @classmethod
     def of(cls, rollout: Rollout, advantages: np.ndarray, returns: np.ndarray | None = None) -> Experience:
         """Returns the decisions of a rollout with their advantages and returns, [T, B] each."""
         values = rollout.values[:-1]
         columns = (rollout.log_probs.sum(-1), advantages, values, values if returns is None else returns)
-        return cls(rollout, *(torch.from_numpy(np.asarray(column, np.float32).ravel()) for column in columns))
+        by_action = rollout.log_probs.reshape(values.size, -1, ACTION_DIMS).sum(-1)
+        rows = (torch.from_numpy(np.asarray(column, np.float32).ravel()) for column in columns)
+        return cls(rollout, *rows, torch.from_numpy(by_action))
 
     def __len__(self) -> int:
         return len(self.advantages)
@@ -204,10 +216,11 @@ class Experience:
         tokens = torch.from_numpy(rollout.tokens[t, b]).to(learner.actor.device)
         return learner.actor.score(inputs, tokens, **how)
 
-    def targets(self, rows: np.ndarray, like: Tensor, coarse: bool) -> list[Tensor]:
+    def targets(self, rows: np.ndarray, like: Tensor, settings: ClippedLoss) -> list[Tensor]:
         """Returns old log-probabilities, advantages, old values and returns of some decisions."""
-        columns = [column[rows] for column in (self.log_probs, self.advantages, self.values, self.returns)]
-        return [(column.bfloat16() if coarse else column).to(like) for column in columns]
+        log_probs = self.by_action if settings.ratio == "action" else self.log_probs
+        columns = [column[rows] for column in (log_probs, self.advantages, self.values, self.returns)]
+        return [(column.bfloat16() if settings.coarse else column).to(like) for column in columns]
 
 
 # ---- learning from it --------------------------------------------------------------------------------------
@@ -249,7 +262,7 @@ def _losses(
     shared = recipe.value is None or recipe.value.shared
     for part in np.array_split(rows, min(recipe.accumulate, len(rows))):
         score = experience.score(learner, part, value_only=value_only, shared=shared)
-        targets = experience.targets(part, score.log_prob, recipe.loss.coarse)
+        targets = experience.targets(part, score.log_prob, recipe.loss)
         loss, parts = clipped_loss(recipe.loss, score, *targets, value_only)
         yield loss * (len(part) / len(rows))
         for name, value in parts.items():
@@ -264,12 +277,13 @@ def clipped_loss(
 
     Args:
         score: What the policy in training says about N decisions.
-        old_log_prob: [N], joint, of the policy that made them.
+        old_log_prob: Of the policy that made them: [N], joint; [N, K] where the ratio is that of an action.
         advantages, old_values, returns: [N].
         value_only: Leave the policy out.
     """
-    change = score.log_prob - old_log_prob
-    ratio = change.exp()
+    new = score.by_action if settings.ratio == "action" else score.log_prob[:, None]
+    change = new - old_log_prob.reshape(new.shape)
+    ratio, advantages = change.exp(), advantages[:, None]
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
     policy_loss = -settings.policy_weight * torch.minimum(ratio * advantages, clipped * advantages).mean()
     numbers = {
