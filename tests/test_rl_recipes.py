@@ -16,9 +16,7 @@ from vla_gen_bench.train.ppo import PpoRecipe
 from vla_gen_bench.train.recipe import load_recipe
 
 FOLDER = data_dir() / "policies" / "openvla-ppo"
-STAGES = ("ppo-settle",)  # that follow the first one
-OTHERS = ("common", *STAGES)  # `common` is no recipe by itself
-PRESETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml") if path.stem not in OTHERS)
+PRESETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml") if path.stem != "common")
 
 
 def loaded(name: str) -> RlRecipe:
@@ -48,14 +46,6 @@ def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) 
     recipe, reference = loaded(name).model_dump(), loaded("openvla-ppo").model_dump()
     changed = {key for key, value in recipe.items() if reference[key] != value}
     assert changed == {"name", *allowed.get(name, {"value"})}
-
-
-def test_later_stages_begin_with_the_policy_so_far_and_have_episodes_of_their_own() -> None:
-    stages = [loaded(name) for name in ("openvla-ppo", *STAGES)]
-    assert [stage.name for stage in stages[1:]] == [*STAGES]
-    assert {stage.model.checkpoint for stage in stages[1:]} == {"openvla-ppo"}
-    assert len({stage.seed for stage in stages}) == len(stages)
-    assert all(stage.env_steps % stage.steps_per_iteration == 0 for stage in stages)
 
 
 def test_the_papers_recipe_has_the_papers_numbers() -> None:
