@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from sim import environment, simple_spec
 
+from vla_gen_bench.envs.vector import EnvBatch
 from vla_gen_bench.eval.log import EvalLog
-from vla_gen_bench.eval.rollout import episode_seed
+from vla_gen_bench.eval.rollout import episode_seed, run_episode
+from vla_gen_bench.policies.chunking import ChunkRunner
 from vla_gen_bench.suite import draw, load_suite
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +46,11 @@ class Base:
         return actions
 
 class Fine(Base): pass
+class Chunks(Base):
+    action_spec = ActionSpec(chunk=3, execute=2)
+    def act(self, observation):
+        down = np.full((self.batch, 3, 7), -0.01, np.float32)
+        return down * np.float32(1 + observation.image.mean() / 255)
 class Shape(Base):
     def answer(self, actions): return actions[:, 0]
 class Dtype(Base):
@@ -126,6 +136,31 @@ def test_one_command_runs_logs_and_reports(cli, folder):
     assert forged.exit_code == 1 and "success_at_end was True, is False" in forged.stderr
     missing = cli("replay", "log", "ind/0/77")
     assert missing.exit_code == 2 and "no episode 'ind/0/77'" in missing.stderr
+
+
+def test_what_a_policy_in_chunks_does_not_see_is_not_drawn_and_changes_nothing(cli, folder, monkeypatch):
+    """Five steps, a look every second one: with videos all are drawn; rows are the same, and replays agree."""
+    assert evaluate(cli, "pol:Chunks", "--video").exit_code == 0
+    with_videos = [stable(row) for row in rows()]
+    shutil.rmtree("log")
+    assert evaluate(cli, "pol:Chunks").exit_code == 0
+    assert [stable(row) for row in rows()] == with_videos and len({row["trace"] for row in rows()}) == 8
+    for how in ([], ["--act"]):
+        again = cli("replay", "log", "tables/1/0", *how)
+        assert again.exit_code == 0 and "as logged, bit for bit" in again.stderr
+
+    drawn, step = [], EnvBatch.step
+
+    def noted(self, actions, draw=True):
+        drawn.append(draw)
+        return step(self, actions, draw)
+
+    monkeypatch.setattr(EnvBatch, "step", noted)
+    sys.path.insert(0, str(folder))
+    policy = importlib.import_module("pol").Chunks()
+    sys.path.pop(0)
+    run_episode(environment("builtin", "rgb"), ChunkRunner(policy, "test"), simple_spec(), 5)
+    assert drawn == [False, True, False, True, True]
 
 
 def _forge(**changes) -> None:

@@ -86,9 +86,15 @@ def _run(header: dict[str, Any], log: EvalLog, key: Key, spec: EpisodeSpec, act:
     from vla_gen_bench.eval.workers import build_env
 
     packed = None if act else log.actions(key)
-    source, privileged = (Recording(unpack_actions(packed)), False) if packed else _policy(header)
+    source, privileged = (Recording(unpack_actions(packed), _rhythm(header)), False) if packed else _policy(header)
     env = build_env(spec.world)
     return run_episode(env, source, spec, header["horizon"], privileged=privileged, record=True)
+
+
+def _rhythm(header: dict[str, Any]) -> int:
+    """Returns in how many control steps the policy saw one picture."""
+    spec = header.get("action_spec") or {}
+    return spec.get("execute") or spec.get("chunk", 1)
 
 
 def _policy(header: dict[str, Any]) -> tuple[ActionSource, bool]:

@@ -33,18 +33,26 @@ class ActionSource(Protocol):
 
 
 class Recording:
-    """Plays back recorded actions [T, 7]."""
+    """Plays back recorded actions [T, 7].
 
-    needs_observation = False
+    Args:
+        every: The policy looked once in so many steps.
+    """
 
-    def __init__(self, actions: np.ndarray) -> None:
-        self._actions = iter(actions)
+    def __init__(self, actions: np.ndarray, every: int = 1) -> None:
+        self._actions, self._every, self._step = actions, every, 0
+
+    @property
+    def needs_observation(self) -> bool:
+        """As it was of the policy: traces cover the pictures it saw."""
+        return self._step % self._every == 0
 
     def reset(self, instructions: list[str], seeds: list[int]) -> None:
         """Nothing to do: a recording is made for one episode."""
 
     def next_actions(self, observation: Observation | None) -> np.ndarray:
-        return next(self._actions)[None]
+        self._step += 1
+        return self._actions[self._step - 1][None]
 
 
 @dataclass
@@ -79,7 +87,8 @@ def run_episodes(
 ) -> list[Episode]:
     """Realises B = len(specs) episodes side by side, runs `horizon` control steps and judges them.
 
-    On the CPU each outcome is that of the episode run alone, as far as the policy's actions are.
+    What neither the policy nor a recording looks at is not drawn: half of a step's time. On the CPU each outcome is
+    that of the episode run alone, as far as the policy's actions are.
 
     Args:
         batch: With at least B rows.
@@ -99,8 +108,9 @@ def run_episodes(
             on_step(step)
         seen = _observe(batch, images, step, privileged) if source.needs_observation else None
         actions = source.next_actions(seen)
-        images, _, infos = batch.step(actions)
-        kept.add(actions, images)
+        seen_next = source.needs_observation or step == horizon - 1
+        images, _, infos = batch.step(actions, draw=record or seen_next)
+        kept.add(actions, images, seen_next)
     if on_step:
         on_step(horizon)
     return kept.episodes(infos, horizon)
@@ -123,8 +133,8 @@ def _observe(batch: EnvBatch, images: np.ndarray | None, step: int, privileged: 
 class _Kept:
     """What the running episodes of a batch leave behind.
 
-    The trace of an episode is a running hash over joint angles, body poses and images: equal digests mean equal
-    episodes.
+    The trace of an episode is a running hash over joint angles and body poses of every step, and the images that the
+    policy saw and the last one: equal digests mean equal episodes.
     """
 
     def __init__(self, batch: EnvBatch, images: np.ndarray | None, record: bool) -> None:
@@ -135,20 +145,25 @@ class _Kept:
         self._traces = [hashlib.sha256() for _ in range(len(batch))]
         self._actions: list[np.ndarray] = []
         self._frames: list[list[np.ndarray]] = [[] for _ in range(len(batch))]
-        self._look(images)
+        self._look(images, True)
 
-    def add(self, actions: np.ndarray, images: np.ndarray | None) -> None:
-        """Takes down a control step: its actions [B, 7], and the state and images [B, H, W, 3] after it."""
+    def add(self, actions: np.ndarray, images: np.ndarray | None, seen: bool) -> None:
+        """Takes down a control step: its actions [B, 7], the state and images [B, H, W, 3] after it, if any are drawn.
+
+        Args:
+            seen: The trace covers the images.
+        """
         self._actions.append(np.array(actions, np.float32))
         for states in self._states:
             states.record()
-        self._look(images)
+        self._look(images, seen)
 
-    def _look(self, images: np.ndarray | None) -> None:
+    def _look(self, images: np.ndarray | None, seen: bool) -> None:
         for row, state in enumerate(self._batch.states()):
             self._traces[row].update(state.tobytes())
             if images is not None:
-                self._traces[row].update(np.ascontiguousarray(images[row]))
+                if seen:
+                    self._traces[row].update(np.ascontiguousarray(images[row]))
                 if self._record:
                     self._frames[row].append(images[row])
 
