@@ -156,9 +156,8 @@ def test_what_a_policy_in_chunks_does_not_see_is_not_drawn_and_changes_nothing(c
         return step(self, actions, draw)
 
     monkeypatch.setattr(EnvBatch, "step", noted)
-    sys.path.insert(0, str(folder))
+    monkeypatch.syspath_prepend(folder)
     policy = importlib.import_module("pol").Chunks()
-    sys.path.pop(0)
     run_episode(environment("builtin", "rgb"), ChunkRunner(policy, "test"), simple_spec(), 5)
     assert drawn == [False, True, False, True, True]
 

@@ -10,6 +10,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.log import EvalLog, Key, key_of
 from vla_gen_bench.eval.rollout import ActionSource, Episode, Recording, run_episode, unpack_actions
 from vla_gen_bench.eval.video import video_name, write_video
+from vla_gen_bench.policies.protocol import ActionSpec
 from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.suite import draw, load_suite, union
 
@@ -86,15 +87,10 @@ def _run(header: dict[str, Any], log: EvalLog, key: Key, spec: EpisodeSpec, act:
     from vla_gen_bench.eval.workers import build_env
 
     packed = None if act else log.actions(key)
-    source, privileged = (Recording(unpack_actions(packed), _rhythm(header)), False) if packed else _policy(header)
+    every = ActionSpec(**header.get("action_spec", {})).execution_horizon
+    source, privileged = (Recording(unpack_actions(packed), every), False) if packed else _policy(header)
     env = build_env(spec.world)
     return run_episode(env, source, spec, header["horizon"], privileged=privileged, record=True)
-
-
-def _rhythm(header: dict[str, Any]) -> int:
-    """Returns in how many control steps the policy saw one picture."""
-    spec = header.get("action_spec") or {}
-    return spec.get("execute") or spec.get("chunk", 1)
 
 
 def _policy(header: dict[str, Any]) -> tuple[ActionSource, bool]:

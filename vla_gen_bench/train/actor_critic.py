@@ -80,13 +80,18 @@ class Score:
         log_prob: float32 [N], joint over all tokens of a decision.
         entropy: float32 [N], nats, mean over the tokens.
         values: float32 [N]; None without a critic.
-        by_action: float32 [N, K], `log_prob` action by action; None where nobody asked.
+        by_action: float32 [N, K], `log_prob` action by action; what `loss.ratio: action` compares.
     """
 
     log_prob: Tensor
     entropy: Tensor
     values: Tensor | None
     by_action: Tensor | None = None
+
+
+def by_action(log_probs: Tensor) -> Tensor:
+    """Returns [..., K], the joint log-probability of each action, from those of its tokens, [..., 7 K]."""
+    return log_probs.unflatten(-1, (-1, ACTION_DIMS)).sum(-1)
 
 
 class ActorCritic:
@@ -163,8 +168,7 @@ class ActorCritic:
             values = None if self.critic is None else self._values(inputs, tokens, hidden)
         logits = out.logits / self.temperature
         chosen = log_probs(logits, tokens - self.config.action_range[0])
-        by_action = chosen.reshape(len(chosen), -1, ACTION_DIMS).sum(-1)
-        return Score(chosen.sum(-1), entropy(logits).mean(-1), values, by_action)
+        return Score(chosen.sum(-1), entropy(logits).mean(-1), values, by_action(chosen))
 
     def _values(self, inputs: Inputs, tokens: Tensor, hidden: Tensor) -> Tensor:
         if isinstance(self.critic, SeparateCritic):

@@ -22,10 +22,9 @@ from torch import Tensor
 
 from vla_gen_bench import runtime
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.protocol import ACTION_DIMS
 from vla_gen_bench.spec import Frozen
 from vla_gen_bench.train import advantages as adv
-from vla_gen_bench.train.actor_critic import Score, ValueSettings
+from vla_gen_bench.train.actor_critic import Score, ValueSettings, by_action
 from vla_gen_bench.train.learner import Learner, RlRecipe, open_simulator, use_threads
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.rl_watch import NUMBERS, check, progress_line, summary
@@ -201,9 +200,8 @@ class Experience:
         """Returns the decisions of a rollout with their advantages and returns, [T, B] each."""
         values = rollout.values[:-1]
         columns = (rollout.log_probs.sum(-1), advantages, values, values if returns is None else returns)
-        by_action = rollout.log_probs.reshape(values.size, -1, ACTION_DIMS).sum(-1)
         rows = (torch.from_numpy(np.asarray(column, np.float32).ravel()) for column in columns)
-        return cls(rollout, *rows, torch.from_numpy(by_action))
+        return cls(rollout, *rows, by_action(torch.from_numpy(rollout.log_probs)).flatten(0, 1))
 
     def __len__(self) -> int:
         return len(self.advantages)

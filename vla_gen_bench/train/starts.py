@@ -42,8 +42,9 @@ class Wander(Frozen):
         share, *parts, grip = (stream.below(2**32, draw) / 2**32 for draw in range(6))
         x, y, z, yaw = (2 * part - 1 for part in parts)
         velocity = np.array([self.move * x, self.move * y, self.rise * z, 0, 0, self.turn * yaw, 0])
-        action = (velocity * (share < self.share)).astype(np.float32)
-        action[6] = -1 if share < self.share and grip < self.closed else 1
+        wanders = share < self.share
+        action = (velocity * wanders).astype(np.float32)
+        action[6] = -1 if wanders and grip < self.closed else 1
         return np.tile(action, (self.steps, 1))
 
 
