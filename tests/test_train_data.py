@@ -17,7 +17,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.train import frames as fr
 from vla_gen_bench.train import lerobot_format as form
-from vla_gen_bench.train.collect import Request, check_request, describe, without_small
+from vla_gen_bench.train.collect import WANDER, Request, check_request, describe, without_small
 from vla_gen_bench.train.dataset import Demos, Writer, load
 from vla_gen_bench.train.demonstrate import Demo, Demonstrator
 from vla_gen_bench.train.disturbance import DROP_STEPS, Disturbance
@@ -124,6 +124,14 @@ def test_the_driver_takes_turns_and_the_labels_stay_the_experts(demonstrator: De
     holds = (mixed.executed[:, :6] == 0).all(axis=1)
     assert follows.any() and (holds & ~follows).any() and (follows | holds).all()
     assert np.abs(mixed.actions[~follows, :3]).max() > 0.01
+
+
+def test_the_expert_sets_out_from_where_the_arm_has_wandered(demonstrator: Demonstrator) -> None:
+    usual = demonstrator.run(1_000_000, 3)
+    wide = Demonstrator(demonstrator.env, 32, wander=WANDER).run(1_000_000, 3)
+    assert np.linalg.norm(wide.states[0, :3] - usual.states[0, :3]) > 0.03
+    assert wide.success and demonstrator.env.draws  # and every frame that is kept was drawn
+    assert len({image.tobytes() for image in wide.images[:5]}) == 5
 
 
 # ---- the files ---------------------------------------------------------------------------------------------
@@ -267,6 +275,9 @@ def test_a_folder_is_not_continued_with_other_settings(tmp_path: Path) -> None:
     written(tmp_path, [demo(0)])
     with pytest.raises(UserError, match="was collected with noise 1.0, not 0.5; choose another --out"):
         Writer(tmp_path, SIDE, {"world": "builtin", "noise": 0.5})
+    Writer(tmp_path, SIDE, {"world": "builtin", "wander": 0.0})  # what there was before --wander
+    with pytest.raises(UserError, match="was collected with wander 0.0, not 0.3"):
+        Writer(tmp_path, SIDE, {"world": "builtin", "wander": 0.3})
 
 
 def test_smaller_sets_are_subsets_of_larger_ones(tmp_path: Path) -> None:

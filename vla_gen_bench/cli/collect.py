@@ -17,6 +17,13 @@ import click
 )
 @click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
 @click.option("--noise", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Scale of disturbances.")
+@click.option(
+    "--wander",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share that begins up to 13 cm, 10 cm and 28 degrees elsewhere.",
+)
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
 @click.option("--image-size", type=click.IntRange(min=32), default=96, show_default=True, help="Side, pixels.")
 @click.option("--seed", type=int, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
@@ -24,8 +31,8 @@ import click
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def collect(
-    episodes: int, out: Path, policy: str, options: tuple[str, ...], noise: float, world: str, image_size: int,
-    seed: int, drop_small_actions: bool, workers: int | None, as_json: bool,
+    episodes: int, out: Path, policy: str, options: tuple[str, ...], noise: float, wander: float, world: str,
+    image_size: int, seed: int, drop_small_actions: bool, workers: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Collect demonstrations for `vgb train sft` on training-pool episodes.
 
@@ -39,8 +46,8 @@ def collect(
     from vla_gen_bench.train.collect import collect as run
 
     request = Request(
-        episodes=episodes, out=out, policy=policy, options=parse_options(options), noise=noise, world=world,
-        side=image_size, seed=seed, drop_small=drop_small_actions, workers=workers or usable_cores(),
+        episodes=episodes, out=out, policy=policy, options=parse_options(options), noise=noise, wander=wander,
+        world=world, side=image_size, seed=seed, drop_small=drop_small_actions, workers=workers or usable_cores(),
     )  # fmt: skip
     writer = _with_progress(run, request)
     summary = {

@@ -22,7 +22,9 @@ from vla_gen_bench.train.check import ROLLOUT_SEED
 from vla_gen_bench.train.dataset import Demos, Writer
 from vla_gen_bench.train.demonstrate import Demo, Demonstrator
 from vla_gen_bench.train.guard import end_with, sole_writer
+from vla_gen_bench.train.starts import Wander
 
+WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # up to 13 cm, 10 cm, 28 degrees away
 AHEAD = 4  # episodes handed out per worker before the first of them is taken
 
 
@@ -37,6 +39,7 @@ class Request:
             are the labels.
         options: Arguments of that policy.
         noise: Scale of the disturbances while the expert drives, see `disturbance`.
+        wander: Share of the demonstrations that begin elsewhere: the arm first moves at random, which is not recorded.
         world: World name.
         side: Side of the stored square pictures, pixels: what the model takes.
         seed: Training seed, 1,000,000 or more; episodes are its draws 0, 1, 2, ...
@@ -49,6 +52,7 @@ class Request:
     policy: str = "expert"
     options: dict[str, Any] = field(default_factory=dict)
     noise: float = 1.0
+    wander: float = 0.0
     world: str = "builtin"
     side: int = 96
     seed: int = FIRST_TRAINING_SEED
@@ -59,7 +63,7 @@ class Request:
     def origin(self) -> dict[str, Any]:
         """What the data depends on; a folder is continued with equal ones only."""
         fields = asdict(self)
-        kept = ("policy", "options", "noise", "world", "side", "seed", "drop_small")
+        kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small")
         return {**{key: fields[key] for key in kept}, "pools": POOLS_VERSION}
 
 
@@ -137,7 +141,7 @@ def _begin(parent: int) -> None:
 
 
 @cache
-def _demonstrator(world: str, side: int, noise: float, policy: str, options: str) -> Demonstrator:
+def _demonstrator(world: str, side: int, noise: float, wander: float, policy: str, options: str) -> Demonstrator:
     """Builds what this worker process needs, once; `options` as JSON."""
     from vla_gen_bench import runtime
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
@@ -145,12 +149,18 @@ def _demonstrator(world: str, side: int, noise: float, policy: str, options: str
 
     driver = None if policy == "expert" else load_policy(resolve(policy), **json.loads(options))
     runtime.limit_threads(1)
-    return Demonstrator(PickPlaceEnv(world=world, obs_mode="rgb+segmentation"), side, noise, driver)
+    return Demonstrator(
+        PickPlaceEnv(world=world, obs_mode="rgb+segmentation"),
+        side,
+        noise,
+        WANDER.model_copy(update={"share": wander}),
+        driver,
+    )
 
 
 def _run(request: Request, index: int) -> Demo:
     options = json.dumps(request.options)
-    own = _demonstrator(request.world, request.side, request.noise, request.policy, options)
+    own = _demonstrator(request.world, request.side, request.noise, request.wander, request.policy, options)
     return own.run(request.seed, index)
 
 

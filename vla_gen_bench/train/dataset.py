@@ -15,6 +15,7 @@ from vla_gen_bench.train.demonstrate import Demo
 from vla_gen_bench.train.picture_cache import CACHE, cached_pictures
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
+UNNAMED = {"wander": 0.0}  # what data sets of earlier versions do not name
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 
@@ -37,11 +38,12 @@ class Writer:
     def __post_init__(self) -> None:
         if (self.folder / form.INFO_FILE).is_file():
             own = read_own(self.folder)
-            changed = [key for key in self.origin if own["origin"].get(key) != self.origin[key]]
+            before = {**UNNAMED, **own["origin"]}
+            changed = [key for key in self.origin if before.get(key) != self.origin[key]]
             if changed:
                 key = changed[0]
                 raise UserError(
-                    f"{self.folder}: was collected with {key} {own['origin'].get(key)!r}, not {self.origin[key]!r}; "
+                    f"{self.folder}: was collected with {key} {before.get(key)!r}, not {self.origin[key]!r}; "
                     "choose another --out"
                 )
             self.info, self.own = form.read_info(self.folder), own

@@ -14,6 +14,7 @@ from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.train.disturbance import Disturbance
 from vla_gen_bench.train.pictures import squashed
+from vla_gen_bench.train.starts import Wander
 from vla_gen_bench.world import CAMERA
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Demonstrator:
     Attributes:
         side: S, pixels; the picture is squashed to S x S as the processor does it (Pillow, bicubic).
         noise: Scale of the disturbances, see `Disturbance`.
+        wander: Moves at random before the expert takes over; they are not recorded.
         driver: Another policy to take turns with the expert (DAgger, Ross et al. 2011); the labels stay the expert's.
         horizon: Longest episode, control steps.
     """
@@ -64,6 +66,7 @@ class Demonstrator:
     env: PickPlaceEnv
     side: int
     noise: float = 1.0
+    wander: Wander = Wander()
     driver: Policy | None = None
     horizon: int = 80
 
@@ -71,6 +74,10 @@ class Demonstrator:
         """Returns training episode `index` of `seed`, successful or not; equal arguments give equal demos."""
         spec = draw_training(self.env.world.name, seed, index)
         observation, _ = self.env.reset(options={"spec": spec})
+        moves = self.wander.moves(seed, 0, index)
+        for place, move in enumerate(moves):
+            self.env.draws = place == len(moves) - 1
+            observation, *_ = self.env.step(move)
         expert = Expert(close_steps=1)
         expert.reset([spec.instruction], [0])
         act = self._driver(spec) if self.driver else Disturbance(seed, index, self.noise).apply
