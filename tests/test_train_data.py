@@ -21,6 +21,7 @@ from vla_gen_bench.train.collect import WANDER, Request, check_request, describe
 from vla_gen_bench.train.dataset import Demos, Writer, load
 from vla_gen_bench.train.demonstrate import Demo, Demonstrator
 from vla_gen_bench.train.disturbance import DROP_STEPS, Disturbance
+from vla_gen_bench.train.joined import joined
 
 OPEN, SHUT = 1.0, -1.0
 SIDE = 32  # x264 codes 16 pixels now and then otherwise: 1 time in 60 with the same frames
@@ -286,6 +287,22 @@ def test_smaller_sets_are_subsets_of_larger_ones(tmp_path: Path) -> None:
     assert (large.actions[:4] == small.actions).all() and large.instructions[:1] == small.instructions
     with pytest.raises(UserError, match="holds 3 demonstrations, 9 were asked for"):
         load(tmp_path, 9)
+
+
+def test_joined_sets_are_read_one_after_the_other(tmp_path: Path) -> None:
+    first, second = demos_of([(OPEN, SHUT, OPEN), (OPEN,)]), demos_of([(SHUT, SHUT)])
+    both = joined([first, second], ["a", "b"])
+    assert len(both) == 3 and both.starts.tolist() == [0, 3, 4, 6] and both.episode.tolist() == [0, 0, 0, 1, 2, 2]
+    frames = np.array([5, 0, 3, 4])
+    for name in ("images", "foreground", "actions", "states"):
+        whole = np.concatenate([getattr(first, name), getattr(second, name)])
+        assert (getattr(both, name)[frames] == whole[frames]).all(), name
+    assert (both.images[4] == second.images[0]).all() and both.images.shape == (6, *first.images.shape[1:])
+    assert both.instructions == first.instructions + second.instructions
+    with pytest.raises(IndexError):
+        both.images[np.array([6])]
+    with pytest.raises(UserError, match="b: world rl4vla, that of a is builtin; they cannot be joined"):
+        joined([first, replace(second, world="rl4vla")], ["a", "b"])
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:

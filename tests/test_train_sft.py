@@ -20,7 +20,7 @@ from vla_gen_bench.policies.protocol import Observation
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.train import sft
 from vla_gen_bench.train.dataset import load as load_demos
-from vla_gen_bench.train.imitation import soft_targets
+from vla_gen_bench.train.imitation import demonstrations, soft_targets
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Optimiser, load_recipe, parse_changes
 from vla_gen_bench.train.run import Curve, save_state
@@ -199,6 +199,12 @@ def test_a_broken_off_run_goes_on_exactly(data: Path, tmp_path: Path, monkeypatc
         }
     weights = [load(tmp_path / name / "checkpoint").model.state_dict() for name in ("whole", "broken")]
     assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+
+
+def test_several_sets_are_learnt_from_together(data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, samples=16).model_copy(update={"data": (str(data), str(data))})
+    assert len(demonstrations(recipe, ALONE)) == 2 * len(load_demos(data))
+    assert run(recipe, tmp_path)
 
 
 def test_rows_are_made_by_every_rhythm(data: Path, tmp_path: Path) -> None:

@@ -64,14 +64,14 @@ def run_folder(out: Path | None, name: str) -> Path:
 
 @train.command()
 @common_options
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Demonstrations (vgb collect).")
-@click.option("--demos", type=click.IntRange(min=1), help="Only the first so many; smaller sets are subsets of larger.")
+@click.option("--data", multiple=True, type=click.Path(file_okay=False), help="Demonstrations (vgb collect); repeat.")
+@click.option("--demos", type=click.IntRange(min=1), help="Only the first so many of each; smaller sets are nested.")
 @click.option(
     "--processes", type=click.IntRange(min=1), help="Processes on this machine.  [default: as torchrun says, or 1]"
 )
 def sft(
     recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None,
-    data: Path | None, demos: int | None, processes: int | None,
+    data: tuple[str, ...], demos: int | None, processes: int | None,
 ) -> None:  # fmt: skip
     """Fine-tune on demonstrations by cross-entropy of the action tokens."""
     from vla_gen_bench import runtime
@@ -79,7 +79,7 @@ def sft(
     from vla_gen_bench.train.processes import join, launch
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
 
-    given = {"data": str(data) if data else None, "demos": demos}
+    given = {"data": (data[0] if len(data) == 1 else list(data)) if data else None, "demos": demos}
     settings = parse_changes(changes) | {key: value for key, value in given.items() if value is not None}
     loaded = load_recipe(recipe_file(recipe), trainer.SftRecipe, settings)
     if processes and processes > 1 and "WORLD_SIZE" not in os.environ:

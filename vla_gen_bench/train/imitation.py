@@ -20,6 +20,7 @@ from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer
 from vla_gen_bench.train import frames as fr
 from vla_gen_bench.train.dataset import Demos, load
+from vla_gen_bench.train.joined import joined
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.student import Student
 
@@ -67,14 +68,16 @@ def demonstrations(recipe: SftRecipe, processes: Processes) -> Demos:
     Raises:
         UserError: None are named, they cannot be read, or they are of another world.
     """
-    if recipe.data is None:
+    if not recipe.data:
         raise UserError("data: none given; collect some with 'vgb collect' and name their folder with --data")
+    folders = [recipe.data] if isinstance(recipe.data, str) else recipe.data
     if processes.first:
-        load(Path(recipe.data), recipe.demos)
+        for folder in folders:
+            load(Path(folder), recipe.demos)
     processes.wait()
-    demos = load(Path(recipe.data), recipe.demos)
+    demos = joined([load(Path(folder), recipe.demos) for folder in folders], folders)
     if demos.world != recipe.world:
-        raise UserError(f"{recipe.data}: world {demos.world}, the recipe's is {recipe.world}; give --set world=...")
+        raise UserError(f"{folders[0]}: world {demos.world}, the recipe's is {recipe.world}; give --set world=...")
     return demos
 
 

@@ -66,8 +66,8 @@ class SftRecipe(Recipe):
     """Supervised fine-tuning.
 
     Attributes:
-        data: Folder of demonstrations, as `vgb collect` writes it.
-        demos: Only the first so many; None = all.
+        data: Folder of demonstrations, as `vgb collect` writes it, or several.
+        demos: Only the first so many of each; None = all.
         held_out: Share of them for validation: every so many-th.
         small_actions: Whether frames that hardly move are used; the paper drops them.
         samples: Frames to train on, counted with repetition; the schedule of the learning rate ends with them.
@@ -80,7 +80,7 @@ class SftRecipe(Recipe):
     """
 
     trainer: Literal["sft"]
-    data: str | None = None
+    data: str | tuple[str, ...] | None = None
     demos: int | None = Field(None, ge=1)
     held_out: float = Field(0.05, gt=0, lt=1)
     small_actions: bool = True
