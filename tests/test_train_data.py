@@ -17,7 +17,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools.draw import draw_training
 from vla_gen_bench.train import frames as fr
 from vla_gen_bench.train import lerobot_format as form
-from vla_gen_bench.train.collect import WANDER, Request, check_request, describe, without_small
+from vla_gen_bench.train.collect import WANDER, Request, check_request, describe, wandering, without_small
 from vla_gen_bench.train.dataset import Demos, Writer, load
 from vla_gen_bench.train.demonstrate import Demo, Demonstrator
 from vla_gen_bench.train.disturbance import DROP_STEPS, Disturbance
@@ -133,6 +133,11 @@ def test_the_expert_sets_out_from_where_the_arm_has_wandered(demonstrator: Demon
     assert np.linalg.norm(wide.states[0, :3] - usual.states[0, :3]) > 0.03
     assert wide.success and demonstrator.env.draws  # and every frame that is kept was drawn
     assert len({image.tobytes() for image in wide.images[:5]}) == 5
+
+
+def test_where_no_arm_wanders_demonstrations_begin_at_once() -> None:
+    assert len(wandering(0.0).moves(1_000_000, 0, 3)) == 0
+    assert len(wandering(1.0).moves(1_000_000, 0, 3)) == WANDER.steps
 
 
 # ---- the files ---------------------------------------------------------------------------------------------
