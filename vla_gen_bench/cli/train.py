@@ -79,7 +79,7 @@ def sft(
     from vla_gen_bench.train.processes import join, launch
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
 
-    given = {"data": (data[0] if len(data) == 1 else list(data)) if data else None, "demos": demos}
+    given = {"data": list(data) or None, "demos": demos}
     settings = parse_changes(changes) | {key: value for key, value in given.items() if value is not None}
     loaded = load_recipe(recipe_file(recipe), trainer.SftRecipe, settings)
     if processes and processes > 1 and "WORLD_SIZE" not in os.environ:

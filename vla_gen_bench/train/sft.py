@@ -10,12 +10,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
@@ -66,7 +66,7 @@ class SftRecipe(Recipe):
     """Supervised fine-tuning.
 
     Attributes:
-        data: Folder of demonstrations, as `vgb collect` writes it, or several.
+        data: Folders of demonstrations, as `vgb collect` writes them; one may stand alone.
         demos: Only the first so many of each; None = all.
         held_out: Share of them for validation: every so many-th.
         small_actions: Whether frames that hardly move are used; the paper drops them.
@@ -80,7 +80,7 @@ class SftRecipe(Recipe):
     """
 
     trainer: Literal["sft"]
-    data: str | tuple[str, ...] | None = None
+    data: Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)] = ()
     demos: int | None = Field(None, ge=1)
     held_out: float = Field(0.05, gt=0, lt=1)
     small_actions: bool = True
