@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_train_data import demo, written
+from demos import demo, written
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.loading import load
