@@ -29,7 +29,7 @@ def test_every_preset_loads_and_has_the_same_budget(name: str) -> None:
     recipe, reference = loaded(name), loaded("openvla-ppo")
     assert recipe.name == name
     assert recipe.env_steps == reference.env_steps
-    assert recipe.steps_per_iteration == reference.steps_per_iteration == 64 * (8 + 48)
+    assert recipe.steps_per_iteration == reference.steps_per_iteration == 64 * (8 + 64)
     assert recipe.sampling == reference.sampling
 
 
