@@ -70,11 +70,12 @@ def demonstrations(recipe: SftRecipe, processes: Processes) -> Demos:
     """
     if not recipe.data:
         raise UserError("data: none given; collect some with 'vgb collect' and name their folder with --data")
+    if not processes.first:
+        processes.wait()
+    sets = [load(Path(folder), recipe.demos) for folder in recipe.data]
     if processes.first:
-        for folder in recipe.data:
-            load(Path(folder), recipe.demos)
-    processes.wait()
-    demos = joined([load(Path(folder), recipe.demos) for folder in recipe.data], recipe.data)
+        processes.wait()
+    demos = joined(sets, recipe.data)
     if demos.world != recipe.world:
         raise UserError(f"{recipe.data[0]}: world {demos.world}, the recipe's is {recipe.world}; give --set world=...")
     return demos
