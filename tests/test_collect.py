@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from demos import OPEN, SHUT
 
-from vla_gen_bench.train.collect import WANDER, wandering
+from vla_gen_bench.train.collect import WANDER
 from vla_gen_bench.train.dataset import load
 from vla_gen_bench.train.demonstrate import Demonstrator
 from vla_gen_bench.train.disturbance import DROP_STEPS, Disturbance
@@ -93,11 +93,6 @@ def test_the_expert_sets_out_from_where_the_arm_has_wandered(demonstrator: Demon
     assert np.linalg.norm(wide.states[0, :3] - usual.states[0, :3]) > 0.03
     assert wide.success and demonstrator.env.draws  # and every frame that is kept was drawn
     assert len({image.tobytes() for image in wide.images[:5]}) == 5
-
-
-def test_where_no_arm_wanders_demonstrations_begin_at_once() -> None:
-    assert len(wandering(0.0).moves(1_000_000, 0, 3)) == 0
-    assert len(wandering(1.0).moves(1_000_000, 0, 3)) == WANDER.steps
 
 
 # ---- the commands ------------------------------------------------------------------------------------------

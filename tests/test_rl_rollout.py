@@ -191,6 +191,12 @@ def test_where_the_arm_wanders_covers_the_box_evenly() -> None:
     assert (free.max(axis=0) > 0.97).all() and (free.min(axis=0) < -0.97).all()
 
 
+def test_where_no_arm_wanders_episodes_begin_at_once() -> None:
+    still = Wander(steps=8, share=0.0)
+    assert still.moves(0, 0, 0).shape == (still.length, 7) == (0, 7)
+    assert still.model_copy(update={"share": 0.1}).moves(0, 0, 0).shape == (8, 7)
+
+
 def test_a_gripper_closes_only_while_the_arm_wanders() -> None:
     """Shares of 400 within four standard errors, 0.08 at most, of 1/2 that wander and 1/4 that are closed."""
     wander = Wander(steps=1, share=0.5, closed=0.5)

@@ -149,12 +149,8 @@ def _demonstrator(world: str, side: int, noise: float, wander: float, policy: st
 
     driver = None if policy == "expert" else load_policy(resolve(policy), **json.loads(options))
     runtime.limit_threads(1)
-    return Demonstrator(PickPlaceEnv(world=world, obs_mode="rgb+segmentation"), side, noise, wandering(wander), driver)
-
-
-def wandering(share: float) -> Wander:
-    """Returns what happens before the demonstrations; where none of them wanders, they begin at once."""
-    return WANDER.model_copy(update={"share": share}) if share else Wander()
+    moves = WANDER.model_copy(update={"share": wander})
+    return Demonstrator(PickPlaceEnv(world=world, obs_mode="rgb+segmentation"), side, noise, moves, driver)
 
 
 def _run(request: Request, index: int) -> Demo:

@@ -82,7 +82,7 @@ class RlRecipe(Recipe):
 
     @property
     def steps_per_iteration(self) -> int:
-        return self.episodes * (self.wander.steps + self.horizon)
+        return self.episodes * (self.wander.length + self.horizon)
 
     @property
     def iterations(self) -> int:

@@ -24,7 +24,7 @@ class Wander(Frozen):
 
     Attributes:
         steps: Control steps.
-        share: Of the episodes (or groups of them); the others stand still meanwhile.
+        share: Of the episodes (or groups of them); the others stand still meanwhile. 0: nothing is done before any.
         move, rise, turn: Most per step along x and y, along z (metres), and about z (radians).
         closed: Share of those that move whose gripper is closed meanwhile, as if it held something.
     """
@@ -36,8 +36,13 @@ class Wander(Frozen):
     turn: float = Field(0.03, ge=0)
     closed: float = Field(0.0, ge=0, le=1)
 
+    @property
+    def length(self) -> int:
+        """Control steps before every episode."""
+        return self.steps if self.share else 0
+
     def moves(self, seed: int, iteration: int, group: int) -> np.ndarray:
-        """Returns float32 [steps, 7]."""
+        """Returns float32 [length, 7]."""
         stream = Stream("1", seed, group, f"wander {iteration}")
         share, *parts, grip = (stream.below(2**32, draw) / 2**32 for draw in range(6))
         x, y, z, yaw = (2 * part - 1 for part in parts)
@@ -45,7 +50,7 @@ class Wander(Frozen):
         wanders = share < self.share
         action = (velocity * wanders).astype(np.float32)
         action[6] = -1 if wanders and grip < self.closed else 1
-        return np.tile(action, (self.steps, 1))
+        return np.tile(action, (self.length, 1))
 
 
 class Start(NamedTuple):
