@@ -27,6 +27,7 @@ from vla_gen_bench.policies.openvla.sampling import entropy, log_probs, sampler
 from vla_gen_bench.policies.openvla.value import SeparateCritic, ValueHead, initialise_value
 from vla_gen_bench.policies.protocol import ACTION_DIMS
 from vla_gen_bench.spec import Frozen
+from vla_gen_bench.train.exploration import correlated_draws
 from vla_gen_bench.train.simulators import View
 from vla_gen_bench.train.student import Student
 
@@ -39,10 +40,14 @@ class Sampling(Frozen):
             training. The paper trains at 1.
         top_k: Only the k most likely tokens; None = all. 50 is the reference's, by a default of transformers; recorded
             log-probabilities are then not those the action was drawn with.
+        correlation: Of the noise in one control step's action with the last one's, number by number. Every action is
+            as likely as without; but an episode strays in one direction for about 1 / (1 - correlation) steps, where
+            independent noise cancels itself. Not in the reference; see Hollenstein et al., Colored Noise in PPO (2024).
     """
 
     temperature: float = Field(1.0, ge=0)
     top_k: int | None = Field(None, ge=1)
+    correlation: float = Field(0.0, ge=0, lt=1)
 
 
 class ValueSettings(Frozen):
@@ -139,8 +144,12 @@ class ActorCritic:
 
     @torch.no_grad()
     def act(self, inputs: Inputs, keys: Sequence[int], steps: Sequence[int], sampling: Sampling) -> Decision:
-        """Chooses actions; the draws of each row are keyed by its episode's key and its step."""
-        uniforms = draws(keys, steps, ACTION_DIMS * self.chunk)
+        """Chooses actions; the draws of each row are keyed by its episode's key and its step, the decision's number."""
+        slots = ACTION_DIMS * self.chunk
+        if sampling.correlation:
+            uniforms = correlated_draws(keys, steps, slots, sampling.correlation)
+        else:
+            uniforms = draws(keys, steps, slots)
         with self._cast():
             out = choose_tokens(self.model, inputs, sampler(uniforms, sampling.temperature, sampling.top_k))
             values = None if self.critic is None else self._values(inputs, out.tokens, out.hidden).cpu().numpy()
