@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from vla_gen_bench.cli.train import recipe_file
 from vla_gen_bench.errors import UserError
@@ -49,14 +48,11 @@ def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) 
     assert changed == {"name", *allowed.get(name, {"value"})}
 
 
-def test_each_stage_of_the_reference_begins_with_the_one_before() -> None:
+def test_each_stage_beyond_the_reference_begins_with_the_one_before() -> None:
     stages = [load_recipe(FOLDER / f"recipe{name}.yaml", PpoRecipe) for name in ("", "-second", "-third")]
     for before, after in zip(stages, stages[1:], strict=False):
         assert after.model.checkpoint == f"runs/train/{before.name}/checkpoint"
         assert after.seed != before.seed  # other episodes
-    budget = sum(stage.iterations * stage.steps_per_iteration for stage in stages)
-    card = yaml.safe_load((FOLDER / "card.yaml").read_text())
-    assert f"then {budget:,} control steps" in " ".join(card["training"]["data"])
 
 
 def test_the_papers_recipe_has_the_papers_numbers() -> None:
