@@ -74,14 +74,11 @@ def placed(policy: OpenVLAPolicy, batch: EnvBatch, groups: Iterator[list[Start]]
     runner, rows = ChunkRunner(policy, "the checkpoint"), []
     for group in groups:
         moves = np.stack([start.moves for start in group])
-        episodes = run_episodes(
-            batch, AfterMoves(runner, moves), [start.spec for start in group], moves.shape[1] + HORIZON
-        )
-        rows += [episode.row for episode in episodes]
-    columns = {"success": "success_at_end", "success_once": "success_once", "held": "held_ever"}
-    return {name: np.mean([row[column] for row in rows]).round(4) for name, column in columns.items()} | {
-        "episodes": len(rows)
-    }
+        specs, steps = [start.spec for start in group], moves.shape[1] + HORIZON
+        rows += [episode.row for episode in run_episodes(batch, AfterMoves(runner, moves), specs, steps)]
+    columns = {"success": "success_at_end", "held": "held_ever"}
+    shares = {name: np.mean([row[column] for row in rows]).round(4) for name, column in columns.items()}
+    return shares | {"episodes": len(rows)}
 
 
 def first_actions(policy: OpenVLAPolicy, batch: EnvBatch, groups: Iterator[list[Start]]) -> dict[str, float]:
