@@ -1,9 +1,9 @@
 """Where a checkpoint of `builtin` still knows what to do: `.venv/bin/python benchmarks/starts.py NAME=CHECKPOINT ...`.
 
 Two tables under benchmarks/results, a row per checkpoint and start, in place of those of that name: `starts.csv`, what
-it places from the usual start and from anywhere, and `displaced-actions.csv`, its first action beside the expert's. All
-of training-pool episodes that no training uses. Anywhere is where `wander` of `openvla-ppo`'s recipe leaves the arm,
-done in every episode and with an open gripper.
+it places from the usual start and from three others, and `displaced-actions.csv`, its first action beside the expert's.
+All of training-pool episodes that no training uses. Anywhere is where `wander` of `openvla-ppo`'s recipe leaves the arm,
+done in every episode and with an open gripper; tilted and low add what `recipe-tilted.yaml` adds, in every episode too.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from vla_gen_bench.train.starts import Start, starts  # noqa: E402
 RESULTS = Path(__file__).resolve().parent / "results"
 WORLD, TOGETHER = "builtin", 8
 ACTION_SEED, PLACING_SEED = 78, 79  # of runs that nobody trains
+ELSEWHERE = {"anywhere": {}, "tilted": {"turn": 0.075, "tilt": 0.05}, "low": {"low": 1.0}}  # changes of `wander`
 FIRST_CHECK = 64  # those before it are the checks of a run in training
 
 
@@ -119,7 +120,8 @@ def main(checkpoints: tuple[str, ...], episodes: int, temperature: float, write:
     batch = make_batch(WORLD, TOGETHER)
     for name, path in (pair.split("=", 1) for pair in checkpoints):
         policy = OpenVLAPolicy(Path(path), temperature=temperature)
-        groups = {"usual": checks(episodes), "anywhere": from_run(PLACING_SEED, episodes)}
+        groups = {"usual": checks(episodes)}
+        groups |= {start: from_run(PLACING_SEED, episodes, **changes) for start, changes in ELSEWHERE.items()}
         still = {"move": 0.0, "rise": 0.0, "turn": 0.0}
         first = {"usual": from_run(ACTION_SEED, 48, **still), "anywhere": from_run(ACTION_SEED, 48)}
         tables = {"displaced-actions.csv": (first_actions, first), "starts.csv": (placed, groups)}

@@ -191,6 +191,26 @@ def test_where_the_arm_wanders_covers_the_box_evenly() -> None:
     assert (free.max(axis=0) > 0.97).all() and (free.min(axis=0) < -0.97).all()
 
 
+def test_a_hand_tilts_both_ways_and_mostly_a_little() -> None:
+    """Of 400 the mean angle is within 0.04 of E[share] E[|uniform|] = 1/2 * 1/2; other numbers stay what they were."""
+    moves = np.stack([Wander(steps=1, tilt=1).moves(0, number, 0)[0] for number in range(400)])
+    tilts = moves[:, 3:5]
+    assert (tilts.max(axis=0) > 0.7).all() and (tilts.min(axis=0) < -0.7).all()
+    assert (abs(np.abs(tilts).mean(axis=0) - 0.25) < 0.04).all()
+    upright = np.stack([Wander(steps=1).moves(0, number, 0)[0] for number in range(400)])
+    assert (upright[:, 3:5] == 0).all() and np.array_equal(moves[:, [0, 1, 2, 5, 6]], upright[:, [0, 1, 2, 5, 6]])
+
+
+def test_a_low_start_sinks_by_half_of_the_rise_or_more() -> None:
+    """Of 400: half are low and sink by 0.75 on average; of the others half sink too, by 0.5: a mean of -3/8, SE 0.026."""
+    moves = np.stack([Wander(steps=1, rise=1, low=0.5).moves(0, number, 0)[0] for number in range(400)])
+    low = np.stack([Wander(steps=1, rise=1, low=1).moves(0, number, 0)[0] for number in range(400)])
+    assert (low[:, 2] <= -0.5).all() and (low[:, 2] >= -1).all() and abs(low[:, 2].mean() + 0.75) < 0.03
+    assert abs(moves[:, 2].mean() + 3 / 8) < 0.11
+    as_drawn = np.stack([Wander(steps=1, rise=1).moves(0, number, 0)[0] for number in range(400)])
+    assert abs((moves[:, 2] != as_drawn[:, 2]).mean() - 0.5) < 0.1 and np.array_equal(moves[:, :2], as_drawn[:, :2])
+
+
 def test_where_no_arm_wanders_episodes_begin_at_once() -> None:
     still = Wander(steps=8, share=0.0)
     assert still.moves(0, 0, 0).shape == (still.length, 7) == (0, 7)

@@ -22,7 +22,7 @@ from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.run import save_state
 from vla_gen_bench.train.sim_workers import WorkerSimulator
 from vla_gen_bench.train.simulators import Build, LocalSimulator, Simulator
-from vla_gen_bench.train.starts import MOST_RUN_SEED, Wander
+from vla_gen_bench.train.starts import MOST_RUN_SEED, CameraShift, Wander
 from vla_gen_bench.train.student import Averaged, build_optimiser, build_student, set_rate, write_checkpoint
 from vla_gen_bench.world import get_world
 
@@ -36,6 +36,7 @@ class RlRecipe(Recipe):
         group: So many of them in a row begin alike.
         horizon: Control steps of an episode; none ends earlier.
         wander: Random moves before; see its class. Not in the reference.
+        camera_shift: Of what is seen; see its class. Not in the reference.
         together: Episodes side by side, over all lanes.
         lanes: Batches the policy decides for by turns; two keep the simulator busy meanwhile.
         simulation: "cpu": worker processes; "gpu": one PhysX simulation of `together` scenes, in one lane.
@@ -55,6 +56,7 @@ class RlRecipe(Recipe):
     group: int = Field(1, ge=1)
     horizon: int = Field(80, ge=1)
     wander: Wander = Wander()
+    camera_shift: CameraShift = CameraShift()
     together: int = Field(16, ge=1)
     lanes: int = Field(2, ge=1)
     simulation: Literal["cpu", "gpu"] = "cpu"

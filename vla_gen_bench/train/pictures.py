@@ -9,3 +9,16 @@ from PIL import Image
 def squashed(image: np.ndarray, side: int) -> np.ndarray:
     """Returns uint8 [side, side] or [side, side, 3], as `image_resize_strategy` "resize-naive" makes it."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def shifted(picture: np.ndarray, by: tuple[float, float]) -> np.ndarray:
+    """Returns a picture [H, W, 3] moved down and to the right by whole pixels, the edge repeated.
+
+    Args:
+        by: Parts of its height and its width.
+    """
+    rows, columns = (
+        np.clip(np.arange(side) - round(part * side), 0, side - 1)
+        for side, part in zip(picture.shape[:2], by, strict=True)
+    )
+    return picture[rows[:, None], columns]

@@ -140,7 +140,8 @@ def train(
         for iteration in range(learner.iteration, recipe.iterations):
             began = time.perf_counter()
             use_threads(1)
-            chosen = starts(recipe.world, recipe.seed, iteration, recipe.episodes, recipe.group, recipe.wander)
+            drawn = (recipe.episodes, recipe.group, recipe.wander, recipe.camera_shift)
+            chosen = starts(recipe.world, recipe.seed, iteration, *drawn)
             chosen = chosen[processes.rank * share :][:share]
             rollout = collector.collect(chosen, recipe.sampling, recipe.foresees)
             use_threads(cores)
