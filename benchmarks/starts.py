@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-import pandas as pd
+from result_tables import add
 
 from vla_gen_bench import runtime
 
@@ -32,7 +32,6 @@ from vla_gen_bench.train.ppo import PpoRecipe  # noqa: E402
 from vla_gen_bench.train.recipe import load_recipe  # noqa: E402
 from vla_gen_bench.train.starts import Start, starts  # noqa: E402
 
-RESULTS = Path(__file__).resolve().parent / "results"
 WORLD, TOGETHER = "builtin", 8
 ACTION_SEED, PLACING_SEED = 78, 79  # of runs that nobody trains
 ELSEWHERE = {"anywhere": {}, "tilted": {"turn": 0.075, "tilt": 0.05}, "low": {"low": 1.0}}  # changes of `wander`
@@ -101,15 +100,6 @@ def first_actions(policy: OpenVLAPolicy, batch: EnvBatch, groups: Iterator[list[
     return {"episodes": len(ours)} | numbers | {"yaw_rad": apart[dims["yaw"]].round(3)}
 
 
-def add(file: str, rows: list[dict[str, object]]) -> None:
-    """Puts rows into a table, in place of those of the same policy and start."""
-    path, new = RESULTS / file, pd.DataFrame(rows)
-    old = pd.read_csv(path)
-    names = {(row["policy"], row["start"]) for row in rows}
-    stays = [pair not in names for pair in zip(old["policy"], old["start"], strict=True)]
-    pd.concat([old[stays], new]).to_csv(path, index=False)
-
-
 @click.command()
 @click.argument("checkpoints", nargs=-1, required=True, metavar="NAME=CHECKPOINT...")
 @click.option("--episodes", default=192, show_default=True, help="To place, from each start; a multiple of 8.")
@@ -130,7 +120,7 @@ def main(checkpoints: tuple[str, ...], episodes: int, temperature: float, write:
             for row in rows:
                 print(*row.values(), sep=",", flush=True)
             if write:
-                add(file, rows)
+                add(file, rows, ("policy", "start"))
 
 
 if __name__ == "__main__":

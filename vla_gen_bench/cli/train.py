@@ -107,3 +107,17 @@ def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, **option
 
 
 from vla_gen_bench.cli import train_rl  # noqa: E402, F401  adds ppo, grpo and dpo to the group
+
+
+@train.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Checkpoint folder.")
+def mean(checkpoints: tuple[Path, ...], out: Path) -> None:
+    """Write the mean of the weights of CHECKPOINTS, such as those that a run kept.
+
+    All else is the last one's. RL with little experience wanders about what it learns; the mean does not.
+    """
+    from vla_gen_bench.train.mean import mean_checkpoint
+
+    mean_checkpoint(checkpoints, out)
+    click.echo(out)

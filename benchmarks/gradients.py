@@ -1,0 +1,109 @@
+"""Whether an iteration of RL can tell what is better: `.venv/bin/python benchmarks/gradients.py NAME=CHECKPOINT ...`.
+
+Two tables under benchmarks/results, rows per checkpoint in place of those of that name and temperature. All with the
+recipe of `openvla-ppo`, of training-pool episodes from run seeds that nobody trains.
+
+`gradients.csv`: the cosine between the policy gradients of two independent iterations (mean and extremes over all pairs
+of `--iterations`), for several lambdas. With S the squared norm of the true gradient and N that of one iteration's
+noise, its expectation is about S / (S + N): so many times (1 - c) / c the episodes have a signal as large as the noise.
+
+`tries.csv`: how often each start is placed in eight tries: whether what fails ever succeeds by chance.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from result_tables import add
+
+from vla_gen_bench import runtime
+
+runtime.prepare()
+
+from vla_gen_bench.cli.train import recipe_file  # noqa: E402  after the threads are settled
+from vla_gen_bench.train import advantages as adv  # noqa: E402
+from vla_gen_bench.train.learner import Learner, open_simulator, use_threads  # noqa: E402
+from vla_gen_bench.train.ppo import Experience, PpoRecipe, clipped_loss  # noqa: E402
+from vla_gen_bench.train.processes import join  # noqa: E402
+from vla_gen_bench.train.recipe import load_recipe  # noqa: E402
+from vla_gen_bench.train.rollout import Collector, Rollout  # noqa: E402
+from vla_gen_bench.train.starts import starts  # noqa: E402
+
+GRADIENT_SEED, TRIES_SEED = 88, 89
+TRIES, PART = 8, 256
+LAMBDAS = (0.0, 0.5, 0.8, 0.95, 1.0)
+
+
+def gradient(recipe: PpoRecipe, learner: Learner, rollout: Rollout, lam: float) -> torch.Tensor:
+    """Returns the gradient of PPO's policy loss before its first step, all weights of the policy in one row."""
+    rewards = adv.chunk_rewards(rollout.rewards, recipe.gamma)
+    discount = recipe.gamma ** rollout.rewards.shape[2]
+    after = rollout.values[-1] * recipe.foresees
+    advantages = adv.normalised(adv.gae(rewards, rollout.values[:-1], after, discount, lam)[0])
+    experience = Experience.of(rollout, advantages)
+    settings = recipe.loss.model_copy(update={"value_weight": 0.0})
+    weights = [value for value in learner.student.model.parameters() if value.requires_grad]
+    for weight in weights:
+        weight.grad = None
+    for rows in np.array_split(np.arange(len(experience)), max(1, len(experience) // PART)):
+        score = experience.score(learner, rows)
+        loss, _ = clipped_loss(settings, score, *experience.targets(rows, score.log_prob, settings))
+        (loss * (len(rows) / len(experience))).backward()
+    return torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
+
+
+def collected(recipe: PpoRecipe, collector: Collector, seed: int, iteration: int, group: int = 1) -> Rollout:
+    """Returns an iteration's episodes."""
+    use_threads(1)
+    chosen = starts(recipe.world, seed, iteration, recipe.episodes, group, recipe.wander)
+    return collector.collect(chosen, recipe.sampling, recipe.foresees)
+
+
+def agreement(recipe: PpoRecipe, learner: Learner, rollouts: list[Rollout]) -> list[dict[str, float]]:
+    """Returns a row per lambda: how well the gradients of iterations agree."""
+    rows = []
+    for lam in LAMBDAS:
+        gradients = [gradient(recipe, learner, rollout, lam) for rollout in rollouts]
+        cosines = [float(torch.cosine_similarity(a, b, dim=0)) for a, b in combinations(gradients, 2)]
+        numbers = {"cosine": np.mean(cosines), "lowest": min(cosines), "highest": max(cosines)}
+        rows.append({"lambda": lam, "iterations": len(rollouts)} | {k: round(v, 4) for k, v in numbers.items()})
+    return rows
+
+
+@click.command()
+@click.argument("checkpoints", nargs=-1, required=True, metavar="NAME=CHECKPOINT...")
+@click.option("--iterations", default=6, show_default=True, help="For the gradients, and half as many for the tries.")
+@click.option("--temperature", type=float, help="Of sampling; the recipe's by default.")
+@click.option("--write", is_flag=True, help="Into the tables; otherwise rows are printed alone.")
+def main(checkpoints: tuple[str, ...], iterations: int, temperature: float | None, write: bool) -> None:
+    """See the top of the file."""
+    for name, path in (pair.split("=", 1) for pair in checkpoints):
+        changes = {"model.checkpoint": str(Path(path).resolve())}
+        changes |= {"sampling.temperature": temperature} if temperature else {}
+        recipe = load_recipe(recipe_file("openvla-ppo"), PpoRecipe, changes)
+        learner = Learner(recipe, join("cpu"))
+        with open_simulator(recipe, learner.actor, runtime.usable_cores()) as simulator:
+            collector = Collector(simulator, learner.actor, recipe.horizon)
+            rollouts = [collected(recipe, collector, GRADIENT_SEED, number) for number in range(iterations)]
+            again = [collected(recipe, collector, TRIES_SEED, number, TRIES) for number in range(iterations // 2)]
+        use_threads(runtime.usable_cores())
+        placed = np.concatenate([rollout.flags["success"].reshape(-1, TRIES).sum(axis=1) for rollout in again])
+        counts = np.bincount(placed, minlength=TRIES + 1)
+        says = {"policy": name, "temperature": recipe.sampling.temperature}
+        tables = {
+            "gradients.csv": [says | row for row in agreement(recipe, learner, rollouts)],
+            "tries.csv": [says | {"starts": len(placed)} | {f"placed_{k}": n for k, n in enumerate(counts)}],
+        }
+        for file, rows in tables.items():
+            print(pd.DataFrame(rows).to_string(index=False), flush=True)
+            if write:
+                add(file, rows, ("policy", "temperature"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""Tables under benchmarks/results, to which scripts add a row per checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def add(file: str, rows: list[dict[str, object]], keys: tuple[str, ...]) -> None:
+    """Puts rows into a table, in place of those that agree with one of them in all of `keys`."""
+    path, new = RESULTS / file, pd.DataFrame(rows)
+    old = pd.read_csv(path) if path.exists() else new[:0]
+    replaced = pd.MultiIndex.from_frame(old[list(keys)]).isin(pd.MultiIndex.from_frame(new[list(keys)]))
+    pd.concat([old[~replaced], new]).to_csv(path, index=False)

@@ -1,0 +1,50 @@
+"""The mean of several checkpoints' weights: what a policy that wanders about learnt while it did (Polyak averaging).
+
+Where an iteration's gradient is mostly noise, weights drift at random around what they learn; their mean does not. Also
+known as a model soup (Wortsman et al. 2022). `ema` in recipes of RL does it while training, over about 1 / (1 - ema)
+iterations.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.extras import need
+from vla_gen_bench.policies.openvla.tensors import check_names, check_shapes, open_checkpoint
+
+
+def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
+    """Writes a checkpoint whose policy is the mean of others; all else, a value head too, is the last one's.
+
+    Sums are float64, in the order given; tensors keep the last one's type.
+
+    Args:
+        folders: Checkpoints with equal tensors, in one file or in shards.
+        out: A folder that does not exist yet, or is empty.
+
+    Raises:
+        UserError: Less than two checkpoints, one that cannot be read or has other tensors; `out` holds something.
+    """
+    if len(folders) < 2:
+        raise UserError("a mean takes two checkpoints or more")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"--out {out}: holds files already; name another folder, or empty it")
+    opened = [open_checkpoint(folder) for folder in folders]
+    last = opened[-1]
+    for folder, files in zip(folders, opened, strict=True):
+        check_names(last.shapes, files.entries, (), folder)
+        check_shapes(last.shapes, files.shapes, folder)
+    shutil.copytree(folders[-1], out, dirs_exist_ok=True)
+    for source in {entry.file for entry in last.entries.values()}:
+        names = [name for name, entry in last.entries.items() if entry.file == source]
+        means = {name: _mean([files.read(name) for files in opened]) for name in names}
+        need("safetensors.torch").save_file(means, out / source.name, metadata={"format": "pt"})
+
+
+def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return (sum(tensor.double() for tensor in tensors) / len(tensors)).to(tensors[-1].dtype)
