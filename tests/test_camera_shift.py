@@ -41,7 +41,7 @@ def collected(actor: ActorCritic, camera: CameraShift) -> Rollout:
 
 
 def test_a_picture_moves_by_whole_pixels_and_its_edge_is_repeated() -> None:
-    """A quarter of 4 rows down is 1 row, half of 4 columns to the left is 2; the pixel in row r, column c is 10 r + c."""
+    """A quarter of 4 rows down is 1 row, half of 4 columns to the left is 2; row r, column c is 10 r + c at first."""
     picture = (10 * np.arange(4)[:, None] + np.arange(4)).astype(np.uint8)[..., None].repeat(3, axis=2)
     moved = shifted(picture, (0.25, -0.5))
     assert moved.dtype == np.uint8 and moved.shape == (4, 4, 3)

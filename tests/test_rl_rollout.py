@@ -202,7 +202,7 @@ def test_a_hand_tilts_both_ways_and_mostly_a_little() -> None:
 
 
 def test_a_low_start_sinks_by_half_of_the_rise_or_more() -> None:
-    """Of 400: half are low and sink by 0.75 on average; of the others half sink too, by 0.5: a mean of -3/8, SE 0.026."""
+    """Of 400: half are low and sink by 0.75 on average; the others not at all: a mean of -3/8, SE 0.026."""
     moves = np.stack([Wander(steps=1, rise=1, low=0.5).moves(0, number, 0)[0] for number in range(400)])
     low = np.stack([Wander(steps=1, rise=1, low=1).moves(0, number, 0)[0] for number in range(400)])
     assert (low[:, 2] <= -0.5).all() and (low[:, 2] >= -1).all() and abs(low[:, 2].mean() + 0.75) < 0.03

@@ -28,7 +28,7 @@ class Wander(Frozen):
         share: Of the episodes (or groups of them); the others stand still meanwhile. 0: nothing is done before any.
         move, rise, turn: Most per step along x and y, along z (metres), and about z (radians).
         tilt: Most per step about x and y each, radians; an episode has a share of it, drawn evenly from 0 to 1.
-        low: Share of those that move which only sink, by half of `rise` or more: where an arm is that was about to grasp.
+        low: Share of those that move which only sink, by half of `rise` or more: to where an arm is about to grasp.
         closed: Share of those that move whose gripper is closed meanwhile, as if it held something.
     """
 
@@ -107,7 +107,7 @@ def starts(
     episodes: int,
     group: int = 1,
     wander: Wander | None = None,
-    camera: CameraShift = CameraShift(),
+    camera: CameraShift | None = None,
 ) -> list[Start]:
     """Returns the episodes of an iteration, from the training pools; each `group` in a row begins alike.
 
@@ -118,6 +118,6 @@ def starts(
     specs = [draw_training(world, ROLLOUT_SEED + seed, iteration * len(groups) + number) for number in groups]
     moves = [wander.moves(seed, iteration, number) if wander else NO_MOVES for number in groups]
     keys = [Stream("1", seed, episode, f"rollout {iteration}").below(2**31) for episode in range(episodes)]
-    shifts = [camera.of(seed, iteration, number) for number in groups]
+    shifts = [camera.of(seed, iteration, number) if camera else UNSHIFTED for number in groups]
     begins = list(zip(moves, shifts, strict=True))
     return [Start(specs[episode // group], key, *begins[episode // group]) for episode, key in enumerate(keys)]

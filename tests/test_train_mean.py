@@ -1,0 +1,74 @@
+"""`vgb train mean`: the mean of checkpoints' weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from bandit import new_checkpoint
+from safetensors.torch import save_file
+
+from vla_gen_bench.policies.check import example_observation
+from vla_gen_bench.policies.openvla.loading import load
+from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
+from vla_gen_bench.policies.openvla.saving import save
+from vla_gen_bench.policies.openvla.tensors import INDEX_FILE, SINGLE_FILE, open_checkpoint
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [new_checkpoint(tmp_path_factory.mktemp(f"seed{seed}"), seed) for seed in (0, 1)]
+
+
+def test_every_weight_is_the_mean_and_the_rest_is_the_last_ones(cli, pair: list[Path], tmp_path: Path) -> None:
+    """Of a, b and b: a third of the way back from b."""
+    (pair[1] / "value_head.safetensors").write_bytes(b"its own")
+    ran = cli("train", "mean", pair[0], pair[1], pair[1], "--out", tmp_path / "mean")
+    (pair[1] / "value_head.safetensors").unlink()
+    assert ran.exit_code == 0, ran.stderr
+    a, b, found = (open_checkpoint(folder) for folder in (*pair, tmp_path / "mean"))
+    assert found.shapes == a.shapes
+    moved = [name for name in a.entries if not torch.equal(a.read(name), b.read(name))]
+    assert len(moved) > 10
+    for name in a.entries:
+        torch.testing.assert_close(found.read(name), a.read(name) / 3 + 2 * b.read(name) / 3)
+    assert (tmp_path / "mean" / "value_head.safetensors").read_bytes() == b"its own"
+    (tmp_path / "mean" / "value_head.safetensors").unlink()
+    policy, observation = OpenVLAPolicy(tmp_path / "mean"), example_observation(1)
+    policy.reset(observation.instruction, [0])
+    assert policy.act(observation).shape == (1, 1, 7)
+
+
+def test_shards_stay_shards(cli, pair: list[Path], tmp_path: Path) -> None:
+    model = load(pair[1]).model
+    shutil.copytree(pair[1], tmp_path / "shards")
+    save(tmp_path / "shards", model, shard_bytes=100_000)
+    ran = cli("train", "mean", pair[0], tmp_path / "shards", "--out", tmp_path / "mean")
+    assert ran.exit_code == 0, ran.stderr
+    assert (tmp_path / "mean" / INDEX_FILE).exists() and not (tmp_path / "mean" / SINGLE_FILE).exists()
+    a, b, found = (open_checkpoint(folder) for folder in (*pair, tmp_path / "mean"))
+    assert len({entry.file for entry in found.entries.values()}) > 1
+    for name in a.entries:
+        torch.testing.assert_close(found.read(name), (a.read(name) + b.read(name)) / 2)
+
+
+def test_what_has_no_mean_is_refused_and_nothing_written(cli, pair: list[Path], tmp_path: Path) -> None:
+    damaged = shutil.copytree(pair[0], tmp_path / "damaged")
+    (damaged / SINGLE_FILE).write_bytes((pair[0] / SINGLE_FILE).read_bytes()[:-8])
+    other = shutil.copytree(pair[0], tmp_path / "other")
+    save_file({"norm.weight": torch.ones(3)}, other / SINGLE_FILE)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").touch()
+    for arguments, message in (
+        ([pair[0], "--out", tmp_path / "out"], "a mean takes two checkpoints or more"),
+        ([pair[0], tmp_path / "none", "--out", tmp_path / "out"], "neither model.safetensors nor"),
+        ([pair[0], damaged, "--out", tmp_path / "out"], str(damaged)),
+        ([other, pair[0], "--out", tmp_path / "out"], f"{other}: "),
+        ([*pair, "--out", full], "holds files already"),
+    ):
+        ran = cli("train", "mean", *arguments)
+        assert ran.exit_code == 2 and message in ran.stderr and "Traceback" not in ran.stderr
+    assert not (tmp_path / "out").exists() and [path.name for path in full.iterdir()] == ["notes.txt"]
