@@ -55,17 +55,6 @@ def test_the_readme_compares_as_the_report_does(cli):
     assert len(rows) > 20 and [row for row in rows if row not in readme] == []
 
 
-def test_the_readme_has_the_newest_policys_rows_as_the_report_does(cli):
-    newest = f"openvla-ppo={RESULTS / 'partial' / 'mean-ppo'}"
-    ran = cli("report", newest, COMPARED[1], "--baseline", "openvla-sft", "--allow-partial", "--format", "md")
-    assert ran.exit_code == 0, ran.stderr
-    readme = (ROOT / "README.md").read_text().splitlines()
-    names = ("IND", "Unseen position", "Unseen robot pose", "Object repositioned", "*mean of 3 rows*")
-    labels = tuple(f"| {name} |" for name in names)
-    rows = [line for line in ran.stdout.splitlines() if line.startswith(labels)]
-    assert len(rows) == 2 * len(labels) and [row for row in rows if row not in readme] == []
-
-
 @pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
 def test_the_published_table_follows_from_the_log(folder):
     log = EvalLog(folder)
