@@ -57,7 +57,8 @@ def _section(group: Group, listings: Sequence[Listing]) -> str:
 
 def _head(name: str) -> str:
     first = ' data-first="descending"' if name in (*MEANS.values(), "episodes", "date") else ""
-    return f'<th scope="col"{first}><button>{name}</button></th>'
+    side = ' class="left"' if name == "training" else ""
+    return f'<th scope="col"{side}{first}><button>{name}</button></th>'
 
 
 def _entry(listing: Listing, shown: Sequence[str], columns: int) -> str:
