@@ -1,10 +1,11 @@
 # Every target sets up what it needs; `make help` lists them.
 # Variables: PYTHON (interpreter the environment is made from), ARGS (more arguments for the command a target runs),
-# VENV (folder of the environment), EXTRAS (optional parts to install).
+# VENV (folder of the environment), EXTRAS (optional parts to install), TESTERS (processes that run tests).
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test
 ARGS ?=
+TESTERS ?= 2
 
 BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.packages-installed
@@ -27,7 +28,7 @@ eval: setup  ## The main job: PPO against SFT on the execution suite (ARGS="--ep
 	@echo "      a policy of your own      policies/README.md"
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n $(TESTERS) --dist loadfile $(ARGS)
 
 bench: setup  ## Measure against the targets; prints a table, writes JSON
 	$(BIN)/vgb bench $(ARGS)
