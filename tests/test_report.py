@@ -469,17 +469,15 @@ def test_the_published_log_reports(cli):
 def test_twenty_runs_within_five_seconds(cli_process, tmp_path):
     """The best of three, so that a busy machine does not decide."""
     folders = [flipped_copy(tmp_path / f"run{i}", f"policy{i}", 0.5 + 0.02 * i, seed=i) for i in range(20)]
-    took = np.inf
-    for _ in range(3):
+
+    def spent() -> float:
         started = os.times()
         ran = cli_process("report", *folders)
         ended = os.times()
-        spent = ended.children_user + ended.children_system - started.children_user - started.children_system
-        took = min(took, spent)
         assert ran.exit_code == 0 and ran.stdout.count("policy19") >= 2
-        if took <= 5:
-            break
-    assert took <= 5, f"20 runs x 3,072 episodes took {took:.1f} s of CPU time"
+        return ended.children_user + ended.children_system - started.children_user - started.children_system
+
+    assert any(spent() <= 5 for _ in range(3)), "20 runs x 3,072 episodes took more than 5 s of CPU time, three times"
 
 
 def test_report_imports_neither_torch_nor_the_simulator():

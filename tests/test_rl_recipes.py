@@ -48,12 +48,19 @@ def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) 
     assert changed == {"name", *allowed.get(name, {"value"})}
 
 
-@pytest.mark.parametrize("later", [("-second", "-third"), ("-tilted", "-shifted")], ids="".join)
-def test_each_stage_beyond_the_reference_begins_with_the_one_before(later: tuple[str, ...]) -> None:
-    stages = [load_recipe(FOLDER / f"recipe{name}.yaml", PpoRecipe) for name in ("", *later)]
-    for before, after in zip(stages, stages[1:], strict=False):
-        assert after.model.checkpoint.startswith(f"runs/train/{before.name}/checkpoint")
-        assert after.seed != before.seed  # other episodes
+@pytest.mark.parametrize(
+    ("before", "after", "at"),
+    [
+        ("", "-second", "checkpoint"),
+        ("-second", "-third", "checkpoint"),
+        ("", "-tilted", "checkpoint"),
+        ("-tilted", "-shifted", "checkpoints/0030"),
+    ],
+)
+def test_each_stage_beyond_the_reference_begins_with_the_one_before(before: str, after: str, at: str) -> None:
+    first, then = (load_recipe(FOLDER / f"recipe{name}.yaml", PpoRecipe) for name in (before, after))
+    assert then.model.checkpoint == f"runs/train/{first.name}/{at}"
+    assert then.seed != first.seed  # other episodes
 
 
 def test_the_papers_recipe_has_the_papers_numbers() -> None:

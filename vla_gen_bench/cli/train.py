@@ -106,9 +106,6 @@ def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, **option
         click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint} --suite execution")
 
 
-from vla_gen_bench.cli import train_rl  # noqa: E402, F401  adds ppo, grpo and dpo to the group
-
-
 @train.command()
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Checkpoint folder.")
@@ -121,3 +118,6 @@ def mean(checkpoints: tuple[Path, ...], out: Path) -> None:
 
     mean_checkpoint(checkpoints, out)
     click.echo(out)
+
+
+from vla_gen_bench.cli import train_rl  # noqa: E402, F401  adds ppo, grpo and dpo to the group

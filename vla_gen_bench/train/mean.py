@@ -39,8 +39,9 @@ def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
     for folder, files in zip(folders, opened, strict=True):
         check_names(last.shapes, files.entries, (), folder)
         check_shapes(last.shapes, files.shapes, folder)
-    shutil.copytree(folders[-1], out, dirs_exist_ok=True)
-    for source in {entry.file for entry in last.entries.values()}:
+    sources = {entry.file for entry in last.entries.values()}
+    shutil.copytree(folders[-1], out, ignore=lambda *_: {source.name for source in sources}, dirs_exist_ok=True)
+    for source in sources:
         names = [name for name, entry in last.entries.items() if entry.file == source]
         means = {name: _mean([files.read(name) for files in opened]) for name in names}
         need("safetensors.torch").save_file(means, out / source.name, metadata={"format": "pt"})

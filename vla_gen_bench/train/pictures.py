@@ -17,8 +17,7 @@ def shifted(picture: np.ndarray, by: tuple[float, float]) -> np.ndarray:
     Args:
         by: Parts of its height and its width.
     """
-    rows, columns = (
-        np.clip(np.arange(side) - round(part * side), 0, side - 1)
-        for side, part in zip(picture.shape[:2], by, strict=True)
-    )
-    return picture[rows[:, None], columns]
+    height, width = picture.shape[:2]
+    down, right = round(by[0] * height), round(by[1] * width)
+    padded = np.pad(picture, ((max(down, 0), max(-down, 0)), (max(right, 0), max(-right, 0)), (0, 0)), mode="edge")
+    return padded[max(-down, 0) :, max(-right, 0) :][:height, :width]

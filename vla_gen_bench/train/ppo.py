@@ -140,8 +140,9 @@ def train(
         for iteration in range(learner.iteration, recipe.iterations):
             began = time.perf_counter()
             use_threads(1)
-            drawn = (recipe.episodes, recipe.group, recipe.wander, recipe.camera_shift)
-            chosen = starts(recipe.world, recipe.seed, iteration, *drawn)
+            chosen = starts(
+                recipe.world, recipe.seed, iteration, recipe.episodes, recipe.group, recipe.wander, recipe.camera_shift
+            )
             chosen = chosen[processes.rank * share :][:share]
             rollout = collector.collect(chosen, recipe.sampling, recipe.foresees)
             use_threads(cores)

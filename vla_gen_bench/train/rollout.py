@@ -17,7 +17,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
 from vla_gen_bench.train.pictures import shifted
 from vla_gen_bench.train.simulators import LostWorkerError, Seen, Simulator
-from vla_gen_bench.train.starts import Start
+from vla_gen_bench.train.starts import UNSHIFTED, Start
 
 TRIES = 3
 
@@ -171,7 +171,10 @@ class Collector:
     ) -> None:  # fmt: skip
         """Asks the policy; after the last step only its value is of interest."""
         start, t, rows = time.perf_counter(), running.decisions, slice(running.rows.start, running.rows.stop)
-        images = np.stack([shifted(image, chosen[row].shift) for image, row in zip(seen.images, running.rows)])
+        images = seen.images.copy()
+        for image, row in zip(images, running.rows, strict=True):
+            if chosen[row].shift != UNSHIFTED:
+                image[:] = shifted(image, chosen[row].shift)
         inputs = self.actor.look(images, rollout.prompts[rows], rollout.squashed)
         keys = [chosen[row].key for row in running.rows]
         decision = self.actor.act(inputs, keys, [t] * len(keys), sampling)

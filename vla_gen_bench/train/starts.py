@@ -114,10 +114,8 @@ def starts(
     Args:
         seed: Of the run, 0 to 99,999.
     """
-    groups = range(episodes // group)
+    wander, camera, groups = wander or Wander(), camera or CameraShift(), range(episodes // group)
     specs = [draw_training(world, ROLLOUT_SEED + seed, iteration * len(groups) + number) for number in groups]
-    moves = [wander.moves(seed, iteration, number) if wander else NO_MOVES for number in groups]
+    begins = [(wander.moves(seed, iteration, number), camera.of(seed, iteration, number)) for number in groups]
     keys = [Stream("1", seed, episode, f"rollout {iteration}").below(2**31) for episode in range(episodes)]
-    shifts = [camera.of(seed, iteration, number) if camera else UNSHIFTED for number in groups]
-    begins = list(zip(moves, shifts, strict=True))
     return [Start(specs[episode // group], key, *begins[episode // group]) for episode, key in enumerate(keys)]
