@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,18 @@ def wrapped_git(folder: Path, action: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
+def lock_is_free(world: str) -> None:
+    """Waits until no process holds the lock on the downloads; fails after a minute."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with fetching._alone(world):
+                return
+        except UserError:
+            assert time.monotonic() < deadline, f"the lock of '{world}' is still held"
+            time.sleep(0.05)
+
+
 def test_a_killed_fetch_goes_on_where_it_was(source: Source, cache: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "source.json").write_text(source.model_dump_json())
     code = (
@@ -172,11 +185,17 @@ def test_a_killed_fetch_goes_on_where_it_was(source: Source, cache: Path, tmp_pa
         "partial_clone.FILES_PER_FETCH = 3\n"
         "fetch.fetch('rl4vla', source=source.Source.model_validate_json(Path(sys.argv[1]).read_text()))"
     )
-    second = f'echo x >>"{tmp_path}/count"; [ $(wc -l <"{tmp_path}/count") = 2 ] && kill -9 $PPID'
+    go_on, count = tmp_path / "go_on", tmp_path / "count"
+    outlive = f'kill -9 $PPID; while [ ! -e "{go_on}" ]; do sleep 0.05; done'
+    second = f'echo x >>"{count}"; if [ $(wc -l <"{count}") = 2 ]; then {outlive}; fi'
     die = f'case "$*" in *read-tree*) {second};; esac'
     environment = os.environ | {"PATH": wrapped_git(tmp_path / "killing", die), "PYTHONPATH": str(ROOT)}
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "source.json")], env=environment)
     assert killed.returncode == -9 and not pack_root("rl4vla").exists()
+    with pytest.raises(UserError, match="is running, or git is after one was killed .*; wait for it"):
+        fetch("rl4vla", source=source)
+    go_on.touch()
+    lock_is_free("rl4vla")
     clone = cache / "downloads/rl4vla/rl4vla.git"
     (clone / "config.lock").write_text("")  # As a killed git leaves behind.
 

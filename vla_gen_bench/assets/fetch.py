@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -245,14 +246,20 @@ def _recover(world: str, root: Path) -> None:
 
 @contextmanager
 def _alone(world: str) -> Iterator[None]:
-    """Holds the lock on the downloads of `world`; it goes with the process, however that ends."""
+    """Holds the lock on the downloads of `world`, however the process ends.
+
+    A git that outlives a killed process goes on writing, so it inherits the lock and keeps it until it ends too.
+    """
     lock = pack.cache_dir() / "downloads" / f"{world}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another `vgb assets fetch {world}` is running ({lock}); wait for it") from error
+            raise UserError(
+                f"another `vgb assets fetch {world}` is running, or git is after one was killed ({lock}); wait for it"
+            ) from error
+        os.set_inheritable(file.fileno(), True)
         yield
 
 

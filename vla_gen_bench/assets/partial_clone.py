@@ -28,6 +28,7 @@ OPTIONS = {
     "core.hooksPath": "/dev/null",
     "gc.auto": "0",
     "maintenance.auto": "false",
+    "core.fsmonitor": "false",  # Nothing that stays behind: it would keep the lock that git inherits.
     "advice.detachedHead": "false",
     "http.lowSpeedLimit": "1000",  # bytes/s; a stalled transfer ends
     "http.lowSpeedTime": "60",  # after so many seconds
@@ -147,13 +148,17 @@ def _literal(path: str) -> str:
 
 
 def _git(clone: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
-    """Runs git on the clone; returns its standard output, raises `GitFailed`."""
+    """Runs git on the clone; returns its standard output, raises `GitFailed`.
+
+    It inherits what its caller has marked inheritable: the lock on the downloads, which git holds if we are killed.
+    """
     options = [part for key, value in OPTIONS.items() for part in ("-c", f"{key}={value}")]
     where = [] if arguments[0] == "init" else [f"--git-dir={clone}"]
     kept = {name: value for name, value in os.environ.items() if name not in REDIRECTING}
     kept |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(environment or {})}
     command = ["git", *options, *where, *arguments]
-    done = subprocess.run(command, env=kept, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    told = {"capture_output": True, "text": True, "errors": "replace"}
+    done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, close_fds=False, **told)
     if done.returncode:
         raise GitFailed(done.stderr or f"git {arguments[0]} ended with status {done.returncode}")
     return done.stdout
