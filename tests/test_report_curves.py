@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vla_gen_bench.report.curves import curves_figure, load_trainings, mean_curve, points
+from vla_gen_bench.report.curves import curves_figure, grouped, load_trainings, mean_curve, points
 
 
-def training(folder, name, rows, columns="step,samples,wall_s,loss,success"):
+def training(folder, name, rows, columns="step,samples,wall_s,loss,success", seed=0, settings="{}"):
     folder.mkdir()
-    (folder / "recipe.yaml").write_text(f"name: {name}\ntrainer: sft\n")
+    (folder / "recipe.yaml").write_text(f"name: {name}\ntrainer: sft\nseed: {seed}\nvalue: {settings}\n")
     (folder / "curve.csv").write_text("\n".join([columns, *rows]) + "\n")
     return str(folder)
 
@@ -24,7 +24,7 @@ def trainings(tmp_path):
     def grow(slope):
         return [f"{i},{i * 10},{i * 30},{1 / i},{'' if i % 2 else slope * i}" for i in range(1, 9)]
 
-    made = [training(tmp_path / f"a{seed}", "fast", grow(slope)) for seed, slope in enumerate((0.1, 0.12))]
+    made = [training(tmp_path / f"a{seed}", "fast", grow(slope), seed=seed) for seed, slope in enumerate((0.1, 0.12))]
     return [*made, training(tmp_path / "b", "slow", grow(0.02))]
 
 
@@ -57,6 +57,24 @@ def test_runs_of_one_recipe_are_one_line(trainings):
     assert thick[0].get_ydata()[-1] == pytest.approx((0.8 + 0.96) / 2)
     assert (left.get_xlabel(), right.get_xlabel()) == ("samples", "wall time, minutes")
     assert [line for line in right.lines if line.get_linewidth() > 1][1].get_xdata()[-1] == pytest.approx(240 / 60)
+
+
+def test_recipes_of_one_name_that_differ_are_lines_of_their_own(tmp_path):
+    made = [
+        training(tmp_path / f"r{place}", "ppo", ["1,2,3,0.5,0.5"], seed=place, settings=settings)
+        for place, settings in enumerate(("{source: h0}", "{source: concat}", "{source: h0}"))
+    ]
+    groups = grouped(load_trainings(made))
+    assert {label: len(runs) for label, runs in groups.items()} == {
+        "ppo (value.source=h0)": 2,
+        "ppo (value.source=concat)": 1,
+    }
+
+
+def test_a_run_given_twice_is_no_second_seed(cli, trainings, tmp_path):
+    ran = cli("report", "--curves", trainings[0], trainings[0], "--out", tmp_path / "c.png")
+    assert ran.exit_code == 2 and "the same recipe with the same seed; leave one out" in ran.stderr
+    assert not (tmp_path / "c.png").exists()
 
 
 def test_command_writes_the_picture(cli, trainings, tmp_path):

@@ -1,11 +1,11 @@
-"""Training curves: a metric against samples and against wall time, runs of one recipe averaged over their seeds."""
+"""Training curves: a metric against samples and against wall time, runs that differ in the seed alone averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,14 +30,23 @@ class Training:
     """A training folder.
 
     Attributes:
-        name: The recipe's; runs of one name are seeds of one another.
+        recipe: As resolved; runs whose recipes differ in the seed alone are seeds of one another.
         folder: Where it lies.
         curve: Numbers as logged; cells may be empty (NaN).
     """
 
-    name: str
+    recipe: dict[str, Any]
     folder: Path
     curve: pandas.DataFrame
+
+    @property
+    def name(self) -> str:
+        return str(self.recipe["name"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but seed and note, flat: dotted key -> value."""
+        return _flat({key: value for key, value in self.recipe.items() if key not in ("seed", "note")})
 
 
 def load_trainings(folders: Sequence[str]) -> list[Training]:
@@ -62,8 +71,48 @@ def _training(folder: Path) -> Training:
         raise UserError(f"{path}: no column '{WALL}'{suggest(WALL, curve.columns)}")
     recipe = read_yaml(folder / RECIPE_FILE)
     if not isinstance(recipe, dict) or "name" not in recipe:
-        raise UserError(f"{folder / RECIPE_FILE}: no name given; runs are grouped by it")
-    return Training(str(recipe["name"]), folder, curve)
+        raise UserError(f"{folder / RECIPE_FILE}: no name given; runs are labelled with it")
+    return Training(recipe, folder, curve)
+
+
+def _flat(mapping: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return flat
+
+
+def grouped(runs: Sequence[Training]) -> dict[str, list[Training]]:
+    """Returns label -> the seeds of one recipe, in the order given.
+
+    Recipes of one name that differ are told apart by what they differ in.
+
+    Raises:
+        UserError: Two runs of one recipe have the same seed: their spread would say nothing.
+    """
+    groups: list[list[Training]] = []
+    for run in runs:
+        alike = next((group for group in groups if group[0].settings == run.settings), None)
+        if alike is None:
+            groups.append([run])
+            continue
+        twin = next((other for other in alike if other.recipe.get("seed") == run.recipe.get("seed")), None)
+        if twin is not None:
+            raise UserError(
+                f"{twin.folder} and {run.folder}: the same recipe with the same seed; leave one out, or train with "
+                "another --set seed=N"
+            )
+        alike.append(run)
+    labels = {}
+    for group in groups:
+        named_alike = [other[0].settings for other in groups if other[0].name == group[0].name]
+        labels[_label(group[0].name, group[0].settings, named_alike)] = group
+    return labels
+
+
+def _label(name: str, settings: Mapping[str, Any], named_alike: Sequence[Mapping[str, Any]]) -> str:
+    keys = [key for key in sorted(set().union(*named_alike)) if len({str(s.get(key)) for s in named_alike}) > 1]
+    return f"{name} ({', '.join(f'{key}={settings.get(key)}' for key in keys)})" if keys else name
 
 
 def points(run: Training, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -118,9 +167,7 @@ def curves_figure(runs: Sequence[Training], metric: str, level: float = 0.95) ->
     amount = next((name for name in AMOUNTS if all(name in run.curve for run in runs)), None)
     if amount is None:
         raise UserError(f"the runs share none of the columns {', '.join(AMOUNTS)}; plot them apart")
-    groups: dict[str, list[Training]] = {}
-    for run in runs:
-        groups.setdefault(run.name, []).append(run)
+    groups = grouped(runs)
     with style():
         figure = Figure(figsize=(10, 3.6 + 0.21 * -(-len(groups) // 4)), layout="none")
         panels = figure.subplots(1, 2, sharey=True)
