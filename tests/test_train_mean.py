@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from bandit import new_checkpoint
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from vla_gen_bench.policies.check import example_observation
@@ -59,6 +60,7 @@ def test_what_has_no_mean_is_refused_and_nothing_written(cli, pair: list[Path], 
     (damaged / SINGLE_FILE).write_bytes((pair[0] / SINGLE_FILE).read_bytes()[:-8])
     other = shutil.copytree(pair[0], tmp_path / "other")
     save_file({"norm.weight": torch.ones(3)}, other / SINGLE_FILE)
+    parallel = new_checkpoint(tmp_path / "parallel", 2, decoding="parallel")
     full = tmp_path / "full"
     full.mkdir()
     (full / "notes.txt").touch()
@@ -67,8 +69,21 @@ def test_what_has_no_mean_is_refused_and_nothing_written(cli, pair: list[Path], 
         ([pair[0], tmp_path / "none", "--out", tmp_path / "out"], "neither model.safetensors nor"),
         ([pair[0], damaged, "--out", tmp_path / "out"], str(damaged)),
         ([other, pair[0], "--out", tmp_path / "out"], f"{other}: "),
+        ([parallel, pair[0], "--out", tmp_path / "out"], "its 'acting' differs"),
         ([*pair, "--out", full], "holds files already"),
+        ([*pair, "--out", full / "notes.txt" / "out"], "cannot be written"),
     ):
         ran = cli("train", "mean", *arguments)
         assert ran.exit_code == 2 and message in ran.stderr and "Traceback" not in ran.stderr
     assert not (tmp_path / "out").exists() and [path.name for path in full.iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_leaves_nothing(cli, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: object, file: Path, **more: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    ran = cli("train", "mean", *pair, "--out", tmp_path / "mean")
+    assert ran.exit_code == 2 and "mean: cannot be written (I/O error: No space left" in ran.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -10,10 +10,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.config_file import read_config
 from vla_gen_bench.policies.openvla.extras import need
 from vla_gen_bench.policies.openvla.tensors import check_names, check_shapes, open_checkpoint
 
@@ -21,26 +23,50 @@ from vla_gen_bench.policies.openvla.tensors import check_names, check_shapes, op
 def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
     """Writes a checkpoint whose policy is the mean of others; all else, a value head too, is the last one's.
 
-    Sums are float64, in the order given; tensors keep the last one's type.
+    Sums are float64, in the order given; tensors keep the last one's type. `out` is whole or not there.
 
     Args:
-        folders: Checkpoints with equal tensors, in one file or in shards.
+        folders: Checkpoints with equal tensors that act alike, in one file or in shards.
         out: A folder that does not exist yet, or is empty.
 
     Raises:
-        UserError: Less than two checkpoints, one that cannot be read or has other tensors; `out` holds something.
+        UserError: Less than two checkpoints, one that cannot be read, has other tensors, decodes or scales actions in
+            another way; `out` holds something or cannot be written.
     """
     if len(folders) < 2:
         raise UserError("a mean takes two checkpoints or more")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: holds files already; name another folder, or empty it")
     opened = [open_checkpoint(folder) for folder in folders]
     last = opened[-1]
     for folder, files in zip(folders, opened, strict=True):
         check_names(last.shapes, files.entries, (), folder)
         check_shapes(last.shapes, files.shapes, folder)
+        _check_acts_alike(folders[-1], folder)
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        _write(draft, folders[-1], opened)
+        draft.replace(out)
+    except (OSError, need("safetensors").SafetensorError) as error:
+        raise UserError(f"--out {out}: cannot be written ({error}); is there room, and may you write there?") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check_acts_alike(last: Path, other: Path) -> None:
+    """Raises `UserError` where the weights of `other` mean other actions than those of `last`."""
+    configs = [read_config(folder) for folder in (last, other)]
+    for what in ("acting", "norm_stats"):
+        if getattr(configs[0], what) != getattr(configs[1], what):
+            raise UserError(f"{other}: its '{what}' differs from that of {last}; a mean takes policies that act alike")
+
+
+def _write(out: Path, like: Path, opened: Sequence[Any]) -> None:
+    """Writes the mean to `out`; what is no weight is copied from `like`."""
+    last = opened[-1]
     sources = {entry.file for entry in last.entries.values()}
-    shutil.copytree(folders[-1], out, ignore=lambda *_: {source.name for source in sources}, dirs_exist_ok=True)
+    shutil.copytree(like, out, ignore=lambda *_: {source.name for source in sources})
     for source in sources:
         names = [name for name, entry in last.entries.items() if entry.file == source]
         means = {name: _mean([files.read(name) for files in opened]) for name in names}
