@@ -39,13 +39,25 @@ def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) 
     allowed = {
         "ppo-orz": {"gamma", "lam", "time_limit"},
         "ppo-base": {"model", "batch"},
+        "ppo-warmup": {"model", "batch"},
         "ppo-single": {"model", "batch"},
         "ppo-epochs-1": {"epochs", "target_kl"},
+        "ppo-epochs-2": {"target_kl"},
         "ppo-epochs-5": {"epochs", "target_kl"},
     }
     recipe, reference = loaded(name).model_dump(), loaded("openvla-ppo").model_dump()
     changed = {key for key, value in recipe.items() if reference[key] != value}
     assert changed == {"name", *allowed.get(name, {"value"})}
+
+
+@pytest.mark.parametrize(
+    ("names", "compared"),
+    [(("ppo-base", "ppo-warmup"), "model"), (("ppo-epochs-1", "ppo-epochs-2", "ppo-epochs-5"), "epochs")],
+)
+def test_recipes_that_are_compared_with_each_other_differ_in_that_alone(names: tuple[str, ...], compared: str) -> None:
+    recipes = [loaded(name).model_dump() for name in names]
+    assert {key for key in recipes[0] if len({str(recipe[key]) for recipe in recipes}) > 1} == {"name", compared}
+    assert len({str(recipe[compared]) for recipe in recipes}) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +83,7 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
     assert (recipe.optimiser.lr, recipe.optimiser.clip, recipe.value.lr) == (1e-4, 10, 3e-3)
     assert (recipe.gamma, recipe.lam, recipe.loss.clip, recipe.loss.value_clip) == (0.99, 0.95, 0.2, 0.2)
     assert (recipe.loss.policy_weight, recipe.sampling.top_k, recipe.time_limit) == (7, 50, "terminal")
+    assert (recipe.sampling.temperature, recipe.check_temperature) == (1, 0.6)
     assert recipe.loss.coarse and not PpoRecipe.model_fields["loss"].default.coarse
 
 

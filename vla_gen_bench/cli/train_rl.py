@@ -20,8 +20,8 @@ WORKERS = click.option(
 def ppo(**options: Any) -> None:
     """Learn from reward by proximal policy optimisation.
 
-    Presets: openvla-ppo, ppo-orz, ppo-value-hn, ppo-value-concat, ppo-value-separate, ppo-epochs-1, ppo-epochs-5,
-    ppo-base, ppo-single; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
+    Presets: openvla-ppo, ppo-orz, ppo-value-hn, ppo-value-concat, ppo-value-separate, ppo-epochs-1, ppo-epochs-2,
+    ppo-epochs-5, ppo-base, ppo-warmup, ppo-single; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
     """
     _train("ppo", "PpoRecipe", **options)
 
@@ -57,4 +57,5 @@ def _train(
     trainer = import_module(f"vla_gen_bench.train.{module}")
     loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
     options |= {"workers": workers} if workers else {}
-    carry_out(trainer.train, loaded, joined=join(device), **options)
+    acting = f" --policy-option temperature={loaded.check_temperature:g}"
+    carry_out(trainer.train, loaded, joined=join(device), acting=acting, **options)
