@@ -55,6 +55,26 @@ def test_the_readme_compares_as_the_report_does(cli):
     assert len(rows) > 20 and [row for row in rows if row not in readme] == []
 
 
+def test_the_card_counts_other_episodes_as_their_logs_do():
+    """Seeds that no version was chosen by; rows of the card, and the means that the README repeats."""
+    card, readme = (ROOT / path for path in ("policies/openvla-ppo/README.md", "README.md"))
+    table = re.findall(r"^\| (.+?) \| (\d+) of 384.*? \| (\d+) of 384", card.read_text(), re.MULTILINE)
+    scenarios, counts = load_suite("execution").scenarios.values(), []
+    for name in ("ppo", "sft"):
+        log = EvalLog(RESULTS / "partial" / f"other-{name}")
+        assert log.header["policy"]["name"] == f"openvla-{name}"
+        assert {row["seed"] for row in log.rows()} == set(range(3, 9))
+        counts.append([count(row for row in log.rows() if row["scenario"] == each.id) for each in scenarios])
+    found = [
+        (each.label, *(str(column[place]["success_at_end"]) for column in counts))
+        for place, each in enumerate(scenarios)
+    ]
+    assert table == found and all(cell["episodes"] == 384 for column in counts for cell in column)
+    for column in counts:
+        ind, *shifted = [cell["success_at_end"] / 384 for cell in column]
+        assert f"{ind:.3f}" in readme.read_text() and f"{sum(shifted) / 3:.3f}" in readme.read_text()
+
+
 @pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
 def test_the_published_table_follows_from_the_log(folder):
     log = EvalLog(folder)
