@@ -87,7 +87,7 @@ def main(checkpoints: tuple[str, ...], iterations: int, temperature: float | Non
         changes |= {"sampling.temperature": temperature} if temperature else {}
         recipe = load_recipe(recipe_file("openvla-ppo"), PpoRecipe, changes)
         learner = Learner(recipe, join("cpu"))
-        with open_simulator(recipe, learner.actor, runtime.usable_cores()) as simulator:
+        with open_simulator(recipe, learner.actor, "cpu", runtime.usable_cores()) as simulator:
             collector = Collector(simulator, learner.actor, recipe.horizon)
             rollouts = [collected(recipe, collector, GRADIENT_SEED, number) for number in range(iterations)]
             again = [collected(recipe, collector, TRIES_SEED, number, TRIES) for number in range(iterations // 2)]

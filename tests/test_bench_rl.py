@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import pytest
+
 from vla_gen_bench import bench_rl
 from vla_gen_bench.policies.openvla.config_file import read_config
 from vla_gen_bench.train.student import checkpoint_of
@@ -17,6 +19,13 @@ def test_speeds_and_shares_of_one_iteration() -> None:
     assert collection > loop > 0  # the loop has the update on top
     assert 0.9 < waiting + policy + update <= 1  # all but the bookkeeping
     assert [line.target for line in lines.values() if line.at_least] == [60]
+
+
+def test_only_one_step_of_a_chunk_is_drawn(monkeypatch) -> None:
+    """A drawn step of 10 ms, 6 without the picture: 4 of 10, of four steps 4 of 28."""
+    monkeypatch.setattr(bench_rl, "_step_seconds", lambda world, render: 0.010 if render else 0.006)
+    assert bench_rl.drawing_share("builtin", 1) == pytest.approx(4 / 10)
+    assert bench_rl.drawing_share("builtin", 4) == pytest.approx(4 / 28)
 
 
 def test_the_measured_policy_acts_as_the_reference_does() -> None:

@@ -332,7 +332,7 @@ def test_a_checkpoint_that_is_nowhere(name: str) -> None:
 
 
 def test_a_hub_id_needs_a_pinned_commit() -> None:
-    with pytest.raises(CheckpointError, match="no commit pinned; give --policy-option revision=COMMIT.*model_info"):
+    with pytest.raises(CheckpointError, match="no commit pinned; give the folder.* --policy-option rev.*model_info"):
         load("someone/some-model")
     with pytest.raises(CheckpointError, match="did you mean 'openvla/openvla-7b'"):
         load("openvla/openvla-7c")

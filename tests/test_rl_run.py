@@ -16,14 +16,20 @@ import pytest
 import torch
 from bandit import new_checkpoint
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_rl_learning import recipe_of, run
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.train.learner import Learner, RlRecipe
+from vla_gen_bench.train import ppo
+from vla_gen_bench.train.actor_critic import Sampling
+from vla_gen_bench.train.check import CHECK_SEED, ROLLOUT_SEED
+from vla_gen_bench.train.learner import Learner, RlRecipe, choose_simulation
 from vla_gen_bench.train.processes import join
+from vla_gen_bench.train.rollout import Collector
 
 TIMED = {"wall_s", "steps_per_s", "sim_share", "policy_share", "update_share"}
 SMALL = {"episodes": 6, "together": 4, "env_steps": 6 * 2 * 3, "batch": 6}
+WHOLE = SMALL | {"batch": 12, "epochs": 1}
 KILLED = {
     "ppo": SMALL | {"ema": 0.5},
     "dpo": {"episodes": 16, "together": 16, "env_steps": 96, "batch": 2, "renew_every": 0},
@@ -92,10 +98,22 @@ def test_a_kl_limit_ends_an_iteration_early(checkpoint: Path, tmp_path: Path) ->
     assert float(held[0]["kl"]) < float(free[0]["kl"])
 
 
-def test_checks_are_greedy_episodes_of_their_own_with_videos(checkpoint: Path, tmp_path: Path) -> None:
-    changes = SMALL | {"check_every": 2, "check_episodes": 3, "videos": 2, "keep_every": 3}
+def test_checks_are_episodes_of_their_own_at_a_temperature_of_their_own_with_videos(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect, asked = Collector.collect, []
+
+    def noted(self: Collector, chosen: Any, sampling: Sampling, foresee: bool = False) -> Any:
+        asked.append(([(start.spec.seed, start.spec.index) for start in chosen], sampling.temperature))
+        return collect(self, chosen, sampling, foresee)
+
+    monkeypatch.setattr(Collector, "collect", noted)
+    changes = SMALL | {"check_every": 2, "check_episodes": 3, "check_temperature": 0.25, "videos": 2, "keep_every": 3}
     rows = run(recipe_of("ppo", checkpoint, **changes), tmp_path)
     assert [row["check_success"] != "" for row in rows] == [False, True, False]
+    assert [temperature for _, temperature in asked] == [1, 1, 0.25, 1]
+    assert asked[2][0] == [(CHECK_SEED, index) for index in range(3)]
+    assert {seed for episodes, _ in (asked[0], asked[1], asked[3]) for seed, _ in episodes} == {ROLLOUT_SEED}
     assert len(list((tmp_path / "videos").glob("0002-*.mp4"))) == 2
     assert (tmp_path / "checkpoints" / "0003" / "config.json").is_file()
 
@@ -176,15 +194,55 @@ def train_slowly(name: str, checkpoint: str, out: str) -> None:
 def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def loads(*arguments: Any) -> None:
+        raise AssertionError("a model was loaded first")
+
     monkeypatch.setattr("vla_gen_bench.eval.backend.gpu_problem", lambda: "there is no CUDA device")
+    monkeypatch.setattr(ppo, "Learner", loads)
     recipe = recipe_of("ppo", checkpoint, **SMALL, simulation="gpu")
     with pytest.raises(UserError, match="simulation: gpu: there is no CUDA device; give --set simulation=cpu"):
         run(recipe, tmp_path, build=None)
 
 
-def test_two_processes_share_out_the_episodes(checkpoint: Path, tmp_path: Path) -> None:
-    """The first iteration's episodes are those of one process alone; the second one follows an averaged gradient."""
-    alone = run(recipe_of("ppo", checkpoint, **SMALL), tmp_path / "alone")
+@pytest.mark.parametrize(("problem", "chosen"), [("", "gpu"), ("there is no CUDA device", "cpu")])
+def test_a_gpu_simulates_where_one_can(
+    problem: str, chosen: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vla_gen_bench.eval.backend.gpu_problem", lambda: problem)
+    recipe = recipe_of("ppo", checkpoint)
+    assert choose_simulation(recipe) == chosen
+    assert choose_simulation(recipe.model_copy(update={"simulation": "cpu"})) == "cpu"
+
+
+@pytest.mark.parametrize("start", ["checkpoint", "checkpoints/0002"])
+def test_fresh_does_not_remove_what_the_run_is_to_begin_with(
+    start: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    run(recipe_of("ppo", checkpoint, **SMALL, keep_every=2), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    refused = {f"{out}/{start}": "--fresh would remove the checkpoint", "opnvla-broad": "no such folder"}
+    for name, message in refused.items():
+        with pytest.raises(UserError, match=message):
+            run(recipe_of("ppo", Path(name), **SMALL), out, fresh=True)
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    elsewhere = run(recipe_of("ppo", out / start, **SMALL), tmp_path / "other", fresh=True)
+    assert len(elsewhere) == 3
+
+
+def test_tensorboard_has_the_numbers_of_the_curve(checkpoint: Path, tmp_path: Path) -> None:
+    rows = run(recipe_of("ppo", checkpoint, **SMALL), tmp_path)
+    logged = EventAccumulator(str(tmp_path / "tensorboard"))
+    logged.Reload()
+    assert set(logged.Tags()["scalars"]) == {name for name, value in rows[0].items() if value}
+    for name in ("return", "kl", "wall_s"):
+        told = [(event.step, event.value) for event in logged.Scalars(name)]
+        assert told == [(int(row["iteration"]), pytest.approx(float(row[name]), rel=1e-5)) for row in rows]
+
+
+def test_two_processes_learn_as_one_does(checkpoint: Path, tmp_path: Path) -> None:
+    """Each iteration is one step on all decisions, so that shares, advantages and averaged gradients have to agree."""
+    alone = run(recipe_of("ppo", checkpoint, **WHOLE), tmp_path / "alone")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -200,13 +258,14 @@ def test_two_processes_share_out_the_episodes(checkpoint: Path, tmp_path: Path) 
         both = list(csv.DictReader(file))
     assert [row["env_steps"] for row in both] == [row["env_steps"] for row in alone] == ["12", "24", "36"]
     for name in ("return", "success", "success_once"):
-        assert float(both[0][name]) == pytest.approx(float(alone[0][name]), abs=1e-5)
-    assert both[1]["grad_norm"] != alone[1]["grad_norm"]
+        assert [float(row[name]) for row in both] == pytest.approx([float(row[name]) for row in alone], abs=1e-5)
+    norms = [[float(row["grad_norm"]) for row in rows] for rows in (both, alone)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
 def train_together(checkpoint: str, out: str) -> None:
     """One of two processes."""
-    run(recipe_of("ppo", Path(checkpoint), **SMALL), Path(out))
+    run(recipe_of("ppo", Path(checkpoint), **WHOLE), Path(out))
 
 
 @pytest.mark.parametrize(
@@ -248,6 +307,7 @@ def test_two_episodes_with_the_real_simulator(cli, checkpoint: Path, tmp_path: P
     ran = cli("train", "ppo", "--recipe", recipe, "--out", tmp_path / "run", "--workers", 2, "--device", "cpu")
     assert ran.exit_code == 0, ran.stderr
     assert "iteration 1/1  return 0.000" in ran.stderr and "checkpoint:" in ran.stdout
+    assert f"{tmp_path / 'run' / 'checkpoint'} --policy-option temperature=0 --suite" in ran.stdout  # as its checks
     with (tmp_path / "run" / "curve.csv").open() as file:
         [row] = csv.DictReader(file)
     assert tuple(row) == NUMBERS and row["env_steps"] == "6"

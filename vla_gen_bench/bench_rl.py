@@ -37,7 +37,7 @@ def reward_learning(
         recipe = _recipe(_new_checkpoint(Path(folder), size), episodes, horizon)
         learner = Learner(recipe, join("cpu"))
     workers = workers or runtime.usable_cores()
-    with open_simulator(recipe, learner.actor, workers) as simulator:
+    with open_simulator(recipe, learner.actor, "cpu", workers) as simulator:
         use_threads(1)
         first = starts(recipe.world, recipe.seed, 1, recipe.together)
         Collector(simulator, learner.actor, learner.actor.chunk).collect(first, recipe.sampling)
@@ -54,13 +54,14 @@ def reward_learning(
     yield Line(f"{how}: share of time in the policy", spent["policy"] / total, "")
     yield Line(f"{how}: share of time in the update", 1 - spent["total"] / total, "")
     yield Line(f"{how}: a step in a worker, squashing counted", 1e3 * spent["sim"] / rollout.env_steps, "ms")
-    yield Line(f"{recipe.world}: share of drawing in a step", drawing_share(recipe.world), "")
+    drawing = drawing_share(recipe.world, learner.actor.chunk)
+    yield Line(f"{recipe.world}: share of drawing in the steps of a decision", drawing, "")
 
 
-def drawing_share(world: str) -> float:
-    """Returns the share of a control step that is spent on the picture, alone on one core, in this process."""
+def drawing_share(world: str, chunk: int) -> float:
+    """Returns the share of `chunk` control steps that is spent on the one picture, on one core, in this process."""
     drawn, blind = (_step_seconds(world, render) for render in (True, False))
-    return max(0.0, 1 - blind / drawn)
+    return max(0.0, (drawn - blind) / (drawn + (chunk - 1) * blind))
 
 
 def _step_seconds(world: str, render: bool) -> float:

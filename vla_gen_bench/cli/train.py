@@ -32,7 +32,7 @@ def recipe_file(name: str) -> Path:
         return Path(name)
     policies = data_dir() / "policies"
     known = {path.parent.name: path for path in policies.glob("*/recipe.yaml")}
-    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml")}
+    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml") if path.stem != "common"}  # no whole one
     if name not in known:
         raise UserError(f"--recipe {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
     return known[name]
@@ -91,8 +91,12 @@ def sft(
     carry_out(trainer.train, loaded, out, joined, fresh=fresh, wandb=wandb)
 
 
-def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, **options: Any) -> None:
-    """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone."""
+def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, acting: str = "", **options: Any) -> None:
+    """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone.
+
+    Args:
+        acting: Options of `vgb eval` for the policy to act as it was checked.
+    """
     from contextlib import nullcontext
 
     from vla_gen_bench.train.guard import sole_writer
@@ -103,7 +107,7 @@ def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, **option
         checkpoint = trainer(recipe, folder, joined, say, **options)
     if joined.first:
         click.echo(f"checkpoint: {checkpoint}")
-        click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint} --suite execution")
+        click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint}{acting} --suite execution")
 
 
 @train.command()

@@ -59,12 +59,14 @@ class ValueSettings(Frozen):
         lr: Learning rate of the head; a separate backbone learns at the policy's.
         warmup: Iterations at the beginning that train the head alone: a critic that knows nothing misleads.
         shared: Whether the value loss also shapes the backbone, as in the reference.
+        new: Begin with a new head even where the checkpoint has one.
     """
 
     source: Literal["h0", "hn", "concat", "separate"] = "h0"
     lr: float = Field(3e-3, gt=0)
     warmup: int = Field(0, ge=0)
     shared: bool = True
+    new: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class ActorCritic:
 
     Args:
         critic: A `ValueHead` or `SeparateCritic`; None = no values.
-        precision: "bfloat16": autocast in all passes; log-probabilities and values stay float32.
+        precision: "bfloat16": autocast in all passes. Log-probabilities are float32, computed from logits that, like
+            the values, were rounded to bfloat16 within.
         temperature: Of the log-probabilities and entropies.
 
     Raises:
@@ -195,13 +198,17 @@ def build_critic(student: Student, settings: ValueSettings, seed: int) -> nn.Mod
         UserError: The checkpoint's value head reads something else than `settings.source`, or gives several values.
     """
     source = "h0" if settings.source == "separate" else settings.source
-    head = student.value_head
+    head = None if settings.new else student.value_head
     if head is None:
         slots = ACTION_DIMS * student.config.acting.chunk
         head = ValueHead(student.config.text.width, source, slots=slots)
         initialise_value(head, torch.Generator().manual_seed(seed))
     if head.source != source or head.head_l3.out_features != 1:
-        raise UserError(f"value.source: the checkpoint has a value head on {head.source}, not on {source}")
+        outputs = head.head_l3.out_features
+        raise UserError(
+            f"value.source: the checkpoint has a value head on {head.source} with {outputs} outputs, "
+            f"{settings.source} needs one on {source} with one; give --set value.new=true for a new head"
+        )
     head = head.float().to(student.model.device).requires_grad_(True)
     if settings.source != "separate":
         return head

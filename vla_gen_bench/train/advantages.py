@@ -7,6 +7,7 @@ gamma^K.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -44,9 +45,19 @@ def gae(
     return advantages, advantages + values[:-1]
 
 
-def normalised(advantages: np.ndarray) -> np.ndarray:
+Moments = Callable[[np.ndarray], tuple[float, float]]
+"""Values -> their mean and standard deviation; over several processes, all of which then have to ask."""
+
+
+def own_moments(values: np.ndarray) -> tuple[float, float]:
+    """Returns the mean and standard deviation; 0 and 0 of nothing."""
+    return (values.mean(), values.std()) if values.size else (0.0, 0.0)
+
+
+def normalised(advantages: np.ndarray, moments: Moments = own_moments) -> np.ndarray:
     """Returns them with mean 0 and standard deviation 1 over everything."""
-    return (advantages - advantages.mean()) / (advantages.std() + EPSILON)
+    mean, deviation = moments(advantages)
+    return (advantages - mean) / (deviation + EPSILON)
 
 
 def group_advantages(returns: np.ndarray, group: int) -> np.ndarray:
@@ -63,7 +74,7 @@ def group_advantages(returns: np.ndarray, group: int) -> np.ndarray:
     return (away / (rows.std(axis=1, keepdims=True) + EPSILON)).ravel()
 
 
-def as_coded_advantages(rewards: np.ndarray) -> np.ndarray:
+def as_coded_advantages(rewards: np.ndarray, moments: Moments = own_moments) -> np.ndarray:
     """What RL4VLA's code calls GRPO (its replay buffer with `alg_grpo_fix`): no group takes part in it.
 
     All rewards that are not zero are normalised together, and an action is credited with all that come after it. Once
@@ -77,9 +88,7 @@ def as_coded_advantages(rewards: np.ndarray) -> np.ndarray:
     """
     there = rewards != 0
     scaled = np.zeros(rewards.shape, np.float64)
-    if there.any():
-        found = rewards[there].astype(np.float64)
-        scaled[there] = (found - found.mean()) / (found.std() + EPSILON)
+    scaled[there] = normalised(rewards[there].astype(np.float64), moments)
     return scaled[::-1].cumsum(axis=0)[::-1]
 
 

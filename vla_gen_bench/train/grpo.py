@@ -46,7 +46,7 @@ def train(recipe: GrpoRecipe, *arguments: Any, **options: Any) -> Path:
 def improve(recipe: GrpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, float]:
     """One iteration's learning; returns numbers for the curve."""
     if recipe.advantage == "as-coded":
-        advantages = adv.as_coded_advantages(rollout.rewards.sum(axis=2))
+        advantages = adv.as_coded_advantages(rollout.rewards.sum(axis=2), learner.processes.moments)
     else:
         worth = adv.group_advantages(rollout.returns, recipe.group)
         advantages = np.broadcast_to(worth, rollout.rewards.shape[:2])

@@ -39,7 +39,8 @@ class RlRecipe(Recipe):
         camera_shift: Of what is seen; see its class. Not in the reference.
         together: Episodes side by side, over all lanes.
         lanes: Batches the policy decides for by turns; two keep the simulator busy meanwhile.
-        simulation: "cpu": worker processes; "gpu": one PhysX simulation of `together` scenes, in one lane.
+        simulation: "cpu": worker processes; "gpu": one PhysX simulation of `together` scenes, in one lane; "auto": the
+            GPU where one can simulate.
         sampling: How actions are chosen.
         value: The critic; None = there is none.
         epochs: Passes over the experience of an iteration.
@@ -59,7 +60,7 @@ class RlRecipe(Recipe):
     camera_shift: CameraShift = CameraShift()
     together: int = Field(16, ge=1)
     lanes: int = Field(2, ge=1)
-    simulation: Literal["cpu", "gpu"] = "cpu"
+    simulation: Literal["auto", "cpu", "gpu"] = "auto"
     sampling: Sampling = Sampling()
     value: ValueSettings | None = None
     epochs: int = Field(1, ge=1)
@@ -199,28 +200,36 @@ class Learner:
             write_checkpoint(self.student, folder)
 
 
-@contextmanager
-def open_simulator(
-    recipe: RlRecipe, actor: ActorCritic, workers: int, build: Build | None = None
-) -> Iterator[Simulator]:
-    """Gives the recipe's simulator, and ends its processes.
-
-    Args:
-        workers: Processes; 0 = simulate in this process.
-        build: Makes scenes; None = those of the recipe's world.
+def choose_simulation(recipe: RlRecipe) -> str:
+    """Returns "cpu" or "gpu".
 
     Raises:
         UserError: No GPU can simulate here, and one is asked for.
     """
-    from vla_gen_bench.eval.backend import gpu_problem
+    from vla_gen_bench.eval.backend import choose_backend, gpu_problem
+
+    if recipe.simulation == "gpu" and (problem := gpu_problem()):
+        raise UserError(f"simulation: gpu: {problem}; give --set simulation=cpu, or see 'vgb doctor'")
+    return choose_backend("auto") if recipe.simulation == "auto" else recipe.simulation
+
+
+@contextmanager
+def open_simulator(
+    recipe: RlRecipe, actor: ActorCritic, simulation: str, workers: int, build: Build | None = None
+) -> Iterator[Simulator]:
+    """Gives the recipe's simulator, and ends its processes.
+
+    Args:
+        simulation: "cpu" or "gpu", from `choose_simulation`.
+        workers: Processes; 0 = simulate in this process.
+        build: Makes scenes; None = those of the recipe's world.
+    """
     from vla_gen_bench.eval.workers import build_batch
 
-    if recipe.simulation == "gpu" and build is None and (problem := gpu_problem()):
-        raise UserError(f"simulation: gpu: {problem}; give --set simulation=cpu, or see 'vgb doctor'")
     world = get_world(recipe.world)
     view = actor.view(world.height, world.width)
-    build = build or partial(build_batch, recipe.world, backend=recipe.simulation)
-    if recipe.simulation == "gpu":
+    build = build or partial(build_batch, recipe.world, backend=simulation)
+    if simulation == "gpu":
         simulator: Simulator = LocalSimulator(build, view, recipe.together)
     elif workers == 0:
         simulator = LocalSimulator(build, view, recipe.together // recipe.lanes, recipe.lanes)

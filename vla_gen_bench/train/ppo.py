@@ -25,7 +25,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.spec import Frozen
 from vla_gen_bench.train import advantages as adv
 from vla_gen_bench.train.actor_critic import Score, ValueSettings, by_action
-from vla_gen_bench.train.learner import Learner, RlRecipe, open_simulator, use_threads
+from vla_gen_bench.train.learner import Learner, RlRecipe, choose_simulation, open_simulator, use_threads
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.rl_watch import NUMBERS, check, progress_line, summary
 from vla_gen_bench.train.rollout import Collector, Rollout
@@ -88,7 +88,7 @@ class PpoRecipe(ClippedRecipe):
         gamma, lam: Discount per control step, and GAE's lambda. Both 1: PPO-ORZ.
         time_limit: "bootstrap": an episode that is cut off would have gone on. "terminal": it ends with the time
             limit, as in the reference, although the policy sees no clock.
-        normalise: Give advantages mean 0 and deviation 1 over the iteration.
+        normalise: Give advantages mean 0 and deviation 1 over the iteration, all processes' episodes together.
     """
 
     trainer: Literal["ppo"]
@@ -125,6 +125,8 @@ def train(
     improve = improve or improve_by_ppo
     if recipe.episodes % (processes.count * recipe.group):
         raise UserError(f"episodes: {recipe.episodes} cannot be shared out to {processes.count} processes")
+    build = options.get("build")
+    simulation = "cpu" if build else choose_simulation(recipe)  # before a large model is loaded
     state = open_run(out, recipe, options.get("fresh", False)) if processes.first else None
     state = processes.shared(state)
     learner = Learner(recipe, processes)
@@ -135,7 +137,7 @@ def train(
         curve = Curve(out, NUMBERS, learner.iteration if state else None, options.get("wandb"))
     share, cores = recipe.episodes // processes.count, max(1, runtime.usable_cores() // processes.count)
     workers = options.get("workers", cores)
-    with open_simulator(recipe, learner.actor, workers, options.get("build")) as simulator:
+    with open_simulator(recipe, learner.actor, simulation, workers, build) as simulator:
         collector = Collector(simulator, learner.actor, recipe.horizon, say)
         for iteration in range(learner.iteration, recipe.iterations):
             began = time.perf_counter()
@@ -177,7 +179,7 @@ def improve_by_ppo(recipe: PpoRecipe, learner: Learner, rollout: Rollout) -> dic
     advantages, returns = adv.gae(rewards, rollout.values[:-1], after, discount, recipe.lam)
     numbers = {"explained_variance": adv.explained_variance(rollout.values[:-1], returns)}
     if recipe.normalise:
-        advantages = adv.normalised(advantages)
+        advantages = adv.normalised(advantages, learner.processes.moments)
     value_only = learner.iteration < recipe.value.warmup
     return numbers | clipped_steps(recipe, learner, Experience.of(rollout, advantages, returns), value_only)
 

@@ -5,15 +5,18 @@ Each holds a copy of the model and a part of every batch; gradients are averaged
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.advantages import own_moments
 from vla_gen_bench.train.guard import end_with
 
 TIMEOUT = timedelta(hours=2)  # the others wait while the first one evaluates
@@ -51,6 +54,21 @@ class Processes:
         total = value.detach().clone()
         dist.all_reduce(total)
         return total / self.count
+
+    def moments(self, values: np.ndarray) -> tuple[float, float]:
+        """Returns the mean and standard deviation of all processes' values together; 0 and 0 where there are none.
+
+        Each may have another number of them.
+        """
+        if self.count == 1:
+            return own_moments(values)
+        mine = torch.tensor([values.sum(dtype=np.float64), values.size], dtype=torch.float64, device=self.device)
+        total, count = (self.mean(mine) * self.count).tolist()
+        if not count:
+            return 0.0, 0.0
+        mean = total / count
+        squares = torch.tensor(((values - mean) ** 2).sum(dtype=np.float64), dtype=torch.float64, device=self.device)
+        return mean, math.sqrt(float(self.mean(squares)) * self.count / count)
 
     def wait(self) -> None:
         """Returns when all processes have come here."""

@@ -20,9 +20,11 @@ import torch
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.log import RUN_FILE
+from vla_gen_bench.policies.openvla.hub import find_checkpoint
 from vla_gen_bench.strict_yaml import read_yaml
 from vla_gen_bench.train.lerobot_format import INFO_FILE
 from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
+from vla_gen_bench.train.student import checkpoint_of
 
 CURVE_FILE, STATE_FILE, CHECKPOINT, TENSORBOARD = "curve.csv", "state.pt", "checkpoint", "tensorboard"
 MADE_FOLDERS = (CHECKPOINT, "checkpoints", "videos", TENSORBOARD)
@@ -36,11 +38,12 @@ def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any
         fresh: Remove what an earlier run left there.
 
     Raises:
-        UserError: The folder holds a run of another recipe, or something else.
+        UserError: The folder holds a run of another recipe, or something else; removing it would be in vain, for the
+            checkpoint to begin with is not there, or lies in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / RECIPE_FILE).is_file():
-        _clear(folder) if fresh else _check_same(folder, recipe)
+        _clear(folder, recipe) if fresh else _check_same(folder, recipe)
     else:
         _check_empty(folder)
     save_recipe(recipe, folder)
@@ -53,8 +56,15 @@ def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any
         raise UserError(f"{state_file}: cannot be read ({error}); remove it or give --fresh") from None
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, recipe: Recipe) -> None:
     """Removes a run: the state first, lest half of it go on; the recipe last, for it says what the folder is."""
+    if recipe.model.checkpoint is not None:
+        start = find_checkpoint(checkpoint_of(recipe.model.checkpoint), recipe.model.revision)
+        if start.is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{folder}: --fresh would remove the checkpoint that the run is to begin with, {start}; "
+                "choose another --out"
+            )
     for name in (STATE_FILE, CURVE_FILE):
         (folder / name).unlink(missing_ok=True)
     for name in MADE_FOLDERS:

@@ -46,7 +46,8 @@ def _no_commit(name: str, revision: object) -> str:
     )
     hint = suggest(name, pinned_revisions())
     return (
-        f"checkpoint '{name}': {given}; give --policy-option revision=COMMIT, or a downloaded folder as --checkpoint. "
+        f"checkpoint '{name}': {given}; give the folder of a checkpoint, or the hub's commit: "
+        f"--policy-option revision=COMMIT, in training --set model.revision=COMMIT. "
         f"The hub's latest commit: python -c \"import huggingface_hub as h; print(h.model_info('{name}').sha)\""
         + (hint if "mean" in hint else "")
     )
