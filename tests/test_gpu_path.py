@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from bandit import new_checkpoint
 from gpu_emulator import EmulatedEnv, emulated_gpu
 from sim import CAMERA, draw, environment, load_suite, poses, simple_spec, spec_of
+from test_rl_learning import recipe_of
 from test_vector import actions, alone, assert_same, judged, table1_spec
 
 from vla_gen_bench.envs.controller import MAX_ITERATIONS, TargetDeltaPoseController
@@ -16,6 +18,10 @@ from vla_gen_bench.eval.rollout import run_episode, run_episodes
 from vla_gen_bench.policies.chunking import ChunkRunner
 from vla_gen_bench.policies.expert import Expert
 from vla_gen_bench.spec import Effect
+from vla_gen_bench.train.learner import Learner, open_simulator
+from vla_gen_bench.train.processes import join
+from vla_gen_bench.train.rollout import Collector
+from vla_gen_bench.train.starts import starts
 
 STEPS = 7  # the teleport happens in the fifth
 MIXED = [spec_of("multi_object_ood", index=2), spec_of("texture_strong", index=3), table1_spec()]
@@ -39,7 +45,7 @@ def one_by_one(self: TargetDeltaPoseController, target) -> tuple[torch.Tensor, t
 @pytest.fixture(scope="module")
 def gpu():
     with emulated_gpu():
-        yield EnvBatch([EmulatedEnv(num_envs=3, sim_backend="physx_cpu", obs_mode="rgb")])
+        yield emulated_batch(3)
 
 
 @pytest.mark.parametrize("specs", [MIXED, TELEPORTS], ids=["mixed", "teleports"])
@@ -160,3 +166,23 @@ def test_what_is_written_and_not_applied_is_lost(gpu):
     env.scene.px.gpu_apply_rigid_dynamic_data()
     env.scene._gpu_fetch_all()
     torch.testing.assert_close(target.pose.raw_pose[:, 2], before[:, 2] + 1)
+
+
+def test_reward_learning_collects_from_the_batch_what_single_episodes_give(monkeypatch, tmp_path):
+    """A rollout with `simulation: gpu` is that of CPU scenes; the inverse kinematics are made the same."""
+    recipe = recipe_of("ppo", new_checkpoint(tmp_path), episodes=3, together=3, lanes=1, horizon=2)
+    actor = Learner(recipe, join("cpu")).actor
+    chosen = starts("builtin", 0, 0, 3)
+    with open_simulator(recipe, actor, "cpu", 0) as simulator:
+        single = Collector(simulator, actor, recipe.horizon).collect(chosen, recipe.sampling)
+    monkeypatch.setattr(TargetDeltaPoseController, "solve_all", one_by_one)
+    with emulated_gpu(), open_simulator(recipe, actor, "gpu", 2, emulated_batch) as simulator:
+        assert (simulator.width, simulator.lanes) == (3, 1)
+        batch = Collector(simulator, actor, recipe.horizon).collect(chosen, recipe.sampling)
+    assert batch.images.shape == (2, 3, 32, 32, 3) and not np.array_equal(batch.images[0], batch.images[1])
+    for name in ("images", "tokens", "rewards"):
+        np.testing.assert_array_equal(getattr(batch, name), getattr(single, name), name)
+
+
+def emulated_batch(size: int) -> EnvBatch:
+    return EnvBatch([EmulatedEnv(num_envs=size, sim_backend="physx_cpu", obs_mode="rgb")])
