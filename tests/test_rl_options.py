@@ -209,7 +209,8 @@ def test_a_head_of_another_kind_is_refused_unless_a_new_one_is_asked_for(checkpo
     assert torch.equal(
         learner_of(tmp_path, value={"source": "hn"}).critic.head_l1.weight, trained.critic.head_l1.weight
     )
+    given = "the checkpoint's is on hn with 1; give --set value.new=true"
     for source in ("concat", "separate"):
-        with pytest.raises(UserError, match=f"value head on hn .*, {source} needs one on .*--set value.new=true"):
+        with pytest.raises(UserError, match=f"{source} needs a value head on .*, {given}"):
             learner_of(tmp_path, value={"source": source})
     assert learner_of(tmp_path, value={"source": "concat", "new": True}).critic.source == "concat"

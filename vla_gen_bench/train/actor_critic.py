@@ -206,8 +206,8 @@ def build_critic(student: Student, settings: ValueSettings, seed: int) -> nn.Mod
     if head.source != source or head.head_l3.out_features != 1:
         outputs = head.head_l3.out_features
         raise UserError(
-            f"value.source: the checkpoint has a value head on {head.source} with {outputs} outputs, "
-            f"{settings.source} needs one on {source} with one; give --set value.new=true for a new head"
+            f"value.source: {settings.source} needs a value head on {source} with one output, the checkpoint's is on "
+            f"{head.source} with {outputs}; give --set value.new=true for a new one"
         )
     head = head.float().to(student.model.device).requires_grad_(True)
     if settings.source != "separate":
