@@ -141,14 +141,15 @@ def test_the_gradient_of_tpo_in_parts_is_that_of_the_whole_loss(tmp_path: Path) 
     reference = {number: torch.tensor(-100.0 - number) for number in range(4)}
 
     parts = dpo._Episodes(subject, rollout, recipe.part)
-    present = {number: parts.log_prob(number) for number in range(4)}
+    present = parts.log_probs(range(4))
     margins = dpo.preference_margins(recipe.beta, pairs, present, reference)
     for loss in dpo._losses(recipe, parts, pairs, margins):
         loss.backward()
     found = [weight.grad.clone() for weight in weights]
 
     whole = dpo._Episodes(subject, rollout, 100)
-    graph = {number: next(iter(whole.scores(number))).sum() for number in range(4)}
+    graph = {number: next(iter(whole.scores([number])))[1].sum() for number in range(4)}
+    assert all(present[number] == pytest.approx(graph[number].item()) for number in range(4))
     loss = dpo.preference_loss(dpo.preference_margins(recipe.beta, pairs, graph, reference))
     for gradient, expected in zip(found, torch.autograd.grad(loss, weights)):
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)

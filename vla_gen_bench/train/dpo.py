@@ -9,7 +9,7 @@ where log pi of an episode is the sum over all its action tokens. Pairs are made
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -68,15 +68,15 @@ def improve(recipe: DpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, 
     pairs = preference_pairs(rollout.returns, recipe.group, recipe.pairs, recipe.margin)
     episodes = _Episodes(learner, rollout, recipe.part)
     with _weights(learner, learner.extra[REFERENCE]):
-        reference = {number: episodes.log_prob(number) for pair in pairs for number in pair}
+        reference = episodes.log_probs(_numbers(pairs))
     found: list[dict[str, float]] = []
     for chosen in _batches(recipe, pairs, learner.iteration):
-        present = {number: episodes.log_prob(number) for pair in chosen for number in pair}
+        present = episodes.log_probs(_numbers(chosen))
         margins = preference_margins(recipe.beta, chosen, present, reference)
         numbers = {
             "policy_loss": float(preference_loss(margins)),
             "preferred": float((margins > 0).float().mean()),
-            "kl": float(np.mean([episodes.divergence(number) for pair in chosen for number in pair])),
+            "kl": episodes.divergence(),
         }
         numbers["grad_norm"] = learner.step(_losses(recipe, episodes, chosen, margins))
         found.append(numbers)
@@ -103,10 +103,15 @@ def _losses(recipe: DpoRecipe, episodes: _Episodes, pairs: list[Pair], margins: 
     d loss / d log pi(better) = -beta sigmoid(-margin) / N, and the opposite for the worse one.
     """
     pulls = recipe.beta * torch.sigmoid(-margins) / len(pairs)
-    for pair, pull in zip(pairs, pulls.tolist()):
-        for number, sign in ((pair.better, 1.0), (pair.worse, -1.0)):
-            for log_probs in episodes.scores(number):
-                yield -sign * pull * log_probs.sum()
+    weights = {pair.better: -pull for pair, pull in zip(pairs, pulls.tolist())}
+    weights |= {pair.worse: pull for pair, pull in zip(pairs, pulls.tolist())}
+    for rows, log_probs in episodes.scores(_numbers(pairs)):
+        own = torch.tensor([weights[number] for number in episodes.owners(rows)])
+        yield (own.to(log_probs) * log_probs).sum()
+
+
+def _numbers(pairs: list[Pair]) -> list[int]:
+    return [number for pair in pairs for number in pair]
 
 
 def _batches(recipe: DpoRecipe, pairs: list[Pair], iteration: int) -> Iterator[list[Pair]]:
@@ -122,28 +127,35 @@ class _Episodes:
     def __init__(self, learner: Learner, rollout: Rollout, part: int) -> None:
         self._learner, self._part = learner, part
         self._experience = ppo.Experience.of(rollout, np.zeros(rollout.rewards.shape[:2]))
-        self._found: dict[int, Tensor] = {}
+        self._decisions, self._count = rollout.tokens.shape[:2]
+        self._change = torch.empty(0)
 
-    def _rows(self, number: int) -> np.ndarray:
-        decisions, count = self._experience.rollout.tokens.shape[:2]
-        return np.arange(decisions) * count + number
+    def scores(self, numbers: Sequence[int]) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Yields rows of the experience and their log-probabilities, with gradients, part by part.
 
-    def scores(self, number: int) -> Iterator[Tensor]:
-        """Yields log-probabilities of the decisions of episode `number`, part by part, with gradients."""
-        rows = self._rows(number)
+        The rows are all decisions of the episodes, one episode after the other.
+        """
+        rows = (np.array(numbers, int)[:, None] + np.arange(self._decisions) * self._count).ravel()
         for part in np.array_split(rows, -(-len(rows) // self._part)):
-            yield self._experience.score(self._learner, part).log_prob
+            yield part, self._experience.score(self._learner, part).log_prob
+
+    def owners(self, rows: np.ndarray) -> list[int]:
+        """Returns the episodes of rows."""
+        return (rows % self._count).tolist()
 
     @torch.no_grad()
-    def log_prob(self, number: int) -> Tensor:
-        """Returns the log-probability of the whole episode, a scalar."""
-        self._found[number] = torch.cat(list(self.scores(number))).cpu()
-        return self._found[number].double().sum()
+    def log_probs(self, numbers: Sequence[int]) -> dict[int, Tensor]:
+        """Returns the log-probabilities of whole episodes, float64 scalars, by number."""
+        if not numbers:
+            return {}
+        rows, found = zip(*((rows, log_probs.cpu()) for rows, log_probs in self.scores(numbers)), strict=True)
+        self._change = torch.cat(found) - self._experience.log_probs[np.concatenate(rows)]
+        sums = torch.cat(found).double().reshape(len(numbers), self._decisions).sum(1)
+        return dict(zip(numbers, sums))
 
-    def divergence(self, number: int) -> float:
-        """Returns the KL estimate of PPO at the last `log_prob` of that episode, nats per decision."""
-        change = self._found[number] - self._experience.log_probs[self._rows(number)]
-        return float((change.exp() - 1 - change).mean())
+    def divergence(self) -> float:
+        """Returns the KL estimate of PPO over the episodes of the last `log_probs`, nats per decision."""
+        return float((self._change.exp() - 1 - self._change).mean())
 
 
 def _copy(learner: Learner) -> dict[str, Tensor]:
