@@ -166,7 +166,7 @@ def wrapped_git(folder: Path, action: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
-def lock_is_free(world: str) -> None:
+def wait_for_the_lock(world: str) -> None:
     """Waits until no process holds the lock on the downloads; fails after a minute."""
     deadline = time.monotonic() + 60
     while True:
@@ -195,7 +195,7 @@ def test_a_killed_fetch_goes_on_where_it_was(source: Source, cache: Path, tmp_pa
     with pytest.raises(UserError, match="is running, or git is after one was killed .*; wait for it"):
         fetch("rl4vla", source=source)
     go_on.touch()
-    lock_is_free("rl4vla")
+    wait_for_the_lock("rl4vla")
     clone = cache / "downloads/rl4vla/rl4vla.git"
     (clone / "config.lock").write_text("")  # As a killed git leaves behind.
 

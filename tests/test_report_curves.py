@@ -112,12 +112,14 @@ def test_curves_need_a_picture_to_write_to(cli, trainings, tmp_path):
     assert "end in" in cli("report", "--curves", *trainings, "--out", tmp_path / "c.txt").stderr
 
 
-def test_the_presets_that_were_run_are_all_there_are_and_draw_as_lines_of_their_own(cli, tmp_path):
+def test_the_presets_that_were_run_are_all_there_are_and_draw_as_lines_of_their_own():
     """All but `ppo-single`, whose start is not kept, and which needs one more command."""
     runs = load_trainings([str(path) for path in sorted((RESULTS / "presets").iterdir())])
     assert set(grouped(runs)) == {"openvla-ppo", *PRESETS} - {"ppo-single"}
     assert {len(run.curve) for run in runs} == {3}
     assert {run.curve["env_steps"].max() for run in runs} == {13824}
+    left, _ = curves_figure(runs, "success").axes
+    assert len(left.lines) == len(runs)
     [dpo] = [run for run in runs if run.name == "dpo"]
     assert dpo.curve["pairs"].min() > 0
     assert all(run.curve["kl"].max() > 0 for run in runs)  # each was paid something, and moved

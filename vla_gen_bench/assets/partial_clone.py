@@ -157,8 +157,9 @@ def _git(clone: Path, *arguments: str, environment: dict[str, str] | None = None
     kept = {name: value for name, value in os.environ.items() if name not in REDIRECTING}
     kept |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(environment or {})}
     command = ["git", *options, *where, *arguments]
-    told = {"capture_output": True, "text": True, "errors": "replace"}
-    done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, close_fds=False, **told)
+    done = subprocess.run(
+        command, env=kept, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, close_fds=False
+    )
     if done.returncode:
         raise GitFailed(done.stderr or f"git {arguments[0]} ended with status {done.returncode}")
     return done.stdout

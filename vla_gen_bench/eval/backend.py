@@ -12,10 +12,13 @@ NUM_ENVS = {"cpu": 1, "gpu": 64}
 CHOICES = ("auto", *SIMULATIONS)
 
 
-def choose_backend(wanted: str) -> str:
+def choose_backend(wanted: str, asked: str = "--backend gpu", instead: str = "use --backend cpu") -> str:
     """Returns "cpu" or "gpu"; "auto" is the GPU where torch, PhysX and the renderer can all use one.
 
     The GPU is tried out in a process of its own, for drivers may crash; without a CUDA device that takes no time.
+
+    Args:
+        asked, instead: How the user asked for a GPU, and may do without, for the message.
 
     Raises:
         UserError: An unknown choice, or "gpu" where none can be used.
@@ -24,7 +27,7 @@ def choose_backend(wanted: str) -> str:
         raise UserError(f"backend '{wanted}'{suggest(wanted, CHOICES)}")
     problem = "" if wanted == "cpu" else gpu_problem()
     if wanted == "gpu" and problem:
-        raise UserError(f"--backend gpu: {problem}; use --backend cpu, or see 'vgb doctor'")
+        raise UserError(f"{asked}: {problem}; {instead}, or see 'vgb doctor'")
     if wanted == "auto" and problem and problem != NO_DEVICE:
         print(f"simulating on the CPU: {problem}", file=sys.stderr)
     return "cpu" if wanted == "cpu" or problem else "gpu"

@@ -90,12 +90,9 @@ def grouped(runs: Sequence[Training]) -> dict[str, list[Training]]:
     Raises:
         UserError: Two runs of one recipe have the same seed: their spread would say nothing.
     """
-    groups: list[list[Training]] = []
+    groups: dict[str, list[Training]] = {}
     for run in runs:
-        alike = next((group for group in groups if group[0].settings == run.settings), None)
-        if alike is None:
-            groups.append([run])
-            continue
+        alike = groups.setdefault(repr(sorted(run.settings.items())), [])
         twin = next((other for other in alike if other.recipe.get("seed") == run.recipe.get("seed")), None)
         if twin is not None:
             raise UserError(
@@ -103,16 +100,17 @@ def grouped(runs: Sequence[Training]) -> dict[str, list[Training]]:
                 "another --set seed=N"
             )
         alike.append(run)
-    labels = {}
-    for group in groups:
-        named_alike = [other[0].settings for other in groups if other[0].name == group[0].name]
-        labels[_label(group[0].name, group[0].settings, named_alike)] = group
-    return labels
+    firsts = [seeds[0] for seeds in groups.values()]
+    return {
+        _label(seeds[0], [first for first in firsts if first.name == seeds[0].name]): seeds for seeds in groups.values()
+    }
 
 
-def _label(name: str, settings: Mapping[str, Any], named_alike: Sequence[Mapping[str, Any]]) -> str:
-    keys = [key for key in sorted(set().union(*named_alike)) if len({str(s.get(key)) for s in named_alike}) > 1]
-    return f"{name} ({', '.join(f'{key}={settings.get(key)}' for key in keys)})" if keys else name
+def _label(run: Training, namesakes: Sequence[Training]) -> str:
+    """Returns the name of `run`, and what sets it apart from others of that name."""
+    own, all_settings = run.settings, [other.settings for other in namesakes]
+    keys = [key for key in sorted(set().union(*all_settings)) if len({str(s.get(key)) for s in all_settings}) > 1]
+    return f"{run.name} ({', '.join(f'{key}={own.get(key)}' for key in keys)})" if keys else run.name
 
 
 def points(run: Training, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:

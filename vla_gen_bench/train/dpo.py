@@ -103,11 +103,11 @@ def _losses(recipe: DpoRecipe, episodes: _Episodes, pairs: list[Pair], margins: 
     d loss / d log pi(better) = -beta sigmoid(-margin) / N, and the opposite for the worse one.
     """
     pulls = recipe.beta * torch.sigmoid(-margins) / len(pairs)
-    weights = {pair.better: -pull for pair, pull in zip(pairs, pulls.tolist())}
-    weights |= {pair.worse: pull for pair, pull in zip(pairs, pulls.tolist())}
+    weights = torch.zeros(episodes.count, dtype=pulls.dtype)
+    weights[[pair.better for pair in pairs]] = -pulls
+    weights[[pair.worse for pair in pairs]] = pulls
     for rows, log_probs in episodes.scores(_numbers(pairs)):
-        own = torch.tensor([weights[number] for number in episodes.owners(rows)])
-        yield (own.to(log_probs) * log_probs).sum()
+        yield (weights[rows % episodes.count].to(log_probs) * log_probs).sum()
 
 
 def _numbers(pairs: list[Pair]) -> list[int]:
@@ -122,12 +122,16 @@ def _batches(recipe: DpoRecipe, pairs: list[Pair], iteration: int) -> Iterator[l
 
 
 class _Episodes:
-    """Whole episodes of a rollout under the policy as it is."""
+    """Whole episodes of a rollout under the policy as it is.
+
+    Attributes:
+        count: All episodes; row r of the experience is a decision of episode r % count.
+    """
 
     def __init__(self, learner: Learner, rollout: Rollout, part: int) -> None:
         self._learner, self._part = learner, part
         self._experience = ppo.Experience.of(rollout, np.zeros(rollout.rewards.shape[:2]))
-        self._decisions, self._count = rollout.tokens.shape[:2]
+        self._decisions, self.count = rollout.tokens.shape[:2]
         self._change = torch.empty(0)
 
     def scores(self, numbers: Sequence[int]) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -135,13 +139,9 @@ class _Episodes:
 
         The rows are all decisions of the episodes, one episode after the other.
         """
-        rows = (np.array(numbers, int)[:, None] + np.arange(self._decisions) * self._count).ravel()
+        rows = (np.array(numbers, int)[:, None] + np.arange(self._decisions) * self.count).ravel()
         for part in np.array_split(rows, -(-len(rows) // self._part)):
             yield part, self._experience.score(self._learner, part).log_prob
-
-    def owners(self, rows: np.ndarray) -> list[int]:
-        """Returns the episodes of rows."""
-        return (rows % self._count).tolist()
 
     @torch.no_grad()
     def log_probs(self, numbers: Sequence[int]) -> dict[int, Tensor]:

@@ -206,11 +206,9 @@ def choose_simulation(recipe: RlRecipe) -> str:
     Raises:
         UserError: No GPU can simulate here, and one is asked for.
     """
-    from vla_gen_bench.eval.backend import choose_backend, gpu_problem
+    from vla_gen_bench.eval.backend import choose_backend
 
-    if recipe.simulation == "gpu" and (problem := gpu_problem()):
-        raise UserError(f"simulation: gpu: {problem}; give --set simulation=cpu, or see 'vgb doctor'")
-    return choose_backend("auto") if recipe.simulation == "auto" else recipe.simulation
+    return choose_backend(recipe.simulation, "simulation: gpu", "give --set simulation=cpu")
 
 
 @contextmanager

@@ -10,14 +10,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.config_file import read_config
 from vla_gen_bench.policies.openvla.extras import need
-from vla_gen_bench.policies.openvla.tensors import check_names, check_shapes, open_checkpoint
+from vla_gen_bench.policies.openvla.tensors import TensorFiles, check_names, check_shapes, open_checkpoint
 
 
 def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
@@ -42,7 +41,7 @@ def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
     for folder, files in zip(folders, opened, strict=True):
         check_names(last.shapes, files.entries, (), folder)
         check_shapes(last.shapes, files.shapes, folder)
-        _check_acts_alike(folders[-1], folder)
+    _check_act_alike(folders)
     draft = out.with_name(f".{out.name}.draft")
     try:
         shutil.rmtree(draft, ignore_errors=True)
@@ -54,15 +53,18 @@ def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _check_acts_alike(last: Path, other: Path) -> None:
-    """Raises `UserError` where the weights of `other` mean other actions than those of `last`."""
-    configs = [read_config(folder) for folder in (last, other)]
-    for what in ("acting", "norm_stats"):
-        if getattr(configs[0], what) != getattr(configs[1], what):
-            raise UserError(f"{other}: its '{what}' differs from that of {last}; a mean takes policies that act alike")
+def _check_act_alike(folders: Sequence[Path]) -> None:
+    """Raises `UserError` where weights of one folder mean other actions than those of the last one."""
+    *others, last = [read_config(folder) for folder in folders]
+    for folder, config in zip(folders, others):
+        for what in ("acting", "norm_stats"):
+            if getattr(config, what) != getattr(last, what):
+                raise UserError(
+                    f"{folder}: its '{what}' differs from that of {folders[-1]}; a mean takes policies that act alike"
+                )
 
 
-def _write(out: Path, like: Path, opened: Sequence[Any]) -> None:
+def _write(out: Path, like: Path, opened: Sequence[TensorFiles]) -> None:
     """Writes the mean to `out`; what is no weight is copied from `like`."""
     last = opened[-1]
     sources = {entry.file for entry in last.entries.values()}

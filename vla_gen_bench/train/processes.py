@@ -63,12 +63,12 @@ class Processes:
         if self.count == 1:
             return own_moments(values)
         mine = torch.tensor([values.sum(dtype=np.float64), values.size], dtype=torch.float64, device=self.device)
-        total, count = (self.mean(mine) * self.count).tolist()
+        total, count = self.mean(mine).tolist()  # per process, as are the squares below
         if not count:
             return 0.0, 0.0
         mean = total / count
         squares = torch.tensor(((values - mean) ** 2).sum(dtype=np.float64), dtype=torch.float64, device=self.device)
-        return mean, math.sqrt(float(self.mean(squares)) * self.count / count)
+        return mean, math.sqrt(float(self.mean(squares)) / count)
 
     def wait(self) -> None:
         """Returns when all processes have come here."""

@@ -87,7 +87,7 @@ class Recipe(Frozen):
     """What all trainers share.
 
     Attributes:
-        name: Of the policy it makes; curves of one name are averaged over seeds.
+        name: Of the policy it makes; its curves are labelled with it.
         trainer: Which trainer reads it.
         world: World name.
         seed: Of weights, batches and episodes.
