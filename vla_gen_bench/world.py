@@ -1,30 +1,55 @@
-"""A world: an asset pack seen through a camera of a given size and shader."""
+"""A world: an asset pack, the physics it is simulated with, and a camera of a given size and shader."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vla_gen_bench.errors import UserError, suggest
 
 CAMERA = "3rd_view_camera"  # its name in every observation
+FIRST_VERSION = "1"  # of what was written before worlds had versions
+
+
+@dataclass(frozen=True)
+class Physics:
+    """How PhysX solves contacts; the defaults are ManiSkill's, which the reference uses.
+
+    Attributes:
+        position_iterations: Of the solver, per substep.
+        contact_offset: Metres from a surface at which contacts begin to be computed; two bodies add theirs.
+    """
+
+    position_iterations: int = 15
+    contact_offset: float = 0.02
 
 
 @dataclass(frozen=True)
 class World:
-    """Camera settings of a world; its assets are the pack of the same name.
+    """Physics and camera of a world; its assets are the pack of the same name.
 
     Attributes:
         shader: SAPIEN shader pack. "default" is the reference's; "minimal" costs a third less on a CPU.
+        version: Raised whenever the same spec and actions may end otherwise; results of two versions are never mixed.
     """
 
     name: str
     width: int
     height: int
     shader: str
+    version: str = FIRST_VERSION
+    physics: Physics = Physics()
+
+    @property
+    def label(self) -> str:
+        """Name and version, as results are headed: "builtin v2"."""
+        return world_label(self.name, self.version)
 
 
 WORLDS = {
-    "builtin": World("builtin", 320, 240, "minimal"),
+    # Version 1 had ManiSkill's physics. What version 2 was chosen by: docs/physics.md.
+    "builtin": World("builtin", 320, 240, "minimal", "2", Physics(position_iterations=4, contact_offset=0.005)),
     "rl4vla": World("rl4vla", 640, 480, "default"),
 }
 
@@ -34,3 +59,18 @@ def get_world(name: str) -> World:
     if name not in WORLDS:
         raise UserError(f"unknown world '{name}'{suggest(name, WORLDS)}")
     return WORLDS[name]
+
+
+def world_label(name: str, version: str) -> str:
+    """Returns "builtin v2"."""
+    return f"{name} v{version}"
+
+
+def versioned(world: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the "world" part of a log's header, with the version that a header from before versions means."""
+    return {"version": FIRST_VERSION, **world}
+
+
+def label_of(world: Mapping[str, Any]) -> str:
+    """Returns the label of the "world" part of a log's header, of any age."""
+    return world_label(world["name"], versioned(world)["version"])

@@ -11,7 +11,7 @@ import torch
 from gymnasium.utils.seeding import np_random
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs.pose import Pose
-from mani_skill.utils.structs.types import SimConfig
+from mani_skill.utils.structs.types import SceneConfig, SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.envs import heap, robot, scene
@@ -83,7 +83,11 @@ class PickPlaceEnv(BaseEnv):
 
     @property
     def _default_sim_config(self) -> SimConfig:
-        return SimConfig(sim_freq=SIM_FREQUENCY, control_freq=CONTROL_FREQUENCY, spacing=20)
+        physics = SceneConfig(
+            solver_position_iterations=self.world.physics.position_iterations,
+            contact_offset=self.world.physics.contact_offset,
+        )
+        return SimConfig(sim_freq=SIM_FREQUENCY, control_freq=CONTROL_FREQUENCY, spacing=20, scene_config=physics)
 
     # ---- reset ---------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.runtime import usable_cores
 from vla_gen_bench.spec import digest_of
 from vla_gen_bench.suite import Scenario, Suite, draw, load_suite, union
-from vla_gen_bench.world import get_world
+from vla_gen_bench.world import get_world, versioned
 
 FORMAT = 1
 
@@ -159,7 +159,12 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
             "checkpoint": _checkpoint_digest(request.arguments.get("checkpoint")),
             "privileged": card.privileged,
         },
-        "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
+        "world": {
+            "name": request.world,
+            "version": get_world(request.world).version,
+            "catalog": pack.catalog.digest(),
+            "pack": pack.digest,
+        },
         "horizon": suite.protocol.horizon,
         "rendered": request.render,
         "simulator": {name: versions[name] for name in provenance.DECISIVE},
@@ -241,7 +246,7 @@ def _move_aside(folder: Path) -> None:
 
 
 def _check_identity(plan: Plan, header: dict[str, Any]) -> None:
-    theirs = _flat(header)
+    theirs = _flat({**header, "world": versioned(header["world"])})
     for name, ours in _flat(plan.identity).items():
         if theirs.get(name) != ours:
             raise UserError(

@@ -13,6 +13,7 @@ from vla_gen_bench.eval.video import video_name, write_video
 from vla_gen_bench.policies.protocol import ActionSpec
 from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.suite import draw, load_suite, union
+from vla_gen_bench.world import get_world, label_of
 
 COMPARED = ("success_at_end", "success_once", "first_success_step", "grasped_ever", "held_ever")
 
@@ -60,6 +61,7 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
         raise UserError(f"{folder}: no episode '{episode}' in the log; expected scenario/seed/index of one of its rows")
     if row["status"] != "ok":
         raise UserError(f"{folder}: episode '{episode}' errored when it was run: {row.get('error')}")
+    _check_world(folder, header)
     spec = _spec(header, key)
     if spec.digest() != row["spec_digest"]:
         raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
@@ -75,6 +77,15 @@ def parse_key(text: str) -> Key:
     if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
         raise UserError(f"episode '{text}': expected scenario/seed/index, for example ind/0/12")
     return parts[0].replace(" ", ""), int(parts[1]), int(parts[2])
+
+
+def _check_world(folder: Path, header: dict[str, Any]) -> None:
+    world = get_world(header["world"]["name"])
+    if label_of(header["world"]) != world.label:
+        raise UserError(
+            f"{folder}: the log is of world {label_of(header['world'])}, this version of vla-gen-bench simulates "
+            f"{world.label}: no episode would end as logged; replay with the version in its run.json, or evaluate again"
+        )
 
 
 def _spec(header: dict[str, Any], key: Key) -> EpisodeSpec:

@@ -18,18 +18,30 @@ from vla_gen_bench.leaderboard.derive import Log, read_log, suite_of
 from vla_gen_bench.leaderboard.entry import Entry, entry_text, is_url, read_entry
 from vla_gen_bench.leaderboard.rank import Mean, Place
 from vla_gen_bench.suite import Suite
+from vla_gen_bench.world import world_label
 
 CSV_FILE, PAGE_FILE = "leaderboard.csv", "site/index.html"
 OOD = "ood"
 
 
 class Group(NamedTuple):
-    """Entries that can be compared: one suite, as one digest has it, in one world."""
+    """Entries that can be compared: one suite, as one digest has it, in one version of a world."""
 
     world: str
+    version: str
     suite: str
     digest: str
     preset: str
+
+    @property
+    def place(self) -> str:
+        """The world as it is shown: "builtin v2"."""
+        return world_label(self.world, self.version)
+
+    @property
+    def order(self) -> tuple:
+        """Sorts a paper's numbers last, and the newest version of a world first."""
+        return self.preset == "paper", self.world, -int(self.version), self.suite, self.digest, self.preset
 
 
 @dataclass(frozen=True)
@@ -100,10 +112,9 @@ class Board:
         groups: dict[Group, list[Listing]] = {}
         for entry in self.entries.values():
             suite = entry.suite
-            key = Group(suite.world, suite.id, suite.digest or "", entry.protocol.preset)
+            key = Group(suite.world, suite.world_version, suite.id, suite.digest or "", entry.protocol.preset)
             groups.setdefault(key, []).append(self._listing(entry))
-        order = sorted(groups, key=lambda key: (key.preset == "paper", key))
-        return {key: self._ranked(groups[key]) for key in order}
+        return {key: self._ranked(groups[key]) for key in sorted(groups, key=lambda key: key.order)}
 
     def _listing(self, entry: Entry) -> Listing:
         dimensions = dimensions_of(entry)

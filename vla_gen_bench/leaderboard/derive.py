@@ -14,6 +14,7 @@ from vla_gen_bench.eval.stats import wilson
 from vla_gen_bench.leaderboard.entry import Interval
 from vla_gen_bench.spec import digest_of
 from vla_gen_bench.suite import Suite, load_suite, union
+from vla_gen_bench.world import versioned
 
 CONTROL_HZ = 5  # of every world; vla_gen_bench.envs says it too, but imports a simulator
 DIGITS = 6
@@ -52,7 +53,7 @@ def derived(log: Log, suite: Suite) -> dict[str, Any]:
         suite: As this checkout has it: the protocol, the order of the rows.
     """
     header, session = log.header, log.header["sessions"][-1]
-    world, policy = header["world"], header["policy"]
+    world, policy = versioned(header["world"]), header["policy"]
     return {
         "policy": {
             "adapter": policy["ref"],
@@ -63,7 +64,9 @@ def derived(log: Log, suite: Suite) -> dict[str, Any]:
         },
         "suite": {
             **{name: header["suite"][name] for name in ("id", "version", "digest")},
-            **{"world": world["name"], "catalog": world["catalog"], "pack": world["pack"]},
+            "world": world["name"],
+            "world_version": world["version"],
+            **{name: world[name] for name in ("catalog", "pack")},
         },
         "protocol": _protocol(log, suite),
         "environment": _environment(header, session),

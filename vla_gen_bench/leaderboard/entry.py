@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.spec import Frozen
 from vla_gen_bench.strict_yaml import check_keys, parse
+from vla_gen_bench.world import FIRST_VERSION
 
 ID_PATTERN = r"^[a-z0-9][a-z0-9._+-]*$"
 URL_PATTERN = r"^https?://[^\s\"'<>]+$"
@@ -48,12 +49,16 @@ class PolicyInfo(Frozen):
 
 
 class SuiteInfo(Frozen):
-    """On which episodes: `catalog` and `pack` are digests of the world's list of assets and of its files."""
+    """On which episodes: `catalog` and `pack` are digests of the world's list of assets and of its files.
+
+    Entries from before worlds had versions are of version 1.
+    """
 
     id: str
     version: str | None = None
     digest: str | None = None
     world: str
+    world_version: str = Field(FIRST_VERSION, pattern=r"^[1-9][0-9]*$")
     catalog: str | None = None
     pack: str | None = None
 

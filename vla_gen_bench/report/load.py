@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.log import EPISODES_FILE, REQUIRED, EvalLog, Key, key_of, packed
+from vla_gen_bench.world import versioned
 
-WORLD_PARTS = ("name", "catalog", "pack")
+WORLD_PARTS = ("name", "version", "catalog", "pack")
 
 
 class Episode(NamedTuple):
@@ -111,14 +112,14 @@ def _common(rows: Sequence[Sequence[str]]) -> int:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """Returns the content of `run.json`; raises `UserError` where a part that reports need is not there."""
+    """Returns the content of `run.json`, its world with a version; raises `UserError` where a needed part is absent."""
     header = EvalLog(folder).header
     for part, field in (("suite", "digest"), ("suite", "id"), ("world", "name"), ("policy", "name")):
         if not isinstance(header, dict) or not isinstance(header.get(part), dict) or field not in header[part]:
             raise UserError(
                 f"{folder / 'run.json'}: no field '{part}.{field}'; not a log of this version of 'vgb eval'"
             )
-    return header
+    return {**header, "world": versioned(header["world"])}
 
 
 def _run(label: str, folder: Path, header: dict[str, Any]) -> Run:

@@ -176,7 +176,7 @@ def _facts(run: Run) -> list[tuple[str, object]]:
         ("Folder", run.folder),
         ("Policy", _joined(header["policy"], ("name", "ref", "digest"))),
         ("Suite", _joined(header["suite"], ("id", "version", "digest"))),
-        ("World", _joined(header["world"], ("name", "catalog", "pack"))),
+        ("World", _joined(header["world"], ("name", "version", "catalog", "pack"))),
         ("Episodes", len(run.episodes)),
         ("Started", header.get("started")),
         ("Command", " ".join(last.get("command", ()))),

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from vla_gen_bench.report.load import Run
+from vla_gen_bench.world import label_of
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
     """Returns sentences on suite and world, privileged policies, and what differs between runs that should not."""
     header = runs[0].header
     suite, world = header["suite"], header["world"]
-    digests = f"suite {suite['id']} {suite.get('version', '')} ({suite['digest']}), world {world['name']}"
+    digests = f"suite {suite['id']} {suite.get('version', '')} ({suite['digest']}), world {label_of(world)}"
     notes = [f"Source: {digests} ({world.get('catalog')}); runs: {', '.join(str(run.folder) for run in runs)}."]
     privileged = [run.label for run in runs if run.header["policy"].get("privileged")]
     if privileged:

@@ -12,6 +12,7 @@ from vla_gen_bench.report.notes import definitions
 from vla_gen_bench.report.outcomes import METRICS, Cell
 from vla_gen_bench.report.scenarios import TITLES
 from vla_gen_bench.report.summaries import ABSOLUTE, MEAN, RELATIVE, Estimate, Summary
+from vla_gen_bench.world import label_of
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,8 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
 def title(comparison: Comparison) -> str:
     """Returns one line: what, on which suite and world; PARTIAL in front where episodes are missing or errored."""
     header = comparison.runs[0].header
-    text = (
-        f"{METRICS[comparison.metric].capitalize()} on suite {header['suite']['id']}, world {header['world']['name']}"
-    )
+    what, world = METRICS[comparison.metric].capitalize(), label_of(header["world"])
+    text = f"{what} on suite {header['suite']['id']}, world {world}"
     return f"PARTIAL: {text}" if comparison.partial else text
 
 

@@ -23,6 +23,7 @@ from vla_gen_bench.train.dataset import Demos, Writer
 from vla_gen_bench.train.demonstrate import Demo, Demonstrator
 from vla_gen_bench.train.guard import end_with, sole_writer
 from vla_gen_bench.train.starts import Wander
+from vla_gen_bench.world import get_world
 
 WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # up to 13 cm, 10 cm, 28 degrees away
 AHEAD = 4  # episodes handed out per worker before the first of them is taken
@@ -64,13 +65,13 @@ class Request:
         """What the data depends on; a folder is continued with equal ones only."""
         fields = asdict(self)
         kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small")
-        return {**{key: fields[key] for key in kept}, "pools": POOLS_VERSION}
+        versions = {"world_version": get_world(self.world).version, "pools": POOLS_VERSION}
+        return {**{key: fields[key] for key in kept}, **versions}
 
 
 def check_request(request: Request) -> None:
     """Raises `UserError` for a request that cannot work; nothing has been written then."""
     from vla_gen_bench.policies.registry import resolve
-    from vla_gen_bench.world import get_world
 
     get_world(request.world)
     if not FIRST_TRAINING_SEED <= request.seed < ROLLOUT_SEED:  # beyond: rollouts of RL, then checks

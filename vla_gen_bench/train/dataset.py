@@ -13,9 +13,10 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.train import lerobot_format as form
 from vla_gen_bench.train.demonstrate import Demo
 from vla_gen_bench.train.picture_cache import CACHE, cached_pictures
+from vla_gen_bench.world import FIRST_VERSION
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
-UNNAMED = {"wander": 0.0}  # what data sets of earlier versions do not name
+UNNAMED = {"wander": 0.0, "world_version": FIRST_VERSION}  # what data sets of earlier versions do not name
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 
