@@ -24,6 +24,15 @@ def test_wilson_by_hand():
     assert wilson(180, 192) == pytest.approx((0.894, 0.964), abs=5e-4)
 
 
+def test_wilson_is_scipys_bit_for_bit():
+    from scipy.stats import binomtest
+
+    for trials in (1, 7, 64, 192):
+        for successes in range(trials + 1):
+            theirs = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+            assert wilson(successes, trials) == (theirs.low, theirs.high)
+
+
 def test_mcnemar_by_hand():
     # 14 discordant pairs, 2 against: 2 * (C(14,0) + C(14,1) + C(14,2)) / 2^14 = 2 * (1 + 14 + 91) / 16384
     assert stats.mcnemar(12, 2) == pytest.approx(2 * (1 + 14 + 91) / 16384)

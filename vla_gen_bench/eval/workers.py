@@ -109,6 +109,8 @@ def _build(config: WorkerConfig, beat: Any) -> _Runner:
     card = resolve(config.policy)
     policy = load_policy(card, **config.options)
     runtime.limit_threads(config.threads)
+    if getattr(policy, "threads", None):
+        runtime.narrow_threads(policy.threads)
     _rehearse(policy, card, config.world)
     batch = build_batch(config.world, config.num_envs, config.backend, config.render)
     return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)

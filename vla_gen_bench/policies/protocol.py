@@ -105,6 +105,8 @@ class Policy(Protocol):
 
     Attributes:
         action_spec: The convention of the actions, and K. Read once, after construction.
+        threads: Optional. The most compute threads that help; an evaluation worker gives torch no more. Without it a
+            worker has its share of the cores.
     """
 
     action_spec: ActionSpec
