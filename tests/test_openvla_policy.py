@@ -15,15 +15,15 @@ import torch
 
 from vla_gen_bench import runtime
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.check import check_policy, example_observation
-from vla_gen_bench.policies.openvla.config_file import with_stats
-from vla_gen_bench.policies.openvla.dead import dead_shapes
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer, size
-from vla_gen_bench.policies.openvla.loading import empty_model
+from vla_gen_bench.policies.contract import check_policy, example_observation
+from vla_gen_bench.policies.openvla.checkpoint.config_file import with_stats
+from vla_gen_bench.policies.openvla.checkpoint.dead import dead_shapes
+from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_model, new_tokenizer, size
+from vla_gen_bench.policies.openvla.checkpoint.loading import empty_model
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy, draws
-from vla_gen_bench.policies.openvla.saving import save
-from vla_gen_bench.policies.protocol import Observation
 from vla_gen_bench.policies.registry import load_policy, resolve
+from vla_gen_bench.protocol import Observation
 
 pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
 pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
@@ -70,7 +70,7 @@ def test_the_projects_own_check_passes(folder: Path, options: dict[str, Any]) ->
 def test_loading_imports_no_compiler_and_no_statistics(folder: Path) -> None:
     """`torch._dynamo` costs a worker 0.7 s and 65 MB, `scipy.stats` 0.4 s; neither is needed to evaluate."""
     code = (
-        "import sys\nfrom vla_gen_bench.eval.stats import wilson\n"
+        "import sys\nfrom vla_gen_bench.log.counts import wilson\n"
         "from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy\n"
         f"OpenVLAPolicy({str(folder)!r}); wilson(3, 4)\n"
         "print(sorted({'torch._dynamo', 'scipy.stats', 'pandas'} & set(sys.modules)))"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from report_logs import TABLE1
 
-from vla_gen_bench.eval.stats import wilson
+from vla_gen_bench.log.counts import wilson
 from vla_gen_bench.report import stats
 
 Z = 1.959963984540054  # the 97.5% quantile of the normal distribution

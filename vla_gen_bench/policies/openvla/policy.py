@@ -10,15 +10,15 @@ import torch
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla import actions as codec
+from vla_gen_bench.policies.openvla.checkpoint.loading import Loaded, count_parameters, load
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import TOKENIZER_FILE, PromptTokenizer
 from vla_gen_bench.policies.openvla.config import CheckpointError, Decoding, ImagePath, OpenVLAConfig
-from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS
-from vla_gen_bench.policies.openvla.loading import Loaded, count_parameters, load
+from vla_gen_bench.policies.openvla.model.decoding import ACTION_TOKENS
+from vla_gen_bench.policies.openvla.model.sampling import sampler
 from vla_gen_bench.policies.openvla.oft import choose_tokens, teacher
 from vla_gen_bench.policies.openvla.options import DTYPES, Dtype, check_options
 from vla_gen_bench.policies.openvla.processor import Processor
-from vla_gen_bench.policies.openvla.sampling import sampler
-from vla_gen_bench.policies.openvla.tokenizer import TOKENIZER_FILE, PromptTokenizer
-from vla_gen_bench.policies.protocol import ActionSpec, Observation
+from vla_gen_bench.protocol import ActionSpec, Observation
 
 # Below this many parameters a second thread costs more than it computes: -3 to -12% in evaluations of nano and pico.
 SMALL_MODEL = 20_000_000
