@@ -19,11 +19,11 @@ runtime.prepare()
 import numpy as np  # noqa: E402
 import sapien  # noqa: E402
 
-from vla_gen_bench import world  # noqa: E402
+from vla_gen_bench.assets import world  # noqa: E402
+from vla_gen_bench.episodes.suite import draw, load_suite  # noqa: E402
 from vla_gen_bench.envs.pick_place import PickPlaceEnv  # noqa: E402
 from vla_gen_bench.policies.expert import Expert  # noqa: E402
-from vla_gen_bench.policies.protocol import Observation  # noqa: E402
-from vla_gen_bench.suite import draw, load_suite  # noqa: E402
+from vla_gen_bench.protocol import Observation  # noqa: E402
 
 SCENARIOS = (
     "ind", "unseen_object", "unseen_receptacle", "multi_object_ind", "multi_object_ood", "disturb_receptacle",

@@ -9,10 +9,10 @@ import pytest
 from report_logs import write_log
 from sim import environment, spec_of
 
+from vla_gen_bench.assets.world import WORLDS, Physics, get_world, label_of
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.evaluate import _check_identity
 from vla_gen_bench.eval.replay import replay_episode
-from vla_gen_bench.world import WORLDS, Physics, get_world, label_of
 
 REFERENCE = Physics(position_iterations=15, contact_offset=0.02)  # ManiSkill 3.0.1's, which the reference uses
 FIRST = {"name": "builtin", "catalog": "2" * 16, "pack": "3" * 16}  # as logs of version 1 name the world

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
+from vla_gen_bench.assets.world import FIRST_VERSION
+from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.spec import Frozen
 from vla_gen_bench.strict_yaml import check_keys, parse
-from vla_gen_bench.world import FIRST_VERSION
 
 ID_PATTERN = r"^[a-z0-9][a-z0-9._+-]*$"
 URL_PATTERN = r"^https?://[^\s\"'<>]+$"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vla_gen_bench.assets.world import label_of
 from vla_gen_bench.report.load import Run
-from vla_gen_bench.world import label_of
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from vla_gen_bench.eval.stages import STAGES
+from vla_gen_bench.assets.world import label_of
+from vla_gen_bench.log.stages import STAGES
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import Contrast
 from vla_gen_bench.report.notes import definitions
 from vla_gen_bench.report.outcomes import METRICS, Cell
 from vla_gen_bench.report.scenarios import TITLES
 from vla_gen_bench.report.summaries import ABSOLUTE, MEAN, RELATIVE, Estimate, Summary
-from vla_gen_bench.world import label_of
 
 
 @dataclass(frozen=True)
