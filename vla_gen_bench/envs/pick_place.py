@@ -185,7 +185,7 @@ class PickPlaceEnv(BaseEnv):
         wanted = self.obs_mode_struct.visual
         more = wanted.depth or wanted.position or wanted.normal or wanted.albedo
         software = self.scene.can_render() and self.scene.backend.render_backend == "sapien_cpu"
-        return software and not more and scene.all_opaque(self.scene)
+        return software and not more and scene.drawn_swiftly(self.scene, self.world.shader)
 
     def _load_lighting(self, options: dict) -> None:
         scene.add_lights(self.scene, self._setups)
