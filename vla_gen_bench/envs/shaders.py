@@ -27,6 +27,7 @@ from mani_skill.render import PREBUILT_SHADER_CONFIGS, ShaderConfig, set_shader_
 
 from vla_gen_bench.assets.models import write_folder
 from vla_gen_bench.assets.pack import cache_dir
+from vla_gen_bench.envs.compositing import without_alpha
 
 _DECLARATION = re.compile(r"^layout\([^)]*\) uniform sampler2D samplerBRDFLUT;\n?", re.MULTILINE)
 _LOOKUP = re.compile(r"texture\(samplerBRDFLUT, [^;]*\)\.xy;")
@@ -76,10 +77,18 @@ void main() {
   }
 }
 """
+# The light of an environment map, which is black, and its look behind everything.
+_NO_ENVIRONMENT = (
+    (r"  color \+= diffuseIBL\([\s\S]*?camDir\);\n", ""),
+    (r"  if \(depth == 1\) \{\n.*\n  \} else \{\n(    outLighting = vec4\(color, 1\);\n)  \}\n", r"\1"),
+    (r"vec3 getBackgroundColor[\s\S]*?(?=void main)", ""),
+)
 # `minimal` without an environment map, and without what only the passes left out or a normal map read.
 _MINIMAL_EDITS = {
     "gbuffer.frag": (
         (r"  vec3 wnormal = [\s\S]*?camDir\);\n", ""),
+        (r"out ivec4 outPositionSegmentation;", "out float outBody;"),
+        (r"  outPositionSegmentation = .*;", "  outBody = float(inSegmentation[1]);"),
         (r"vec3 getBackgroundColor[\s\S]*?(?=layout\(location = 0\) in)", ""),
         (r"layout\(location = 3\) in vec3 objectCoord;\n", ""),
         (r"in mat3 inTbn;", "in vec3 inNormal;"),
@@ -121,33 +130,32 @@ def swift_shader_config(name: str) -> ShaderConfig:
         folder = _copied(name, "swift", cache_dir())
     except (OSError, ValueError):
         return lean_shader_config(name)
-    stock = PREBUILT_SHADER_CONFIGS[name]
-    set_shader_pack(stock)
-    return _SWIFT_CONFIGS[name](stock, str(folder))
+    set_shader_pack(PREBUILT_SHADER_CONFIGS[name])
+    return _SWIFT_CONFIGS[name](str(folder))
 
 
-def _swift_minimal_config(stock: ShaderConfig, folder: str) -> ShaderConfig:
+def _swift_minimal_config(folder: str) -> ShaderConfig:
     """Reads the colours where the stock shaders have them before their last pass."""
-    names, transforms = dict(stock.texture_names), dict(stock.texture_transforms)
-    names["ColorRaw"], transforms["ColorRaw"] = names.pop("Color"), transforms.pop("Color")
-    return ShaderConfig(folder, names, texture_transforms=transforms)
+    sapien.render.set_picture_format("Body", "r32sfloat")
+    transforms = {"ColorRaw": lambda drawn: {"rgb": without_alpha(drawn)}, "Body": _body(torch.int16)}
+    return ShaderConfig(folder, {"ColorRaw": ["rgb"], "Body": ["segmentation"]}, texture_transforms=transforms)
 
 
-def _swift_default_config(stock: ShaderConfig, folder: str) -> ShaderConfig:
+def _swift_default_config(folder: str) -> ShaderConfig:
     sapien.render.set_picture_format("Bytes", "r32sfloat")
     sapien.render.set_picture_format("Body", "r32sfloat")
-    transforms = {"Bytes": _rgb, "Body": _segmentation}
+    transforms = {"Bytes": _rgb, "Body": _body(torch.int64)}
     return ShaderConfig(folder, {"Bytes": ["rgb"], "Body": ["segmentation"]}, texture_transforms=transforms)
 
 
 def _rgb(packed: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Float [..., H, W] of red + 256 green + 65536 blue to uint8 [..., H, W, 3]."""
-    return {"rgb": packed.to(torch.int32)[..., None].view(torch.uint8)[..., :3]}
+    """Float [1, H, W] of red + 256 green + 65536 blue to uint8 [1, H, W, 3]."""
+    return {"rgb": without_alpha(packed.to(torch.int32)[..., None].view(torch.uint8))}
 
 
-def _segmentation(body: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Float [..., H, W] to int64 [..., H, W, 1], the type ManiSkill's "default" has on the processor."""
-    return {"segmentation": body.to(torch.int64)[..., None]}
+def _body(kind: torch.dtype) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """Float [..., H, W] to `kind` [..., H, W, 1], the type that ManiSkill's shader has on the processor."""
+    return lambda body: {"segmentation": body.to(kind)[..., None]}
 
 
 def _copied(name: str, kind: str, cache: Path) -> Path:
@@ -207,6 +215,8 @@ def _swift(file: str, source: str) -> str:
         source = _replaced(
             r"texture\(sampler(Albedo|Specular|Normal|Emission|GbufferDepth), inUV\)", r"read\1()", source
         )
+        for pattern, replacement in _NO_ENVIRONMENT:
+            source = _replaced(pattern, replacement, source)
         return _replaced(r"void main\(\)", "void light()", source) + _FINISH
     return source
 
