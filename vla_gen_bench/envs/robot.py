@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import Wid
 from mani_skill.sensors.camera import CameraConfig
 
 from vla_gen_bench.assets.world import CAMERA
-from vla_gen_bench.envs.controller import TargetDeltaPoseControllerConfig
+from vla_gen_bench.envs.controller import GripperControllerConfig, TargetDeltaPoseControllerConfig
 from vla_gen_bench.envs.shaders import lean_shader_config, swift_shader_config
 
 BASE_POSITION = (0.147, 0.028, 0.870)
@@ -70,7 +69,7 @@ def agent_class(urdf: Path, width: int, height: int, shader: str) -> type[WidowX
             configs = super()._controller_configs[CONTROL_MODE]
             arm = TargetDeltaPoseControllerConfig(**vars(configs["arm"]))
             left, right = self.gripper_joint_names
-            gripper = replace(configs["gripper"], mimic={right: {"joint": left}})
+            gripper = GripperControllerConfig(**vars(configs["gripper"]) | {"mimic": {right: {"joint": left}}})
             return {CONTROL_MODE: {"arm": arm, "gripper": gripper}}
 
         @property
