@@ -11,7 +11,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools import FIRST_TRAINING_SEED, Scenario, draw, draw_training
 from vla_gen_bench.suite import Suite, load_suite, read_suite
 
-WORLD = click.option("--world", default="builtin", show_default=True, help="Whose assets: builtin or rl4vla.")
+WORLD = click.option("--world", default="builtin", show_default=True, help="Whose assets: builtin, rl4vla or pretrain.")
 
 
 @click.group()

@@ -9,7 +9,7 @@ from typing import Any
 from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools import geometry
-from vla_gen_bench.pools.axes import EFFECTS, PHRASINGS, unseen_joint_offsets
+from vla_gen_bench.pools.axes import EFFECTS, phrasings, unseen_joint_offsets
 from vla_gen_bench.pools.geometry import Footprint, Point
 from vla_gen_bench.pools.shift import Scenario, Shift
 from vla_gen_bench.pools.streams import POOLS_VERSION, Stream
@@ -29,7 +29,7 @@ def draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
 
     Args:
         scenario: From `suite.scenarios` or `suite.select`.
-        world: "builtin" or "rl4vla".
+        world: "builtin", "rl4vla", or "pretrain" for development.
         seed: 0 to 999,999; training draws use the seeds from 1,000,000 on.
         index: From 0.
 
@@ -96,7 +96,7 @@ class _Episode:
         yaw = self._stream("yaw").choice(geometry.YAWS[self.shift.choice("yaw").pool])
         here, there = self._stream("layout").choice(geometry.pairs(self._points()))
         self.lying += [Footprint(target, here, yaw), Footprint(receptacle, there, 0.0)]
-        phrase = self._stream("phrasing").choice(PHRASINGS[self.shift.choice("phrasing").pool])
+        phrase = self._stream("phrasing").choice(phrasings(self.catalog.world, self.shift.choice("phrasing").pool))
         return EpisodeSpec(
             world=self.catalog.world,
             seed=self.seed,
