@@ -17,7 +17,7 @@ from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
-from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
+from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.errors import UserError
 
 PACK_FILE = "pack.json"
