@@ -26,7 +26,7 @@ from vla_gen_bench.cli.numbers import SEED, WORKERS, Real, Whole
     show_default=True,
     help="Share that begins up to 13 cm, 10 cm and 28 degrees elsewhere.",
 )
-@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
+@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
 @click.option("--image-size", type=Whole(32, 2048), default=96, show_default=True, help="Side, pixels.")
 @click.option("--seed", type=SEED, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
 @click.option("--drop-small-actions", is_flag=True, help="Leave out frames that hardly move, as the paper.")
@@ -44,8 +44,8 @@ def collect(
     """
     from vla_gen_bench.policies.registry import parse_options
     from vla_gen_bench.runtime import usable_cores
-    from vla_gen_bench.train.collect import Request
-    from vla_gen_bench.train.collect import collect as run
+    from vla_gen_bench.train.demos.collect import Request
+    from vla_gen_bench.train.demos.collect import collect as run
 
     request = Request(
         episodes=episodes, out=out, policy=policy, options=parse_options(options), noise=noise, wander=wander,

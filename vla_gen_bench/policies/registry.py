@@ -16,10 +16,10 @@ from typing import Any
 
 from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.policies.card import CARD_FILE, Card, Source, load_card
-from vla_gen_bench.policies.check import PolicyError, check_spec
+from vla_gen_bench.policies.contract import PolicyError, check_spec
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
 from vla_gen_bench.policies.identity import distribution
-from vla_gen_bench.policies.protocol import Policy
+from vla_gen_bench.protocol import Policy
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.strict_yaml import parse_yaml
 

@@ -9,8 +9,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from vla_gen_bench.data import replace_file
+from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.errors import UserError, one_line, shown
-from vla_gen_bench.spec import Frozen, digest_of
 from vla_gen_bench.strict_yaml import parse, parse_yaml, read_yaml
 
 RECIPE_FILE = "recipe.yaml"
