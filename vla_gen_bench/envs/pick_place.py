@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from mani_skill.utils.structs.types import SimConfig
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.envs import heap, robot, scene
 from vla_gen_bench.envs.admission import check_specs
+from vla_gen_bench.envs.cameras import UIDS, wrist_backgrounds
 from vla_gen_bench.envs.compositing import composite, foreground_mask, load_image
 from vla_gen_bench.envs.effects import build_effects
 from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
+from vla_gen_bench.policies.protocol import EXTERNAL
 from vla_gen_bench.spec import EpisodeSpec
 from vla_gen_bench.world import get_world
 
@@ -35,7 +38,8 @@ class PickPlaceEnv(BaseEnv):
     """Pick up the named object and put it on the named receptacle.
 
     Observations: `obs["sensor_data"]["3rd_view_camera"]["rgb"]`, uint8 [B, H, W, 3], the camera image composited
-    over the table image with the spec's image effects; with `obs_mode="rgb+segmentation"` also "segmentation".
+    over the table image with the spec's image effects; with `obs_mode="rgb+segmentation"` also "segmentation". The same
+    of "wrist_camera" if `cameras` has "wrist".
     Actions: float32 [B, 7] = (dx, dy, dz, droll, dpitch, dyaw, gripper): metres and radians added to the previous
     *target* pose in the robot's base frame, R_t = Rx Ry Rz R_(t-1), gripper +1 open .. -1 closed.
     Reward ("sparse"): 0.1 for the first grasp, 0.1 for the first hold of 5 steps, 1.0 for being placed after a
@@ -45,6 +49,8 @@ class PickPlaceEnv(BaseEnv):
     Args:
         world: World name; its pack, camera size and shader.
         suite, scenario: What a reset without a spec draws from.
+        cameras: Which cameras there are, names out of `policies.protocol.CAMERAS`.
+        image_size: Height and width of the images in pixels; None = the world's.
         models: The book of loaded models, shared by the environments of a process; None = a book of its own.
         **kwargs: ManiSkill's `BaseEnv` arguments.
 
@@ -61,12 +67,15 @@ class PickPlaceEnv(BaseEnv):
         world: str = "builtin",
         suite: str = "all",
         scenario: str = "ind",
+        cameras: Sequence[str] = (EXTERNAL,),
+        image_size: tuple[int, int] | None = None,
         models: scene.LoadedModels | None = None,
         **kwargs,
     ) -> None:
         self.world = get_world(world)
         self.pack = open_pack(world)
-        self.image_size = (self.world.height, self.world.width)
+        self.cameras = tuple(cameras)
+        self.image_size = tuple(image_size or (self.world.height, self.world.width))
         self._suite_name, self._scenario_name = suite, scenario
         self._scenario = None
         self._resets = 0
@@ -78,7 +87,8 @@ class PickPlaceEnv(BaseEnv):
         kwargs.setdefault("obs_mode", "rgb")
         if not torch.cuda.is_available():  # pictures that stay on a CUDA device could not be read
             kwargs.setdefault("render_backend", "cpu")
-        kwargs.setdefault("robot_uids", robot.agent_class(urdf, self.world.width, self.world.height, self.world.shader))
+        height, width = self.image_size
+        kwargs.setdefault("robot_uids", robot.agent_class(urdf, width, height, self.world.shader, self.cameras))
         super().__init__(*args, **kwargs)
 
     @property
@@ -213,7 +223,7 @@ class PickPlaceEnv(BaseEnv):
 
     def _table_image(self, spec: EpisodeSpec) -> torch.Tensor:
         file = self.pack.path(self.pack.catalog.get("tables", spec.table).image)
-        return load_image(file, self.world.width, self.world.height)
+        return load_image(file, self.image_size[1], self.image_size[0])
 
     # ---- step ----------------------------------------------------------------------------------------------
 
@@ -287,8 +297,11 @@ class PickPlaceEnv(BaseEnv):
     def _get_obs_sensor_data(self, apply_texture_transforms: bool = True) -> dict:
         self.scene.update_render(update_sensors=True, update_human_render_cameras=False)
         self.capture_sensor_data()
+        return {UIDS[camera]: self._sensor_data(camera) for camera in self.cameras}
+
+    def _sensor_data(self, camera: str) -> dict[str, torch.Tensor]:
         wanted = self.obs_mode_struct.visual
-        data = self._sensors[robot.CAMERA].get_obs(
+        data = self._sensors[UIDS[camera]].get_obs(
             rgb=True,
             depth=wanted.depth,
             position=wanted.position,
@@ -299,18 +312,25 @@ class PickPlaceEnv(BaseEnv):
         if self.backend.render_device.is_cuda():
             torch.cuda.synchronize()  # as ManiSkill does: physics starts when the pictures are done
         data = {name: picture.to(self.device) for name, picture in data.items()}  # a GPU may draw for physics on a CPU
-        data["rgb"] = self._picture(data["rgb"], data["segmentation"])
+        data["rgb"] = self._picture(data["rgb"], data["segmentation"], self._table_behind(camera))
         if not wanted.segmentation:
             del data["segmentation"]
-        return {robot.CAMERA: data}
+        return data
+
+    def _table_behind(self, camera: str) -> torch.Tensor:
+        """Returns uint8 [B, H, W, 3], the table as the camera sees it."""
+        if camera == EXTERNAL:
+            return self._tables
+        link = self.agent.robot.links_map["gripper_link"]
+        return wrist_backgrounds(link.pose.raw_pose, self._tables)
 
     def foreground(self, segmentation: torch.Tensor) -> torch.Tensor:
         """Returns bool [B, H, W]: the pixels of an observation's "segmentation" that no table image fills."""
         return foreground_mask(segmentation, self._background)
 
-    def _picture(self, render: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
+    def _picture(self, render: torch.Tensor, segmentation: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
         foreground = self.foreground(segmentation)
-        images = composite(render, foreground, self._tables)
+        images = composite(render, foreground, tables)
         for rows, effect in self._effects:
             if effect.kind == "image":
                 images[rows] = effect.apply(images[rows], foreground[rows])
@@ -327,11 +347,11 @@ class PickPlaceEnv(BaseEnv):
 
     def render_rgb_array(self, camera_name: str | None = None) -> torch.Tensor:
         """Returns what the policy sees, uint8 [B, H, W, 3], for `render_mode="rgb_array"` and video wrappers."""
-        return self._get_obs_sensor_data()[robot.CAMERA]["rgb"]
+        return self._get_obs_sensor_data()[UIDS[self.cameras[0]]]["rgb"]
 
     def get_sensor_params(self) -> dict:
-        """The camera stands on the fixed base: its parameters are computed once per episode."""
-        if self._camera_params is None:
+        """The external camera stands on the fixed base: its parameters are computed once per episode."""
+        if self._camera_params is None or self.cameras != (EXTERNAL,):
             self._camera_params = super().get_sensor_params()
         return {
             camera: {name: value.clone() for name, value in rows.items()}

@@ -10,11 +10,13 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, field_validator
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.protocol import EXTERNAL, Needs
 from vla_gen_bench.spec import Frozen, digest_of
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
 CARD_FILE = "card.yaml"
 READ_BYTES = 1 << 22
+LATER_KEYS = ("needs",)  # no part of a card's digest where they are left out: older digests stay valid
 NAME_PATTERN = r"^[A-Za-z0-9_][\w.:+-]*$"
 REFERENCE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
@@ -24,6 +26,25 @@ class DeclaredActions(Frozen):
 
     chunk: int | None = Field(None, ge=1)
     execute: int | None = Field(None, ge=1)
+
+
+class DeclaredNeeds(Frozen):
+    """What the policy looks at, see `protocol.Needs`; `image_size: 256` is short for [256, 256]."""
+
+    state: bool = False
+    cameras: tuple[str, ...] = Field((EXTERNAL,), min_length=1)
+    image_size: tuple[int, int] | None = None
+    history: int = Field(1, ge=1, le=64)
+    chunk_frames: bool = False
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    def plain(self) -> Needs:
+        """Returns the same as a `Needs`."""
+        return Needs(**self.model_dump())
 
 
 class Training(Frozen):
@@ -71,6 +92,7 @@ class Card(Frozen):
         kwargs: Plain arguments of the factory.
         privileged: True if it reads the simulator's state; such runs are kept off the leaderboard.
         action_spec: Promises about the chunk, checked at loading.
+        needs: What it looks at beside the external image.
         worlds: "all", or the worlds it can act in.
         checkpoint: File or folder, relative to the card; the factory gets it as an absolute `Path` named `checkpoint`.
         params: Number of parameters.
@@ -86,6 +108,7 @@ class Card(Frozen):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     privileged: bool = False
     action_spec: DeclaredActions = DeclaredActions()
+    needs: DeclaredNeeds = DeclaredNeeds()
     worlds: Literal["all"] | tuple[str, ...] = "all"
     checkpoint: str | None = None
     params: int | None = Field(None, ge=0)
@@ -142,7 +165,9 @@ class Card(Frozen):
         """
         path = self.checkpoint_path() if own_checkpoint else None
         files = {} if path is None else file_digests(path)
-        return digest_of({"card": self.model_dump(mode="json"), "from": self.source.distribution, "checkpoint": files})
+        later = {name for name in LATER_KEYS if getattr(self, name) == type(self).model_fields[name].default}
+        card = self.model_dump(mode="json", exclude=later)
+        return digest_of({"card": card, "from": self.source.distribution, "checkpoint": files})
 
 
 def load_card(file: Path, kind: Literal["built-in", "folder"] = "folder") -> Card:
@@ -152,7 +177,7 @@ def load_card(file: Path, kind: Literal["built-in", "folder"] = "folder") -> Car
         UserError: The file is missing, not YAML, or has an unknown or bad key; the message is `file: key.path: what`.
     """
     data = read_yaml(file)
-    for key, model in (("action_spec", DeclaredActions), ("training", Training)):
+    for key, model in (("action_spec", DeclaredActions), ("needs", DeclaredNeeds), ("training", Training)):
         if isinstance(data, dict) and key in data:
             check_keys(data[key], model.model_fields, f"{file}: {key}")
     card = parse(Card, data, f"{file}:")

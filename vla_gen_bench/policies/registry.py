@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 
 from vla_gen_bench.errors import UserError, suggest
-from vla_gen_bench.policies.card import CARD_FILE, Card, Source, load_card
+from vla_gen_bench.policies.card import CARD_FILE, Card, DeclaredNeeds, Source, load_card
 from vla_gen_bench.policies.check import PolicyError, check_spec
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
-from vla_gen_bench.policies.protocol import Policy
+from vla_gen_bench.policies.protocol import Needs, Policy
 from vla_gen_bench.resources import data_dir
 
 GROUP = "vla_gen_bench.policies"
@@ -58,8 +58,8 @@ def list_policies() -> list[Listing]:
 def resolve(ref: str) -> Card:
     """Returns the card of a policy; one without a card file gets a minimal card, made from its factory.
 
-    Only for the latter (plugins and `module:attr`) the factory is imported: its attribute `privileged` (False where
-    missing) and the first line of its docstring go into the card.
+    Only for the latter (plugins and `module:attr`) the factory is imported: its attributes `privileged` (False where
+    missing) and `needs` and the first line of its docstring go into the card.
 
     Warns (`UserWarning`) if several policies bear the name: the built-in one wins, then the distribution first by name.
 
@@ -159,8 +159,18 @@ def _make_card(name: str, reference: str, source: Source) -> Card:
     factory = import_factory(reference, f"policy '{name}'{origin}")
     summary = (inspect.getdoc(factory) or "no description").splitlines()[0]
     privileged = bool(getattr(factory, "privileged", False))
-    card = Card(name=name, title=name, summary=summary, factory=reference, privileged=privileged)
+    needs = DeclaredNeeds(**asdict(_declared_needs(factory, reference)))
+    card = Card(name=name, title=name, summary=summary, factory=reference, privileged=privileged, needs=needs)
     return card.with_source(source)
+
+
+def _declared_needs(factory: Any, reference: str) -> Needs:
+    needs = getattr(factory, "needs", Needs())
+    if not isinstance(needs, Needs):
+        raise PolicyError(
+            f"policy '{reference}': needs is {type(needs).__name__}; expected vla_gen_bench.policies.Needs(...)"
+        )
+    return needs
 
 
 def _check_promises(card: Card, policy: Policy) -> None:
