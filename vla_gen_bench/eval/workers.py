@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.protocol import Needs
 from vla_gen_bench.spec import EpisodeSpec
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class WorkerConfig:
         threads: Compute threads.
         record: Keep frames: "none", "all" or "failures".
         render: Draw observations; False only for privileged policies.
+        sensors: What the policy looks at, `Needs.to_json()`.
         videos: Folder for the mp4 files, if any are kept.
         time_limit_s: Longest time one control step, or the start, may take before the worker counts as hung.
     """
@@ -55,6 +57,7 @@ class WorkerConfig:
     record: str = "none"
     videos: str | None = None
     render: bool = True
+    sensors: dict[str, Any] = field(default_factory=dict)
     time_limit_s: float = 300.0
     start_limit_s: float = 1800.0
 
@@ -109,12 +112,13 @@ def _build(config: WorkerConfig, beat: Any) -> _Runner:
     card = resolve(config.policy)
     policy = load_policy(card, **config.options)
     runtime.limit_threads(config.threads)
-    _rehearse(policy, card, config.world)
-    batch = build_batch(config.world, config.num_envs, config.backend, config.render)
+    needs = Needs.from_json(config.sensors)
+    _rehearse(policy, card, config.world, needs)
+    batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
     return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
 
 
-def _rehearse(policy: Any, card: Any, world: str) -> None:
+def _rehearse(policy: Any, card: Any, world: str, needs: Needs = Needs()) -> None:
     """Lets the policy act on an example before any simulator starts; raises `PolicyError` where it fails."""
     from vla_gen_bench.policies.check import PolicyError, check_actions, describe_failure, example_observation
     from vla_gen_bench.world import get_world
@@ -122,7 +126,7 @@ def _rehearse(policy: Any, card: Any, world: str) -> None:
     if card.privileged:
         return
     size = get_world(world)
-    observation = example_observation(1, height=size.height, width=size.width)
+    observation = example_observation(1, height=size.height, width=size.width, needs=needs)
     try:
         policy.reset(list(observation.instruction), [0])
         actions = policy.act(observation)
@@ -131,12 +135,14 @@ def _rehearse(policy: Any, card: Any, world: str) -> None:
     check_actions(card.label, actions, 1, policy.action_spec)
 
 
-def build_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = True) -> EnvBatch:
+def build_batch(
+    world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = Needs()
+) -> EnvBatch:
     """Returns `size` sub-scenes of `world`; raises `UserError` where nothing can render or simulate."""
     from vla_gen_bench.envs.vector import make_batch
 
     try:
-        batch = make_batch(world, size, backend, render)
+        batch = make_batch(world, size, backend, render, sensors)
     except RuntimeError as error:
         if backend == "gpu":
             raise UserError(f"a GPU cannot simulate {size} episodes ({error}); give a smaller --num-envs") from error
@@ -148,9 +154,9 @@ def build_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = 
     return batch
 
 
-def build_env(world: str, render: bool = True) -> PickPlaceEnv:
+def build_env(world: str, render: bool = True, sensors: Needs = Needs()) -> PickPlaceEnv:
     """Returns one environment of `world` on the CPU; raises as `build_batch`."""
-    return build_batch(world, render=render).envs[0]
+    return build_batch(world, render=render, sensors=sensors).envs[0]
 
 
 class _Runner:
@@ -178,6 +184,7 @@ class _Runner:
             episodes = run_episodes(
                 self.batch, self.source, [job.spec for job in jobs], self.config.horizon,
                 privileged=self.card.privileged, record=self.config.record != "none", on_step=self._step_done,
+                needs=Needs.from_json(self.config.sensors),
             )  # fmt: skip
             for job, episode in zip(jobs, episodes, strict=True):
                 self._keep_video(job, episode)

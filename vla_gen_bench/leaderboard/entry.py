@@ -66,6 +66,8 @@ class ProtocolInfo(Frozen):
         horizon: Control steps.
         decoding: As the policy reported it; None for a policy that samples nothing.
         chunk, execute: Actions per call, and how many of them are carried out (None: all).
+        sensors: What the policy looked at where that is not the external image of the world's size alone: `state`,
+            `cameras`, `image_size`, `history`, `chunk_frames`. Rows with other sensors are ranked apart.
         image_codec: What the image went through before the policy saw it; "none" in this harness.
         manifest_digest: Over the keys and spec digests of all episodes.
     """
@@ -79,6 +81,7 @@ class ProtocolInfo(Frozen):
     decoding: Any = None
     chunk: StrictInt | None = None
     execute: StrictInt | None = None
+    sensors: dict[str, Any] = Field(default_factory=dict)
     image_codec: str = "none"
     manifest_digest: str | None = None
 

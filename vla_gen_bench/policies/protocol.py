@@ -81,12 +81,14 @@ class StatePart:
 
 
 # Measured, never commanded. Position and rotation are those of the end effector, the point between the fingertips.
-# Quaternion and Euler angles are the same rotation: R = Rx(roll) Ry(pitch) Rz(yaw), as in actions; w >= 0.
+# The quaternion, w >= 0, is the rotation R itself. The Euler angles are BridgeData V2's: those of R relative to a gripper
+# that points straight down, R = Rz(yaw) Ry(pitch) Rx(roll) D with D = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]. So they are
+# small in this task; R itself has a pitch of 90 degrees there, where Euler angles break down.
 # Opening: 0 closed, 1 open, linear in the mean position of the fingers (0.015 m to 0.037 m).
 STATE = {
     "ee_position": StatePart(0, ("x", "y", "z"), "m", "base"),
     "ee_quaternion": StatePart(3, ("qw", "qx", "qy", "qz"), "1", "base"),
-    "ee_euler": StatePart(7, ("roll", "pitch", "yaw"), "rad", "base"),
+    "ee_euler": StatePart(7, ("roll", "pitch", "yaw"), "rad", "base, from straight down"),
     "joint_angles": StatePart(
         10, ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"), "rad", "joint"
     ),
