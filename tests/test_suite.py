@@ -81,7 +81,7 @@ def test_data_comes_from_the_checkout_else_from_the_package(tmp_path, monkeypatc
         ("pool: ring", "pool: rings", "mine.yaml: scenarios.far.shift.layout.pool: expected a name, got 'rings'; did"),
         ("displacement:", "distance:", "scenarios.far.shift.layout.distance: unknown severity 'distance'"),
         ("0.06", "0.6", "layout.displacement: expected a number from 0.005 to 0.1, got 0.6"),
-        ("0.06", ".nan", "layout.displacement: expected a number from 0.005 to 0.1, got nan"),
+        ("0.06", ".nan", "layout.displacement (line 6): expected a finite number, got '.nan'"),
         ("0.06", "yes", "layout.displacement: expected a number from 0.005 to 0.1, got True"),
         ("{layout:", "{effects: [{name: nois}], layout:", "shift.effects[0].name: expected a name, got 'nois'"),
         ("{layout:", "{effects: [noise, noise], layout:", "scenarios.far.shift.effects: effect 'noise' given twice"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,13 @@ class Frozen(BaseModel):
     """Immutable data that refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields added after digests were published: `canonical` names them only where they are set."""
+
+    def canonical(self) -> dict[str, Any]:
+        """Returns the fields as JSON data for a digest, later ones only where they differ from their default."""
+        unset = {name for name in self.later_fields if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=unset)
 
 
 class Placed(Frozen):
@@ -39,7 +46,7 @@ class Placed(Frozen):
 
 
 class Effect(Frozen):
-    """A named disturbance of the image or the state, see `vla_gen_bench.effects`; `params` are its arguments."""
+    """A named disturbance of the image or the state, see `vla_gen_bench.pools.effects`; `params` are its drawn arguments."""
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -74,7 +81,7 @@ class EpisodeSpec(Frozen):
 
     def digest(self) -> str:
         """Returns 16 hex digits of SHA-256 over the canonical JSON; equal specs have equal digests."""
-        return digest_of(self.model_dump(mode="json"))
+        return digest_of(self.canonical())
 
 
 def digest_of(data: Any) -> str:

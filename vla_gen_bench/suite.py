@@ -102,7 +102,7 @@ class Suite(Frozen):
         """
         rows = [scenario.resolved() for scenario in self.scenarios.values()]
         head = {"id": self.id, "version": self.version, "pools": POOLS_VERSION}
-        return digest_of({**head, "protocol": self.protocol.model_dump(mode="json"), "scenarios": rows})
+        return digest_of({**head, "protocol": self.protocol.canonical(), "scenarios": rows})
 
     def select(self, ids: Sequence[str] | None = None) -> list[Scenario]:
         """Returns the scenarios named, all for none; "unseen_table + noise_weak" composes two shifts into one.

@@ -15,7 +15,7 @@ from typing import Any
 from vla_gen_bench.assets.catalog import Catalog, load_catalog
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.pools.axes import TEMPLATES, reference_joint_offsets, unseen_joint_offsets
-from vla_gen_bench.pools.draw import teleport
+from vla_gen_bench.pools.built_in_effects import teleport
 from vla_gen_bench.pools.geometry import (
     PAIR_DISTANCE_M,
     ROUNDING_M,

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import sapien
-import torch
 from mani_skill.sensors.camera import CameraConfig
 
 from vla_gen_bench.envs.shaders import lean_shader_config, swift_shader_config
@@ -26,7 +25,9 @@ BASE_QUATERNION = (0.0, 0.0, 0.0, 1.0)  # wxyz: the robot faces -x
 TABLE_TOP_M = 0.870
 SURROUNDINGS = 128  # grey level where the wrist camera looks past the table's plane
 
-_EXTERNAL_POSE = sapien.Pose((0.00, -0.16, 0.36), (0.8992917, -0.09263245, 0.35892478, 0.23209205))  # on base_link
+CAMERA_POSITION = (0.00, -0.16, 0.36)  # of the external camera, on base_link
+CAMERA_QUATERNION = (0.8992917, -0.09263245, 0.35892478, 0.23209205)
+_EXTERNAL_POSE = sapien.Pose(CAMERA_POSITION, CAMERA_QUATERNION)
 _EXTERNAL_FOCAL, _EXTERNAL_CENTRE = 623.588, (319.501, 239.545)
 _WRIST_POSE = sapien.Pose(  # on gripper_link, x forward, z up: 25 degrees about y
     (0.0254045, 0.0, 0.0824748), (np.cos(np.radians(12.5)), 0.0, np.sin(np.radians(12.5)), 0.0)
@@ -110,15 +111,13 @@ def table_homography(gripper_link: np.ndarray, width: int, height: int) -> tuple
     down = -rotation[2]  # a ray d of the camera falls by down @ d; where it hits, the point times that is `hit` @ d
     hit = np.outer(origin, down) + (origin[2] - TABLE_TOP_M) * rotation
     to_external = outside[:3, :3].T @ (hit - np.outer(outside[:3, 3], down))
-    rays = _TO_IMAGE_AXES.T @ np.linalg.inv(camera_matrix(width, height, WRIST))
-    return camera_matrix(width, height) @ _TO_IMAGE_AXES @ to_external @ rays, down @ rays
+    rays = _TO_IMAGE_AXES.T @ np.linalg.inv(_of_pixel_centres(camera_matrix(width, height, WRIST)))
+    return _of_pixel_centres(camera_matrix(width, height)) @ _TO_IMAGE_AXES @ to_external @ rays, down @ rays
 
 
-def wrist_backgrounds(poses: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
-    """Returns uint8 [B, H, W, 3] of `table_seen_from_wrist` for link poses [B, 7] and table images [B, H, W, 3]."""
-    links, images = poses.double().cpu().numpy(), tables.cpu().numpy()
-    seen = [table_seen_from_wrist(link, image) for link, image in zip(links, images, strict=True)]
-    return torch.from_numpy(np.stack(seen)).to(tables.device)
+def _of_pixel_centres(matrix: np.ndarray) -> np.ndarray:
+    """Returns the matrix for OpenCV, where whole numbers are the centres of pixels; in SAPIEN pixel i spans [i, i + 1]."""
+    return matrix - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
 
 
 def _matrix(pose: sapien.Pose) -> np.ndarray:

@@ -10,13 +10,21 @@ import torch
 from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import WidowX250SBridgeDatasetFlatTable
 from mani_skill.sensors.camera import CameraConfig
 
-from vla_gen_bench.envs.cameras import BASE_POSITION, BASE_QUATERNION, camera_configs, camera_matrix
+from vla_gen_bench.envs.cameras import (
+    BASE_POSITION,
+    BASE_QUATERNION,
+    CAMERA_POSITION,
+    CAMERA_QUATERNION,
+    camera_configs,
+    camera_matrix,
+)
 from vla_gen_bench.envs.controller import TargetDeltaPoseControllerConfig
 from vla_gen_bench.policies.protocol import EXTERNAL
 from vla_gen_bench.world import CAMERA
 
-__all__ = ["BASE_POSITION", "BASE_QUATERNION", "CAMERA", "agent_class", "camera_matrix"]
-
+__all__ = [
+    "BASE_POSITION", "BASE_QUATERNION", "CAMERA", "CAMERA_POSITION", "CAMERA_QUATERNION", "agent_class", "camera_matrix",
+]  # fmt: skip
 
 INITIAL_QPOS = (-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037)
 END_EFFECTOR = "ee_gripper_link"

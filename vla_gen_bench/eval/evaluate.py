@@ -16,7 +16,8 @@ from vla_gen_bench.eval.backend import NUM_ENVS, SIMULATIONS, choose_backend
 from vla_gen_bench.eval.log import RUN_FILE, LogWriter, key_of
 from vla_gen_bench.eval.stats import count
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
-from vla_gen_bench.policies.card import Card, file_digests
+from vla_gen_bench.policies.card import Card
+from vla_gen_bench.policies.identity import effect_plugins, file_digests, option_files
 from vla_gen_bench.policies.protocol import Needs
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.policies.sensing import sensors_of
@@ -131,6 +132,8 @@ def make_plan(request: Request) -> Plan:
     jobs = _draw_jobs(request, suite, scenarios)
     folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
     identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
+    plugins = effect_plugins(effect.name for job in jobs for effect in job.spec.effects)
+    identity |= {"effects": plugins} if plugins else {}
     if sensors != Needs():  # otherwise left out, as in logs that were written before there was a choice
         identity["sensors"] = sensors.to_json()
     return Plan(request, suite, scenarios, card, jobs, folder, identity, backend, sensors)
@@ -165,6 +168,7 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
             "options": request.arguments,
             "checkpoint": _checkpoint_digest(request.arguments.get("checkpoint")),
             "privileged": card.privileged,
+            **_option_digests(request.options),
         },
         "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
         "horizon": suite.protocol.horizon,
@@ -178,6 +182,12 @@ def _checkpoint_digest(checkpoint: Any) -> str | None:
     if not isinstance(checkpoint, str) or not Path(checkpoint).exists():
         return None
     return digest_of(file_digests(Path(checkpoint)))
+
+
+def _option_digests(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns what tells files apart that options name, the checkpoint aside; nothing where none names one."""
+    files = option_files({key: value for key, value in options.items() if key != "checkpoint"})
+    return {"files": digest_of(files)} if files else {}
 
 
 def evaluate(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.identity import card_files, code_digests, file_digests
+from vla_gen_bench.policies.importing import make_importable
 from vla_gen_bench.policies.protocol import EXTERNAL, Needs
 from vla_gen_bench.spec import Frozen, digest_of
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
 CARD_FILE = "card.yaml"
-READ_BYTES = 1 << 22
-LATER_KEYS = ("needs",)  # no part of a card's digest where they are left out: older digests stay valid
 NAME_PATTERN = r"^[A-Za-z0-9_][\w.:+-]*$"
 REFERENCE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
@@ -101,6 +100,8 @@ class Card(Frozen):
         links: Label -> URL.
     """
 
+    later_fields: ClassVar[frozenset[str]] = frozenset({"needs"})
+
     name: str = Field(pattern=NAME_PATTERN)
     title: str
     summary: str
@@ -156,18 +157,29 @@ class Card(Frozen):
             raise UserError(f"{self.label} acts in {', '.join(self.worlds)}, not in world '{world}'")
 
     def digest(self, own_checkpoint: bool = True) -> str:
-        """Returns 16 hex digits over the card, the plugin's version and every byte of the checkpoint.
+        """Returns 16 hex digits over the card, the plugin's version, the policy's code and every byte of the checkpoint.
 
-        Independent of where the folder lies. Reads the whole checkpoint: call it once per run.
+        Independent of where the folder lies. Reads the whole checkpoint: call it once per run. The code of built-in
+        policies is this package's, and not part of it: a log names that by version and commit.
 
         Args:
             own_checkpoint: False where the user gives another one: then the card's need not be there.
         """
         path = self.checkpoint_path() if own_checkpoint else None
         files = {} if path is None else file_digests(path)
-        later = {name for name in LATER_KEYS if getattr(self, name) == type(self).model_fields[name].default}
-        card = self.model_dump(mode="json", exclude=later)
-        return digest_of({"card": card, "from": self.source.distribution, "checkpoint": files})
+        own = {"card": self.canonical(), "from": self.source.distribution, "checkpoint": files}
+        return digest_of({**own, **self._code()})
+
+    def _code(self) -> dict[str, dict[str, str]]:
+        """Returns what `identity` finds of the policy's source; nothing for a built-in one."""
+        folder = self.source.folder
+        if self.source.kind == "built-in":
+            return {}
+        if folder is None:
+            return {"code": code_digests(self.factory)}
+        make_importable(folder)
+        checkpoint = folder / self.checkpoint if self.checkpoint else None
+        return {"code": code_digests(self.factory) | card_files(folder, checkpoint)}
 
 
 def load_card(file: Path, kind: Literal["built-in", "folder"] = "folder") -> Card:
@@ -184,16 +196,3 @@ def load_card(file: Path, kind: Literal["built-in", "folder"] = "folder") -> Car
     if kind == "built-in" and card.name != file.parent.name:
         raise UserError(f"{file}: name: is '{card.name}'; expected '{file.parent.name}', the folder's name")
     return card.with_source(Source(kind, file.parent.resolve()))
-
-
-def file_digests(path: Path) -> dict[str, str]:
-    """Returns relative name -> SHA-256 of a file, or of every file below a folder."""
-    files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
-    digests = {}
-    for file in files:
-        digest = hashlib.sha256()
-        with file.open("rb") as stream:
-            while block := stream.read(READ_BYTES):
-                digest.update(block)
-        digests[file.relative_to(path.parent).as_posix()] = digest.hexdigest()
-    return digests

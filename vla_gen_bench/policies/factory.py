@@ -13,6 +13,7 @@ from typing import Any
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.card import REFERENCE_PATTERN, Card
 from vla_gen_bench.policies.check import PolicyError, describe_failure
+from vla_gen_bench.policies.importing import find_spec, make_importable
 
 Factory = Callable[..., Any]
 
@@ -25,7 +26,7 @@ def build(card: Card, options: dict[str, Any]) -> Any:
         PolicyError: The factory raised.
     """
     if card.source.kind == "folder":
-        _make_importable(card.source.folder)
+        make_importable(card.source.folder)
     factory = import_factory(card.factory, card.label)
     _check_options(factory, card.kwargs, f"{card.label}: kwargs of its card")
     _check_options(factory, options, card.label)
@@ -40,7 +41,7 @@ def import_factory(reference: str, label: str) -> Factory:
     """Returns what `module:attr` names; the working directory is searched last, for policies that are not installed."""
     if not re.match(REFERENCE_PATTERN, reference):
         raise UserError(f"{label}: '{reference}' is not module:attr")
-    _make_importable(Path.cwd())
+    make_importable(Path.cwd())
     module, _, attribute = reference.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -63,7 +64,7 @@ def unimportable(reference: str) -> str | None:
     path: list[str] | None = None
     for depth in range(1, len(parts) + 1):
         name = ".".join(parts[:depth])
-        spec = _find_spec(name, path)
+        spec = find_spec(name, path)
         if spec is None:
             return f"no module '{name}'"
         try:
@@ -71,20 +72,6 @@ def unimportable(reference: str) -> str | None:
         except KeyError:  # a namespace inside a package: only importing that package would tell
             return None
     return None
-
-
-def _find_spec(name: str, path: list[str] | None) -> Any:
-    """As `importlib.util.find_spec`, which would import the parent packages; this asks the finders alone."""
-    if name in sys.modules:
-        return sys.modules[name].__spec__
-    specs = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-    return next((spec for spec in specs if spec is not None), None)
-
-
-def _make_importable(folder: Path) -> None:
-    """Appends `folder` to `sys.path`, for good: policies import lazily. Installed modules go first."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
 
 
 def _call(factory: Factory, arguments: dict[str, Any], card: Card) -> Any:

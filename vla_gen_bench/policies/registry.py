@@ -20,6 +20,7 @@ from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.card import CARD_FILE, Card, DeclaredNeeds, Source, load_card
 from vla_gen_bench.policies.check import PolicyError, check_spec
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
+from vla_gen_bench.policies.identity import distribution
 from vla_gen_bench.policies.protocol import Needs, Policy
 from vla_gen_bench.resources import data_dir
 
@@ -50,8 +51,8 @@ def list_policies() -> list[Listing]:
     plugins = []
     for point in _plugins():
         problem = f"name taken by {taken[point.name]}" if point.name in taken else unimportable(point.value)
-        plugins.append(Listing(point.name, _distribution(point), None, _summary(point), problem))
-        taken.setdefault(point.name, _distribution(point))
+        plugins.append(Listing(point.name, distribution(point), None, _summary(point), problem))
+        taken.setdefault(point.name, distribution(point))
     return cards + plugins
 
 
@@ -121,11 +122,7 @@ def _card_files() -> list[Path]:
 
 
 def _plugins() -> list[EntryPoint]:
-    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, _distribution(point)))
-
-
-def _distribution(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, distribution(point)))
 
 
 def _summary(point: EntryPoint) -> str:
@@ -143,14 +140,14 @@ def _list_card(file: Path) -> Listing:
 
 
 def _warn_if_ambiguous(ref: str, built_in: Path | None, points: list[EntryPoint]) -> None:
-    rivals = (["the built-in policy"] if built_in else []) + [_distribution(point) for point in points]
+    rivals = (["the built-in policy"] if built_in else []) + [distribution(point) for point in points]
     if len(rivals) > 1:
         warnings.warn(f"policy '{ref}' comes from {', '.join(rivals)}; {rivals[0]} is used", stacklevel=3)
 
 
 def _plugin_card(point: EntryPoint) -> Card:
     reference = point.value.partition("[")[0].strip()  # an entry point may end in the extras it needs
-    return _make_card(point.name, reference, Source("plugin", distribution=_distribution(point)))
+    return _make_card(point.name, reference, Source("plugin", distribution=distribution(point)))
 
 
 def _make_card(name: str, reference: str, source: Source) -> Card:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.metadata import entry_points
 from itertools import product
 from typing import NamedTuple
 
@@ -34,20 +33,8 @@ AXES: dict[str, dict[str, dict[str, Number]]] = {
 }
 """Axis -> pool -> severities. The first pool of each axis is the in-distribution one."""
 
-EFFECTS: dict[str, dict[str, Number]] = {
-    "texture": {"alpha": Number(0.3, 0.0, 1.0)},
-    "noise": {"alpha": Number(0.3, 0.0, 1.0)},
-    "reposition": {"step": Number(5, 1, 1000, whole=True), "min_distance": Number(0.15, 0.05, 0.20)},
-}
-"""Effect -> severities. `texture` blends an overlay over robot and objects, `noise` over the whole image, and
-`reposition` teleports the target after control step `step`. Plug-ins add more, see `plugin_effects`."""
-
-
-@lru_cache(maxsize=None)
-def plugin_effects() -> frozenset[str]:
-    """Returns the names of the effects that installed packages add; nothing is imported."""
-    return frozenset(point.name for point in entry_points(group="vla_gen_bench.effects"))
-
+FOUNDING_AXES = tuple(AXES)
+"""Those every suite's digest names. An axis added later counts only where a shift sets it, so no digest moves."""
 
 # Fact sheet 3.3. The reference has four more that no episode id reaches. Capitals, full stops and the
 # typographic apostrophe of 13 are the source's.

@@ -9,16 +9,16 @@ from typing import Any
 from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.pools import geometry
-from vla_gen_bench.pools.axes import EFFECTS, PHRASINGS, unseen_joint_offsets
+from vla_gen_bench.pools.axes import PHRASINGS, unseen_joint_offsets
+from vla_gen_bench.pools.built_in_effects import placed
+from vla_gen_bench.pools.effects import find_effect
 from vla_gen_bench.pools.geometry import Footprint, Point
 from vla_gen_bench.pools.shift import Scenario, Shift
 from vla_gen_bench.pools.streams import POOLS_VERSION, Stream
 from vla_gen_bench.spec import NO_OFFSET, Effect, EpisodeSpec, Placed
 
 FIRST_TRAINING_SEED = 1_000_000
-SETTLE_SUBSTEPS = 50
 DISTRACTOR_MARGIN_STEPS = 4  # a distractor may lie up to 6 cm outside the training square where that is crowded
-TELEPORT_MARGIN_STEPS = 2  # a teleported target up to 3 cm
 
 
 def draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
@@ -93,33 +93,36 @@ class _Episode:
 
     def spec(self) -> EpisodeSpec:
         target, receptacle = self._pick("objects", "object"), self._pick("receptacles", "receptacle")
-        yaw = self._stream("yaw").choice(geometry.YAWS[self.shift.choice("yaw").pool])
-        here, there = self._stream("layout").choice(geometry.pairs(self._points()))
+        yaw = self.stream("yaw").choice(geometry.YAWS[self.shift.choice("yaw").pool])
+        here, there = self.stream("layout").choice(geometry.pairs(self.points()))
         self.lying += [Footprint(target, here, yaw), Footprint(receptacle, there, 0.0)]
-        phrase = self._stream("phrasing").choice(PHRASINGS[self.shift.choice("phrasing").pool])
+        phrase = self.stream("phrasing").choice(PHRASINGS[self.shift.choice("phrasing").pool])
         return EpisodeSpec(
             world=self.catalog.world,
             seed=self.seed,
             index=self.index,
             instruction=phrase.format(object=target.name, receptacle=receptacle.name),
-            target=_placed(self.lying[0], geometry.SPAWN_Z),
-            receptacle=_placed(self.lying[1], geometry.SPAWN_Z),
+            target=placed(self.lying[0], geometry.SPAWN_Z),
+            receptacle=placed(self.lying[1], geometry.SPAWN_Z),
             distractor_objects=self._distractor("objects", "distractor_object"),
             distractor_receptacles=self._distractor("receptacles", "distractor_receptacle"),
             table=self._pick("tables", "table").id,
             joint_offset=self._joint_offset(),
-            effects=tuple(self._effect(effect.name, effect.params) for effect in self.shift.effects),
+            effects=tuple(self._effect(effect) for effect in self.shift.effects),
         )
 
-    def _stream(self, axis: str, version: str = POOLS_VERSION) -> Stream:
+    def stream(self, axis: str, version: str = POOLS_VERSION) -> Stream:
         return Stream(version, self.seed, self.index, axis)
 
-    def _pick(self, kind: str, axis: str, but: tuple[Body, ...] = ()) -> Any:
-        pool = _pool(self.catalog.world, kind, self.shift.choice(axis).pool)
-        left = [item for item in pool if all(item.id != other.id and item.name != other.name for other in but)]
-        return self._stream(axis, self.catalog.version).choice(left)
+    def pool(self, kind: str, split: str) -> tuple[Any, ...]:
+        return _pool(self.catalog.world, kind, split)
 
-    def _points(self) -> tuple[Point, ...]:
+    def _pick(self, kind: str, axis: str, but: tuple[Body, ...] = ()) -> Any:
+        pool = self.pool(kind, self.shift.choice(axis).pool)
+        left = [item for item in pool if all(item.id != other.id and item.name != other.name for other in but)]
+        return self.stream(axis, self.catalog.version).choice(left)
+
+    def points(self) -> tuple[Point, ...]:
         layout = self.shift.choice("layout")
         return geometry.grid() if layout.pool == "grid" else geometry.ring(**layout.params)
 
@@ -134,7 +137,7 @@ class _Episode:
         height = geometry.DISTRACTOR_OBJECT_Z if kind == "objects" else geometry.DISTRACTOR_RECEPTACLE_Z
         spare = geometry.fine_grid(), geometry.fine_grid(DISTRACTOR_MARGIN_STEPS)
         candidates = geometry.third_candidates(
-            (self._points(), *spare),
+            (self.points(), *spare),
             body,
             twin.yaw,
             other.xy,
@@ -142,59 +145,18 @@ class _Episode:
             [twin, other, *rest],
             choice.params["min_distance"],
         )
-        place = self._stream(f"{axis}.position").choice(candidates)
+        place = self.stream(f"{axis}.position").choice(candidates)
         self.lying.append(Footprint(body, place, twin.yaw))
-        return (_placed(self.lying[-1], height),)
+        return (placed(self.lying[-1], height),)
 
     def _joint_offset(self) -> tuple[float, ...]:
         choice = self.shift.choice("joint_offset")
         if choice.pool == "none":
             return NO_OFFSET
-        offset = self._stream("joint_offset").choice(unseen_joint_offsets())
+        offset = self.stream("joint_offset").choice(unseen_joint_offsets())
         return tuple(round(value * choice.params["scale"], 12) for value in offset)
 
-    def _effect(self, name: str, params: dict[str, Any]) -> Effect:
-        """A plug-in's effect gets a `seed` of its own, so that it too depends on nothing but the episode."""
-        if name == "reposition":
-            drawn = self._reposition(**params)
-        elif name in EFFECTS:
-            drawn = self._overlay(name, **params)
-        else:
-            drawn = {"seed": self._stream(f"effects.{name}").below(2**31), **params}
-        return Effect(name=name, params=drawn)
-
-    def _overlay(self, name: str, alpha: float) -> dict[str, Any]:
-        pool = _pool(self.catalog.world, "textures", "unseen")
-        texture = self._stream(f"effects.{name}", self.catalog.version).choice(pool)
-        return {"texture": texture.id, "alpha": round(alpha * texture.mix, 12)}
-
-    def _reposition(self, step: int, min_distance: float) -> dict[str, Any]:
-        """The goal keeps clear of all that lies there but the target itself, which is taken away from its place."""
-        target, *others = self.lying
-        spare = geometry.fine_grid(), geometry.fine_grid(TELEPORT_MARGIN_STEPS)
-        candidates = geometry.third_candidates(
-            (self._points(), *spare), target.body, target.yaw, others[0].xy, target.xy, others, min_distance
-        )
-        goal = target._replace(xy=self._stream("effects.reposition").choice(candidates))
-        placed = _placed(goal, geometry.TELEPORT_Z)
-        return teleport(step, placed, keep_velocity=False)
-
-
-def teleport(step: int, goal: Placed, keep_velocity: bool, settle_substeps: int = SETTLE_SUBSTEPS) -> dict[str, Any]:
-    """Returns the params of a `reposition` effect: the target moves to `goal` after control step `step`."""
-    return {
-        "step": step,
-        "position": list(goal.position),
-        "quaternion": list(goal.quaternion),
-        "keep_velocity": keep_velocity,
-        "settle_substeps": settle_substeps,
-    }
-
-
-def _placed(footprint: Footprint, height: float) -> Placed:
-    x, y = footprint.xy
-    return Placed(
-        id=footprint.body.id,
-        position=(round(x, 12), round(y, 12), height),
-        quaternion=geometry.quaternion(footprint.yaw),
-    )
+    def _effect(self, effect: Effect) -> Effect:
+        found = find_effect(effect.name)
+        found.check_world(self.catalog.world)
+        return Effect(name=effect.name, params=found.drawn(self, effect.params))

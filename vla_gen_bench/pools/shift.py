@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vla_gen_bench.errors import UserError, suggest
-from vla_gen_bench.pools.axes import AXES, EFFECTS, Number, plugin_effects
+from vla_gen_bench.pools.axes import AXES, FOUNDING_AXES, Number
+from vla_gen_bench.pools.effects import find_effect, known_effects
 from vla_gen_bench.spec import Effect, Frozen, digest_of
 
 Dimension = Literal["ind", "vision", "semantics", "execution", "mixed"]
@@ -63,17 +64,18 @@ class Shift(Frozen):
 
     def choice(self, axis: str) -> Choice:
         """Returns the pool `axis` draws from; the in-distribution one where the shift leaves it alone."""
-        return self.axes.get(axis) or Choice(pool=next(iter(AXES[axis])))
+        return self.axes.get(axis) or _standard(axis)
 
     def resolved(self) -> dict[str, Any]:
-        """Returns the choice of every axis, and the effects, as JSON data: equal for equal episodes."""
-        choices = {axis: self.choice(axis).model_dump() for axis in AXES}
+        """Returns the choices and effects as JSON data, equal for equal episodes: the founding axes, and later ones set."""
+        later = [axis for axis in AXES if axis not in FOUNDING_AXES and self.choice(axis) != _standard(axis)]
+        choices = {axis: self.choice(axis).model_dump() for axis in (*FOUNDING_AXES, *later)}
         return {**choices, "effects": [effect.model_dump() for effect in self.effects]}
 
     def describe(self) -> str:
         """Returns one line for people, for example `table unseen; noise alpha 0.3`."""
         parts = [_words(f"{axis} {at.pool}", at.params, AXES[axis][at.pool]) for axis, at in self.axes.items()]
-        parts += [_words(effect.name, effect.params, EFFECTS.get(effect.name, {})) for effect in self.effects]
+        parts += [_words(effect.name, effect.params, find_effect(effect.name).severities or {}) for effect in self.effects]
         return "; ".join(parts) or "nothing"
 
 
@@ -121,6 +123,11 @@ def compose(scenarios: list[Scenario]) -> Scenario:
     )
 
 
+def _standard(axis: str) -> Choice:
+    """Returns the in-distribution choice of an axis."""
+    return Choice(pool=next(iter(AXES[axis])))
+
+
 def _words(what: str, params: Mapping[str, Any], numbers: Mapping[str, Number]) -> str:
     """Returns `what` with its severities; a distance or scale that nobody changed goes without saying."""
     told = [key for key in params if key == "alpha" or key not in numbers or params[key] != numbers[key].default]
@@ -156,22 +163,22 @@ def _effects(data: Any, where: str) -> tuple[Effect, ...]:
 
 
 def _effect(data: Any, where: str) -> Effect:
-    """A plug-in's effect checks its own params, which are passed on as they are written."""
-    known = EFFECTS if _says(data) in EFFECTS else {*EFFECTS, *plugin_effects()}
-    name, severities = _named(data, "name", known, where)
-    return Effect(name=name, params=_severities(severities, EFFECTS[name], where) if name in EFFECTS else severities)
+    name, severities = _named(data, "name", None, where)
+    if ":" not in name:
+        _named(name, "name", known_effects(), where)
+    try:
+        known = find_effect(name).severities
+    except UserError as error:
+        raise UserError(f"{where}.name: {error}") from error
+    return Effect(name=name, params=severities if known is None else _severities(severities, known, where))
 
 
-def _says(data: Any) -> str:
-    return str(data.get("name")) if isinstance(data, Mapping) else str(data)
-
-
-def _named(data: Any, key: str, known: Iterable[str], where: str) -> tuple[str, dict[str, Any]]:
+def _named(data: Any, key: str, known: Iterable[str] | None, where: str) -> tuple[str, dict[str, Any]]:
     """Returns the name under `key`, which may also be written alone, and what else the mapping holds."""
     rest = {key: data} if isinstance(data, str) else dict(_mapping(data, where))
     name = rest.pop(key, None)
-    if not isinstance(name, str) or name not in known:
-        raise UserError(f"{where}.{key}: expected a name, got {name!r}{suggest(str(name), known)}")
+    if not isinstance(name, str) or (known is not None and name not in known):
+        raise UserError(f"{where}.{key}: expected a name, got {name!r}{suggest(str(name), known or ())}")
     return name, rest
 
 
