@@ -20,7 +20,7 @@ from vla_gen_bench.policies.card import Card, load_card
 from vla_gen_bench.policies.check import example_observation
 from vla_gen_bench.policies.protocol import STATE, STATE_DIMS, STATE_NAMES, Needs, Observation
 from vla_gen_bench.policies.sensing import parse_size, sensors_of
-from vla_gen_bench.world import World, get_world
+from vla_gen_bench.world import get_world
 
 BOTH = Needs(state=True, cameras=("external", "wrist"))
 
@@ -128,7 +128,11 @@ def test_the_external_image_does_not_depend_on_other_cameras(watched):
 
 
 def test_what_nobody_needs_is_not_drawn():
-    batch, source, needs = make_batch("builtin", sensors=Needs(cameras=("wrist",))), Watcher(2), Needs(cameras=("wrist",))
+    batch, source, needs = (
+        make_batch("builtin", sensors=Needs(cameras=("wrist",))),
+        Watcher(2),
+        Needs(cameras=("wrist",)),
+    )
     drawn = []
     env = batch.envs[0]
     original = env._sensor_data
@@ -176,7 +180,9 @@ def test_both_cameras_see_the_same_point_of_the_table_in_the_same_place():
     link = np.array([-0.05, 0.03, 1.05, 0.0, -0.5, 0.0, np.sqrt(0.75)])  # above the table, looking forward and down
     link[3:] /= np.linalg.norm(link[3:])
     point = np.array([-0.25, 0.05, 0.870])
-    wrist = project(sapien.Pose(link[:3], link[3:]) * cameras._WRIST_POSE, cameras.camera_matrix(320, 240, "wrist"), point)
+    wrist = project(
+        sapien.Pose(link[:3], link[3:]) * cameras._WRIST_POSE, cameras.camera_matrix(320, 240, "wrist"), point
+    )
     base = sapien.Pose(cameras.BASE_POSITION, cameras.BASE_QUATERNION)
     outside = project(base * cameras._EXTERNAL_POSE, cameras.camera_matrix(320, 240), point)
     mapping, horizon = cameras.table_homography(link, 320, 240)
@@ -257,7 +263,9 @@ def test_a_card_without_needs_keeps_its_digest():
 
 def test_a_sensor_the_world_lacks_is_one_clear_line():
     needy = card(needs={"cameras": ["external", "overhead"]})
-    with pytest.raises(UserError, match="policy 'acme': its card needs camera 'overhead'; known: external, wrist; world"):
+    with pytest.raises(
+        UserError, match="policy 'acme': its card needs camera 'overhead'; known: external, wrist; world"
+    ):
         sensors_of(needy, get_world("builtin"))
     blind = replace(get_world("builtin"), cameras=("external",))
     with pytest.raises(UserError, match="needs camera 'wrist'.*world 'builtin' has external$"):

@@ -37,7 +37,9 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option("--scenario", "scenarios", multiple=True, help="Only these; repeat. 'a + b' applies both shifts.")
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
 @click.option(
-    "--image-size", metavar="PIXELS|HxW", help="Draw images of this size: 256, or 240x320.  [default: the policy's, else the world's]"
+    "--image-size",
+    metavar="PIXELS|HxW",
+    help="Draw images of this size: 256, or 240x320.  [default: the policy's, else the world's]",
 )
 @click.option("--episodes", type=click.IntRange(min=1), help="Per scenario and seed.  [default: the suite's, 64]")
 @click.option(

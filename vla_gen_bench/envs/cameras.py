@@ -116,7 +116,7 @@ def table_homography(gripper_link: np.ndarray, width: int, height: int) -> tuple
 
 
 def _of_pixel_centres(matrix: np.ndarray) -> np.ndarray:
-    """Returns the matrix for OpenCV, where whole numbers are the centres of pixels; in SAPIEN pixel i spans [i, i + 1]."""
+    """Returns the matrix for OpenCV: whole numbers are the centres of pixels. In SAPIEN pixel i spans [i, i + 1]."""
     return matrix - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
 
 

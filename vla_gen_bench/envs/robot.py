@@ -23,7 +23,8 @@ from vla_gen_bench.policies.protocol import EXTERNAL
 from vla_gen_bench.world import CAMERA
 
 __all__ = [
-    "BASE_POSITION", "BASE_QUATERNION", "CAMERA", "CAMERA_POSITION", "CAMERA_QUATERNION", "agent_class", "camera_matrix",
+    "BASE_POSITION", "BASE_QUATERNION", "CAMERA", "CAMERA_POSITION", "CAMERA_QUATERNION", "agent_class",
+    "camera_matrix",
 ]  # fmt: skip
 
 INITIAL_QPOS = (-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037)

@@ -29,7 +29,7 @@ from vla_gen_bench.envs.privileged import PrivilegedState
 from vla_gen_bench.envs.proprioception import robot_states
 from vla_gen_bench.envs.scene import LoadedModels
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.protocol import ACTION_DIMS, EXTERNAL, Needs
+from vla_gen_bench.policies.protocol import ACTION_DIMS, EXTERNAL, USUAL, Needs
 from vla_gen_bench.spec import EpisodeSpec
 
 BACKENDS = {"cpu": "physx_cpu", "gpu": "physx_cuda"}
@@ -56,7 +56,7 @@ class EnvBatch:
         envs: Environments of one world, all with the same number of sub-scenes, cameras and `obs_mode`.
 
     Attributes:
-        views: Camera -> uint8 [B, H, W, 3], what the cameras beside the external one saw in the rows of the last `reset`,
+        views: Camera -> uint8 [B, H, W, 3], what cameras beside the external one saw in the rows of the last `reset`,
             `reset_rows` or `step`; empty where nothing was drawn.
     """
 
@@ -180,7 +180,7 @@ class EnvBatch:
         return np.split(np.concatenate([actions, np.repeat(actions[-1:], idle, 0)]), len(self.active))
 
     def _pictures(self, observations: list[dict[str, Any]]) -> np.ndarray | None:
-        """Returns the external images, None where that camera draws nothing, and keeps the other cameras' in `views`."""
+        """Returns the external images, None where that camera draws nothing; keeps the others in `views`."""
         drawn = [observation.get("sensor_data", {}) for observation in observations]
         images = {
             camera: self._join([data[uid]["rgb"] for data in drawn]) for camera, uid in UIDS.items() if uid in drawn[0]
@@ -194,7 +194,7 @@ class EnvBatch:
 
 
 def make_batch(
-    world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = Needs()
+    world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = USUAL
 ) -> EnvBatch:
     """Returns a batch of `size` sub-scenes of `world`.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vla_gen_bench.policies.protocol import EXTERNAL, Needs, Observation
+from vla_gen_bench.policies.protocol import EXTERNAL, USUAL, Needs, Observation
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.vector import EnvBatch
@@ -22,12 +22,12 @@ class Observer:
         privileged: Hand the simulator's state to the policy.
     """
 
-    def __init__(self, batch: EnvBatch, needs: Needs = Needs(), privileged: bool = False) -> None:
+    def __init__(self, batch: EnvBatch, needs: Needs = USUAL, privileged: bool = False) -> None:
         self._batch, self._needs, self._privileged = batch, needs, privileged
         self._frames: dict[str, deque[np.ndarray]] = {}
 
     def note(self, images: np.ndarray | None) -> None:
-        """Takes up frames that the policy is to see, now or in its history; `images` [B, H, W, 3] of the reset or step."""
+        """Takes up what the policy is to see, now or in its history; `images` [B, H, W, 3] of the reset or step."""
         if self._needs.history > 1:
             for camera, seen in self._images(images).items():
                 if camera not in self._frames:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vla_gen_bench.eval.observer import Observer
-from vla_gen_bench.policies.protocol import ACTION_DIMS, Needs, Observation
+from vla_gen_bench.policies.protocol import ACTION_DIMS, USUAL, Needs, Observation
 from vla_gen_bench.spec import EpisodeSpec
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run_episodes(
     *,
     privileged: bool = False,
     record: bool = False,
-    needs: Needs = Needs(),
+    needs: Needs = USUAL,
     on_step: Callable[[int], None] | None = None,
 ) -> list[Episode]:
     """Realises B = len(specs) episodes side by side, runs `horizon` control steps and judges them.

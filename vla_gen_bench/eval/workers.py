@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.protocol import Needs
+from vla_gen_bench.policies.protocol import USUAL, Needs
 from vla_gen_bench.spec import EpisodeSpec
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _build(config: WorkerConfig, beat: Any) -> _Runner:
     return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
 
 
-def _rehearse(policy: Any, card: Any, world: str, needs: Needs = Needs()) -> None:
+def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
     """Lets the policy act on an example before any simulator starts; raises `PolicyError` where it fails."""
     from vla_gen_bench.policies.check import PolicyError, check_actions, describe_failure, example_observation
     from vla_gen_bench.world import get_world
@@ -136,7 +136,7 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = Needs()) -> Non
 
 
 def build_batch(
-    world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = Needs()
+    world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = USUAL
 ) -> EnvBatch:
     """Returns `size` sub-scenes of `world`; raises `UserError` where nothing can render or simulate."""
     from vla_gen_bench.envs.vector import make_batch
@@ -154,7 +154,7 @@ def build_batch(
     return batch
 
 
-def build_env(world: str, render: bool = True, sensors: Needs = Needs()) -> PickPlaceEnv:
+def build_env(world: str, render: bool = True, sensors: Needs = USUAL) -> PickPlaceEnv:
     """Returns one environment of `world` on the CPU; raises as `build_batch`."""
     return build_batch(world, render=render, sensors=sensors).envs[0]
 

@@ -101,7 +101,13 @@ class Board:
         groups: dict[Group, list[Listing]] = {}
         for entry in self.entries.values():
             suite = entry.suite
-            key = Group(suite.world, suite.id, suite.digest or "", entry.protocol.preset, describe_sensors(entry.protocol.sensors))
+            key = Group(
+                suite.world,
+                suite.id,
+                suite.digest or "",
+                entry.protocol.preset,
+                describe_sensors(entry.protocol.sensors),
+            )
             groups.setdefault(key, []).append(self._listing(entry))
         order = sorted(groups, key=lambda key: (key.preset == "paper", key))
         return {key: self._ranked(groups[key]) for key in order}

@@ -13,7 +13,17 @@ from typing import Any, Literal
 import numpy as np
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.protocol import ACTION_DIMS, EXTERNAL, HIGHEST, LOWEST, ActionSpec, Needs, Observation, Policy
+from vla_gen_bench.policies.protocol import (
+    ACTION_DIMS,
+    EXTERNAL,
+    HIGHEST,
+    LOWEST,
+    USUAL,
+    ActionSpec,
+    Needs,
+    Observation,
+    Policy,
+)
 
 CALLERS = (__file__, str(Path(__file__).with_name("factory.py")), str(Path(importlib.__file__).parent), "<frozen")
 REHEARSAL_QUERIES = 2
@@ -109,7 +119,7 @@ def check_policy(
 
 
 def example_observation(
-    batch: int, step: int = 0, height: int = 240, width: int = 320, needs: Needs = Needs()
+    batch: int, step: int = 0, height: int = 240, width: int = 320, needs: Needs = USUAL
 ) -> Observation:
     """Returns a synthetic observation: a grey-brown table and one coloured blob per episode.
 

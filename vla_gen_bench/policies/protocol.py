@@ -81,7 +81,7 @@ class StatePart:
 
 
 # Measured, never commanded. Position and rotation are those of the end effector, the point between the fingertips.
-# The quaternion, w >= 0, is the rotation R itself. The Euler angles are BridgeData V2's: those of R relative to a gripper
+# The quaternion, w >= 0, is the rotation R. The Euler angles are BridgeData V2's: those of R relative to a gripper
 # that points straight down, R = Rz(yaw) Ry(pitch) Rx(roll) D with D = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]. So they are
 # small in this task; R itself has a pitch of 90 degrees there, where Euler angles break down.
 # Opening: 0 closed, 1 open, linear in the mean position of the fingers (0.015 m to 0.037 m).
@@ -135,6 +135,9 @@ class Needs:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in (data or {}).items()})
 
 
+USUAL = Needs()
+
+
 @dataclass(frozen=True)
 class Observation:
     """What a policy sees before a control step. Arrays belong to the caller: copy before writing into them.
@@ -172,7 +175,9 @@ class Observation:
     def part(self, name: str) -> np.ndarray:
         """Returns a part of the state, float32 [B, n]; `name` is one of `STATE`."""
         if self.state is None:
-            raise ValueError(f"state part '{name}': the policy gets no state; its card must say 'needs: {{state: true}}'")
+            raise ValueError(
+                f"state part '{name}': the policy gets no state; it must say 'needs: {{state: true}}' in its card"
+            )
         return self.state[:, STATE[name].columns]
 
     def __len__(self) -> int:
