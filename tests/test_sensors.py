@@ -11,16 +11,16 @@ import sapien
 from scipy.spatial.transform import Rotation
 
 from tests.sim import simple_spec, spec_of
+from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.envs import cameras
 from vla_gen_bench.envs.proprioception import state_rows
 from vla_gen_bench.envs.vector import make_batch
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.rollout import run_episodes
 from vla_gen_bench.policies.card import Card, load_card
-from vla_gen_bench.policies.check import example_observation
-from vla_gen_bench.policies.protocol import STATE, STATE_DIMS, STATE_NAMES, Needs, Observation
+from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.sensing import parse_size, sensors_of
-from vla_gen_bench.world import get_world
+from vla_gen_bench.protocol import STATE, STATE_DIMS, STATE_NAMES, Needs, Observation
 
 BOTH = Needs(state=True, cameras=("external", "wrist"))
 

@@ -14,9 +14,9 @@ import numpy as np
 import sapien
 from mani_skill.sensors.camera import CameraConfig
 
+from vla_gen_bench.assets.world import CAMERA, WRIST_CAMERA
 from vla_gen_bench.envs.shaders import lean_shader_config, swift_shader_config
-from vla_gen_bench.policies.protocol import EXTERNAL, WRIST
-from vla_gen_bench.world import CAMERA, WRIST_CAMERA
+from vla_gen_bench.protocol import EXTERNAL, WRIST
 
 UIDS = {EXTERNAL: CAMERA, WRIST: WRIST_CAMERA}
 REFERENCE_SIZE = (640, 480)  # pixels: what the calibrations below are of

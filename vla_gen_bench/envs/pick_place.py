@@ -15,6 +15,7 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
+from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.envs import heap, robot, scene
 from vla_gen_bench.envs.admission import check_specs
 from vla_gen_bench.envs.cameras import UIDS
@@ -24,9 +25,8 @@ from vla_gen_bench.envs.effects.camera import aim_cameras, table_image
 from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
 from vla_gen_bench.envs.wrist import WristView
-from vla_gen_bench.policies.protocol import EXTERNAL, WRIST
-from vla_gen_bench.spec import EpisodeSpec
-from vla_gen_bench.world import get_world
+from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.protocol import EXTERNAL, WRIST
 
 SIM_FREQUENCY, CONTROL_FREQUENCY = 500, 5  # Hz: 100 physics substeps per control step
 HORIZON = 80  # control steps, 16 s
@@ -51,7 +51,7 @@ class PickPlaceEnv(BaseEnv):
     Args:
         world: World name; its pack, camera size and shader.
         suite, scenario: What a reset without a spec draws from.
-        cameras: Which cameras there are, names out of `policies.protocol.CAMERAS`.
+        cameras: Which cameras there are, names out of `protocol.CAMERAS`.
         image_size: Height and width of the images in pixels; None = the world's.
         models: The book of loaded models, shared by the environments of a process; None = a book of its own.
         **kwargs: ManiSkill's `BaseEnv` arguments.
@@ -123,7 +123,7 @@ class PickPlaceEnv(BaseEnv):
 
     def _draw(self, seed: int | list[int] | None) -> list[EpisodeSpec]:
         """Draws one episode per environment from the scenario, outside the seeds evaluations use."""
-        from vla_gen_bench.suite import draw_for_env, load_suite
+        from vla_gen_bench.episodes.suite import draw_for_env, load_suite
 
         if self._scenario is None:
             self._scenario = load_suite(self._suite_name).select([self._scenario_name])[0]

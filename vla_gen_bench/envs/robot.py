@@ -10,6 +10,7 @@ import torch
 from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import WidowX250SBridgeDatasetFlatTable
 from mani_skill.sensors.camera import CameraConfig
 
+from vla_gen_bench.assets.world import CAMERA
 from vla_gen_bench.envs.cameras import (
     BASE_POSITION,
     BASE_QUATERNION,
@@ -19,8 +20,7 @@ from vla_gen_bench.envs.cameras import (
     camera_matrix,
 )
 from vla_gen_bench.envs.controller import TargetDeltaPoseControllerConfig
-from vla_gen_bench.policies.protocol import EXTERNAL
-from vla_gen_bench.world import CAMERA
+from vla_gen_bench.protocol import EXTERNAL
 
 __all__ = [
     "BASE_POSITION", "BASE_QUATERNION", "CAMERA", "CAMERA_POSITION", "CAMERA_QUATERNION", "agent_class",

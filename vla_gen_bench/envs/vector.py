@@ -28,9 +28,9 @@ from vla_gen_bench.envs.pick_place import PickPlaceEnv
 from vla_gen_bench.envs.privileged import PrivilegedState
 from vla_gen_bench.envs.proprioception import robot_states
 from vla_gen_bench.envs.scene import LoadedModels
+from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.protocol import ACTION_DIMS, EXTERNAL, USUAL, Needs
-from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.protocol import ACTION_DIMS, EXTERNAL, USUAL, Needs
 
 BACKENDS = {"cpu": "physx_cpu", "gpu": "physx_cuda"}
 
@@ -145,7 +145,7 @@ class EnvBatch:
         return [env.privileged_state(row) for env in self.active for row in range(self._width)][: self._running]
 
     def proprioception(self) -> np.ndarray:
-        """Returns float32 [B, 17], what each robot measures of itself, see `policies.protocol.STATE`."""
+        """Returns float32 [B, 17], what each robot measures of itself, see `protocol.STATE`."""
         return np.concatenate([robot_states(env) for env in self.active])[: self._running]
 
     def states(self) -> list[np.ndarray]:

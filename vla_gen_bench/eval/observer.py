@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vla_gen_bench.policies.protocol import EXTERNAL, USUAL, Needs, Observation
+from vla_gen_bench.protocol import EXTERNAL, USUAL, Needs, Observation
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.vector import EnvBatch

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.eval.observer import Observer
-from vla_gen_bench.policies.protocol import ACTION_DIMS, USUAL, Needs, Observation
-from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.protocol import ACTION_DIMS, USUAL, Needs, Observation
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv

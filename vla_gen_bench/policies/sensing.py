@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from vla_gen_bench.assets.world import World
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.card import Card
-from vla_gen_bench.policies.protocol import Needs
-from vla_gen_bench.world import World
+from vla_gen_bench.protocol import Needs
 
 SMALLEST_SIDE, LARGEST_SIDE = 32, 2048  # pixels
 

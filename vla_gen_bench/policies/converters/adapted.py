@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vla_gen_bench.policies.converters.base import Converter
-from vla_gen_bench.policies.protocol import ActionSpec, Needs, Observation
+from vla_gen_bench.protocol import ActionSpec, Needs, Observation
 
 
 def needs_with(needs: Needs, converters: Sequence[Converter]) -> Needs:

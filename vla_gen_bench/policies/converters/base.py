@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from vla_gen_bench.policies.protocol import Observation
-from vla_gen_bench.spec import Frozen
+from vla_gen_bench.episodes.spec import Frozen
+from vla_gen_bench.protocol import Observation
 
 
 class Converter(Frozen):

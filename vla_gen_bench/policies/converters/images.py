@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import Field
 
 from vla_gen_bench.policies.converters.base import Converter
-from vla_gen_bench.policies.protocol import EXTERNAL, Observation
+from vla_gen_bench.protocol import EXTERNAL, Observation
 
 METHODS = {
     "bilinear": Image.Resampling.BILINEAR,

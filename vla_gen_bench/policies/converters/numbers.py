@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.converters.base import Converter
-from vla_gen_bench.policies.protocol import Observation
+from vla_gen_bench.protocol import Observation
 
 
 class Select(Converter):

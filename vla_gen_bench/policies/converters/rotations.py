@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.policies.converters.base import Converter
-from vla_gen_bench.policies.protocol import STATE, Observation
+from vla_gen_bench.protocol import STATE, Observation
 
 Notation = Literal["euler_XYZ", "euler_xyz", "axis_angle", "quaternion_wxyz", "quaternion_xyzw", "rot6d"]
 SIZES = {

@@ -1,0 +1,236 @@
+"""All that a third party implements: `Policy`, and the two records that pass through it.
+
+Needs numpy only, so that a policy package can import it without torch or a simulator.
+Letters in shapes: B = episodes run side by side, K = actions per call of `act` (the chunk), H and W = image size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+DIM_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+DIM_UNITS = ("m", "m", "m", "rad", "rad", "rad", "1")
+ACTION_DIMS = len(DIM_NAMES)
+EXTERNAL, WRIST = "external", "wrist"
+CAMERAS = (EXTERNAL, WRIST)  # in the order in which their images are drawn
+HIGHEST = (1.0, 1.0, 1.0, math.pi / 2, math.pi / 2, math.pi / 2, 1.0)
+LOWEST = tuple(-limit for limit in HIGHEST)
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What the seven numbers of an action mean. `ActionSpec()` is the benchmark's convention with K = 1.
+
+    One action is one control step of 0.2 s. It moves the *target* pose of the end effector, not the measured
+    pose, so an error of the arm does not accumulate in the command:
+
+    * position: `p_t = p_{t-1} + (dx, dy, dz)`, metres along the axes of the robot's base frame
+      (x away from the base over the table, y to the robot's left, z up);
+    * rotation: `R_t = Rx(droll) Ry(dpitch) Rz(dyaw) R_{t-1}`, radians, multiplied from the left, so the axes are
+      the base frame's. This is the Euler order XYZ; it is not axis-angle and not the extrinsic 'xyz' of scipy;
+    * gripper: a position, not a change: +1 open, -1 closed, linear in between.
+
+    Attributes:
+        chunk: K, how many successive actions one call of `act` returns. Always exactly K.
+        execute: How many of them are carried out before `act` is asked again; None = all K.
+        low, high: Limits per dimension, those included. A value outside is an error that names it; nothing is clipped.
+            The defaults are the controller's own: 1 m, pi/2 rad, 1. A policy may declare narrower ones and is then
+            held to them; wider ones are refused.
+        names, units, frame, reference, rotation: The convention, fixed by the benchmark. A policy trained for
+            another one converts its output and leaves these alone; one that declares another is refused at loading.
+    """
+
+    chunk: int = 1
+    execute: int | None = None
+    low: tuple[float, ...] = LOWEST
+    high: tuple[float, ...] = HIGHEST
+    names: tuple[str, ...] = DIM_NAMES
+    units: tuple[str, ...] = DIM_UNITS
+    frame: str = "base"
+    reference: str = "target"
+    rotation: str = "euler_XYZ"
+
+    @property
+    def execution_horizon(self) -> int:
+        """Control steps between two calls of `act`: `execute`, or K where that is None."""
+        return self.chunk if self.execute is None else self.execute
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the spec as plain data for a log or a wire message."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StatePart:
+    """A named part of `Observation.state`, which is `state[:, start : start + len(names)]`."""
+
+    start: int
+    names: tuple[str, ...]
+    unit: str
+    frame: str
+
+    @property
+    def columns(self) -> slice:
+        """Where the part stands in a row of the state."""
+        return slice(self.start, self.start + len(self.names))
+
+
+# Measured, never commanded. Position and rotation are those of the end effector, the point between the fingertips.
+# The quaternion, w >= 0, is the rotation R. The Euler angles are BridgeData V2's: those of R relative to a gripper
+# that points straight down, R = Rz(yaw) Ry(pitch) Rx(roll) D with D = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]. So they are
+# small in this task; R itself has a pitch of 90 degrees there, where Euler angles break down.
+# Opening: 0 closed, 1 open, linear in the mean position of the fingers (0.015 m to 0.037 m).
+STATE = {
+    "ee_position": StatePart(0, ("x", "y", "z"), "m", "base"),
+    "ee_quaternion": StatePart(3, ("qw", "qx", "qy", "qz"), "1", "base"),
+    "ee_euler": StatePart(7, ("roll", "pitch", "yaw"), "rad", "base, from straight down"),
+    "joint_angles": StatePart(
+        10, ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"), "rad", "joint"
+    ),
+    "gripper_opening": StatePart(16, ("opening",), "1", "gripper"),
+}
+STATE_NAMES = tuple(name for part in STATE.values() for name in part.names)
+STATE_DIMS = len(STATE_NAMES)  # D = 17
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a policy looks at; what nobody needs is neither drawn nor measured. `Needs()`: the external image alone.
+
+    Attributes:
+        state: Fill `Observation.state`.
+        cameras: Names out of `CAMERAS`.
+        image_size: Height and width of every image in pixels; None = the world's. The whole field of view is drawn
+            into it, so 256 x 256 shows what the world's 4:3 image shows, narrower.
+        history: N, frames per camera in `Observation.history`; 1 = none.
+        chunk_frames: The history counts control steps; otherwise only the steps at which `act` is called, which
+            costs no more drawing.
+    """
+
+    state: bool = False
+    cameras: tuple[str, ...] = (EXTERNAL,)
+    image_size: tuple[int, int] | None = None
+    history: int = 1
+    chunk_frames: bool = False
+
+    @property
+    def every_step(self) -> bool:
+        """Whether control steps at which `act` is not called are drawn as well."""
+        return self.chunk_frames and self.history > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what differs from `Needs()` as plain data, {} where nothing does."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        usual = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(Needs()).items()}
+        return {name: value for name, value in plain.items() if value != usual[name]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Needs:
+        """The inverse of `to_json`; None and {} are `Needs()`."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in (data or {}).items()})
+
+
+USUAL = Needs()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy sees before a control step. Arrays belong to the caller: copy before writing into them.
+
+    Attributes:
+        image: uint8 [B, H, W, 3], RGB, row 0 at the top; the benchmark camera at the world's size, never resized
+            (H x W of `builtin`: 240 x 320, of `rl4vla`: 480 x 640).
+        instruction: B sentences, the same as given to `reset`; constant within an episode.
+        step: int64 [B], control steps already done in the episode: 0 at the first call. All entries are equal,
+            because a batch runs in lock-step; with K > 1 it grows by the execution horizon from call to call.
+        privileged: None, except for policies whose card says `privileged: true`: then B records of the
+            simulator's true state, `vla_gen_bench.envs.privileged.PrivilegedState`.
+        state: None, except for policies that need it: float32 [B, D], the robot's measured state. `part` takes a
+            piece out of it; `STATE` lists the pieces with their units and frames.
+        other_images: Camera -> uint8 [B, H, W, 3], the cameras beside the external one that the policy needs.
+        history: Camera -> uint8 [B, N, H, W, 3], for policies that need it: the latest N frames, oldest first, the
+            present one last. At the start of an episode the first frame is repeated.
+
+    `image` is black for a policy that needs cameras, but not the external one.
+    """
+
+    image: np.ndarray
+    instruction: tuple[str, ...]
+    step: np.ndarray
+    privileged: Sequence[Any] | None = None
+    state: np.ndarray | None = None
+    other_images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    history: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """Camera -> uint8 [B, H, W, 3]; "external" is `image`."""
+        return {EXTERNAL: self.image, **self.other_images}
+
+    def part(self, name: str) -> np.ndarray:
+        """Returns a part of the state, float32 [B, n]; `name` is one of `STATE`."""
+        if self.state is None:
+            raise ValueError(
+                f"state part '{name}': the policy gets no state; it must say 'needs: {{state: true}}' in its card"
+            )
+        return self.state[:, STATE[name].columns]
+
+    def __len__(self) -> int:
+        """Returns B."""
+        return len(self.instruction)
+
+    def select(self, rows: Sequence[int]) -> Observation:
+        """Returns the observation of the episodes `rows` (positions in the batch) as a smaller batch."""
+        chosen = list(rows)
+        return Observation(
+            self.image[chosen],
+            tuple(self.instruction[row] for row in chosen),
+            self.step[chosen],
+            None if self.privileged is None else [self.privileged[row] for row in chosen],
+            None if self.state is None else self.state[chosen],
+            {camera: images[chosen] for camera, images in self.other_images.items()},
+            {camera: frames[chosen] for camera, frames in self.history.items()},
+        )
+
+
+class Policy(Protocol):
+    """Anything that turns observations into actions. Inheriting from this class is not needed.
+
+    Life of a policy: it is built once per worker process, then `reset`, `act`, `act`, ... , `reset`, `act`, ... , and
+    `close` at the end if it has that method. Every `reset` begins B new episodes; B may change at every `reset` and
+    stays the same until the next one. All B episodes run to the horizon (80 steps) side by side: none ends early, also
+    not on success, and row b of every array is episode b throughout.
+
+    An exception from any method marks the running episodes as errored, not as failed attempts.
+
+    Attributes:
+        action_spec: The convention of the actions, and K. Read once, after construction.
+        threads: Optional. The most compute threads that help; an evaluation worker gives torch no more. Without it a
+            worker has its share of the cores.
+
+    A policy that needs more than the external image says so in its card (`needs:`); without a card, the class or
+    function that makes it has an attribute `needs`, a `Needs`.
+    """
+
+    action_spec: ActionSpec
+
+    def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
+        """Begins B new episodes and forgets all about earlier ones.
+
+        Args:
+            instructions: B sentences, as the suite draws them: case, quotes and full stops vary between phrasings.
+            seeds: B integers >= 0, one per episode. Draw every random number of episode b from a generator seeded
+                with `seeds[b]` and with nothing else: then an episode's actions do not depend on which others share
+                its batch, on B, or on the worker. `vgb policies check` reports whether that holds.
+        """
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Returns float32 [B, K, 7]: for each episode the next K actions, the first one for the present step.
+
+        Every value must be finite and within `action_spec.low` and `.high`.
+        """
