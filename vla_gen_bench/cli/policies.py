@@ -84,9 +84,10 @@ def check(context: click.Context, ref: str, batch: int, pairs: tuple[str, ...]) 
     from vla_gen_bench.policies.sensing import sensors_of
 
     card = resolve(ref)
-    policy = load_policy(card, **parse_options(pairs))
+    options = parse_options(pairs)
+    policy = load_policy(card, **options)
     click.echo(f"{MARKS['ok']} loaded: {card.factory} from {card.source}")
-    needs = sensors_of(card, get_world("builtin" if card.worlds == "all" else card.worlds[0]))
+    needs = sensors_of(card, get_world("builtin" if card.worlds == "all" else card.worlds[0]), options=options)
     observe = None if card.privileged else partial(example_observation, needs=needs)
     results = check_policy(policy, card.label, batch=batch, observe=observe, privileged=card.privileged)
     for result in results:

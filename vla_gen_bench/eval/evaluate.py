@@ -123,7 +123,7 @@ def make_plan(request: Request) -> Plan:
     scenarios = suite.select(request.scenarios)
     world, card = get_world(request.world), resolve(request.policy)
     card.check_world(request.world)
-    sensors = sensors_of(card, world, request.image_size)
+    sensors = sensors_of(card, world, request.image_size, request.arguments)
     if not request.render and (not card.privileged or request.record != "none"):
         raise UserError("--no-render is for privileged policies without --video: all others need the pictures")
     backend = choose_backend(request.backend)

@@ -92,6 +92,7 @@ class Card(Frozen):
         privileged: True if it reads the simulator's state; such runs are kept off the leaderboard.
         action_spec: Promises about the chunk, checked at loading.
         needs: What it looks at beside the external image.
+        adapter: Converters around the policy, see `policies.converters`; each is {name: {argument: value}}.
         worlds: "all", or the worlds it can act in.
         checkpoint: File or folder, relative to the card; the factory gets it as an absolute `Path` named `checkpoint`.
         params: Number of parameters.
@@ -100,7 +101,7 @@ class Card(Frozen):
         links: Label -> URL.
     """
 
-    later_fields: ClassVar[frozenset[str]] = frozenset({"needs"})
+    later_fields: ClassVar[frozenset[str]] = frozenset({"needs", "adapter"})
 
     name: str = Field(pattern=NAME_PATTERN)
     title: str
@@ -110,6 +111,7 @@ class Card(Frozen):
     privileged: bool = False
     action_spec: DeclaredActions = DeclaredActions()
     needs: DeclaredNeeds = DeclaredNeeds()
+    adapter: tuple[str | dict[str, Any], ...] = ()
     worlds: Literal["all"] | tuple[str, ...] = "all"
     checkpoint: str | None = None
     params: int | None = Field(None, ge=0)

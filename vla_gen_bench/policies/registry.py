@@ -19,9 +19,10 @@ import yaml
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.card import CARD_FILE, Card, DeclaredNeeds, Source, load_card
 from vla_gen_bench.policies.contract import PolicyError, check_spec
+from vla_gen_bench.policies.converters import Adapted, parse_adapter
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
 from vla_gen_bench.policies.identity import distribution
-from vla_gen_bench.protocol import Needs, Policy
+from vla_gen_bench.protocol import ActionSpec, Needs, Policy
 from vla_gen_bench.resources import data_dir
 
 GROUP = "vla_gen_bench.policies"
@@ -88,17 +89,37 @@ def load_policy(ref: str | Card, **options: Any) -> Policy:
 
     Args:
         ref: As for `resolve`, or what it returned.
-        options: Arguments of the factory; they go before the card's `kwargs`.
+        options: Arguments of the factory; they go before the card's `kwargs`. `adapter`, a list of converters, goes
+            before the card's.
 
     Raises:
         UserError: As `resolve`; or the factory takes no such option, or lacks one it needs.
         PolicyError: The factory raised, or what it gave is no usable policy.
     """
     card = ref if isinstance(ref, Card) else resolve(ref)
-    policy = build(card, options)
+    entries = adapter_entries(card, options)
+    policy = build(card, {name: value for name, value in options.items() if name != "adapter"})
+    if entries is None:
+        entries = getattr(policy, "default_adapter", ())
+    if entries:
+        policy = _adapted(policy, parse_adapter(entries, f"{card.label}: adapter", card.source.folder), card)
     check_spec(card.label, policy)
     _check_promises(card, policy)
     return policy
+
+
+def adapter_entries(card: Card, options: dict[str, Any]) -> Any:
+    """Returns the user's list of converters, else the card's; None where neither names any."""
+    return options.get("adapter", card.adapter or None)
+
+
+def _adapted(policy: Any, converters: list[Any], card: Card) -> Policy:
+    spec = getattr(policy, "action_spec", None)
+    if not isinstance(spec, ActionSpec):
+        raise PolicyError(
+            f"{card.label}: action_spec is {type(spec).__name__}; expected vla_gen_bench.policies.ActionSpec"
+        )
+    return Adapted(policy, converters)
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:

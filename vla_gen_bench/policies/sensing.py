@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from vla_gen_bench.assets.world import World
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.card import Card
+from vla_gen_bench.policies.converters import needs_with, parse_adapter
+from vla_gen_bench.policies.registry import adapter_entries
 from vla_gen_bench.protocol import Needs
 
 SMALLEST_SIDE, LARGEST_SIDE = 32, 2048  # pixels
@@ -29,16 +33,20 @@ def check_size(size: tuple[int, int], where: str) -> None:
         raise UserError(f"{where}: each side must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
 
 
-def sensors_of(card: Card, world: World, image_size: tuple[int, int] | None = None) -> Needs:
+def sensors_of(
+    card: Card, world: World, image_size: tuple[int, int] | None = None, options: Mapping[str, Any] | None = None
+) -> Needs:
     """Returns what has to be sensed for the policy in `world`.
 
     Args:
         image_size: The user's; it goes before the card's.
+        options: Arguments of the policy; an `adapter` among them goes before the card's.
 
     Raises:
         UserError: The card needs a camera that the world lacks, or an image that cannot be drawn.
     """
-    needs = card.needs.plain()
+    entries = adapter_entries(card, dict(options or {})) or ()
+    needs = needs_with(card.needs.plain(), parse_adapter(entries, f"{card.label}: adapter", card.source.folder))
     for camera in needs.cameras:
         if camera not in world.cameras:
             raise UserError(

@@ -9,7 +9,15 @@ from typing import Any
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.converters.base import Converter
 from vla_gen_bench.policies.converters.images import Crop, Jpeg, Resize
-from vla_gen_bench.policies.converters.numbers import Ensemble, Gripper, Scale, Select, Unnormalise, with_statistics
+from vla_gen_bench.policies.converters.numbers import (
+    Cast,
+    Ensemble,
+    Gripper,
+    Scale,
+    Select,
+    Unnormalise,
+    with_statistics,
+)
 from vla_gen_bench.policies.converters.rotations import AbsolutePose, FromMeasured, RotationDelta
 from vla_gen_bench.strict_yaml import check_keys, parse
 
@@ -17,6 +25,7 @@ CONVERTERS: dict[str, type[Converter]] = {
     "resize": Resize,
     "crop": Crop,
     "jpeg": Jpeg,
+    "cast": Cast,
     "select": Select,
     "scale": Scale,
     "unnormalise": Unnormalise,

@@ -13,6 +13,10 @@ from vla_gen_bench.policies.converters.base import Converter
 from vla_gen_bench.protocol import Observation
 
 
+class Cast(Converter):
+    """Does nothing more than every adapter does: takes float64, torch tensors and lists of numbers, and casts them."""
+
+
 class Select(Converter):
     """Keeps some numbers, in this order: `select: {dims: [0, 1, 2, 3, 4, 5, 6]}`."""
 
