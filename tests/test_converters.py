@@ -183,8 +183,8 @@ def test_unnormalise_with_quantiles_and_with_mean_and_spread():
 @pytest.mark.parametrize("shape", ["openvla", "config", "lerobot"])
 def test_statistics_come_from_the_file_beside_the_card(tmp_path, shape):
     action = {"q01": [-2] * 7, "q99": [2] * 7, "min": [-9] * 7, "max": [9] * 7, "mask": [True] * 6 + [False]}
-    data = {"openvla": {"bridge_orig": {"action": action}}, "config": {"norm_stats": {"bridge_orig": {"action": action}}},
-            "lerobot": {"action": action}}[shape]  # fmt: skip
+    named = {"bridge_orig": {"action": action}}
+    data = {"openvla": named, "config": {"norm_stats": named}, "lerobot": {"action": action}}[shape]
     (tmp_path / "stats.json").write_text(json.dumps(data))
     [converter] = parse_adapter([{"unnormalise": {"file": "stats.json"}}], "adapter", tmp_path)
     assert np.allclose(converter.convert(np.full((1, 1, 7), 0.5), NOTHING), [[[1] * 6 + [0.5]]])
@@ -206,9 +206,9 @@ def chunks(*firsts: float) -> list[np.ndarray]:
     ("arguments", "expected"),
     [
         ({"method": "newest"}, [0, 10, 20, 30]),
-        # Step 1: 0 + 1 = 1 of the first chunk and 10; step 2: 2, 11, 20; step 3: the first chunk is used up, 12, 21, 30.
+        # Step 1: 0 + 1 = 1 of the first chunk and 10; step 2: 2, 11, 20; step 3: 12, 21 and 30.
         ({"method": "average"}, [0, 5.5, 11, 21]),
-        # Weights 1 (oldest), 1/2: (1 + 5) / 1.5 = 4; then (2 + 11/2 + 20/4) / 1.75 = 50/7; (12 + 21/2 + 30/4) / 1.75 = 120/7.
+        # Weights 1, 1/2, 1/4, oldest first: (1 + 5) / 1.5 = 4; 12.5 / 1.75 = 50/7; 30 / 1.75 = 120/7.
         ({"method": "average", "decay": float(np.log(2))}, [0, 4, 50 / 7, 120 / 7]),
     ],
 )

@@ -238,4 +238,7 @@ def read_entry(path: Path) -> Entry:
 
 def entry_text(entry: Entry) -> str:
     """Returns the content of the entry's file."""
-    return json.dumps(entry.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    data = entry.model_dump(mode="json")
+    if not entry.protocol.sensors:
+        del data["protocol"]["sensors"]  # named only where they are not the usual ones, as in older entries
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
