@@ -159,7 +159,7 @@ class Card(Frozen):
             raise UserError(f"{self.label} acts in {', '.join(self.worlds)}, not in world '{world}'")
 
     def digest(self, own_checkpoint: bool = True) -> str:
-        """Returns 16 hex digits over the card, the plugin's version, the policy's code and every byte of the checkpoint.
+        """Returns 16 hex digits over the card, the plugin's version, the policy's code and the checkpoint's every byte.
 
         Independent of where the folder lies. Reads the whole checkpoint: call it once per run. The code of built-in
         policies is this package's, and not part of it: a log names that by version and commit.
