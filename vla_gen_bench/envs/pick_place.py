@@ -214,7 +214,7 @@ class PickPlaceEnv(BaseEnv):
     def _start_task(self) -> None:
         self.judge = Judge(self.scene, self.agent, self._things)
         views = zip(self._specs, self._setups, strict=True)
-        tables = [table_image(self.pack, spec.table, setup.camera, self.image_size) for spec, setup in views]
+        tables = [table_image(self.pack, spec.table, setup, self.image_size) for spec, setup in views]
         self._tables = torch.stack(tables).to(self.device)
         self._background = self._table.per_scene_id
         self._effects = RunningEffects(self, self._specs)
@@ -311,13 +311,13 @@ class PickPlaceEnv(BaseEnv):
         return foreground_mask(segmentation, self._background)
 
     def _picture(self, render: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
-        foreground = self.foreground(segmentation)
+        self.segmentation, foreground = segmentation, self.foreground(segmentation)
         return self._effects.images(composite(render, foreground, self._tables), foreground)
 
     def get_obs(self, info: dict | None = None, unflattened: bool = False) -> dict:
         if self.draws:
             return super().get_obs(info, unflattened)
-        if self.obs_mode != "none" and self._effects.every_image:
+        if self.obs_mode != "none" and self._effects.need_image(self._elapsed_steps):
             self._get_obs_sensor_data()
         return {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -16,6 +17,26 @@ class Number(NamedTuple):
     low: float
     high: float
     whole: bool = False
+    unit: str = ""
+
+
+class Levels(NamedTuple):
+    """Severities of the levels 1 to 5.
+
+    Attributes:
+        values: Severity -> its value at each of the five levels.
+        reason: Why these: a source, or a measurement.
+    """
+
+    values: Mapping[str, tuple[float, ...]]
+    reason: str
+
+    def at(self, level: int) -> dict[str, float]:
+        """Returns the severities of `level`, 1 to 5."""
+        return {name: values[level - 1] for name, values in self.values.items()}
+
+
+LEVELS = (1, 2, 3, 4, 5)
 
 
 DISTRACTOR = {"min_distance": Number(0.15, 0.05, 0.20)}

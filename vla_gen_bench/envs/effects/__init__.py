@@ -60,8 +60,8 @@ class StateEffect(Protocol):
 class ImageEffect(Protocol):
     """Changes the composited images of some sub-scenes.
 
-    Attributes:
-        remembers: True for an effect whose images depend on earlier ones: then every control step is drawn.
+    One whose images depend on earlier ones also has `needs(step) -> bool`: whether the image after control step `step`
+    must be drawn although nobody looks at it. `env.segmentation` are the ids of what the image shows.
     """
 
     kind: ClassVar[str] = "image"
@@ -90,10 +90,10 @@ class RunningEffects:
         for kind, rows, effect in _build(env, specs, kinds):
             self._built[kind].append((rows, effect))
 
-    @property
-    def every_image(self) -> bool:
-        """Whether an image depends on earlier ones, so that none may be left out."""
-        return any(getattr(effect, "remembers", False) for _, effect in self._built["image"])
+    def need_image(self, steps: torch.Tensor) -> bool:
+        """Returns whether the images after control step `steps` [B] must be drawn: later ones depend on them."""
+        looks = [(rows[0], effect.needs) for rows, effect in self._built["image"] if hasattr(effect, "needs")]
+        return any(needs(int(steps[row])) for row, needs in looks)
 
     def actions(self, actions: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """Returns the actions [B, 7] to carry out in control step `steps` [B]."""

@@ -42,13 +42,11 @@ class BodySetup:
         scale: Factor on its size, about the actor's origin.
         density: Factor on its density, on top of what `scale` does to the mass.
         friction: Of its surface; None = `BODY_FRICTION`.
-        tint: RGB of 0..1 its colours are multiplied with.
     """
 
     scale: float = 1.0
     density: float = 1.0
     friction: float | None = None
-    tint: Colour | None = None
 
 
 AS_IT_IS = BodySetup()
