@@ -489,8 +489,8 @@ def test_an_absent_pack_names_the_command() -> None:
 
 
 def test_the_manifest_has_a_digest_of_every_file_the_catalogue_names_but_three() -> None:
-    from vla_gen_bench.assets.catalog import load_catalog
     from vla_gen_bench.assets.pack import files_of
+    from vla_gen_bench.episodes.catalog import load_catalog
 
     source = load_source("rl4vla")
     assert set(files_of(load_catalog("rl4vla"), Path("/nowhere"))) <= source.files.keys()

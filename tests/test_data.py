@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from vla_gen_bench.data import Line, check_plain, read_bytes, read_json, read_json_lines, read_text, replace_file
+from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError, one_line, printable, shown
-from vla_gen_bench.spec import Frozen
 from vla_gen_bench.strict_yaml import MAX_DEPTH, parse_yaml, read_yaml
 
 

@@ -9,8 +9,9 @@ from sim import CAMERA, STILL, environment, image, poses, simple_spec
 
 from vla_gen_bench.envs.effects.camera import homography
 from vla_gen_bench.envs.effects.setup import STANDARD, CameraSetup
-from vla_gen_bench.pools import Scenario, Shift, draw
-from vla_gen_bench.spec import Effect
+from vla_gen_bench.episodes.draw import draw
+from vla_gen_bench.episodes.shift import Scenario, Shift
+from vla_gen_bench.episodes.spec import Effect
 
 SOURCE = Path(__file__).parents[1] / "policies" / "example_plugin" / "src"
 FORWARD = np.array([0.01, 0, 0, 0, 0, 0, 1], np.float32)

@@ -9,10 +9,10 @@ from sim import CAMERA, environment, image, overlay, simple_spec
 
 from vla_gen_bench.envs.compositing import blend, bounding_boxes, composite, foreground_mask, load_image
 from vla_gen_bench.envs.effects.overlays import Noise, Texture
+from vla_gen_bench.episodes import effects
+from vla_gen_bench.episodes.effects import EffectSpec, find_effect
+from vla_gen_bench.episodes.spec import Effect
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.pools import effects
-from vla_gen_bench.pools.effects import EffectSpec, find_effect
-from vla_gen_bench.spec import Effect
 
 
 def first_image(*effects):

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from vla_gen_bench.eval.log import EvalLog
-from vla_gen_bench.pools import Scenario, Shift, axes, draw
+from vla_gen_bench.episodes import axes
+from vla_gen_bench.episodes.draw import draw
+from vla_gen_bench.episodes.shift import Scenario, Shift
+from vla_gen_bench.episodes.spec import EpisodeSpec, Frozen, digest_of
+from vla_gen_bench.episodes.suite import Protocol, Suite, load_suite
+from vla_gen_bench.log.log import EvalLog
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.spec import EpisodeSpec, Frozen, digest_of
-from vla_gen_bench.suite import Protocol, Suite, load_suite
 
 SUITES = {  # as published with the logs of leaderboard/logs and benchmarks/results
     "all": "847d040dfcf436ee",

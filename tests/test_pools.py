@@ -1,4 +1,4 @@
-"""Streams, geometry and drawing: the promises of `vla_gen_bench.pools`."""
+"""Streams, geometry and drawing: the promises of `vla_gen_bench.episodes`."""
 
 import hashlib
 import math
@@ -7,12 +7,11 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
-from vla_gen_bench.errors import UserError
-from vla_gen_bench.pools import Scenario, Shift, Stream, draw, draw_for_env, draw_training
-from vla_gen_bench.pools import effects as effects_module
-from vla_gen_bench.pools.axes import TEMPLATES, reference_joint_offsets, unseen_joint_offsets
-from vla_gen_bench.pools.geometry import (
+from vla_gen_bench.episodes import effects as effects_module
+from vla_gen_bench.episodes.axes import TEMPLATES, reference_joint_offsets, unseen_joint_offsets
+from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
+from vla_gen_bench.episodes.draw import draw, draw_for_env, draw_training
+from vla_gen_bench.episodes.geometry import (
     CENTRE,
     Footprint,
     distance,
@@ -24,8 +23,11 @@ from vla_gen_bench.pools.geometry import (
     ring,
     third_candidates,
 )
-from vla_gen_bench.spec import EpisodeSpec, Placed
-from vla_gen_bench.suite import load_suite
+from vla_gen_bench.episodes.shift import Scenario, Shift
+from vla_gen_bench.episodes.spec import EpisodeSpec, Placed
+from vla_gen_bench.episodes.streams import Stream
+from vla_gen_bench.episodes.suite import load_suite
+from vla_gen_bench.errors import UserError
 
 WORLD = "rl4vla"
 WORLDS = ("builtin", "rl4vla")

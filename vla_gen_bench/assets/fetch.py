@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vla_gen_bench.assets import pack
-from vla_gen_bench.assets.catalog import load_catalog
 from vla_gen_bench.assets.partial_clone import check_out, require_git
 from vla_gen_bench.assets.source import Audit, Progress, Source, Upstream, audit, load_source
+from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.errors import UserError
 
 NAMED_AT_MOST = 5  # files in one error message

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
+from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.errors import UserError
 
 PACK_FILE = "pack.json"

@@ -39,7 +39,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = import_module(f"vla_gen_bench.cli.{'evaluate' if name == 'eval' else name}")
+        module = import_module(f"vla_gen_bench.cli.{name}")
         return getattr(module, "evaluate_command" if name == "eval" else name)
 
     def resolve_command(self, context: click.Context, arguments: list[str]):

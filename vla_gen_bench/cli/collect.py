@@ -42,8 +42,8 @@ def collect(
     """
     from vla_gen_bench.policies.registry import parse_options
     from vla_gen_bench.runtime import usable_cores
-    from vla_gen_bench.train.collect import Request
-    from vla_gen_bench.train.collect import collect as run
+    from vla_gen_bench.train.demos.collect import Request
+    from vla_gen_bench.train.demos.collect import collect as run
 
     request = Request(
         episodes=episodes, out=out, policy=policy, options=parse_options(options), noise=noise, wander=wander,

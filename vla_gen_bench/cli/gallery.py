@@ -31,9 +31,9 @@ def gallery(suites: tuple[str, ...], world: str, out: Path, seed: int, index: in
 
     All scenarios show the same episode, so what differs between two pictures is the shift alone.
     """
-    from vla_gen_bench.gallery import write_gallery
-    from vla_gen_bench.suite import load_suite
-    from vla_gen_bench.world import get_world
+    from vla_gen_bench.assets.world import get_world
+    from vla_gen_bench.episodes.suite import load_suite
+    from vla_gen_bench.eval.gallery import write_gallery
 
     get_world(world)
     for path in write_gallery([load_suite(name) for name in suites], world, out, seed, index):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from vla_gen_bench.assets.pack import Pack
 from vla_gen_bench.envs.effects import schedule
 from vla_gen_bench.envs.scene import bodies_of
+from vla_gen_bench.episodes.effects import find_effect
+from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.pools.effects import find_effect
-from vla_gen_bench.spec import EpisodeSpec
 
 
 def check_specs(specs: Sequence[EpisodeSpec], count: int, pack: Pack) -> None:

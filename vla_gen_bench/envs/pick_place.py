@@ -14,6 +14,7 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
+from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.envs import heap, robot, scene
 from vla_gen_bench.envs.admission import check_specs
 from vla_gen_bench.envs.compositing import composite, foreground_mask
@@ -21,8 +22,7 @@ from vla_gen_bench.envs.effects import RunningEffects, scene_setups
 from vla_gen_bench.envs.effects.camera import aim_cameras, table_image
 from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
-from vla_gen_bench.spec import EpisodeSpec
-from vla_gen_bench.world import get_world
+from vla_gen_bench.episodes.spec import EpisodeSpec
 
 SIM_FREQUENCY, CONTROL_FREQUENCY = 500, 5  # Hz: 100 physics substeps per control step
 HORIZON = 80  # control steps, 16 s
@@ -112,7 +112,7 @@ class PickPlaceEnv(BaseEnv):
 
     def _draw(self, seed: int | list[int] | None) -> list[EpisodeSpec]:
         """Draws one episode per environment from the scenario, outside the seeds evaluations use."""
-        from vla_gen_bench.suite import draw_for_env, load_suite
+        from vla_gen_bench.episodes.suite import draw_for_env, load_suite
 
         if self._scenario is None:
             self._scenario = load_suite(self._suite_name).select([self._scenario_name])[0]

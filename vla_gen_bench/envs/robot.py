@@ -12,9 +12,9 @@ import torch
 from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import WidowX250SBridgeDatasetFlatTable
 from mani_skill.sensors.camera import CameraConfig
 
+from vla_gen_bench.assets.world import CAMERA
 from vla_gen_bench.envs.controller import TargetDeltaPoseControllerConfig
 from vla_gen_bench.envs.shaders import lean_shader_config, swift_shader_config
-from vla_gen_bench.world import CAMERA
 
 BASE_POSITION = (0.147, 0.028, 0.870)
 BASE_QUATERNION = (0.0, 0.0, 0.0, 1.0)  # wxyz: the robot faces -x

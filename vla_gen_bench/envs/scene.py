@@ -13,12 +13,12 @@ from mani_skill.envs.scene import ManiSkillScene
 from mani_skill.utils.structs.actor import Actor
 from sapien.physx import PhysxMaterial, PhysxRigidStaticComponent
 
-from vla_gen_bench.assets.catalog import Body
 from vla_gen_bench.assets.models import lean_model, texture_pixels
 from vla_gen_bench.assets.pack import Pack, cache_dir
 from vla_gen_bench.envs import heap
 from vla_gen_bench.envs.effects.setup import BodySetup, SceneSetup
-from vla_gen_bench.spec import EpisodeSpec, Placed
+from vla_gen_bench.episodes.catalog import Body
+from vla_gen_bench.episodes.spec import EpisodeSpec, Placed
 
 TABLE_HALF_SIZE = (0.6, 0.6, 0.05)
 TABLE_CENTRE = (-0.1, 0.0, 0.82)  # top at z = 0.870

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.identity import card_files, code_digests, file_digests
 from vla_gen_bench.policies.importing import make_importable
-from vla_gen_bench.spec import Frozen, digest_of
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
 CARD_FILE = "card.yaml"

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 
 from vla_gen_bench.envs.effects.setup import STANDARD, SceneSetup
-from vla_gen_bench.pools.effects import find_effect
+from vla_gen_bench.episodes.effects import find_effect
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
-    from vla_gen_bench.spec import EpisodeSpec
+    from vla_gen_bench.episodes.spec import EpisodeSpec
 
 
 class SceneEffect(Protocol):

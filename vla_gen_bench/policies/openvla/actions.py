@@ -14,7 +14,7 @@ import numpy as np
 
 from vla_gen_bench.errors import suggest
 from vla_gen_bench.policies.openvla.config import ACTION_BINS, CheckpointError, OpenVLAConfig
-from vla_gen_bench.policies.protocol import ACTION_DIMS
+from vla_gen_bench.protocol import ACTION_DIMS
 
 BINS = np.linspace(-1.0, 1.0, ACTION_BINS)
 CENTRES = (BINS[:-1] + BINS[1:]) / 2  # 255: the two lowest token ids share the highest one

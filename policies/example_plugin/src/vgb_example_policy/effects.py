@@ -1,7 +1,7 @@
 """Four effects of a third party, one of each kind. Importing this needs no simulator: suites are read without one."""
 
-from vla_gen_bench.pools.axes import Number
-from vla_gen_bench.pools.effects import EffectSpec
+from vla_gen_bench.episodes.axes import Number
+from vla_gen_bench.episodes.effects import EffectSpec
 
 SIM = "vgb_example_policy.realise"  # imported when an environment realises an effect
 
