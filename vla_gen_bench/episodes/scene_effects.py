@@ -156,7 +156,6 @@ SCENE_EFFECTS = (
             "0.2 towards orange is about daylight to a 4000 K lamp; 0.6 is a coloured stage light",
         ),
     ),
-    EffectSpec("light_shadows", "scene", {}, _as_written, f"{REALISED}:Shadows"),
     EffectSpec(
         "target_scale",
         "scene",

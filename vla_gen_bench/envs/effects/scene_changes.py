@@ -77,19 +77,8 @@ class LightDirection(SceneChange):
     """Lets the main light shine along `direction`, world frame."""
 
     def changed(self, setup: SceneSetup, direction: list[float]) -> SceneSetup:
-        return _main_light(setup, direction=tuple(direction))
-
-
-class Shadows(SceneChange):
-    """Lets the main light cast shadows of bodies and robot on each other; the table, an image, receives none."""
-
-    def changed(self, setup: SceneSetup) -> SceneSetup:
-        return _main_light(setup, shadow=True)
-
-
-def _main_light(setup: SceneSetup, **changes: Any) -> SceneSetup:
-    main, *others = setup.lights
-    return replace(setup, lights=(replace(main, **changes), *others))
+        main, *others = setup.lights
+        return replace(setup, lights=(replace(main, direction=tuple(direction)), *others))
 
 
 class TargetScale(SceneChange):

@@ -27,11 +27,10 @@ class CameraSetup:
 
 @dataclass(frozen=True)
 class LightSetup:
-    """A directional light: where it shines to (world frame, any length), its colour (1 = full), and shadows."""
+    """A directional light: where it shines to (world frame, any length), and its colour (1 = full). It casts no shadow."""
 
     direction: tuple[float, float, float]
     colour: Colour
-    shadow: bool = False
 
 
 @dataclass(frozen=True)
