@@ -87,10 +87,10 @@ class Catalog(Frozen):
 @lru_cache(maxsize=None)
 def load_catalog(world: str) -> Catalog:
     """Returns the catalogue shipped for `world`; raises `UserError` for an unknown world."""
-    file = resources.files("vla_gen_bench.episodes") / "catalogs" / f"{world}.json"
-    if not file.is_file():
+    if world not in worlds():
         raise UserError(f"unknown world '{world}'{suggest(world, worlds())}")
-    return Catalog.model_validate(json.loads(file.read_text()))
+    file = resources.files("vla_gen_bench.episodes") / "catalogs" / f"{world}.json"
+    return Catalog.model_validate(json.loads(file.read_text(encoding="utf-8")))
 
 
 def worlds() -> list[str]:

@@ -9,12 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 from vla_gen_bench.episodes import geometry, wording
-from vla_gen_bench.episodes.axes import PHRASINGS, unseen_joint_offsets
+from vla_gen_bench.episodes.axes import phrasings, unseen_joint_offsets
 from vla_gen_bench.episodes.built_in_effects import placed
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.episodes.effects import find_effect
 from vla_gen_bench.episodes.geometry import Footprint, Point
-from vla_gen_bench.episodes.shift import Scenario, Shift
+from vla_gen_bench.episodes.shift import Choice, Scenario, Shift
 from vla_gen_bench.episodes.spec import NO_OFFSET, Effect, EpisodeSpec, Placed
 from vla_gen_bench.episodes.streams import POOLS_VERSION, Stream
 from vla_gen_bench.errors import UserError
@@ -31,7 +31,7 @@ def draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
 
     Args:
         scenario: From `suite.scenarios` or `suite.select`.
-        world: "builtin" or "rl4vla".
+        world: "builtin", "rl4vla", or "pretrain" for development.
         seed: 0 to 999,999; training draws use the seeds from 1,000,000 on.
         index: From 0.
 
@@ -172,13 +172,16 @@ class _Episode:
         choice, stream = self.shift.choice("phrasing"), self.stream("phrasing")
         if choice.pool == "spanish":
             return wording.spanish(target, receptacle)
-        templates = choice.items or PHRASINGS.get(choice.pool)
-        if choice.pool == "paraphrase":
-            templates = wording.PARAPHRASES[int(choice.params["grade"])]
-        phrase = stream.choice(templates or PHRASINGS["train"]).format(object=target, receptacle=receptacle)
+        templates = choice.items or self._templates(choice)
+        phrase = stream.choice(templates).format(object=target, receptacle=receptacle)
         if choice.pool == "polite":
             return wording.POLITE[int(choice.params["grade"])].format(phrase=phrase)
         return wording.misspelt(phrase, int(choice.params.get("count", 0)), self.stream("phrasing.typos"))
+
+    def _templates(self, choice: Choice) -> tuple[str, ...]:
+        if choice.pool == "paraphrase":
+            return wording.PARAPHRASES[int(choice.params["grade"])]
+        return phrasings(self.catalog.world, choice.pool if choice.pool in ("train", "unseen") else "train")
 
     def _another_object(self, names: list[str]) -> str:
         """Returns another object's name: of one on the table if there is one, else of the training pool."""

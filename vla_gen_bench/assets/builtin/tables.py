@@ -169,11 +169,13 @@ def _light(view: View, table: Table, image: np.ndarray) -> np.ndarray:
     return image * shade[..., None] + (gloss.astype(np.float32) * 0.8)[..., None]
 
 
-def render(table: Table, view: View = STANDARD) -> np.ndarray:
-    """Returns the image of a table, float RGB [H, W, 3], four samples a pixel; by default the pack's own."""
+def render(
+    table: Table, samples: tuple[tuple[float, float], ...] = SUBSAMPLES, view: View = STANDARD
+) -> np.ndarray:
+    """Returns the image of a table, float RGB [H, W, 3], the mean of `samples` places within each pixel of `view`."""
     below = _surroundings(view, table)
-    layers = sum(_table_layer(view, table, offset, below) for offset in SUBSAMPLES)
-    return _light(view, table, layers / np.float32(len(SUBSAMPLES)))
+    layers = sum(_table_layer(view, table, offset, below) for offset in samples)
+    return _light(view, table, layers / np.float32(len(samples)))
 
 
 def write_tables(root: Path) -> list[dict]:
@@ -184,9 +186,14 @@ def write_tables(root: Path) -> list[dict]:
         paint.save_png(Path(root) / image, render(table))
         split = "train" if index < TRAIN_COUNT else "unseen"
         entries.append({"id": table.id, "name": table.id.replace("_", " "), "split": split, "image": image})
-    for cached in (_plane, _rays):
-        cached.cache_clear()  # 50 MB of ray tables that a process needs once
+    forget_rays()
     return entries
+
+
+def forget_rays() -> None:
+    """Frees 50 MB of ray tables that a process needs once."""
+    for cached in (_plane, _rays):
+        cached.cache_clear()
 
 
 def flat(code: str) -> Material:
