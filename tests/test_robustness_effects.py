@@ -264,7 +264,11 @@ def test_only_the_target_is_coloured():
 def test_an_episode_with_the_effect_is_reproducible_and_differs_from_ind(name):
     """Image or state: what the effect touches; level 0 is IND."""
     params = drawn(name, 5)
-    first, again, plain = play((Effect(name=name, params=params),), 4), play((Effect(name=name, params=params),), 4), play((), 4)
+    first, again, plain = (
+        play((Effect(name=name, params=params),), 4),
+        play((Effect(name=name, params=params),), 4),
+        play((), 4),
+    )
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     touches_image_alone = find_effect(name).kind == "image" or name.startswith(("camera", "light"))

@@ -99,7 +99,8 @@ POOL_LEVELS: dict[tuple[str, str], Levels] = {
     ),
     ("joint_offset", "unseen"): Levels(
         {"scale": (0.2, 0.4, 0.7, 1.0, 1.3)},
-        "1.0 is the paper's unseen robot pose, up to 0.15 rad a joint and 0.6 at the wrist; beyond 1.3 fingers touch the table",
+        "1.0 is the paper's unseen robot pose, up to 0.15 rad a joint and 0.6 at the wrist; beyond 1.3 "
+        "fingers may touch the table",
     ),
     ("clutter", "train"): _CLUTTER_LEVELS,
     ("clutter", "unseen"): _CLUTTER_LEVELS,

@@ -89,7 +89,7 @@ IMAGE_EFFECTS = (
         f"{REALISED}:FrameDrop",
         Levels(
             {"share": (0.1, 0.2, 0.35, 0.5, 0.7)},
-            "a frame not delivered repeats the last one; 0.1 is a busy wireless link, at 0.7 an image is 0.5 s old on average",
+            "a lost frame repeats the last one; 0.1 is a busy wireless link, at 0.7 an image is 0.5 s old on average",
         ),
     ),
     EffectSpec(

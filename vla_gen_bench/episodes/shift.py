@@ -13,8 +13,6 @@ from vla_gen_bench.episodes.effects import find_effect, known_effects
 from vla_gen_bench.episodes.spec import Effect, Frozen, digest_of
 from vla_gen_bench.errors import UserError, suggest
 
-
-
 UNSAID = ("min_distance", "displacement", "scale", "step")
 
 
@@ -78,15 +76,19 @@ class Shift(Frozen):
         return self.axes.get(axis) or _standard(axis)
 
     def resolved(self) -> dict[str, Any]:
-        """Returns the choices and effects as JSON data, equal for equal episodes: the founding axes, and later ones set."""
+        """Returns the choices and effects as JSON data, equal for equal episodes: founding axes, and later ones set."""
         later = [axis for axis in AXES if axis not in FOUNDING_AXES and self.choice(axis) != _standard(axis)]
         choices = {axis: self.choice(axis).canonical() for axis in (*FOUNDING_AXES, *later)}
         return {**choices, "effects": [effect.model_dump() for effect in self.effects]}
 
     def describe(self) -> str:
         """Returns one line for people, for example `table unseen; noise alpha 0.3`."""
-        parts = [_words(f"{axis} {_pool_words(at)}", at.params, numbers_of(axis, at.pool)) for axis, at in self.axes.items()]
-        parts += [_words(effect.name, effect.params, find_effect(effect.name).severities or {}) for effect in self.effects]
+        parts = [
+            _words(f"{axis} {_pool_words(at)}", at.params, numbers_of(axis, at.pool)) for axis, at in self.axes.items()
+        ]
+        parts += [
+            _words(effect.name, effect.params, find_effect(effect.name).severities or {}) for effect in self.effects
+        ]
         return "; ".join(parts) or "nothing"
 
 
@@ -209,7 +211,9 @@ def _check_item(axis: str, item: Any, where: str) -> None:
         try:
             item.format(object="", receptacle="")
         except (KeyError, IndexError, ValueError):
-            raise UserError(f"{where}: template '{item}': expected no other braces than {{object}}, {{receptacle}}") from None
+            raise UserError(
+                f"{where}: template '{item}': expected no other braces than {{object}}, {{receptacle}}"
+            ) from None
 
 
 def _levelled(severities: dict[str, Any], levels: Levels | None, what: str, where: str) -> dict[str, Any]:
@@ -223,7 +227,9 @@ def _levelled(severities: dict[str, Any], levels: Levels | None, what: str, wher
         raise UserError(f"{where}.level: expected a whole number from 1 to 5, got {level!r}")
     for name in levels.values:
         if name in severities:
-            raise UserError(f"{where}: both level and {name} are given; level {level} means {name} {levels.at(level)[name]}")
+            raise UserError(
+                f"{where}: both level and {name} are given; level {level} means {name} {levels.at(level)[name]}"
+            )
     return {**severities, **levels.at(level)}
 
 

@@ -12,8 +12,8 @@ from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, draw, draw_for_env,
 from vla_gen_bench.episodes.shift import Scenario, Shift, compose
 from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.episodes.streams import POOLS_VERSION
-from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.episodes.sweeps import combined, expand, is_sweep
+from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
 __all__ = [
@@ -175,7 +175,7 @@ def union(suites: Sequence[Suite]) -> Suite:
             _add(scenarios, scenario, f"suites {', '.join(suite.id for suite in suites)}")
     ids = list(dict.fromkeys(suite.id for suite in suites))
     versions = "+".join(dict.fromkeys(suite.version for suite in suites))
-    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "scenarios": scenarios}
+    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "quick": first.quick, "scenarios": scenarios}
     return parse(Suite, fields, f"suites {'+'.join(ids)}:")
 
 

@@ -42,7 +42,9 @@ def combined(key: str, row: Mapping[str, Any], scenarios: Mapping[str, Scenario]
         raise UserError(f"{where}.combine: expected a list of two scenarios or more, got {parts!r}")
     for part in parts:
         if part not in scenarios:
-            raise UserError(f"{where}.combine: unknown scenario '{part}'{suggest(str(part), scenarios)}; define it above")
+            raise UserError(
+                f"{where}.combine: unknown scenario '{part}'{suggest(str(part), scenarios)}; define it above"
+            )
     try:
         both = compose([scenarios[part] for part in parts])
     except UserError as error:
@@ -99,7 +101,9 @@ def _with(shift: Mapping[str, Any], pick: Any, more: Mapping[str, Any] | None = 
         return {**picked, **(more or {})}
 
     return {
-        axis: [item(one, "name") for one in value] if axis == "effects" and isinstance(value, list) else item(value, "pool")
+        axis: [item(one, "name") for one in value]
+        if axis == "effects" and isinstance(value, list)
+        else item(value, "pool")
         for axis, value in shift.items()
     }
 

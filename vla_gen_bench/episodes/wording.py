@@ -38,7 +38,7 @@ POLITE = {
     2: "could you please {phrase}?",
     3: "hello robot, could you please {phrase}?",
     4: "hello robot, if it is not too much trouble, could you please {phrase}? thank you",
-    5: "good morning robot, if it is not too much trouble, could you please {phrase}? thank you very much, and take your time",
+    5: "good morning robot, if it is not too much trouble, could you please {phrase}? thank you, and take your time",
 }
 SPANISH = "pon {object} sobre {receptacle}"
 

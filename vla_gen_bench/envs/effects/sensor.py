@@ -27,7 +27,9 @@ class SensorEffect:
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         steps = self._env.elapsed_steps.tolist()
-        changed = [self.changed(image, place, steps[self._rows[place]]) for place, image in enumerate(images.cpu().numpy())]
+        changed = [
+            self.changed(image, place, steps[self._rows[place]]) for place, image in enumerate(images.cpu().numpy())
+        ]
         return torch.from_numpy(np.stack(changed)).to(images.device)
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
@@ -101,7 +103,7 @@ class FrameDrop(SensorEffect):
         self._shown: list[np.ndarray | None] = [None] * len(self._params)
 
     def lost(self, place: int, step: int) -> bool:
-        """Returns whether the frame after control step `step` is lost: a function of the episode's seed and the step."""
+        """Returns whether the frame after control step `step` is lost: a function of the seed and the step."""
         row = self._params[place]
         return step > 0 and bool(uniform(row["seed"], step, 1)[0] < row["share"])
 

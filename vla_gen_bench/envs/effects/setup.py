@@ -27,7 +27,7 @@ class CameraSetup:
 
 @dataclass(frozen=True)
 class LightSetup:
-    """A directional light: where it shines to (world frame, any length), and its colour (1 = full). It casts no shadow."""
+    """A directional light: where it shines to (world frame, any length) and its colour (1 = full); no shadow."""
 
     direction: tuple[float, float, float]
     colour: Colour
