@@ -253,6 +253,16 @@ def test_no_image_and_a_frozen_one():
     assert not np.array_equal(played(None, 3)[0], played()[0])
 
 
+def test_a_policy_without_state_measures_zeros():
+    from vla_gen_bench.envs.proprioception import robot_states
+
+    play((), 0)
+    assert robot_states(environment()).any()
+    play((Effect(name="no_state"),), 0)
+    assert robot_states(environment()).shape == (1, 17) and not robot_states(environment()).any()
+    np.testing.assert_array_equal(played("no_state")[0], played()[0])
+
+
 def test_only_the_target_is_coloured():
     plain, red = played()[0], played("target_colour", gain=(3.0, 0.0, 0.0))[0]
     mask = environment().role_mask(environment().segmentation, "target")[0].numpy()

@@ -105,4 +105,5 @@ IMAGE_EFFECTS = (
     ),
     EffectSpec("black_image", "image", {}, _as_written, f"{REALISED}:BlackImage"),
     EffectSpec("frozen_image", "image", {}, _as_written, f"{REALISED}:FrozenImage"),
+    EffectSpec("no_state", "image", {}, _as_written, f"{REALISED}:NoState"),
 )

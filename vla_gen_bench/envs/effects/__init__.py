@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 
 from vla_gen_bench.envs.effects.setup import STANDARD, SceneSetup
@@ -61,7 +62,8 @@ class ImageEffect(Protocol):
     """Changes the composited images of some sub-scenes.
 
     One whose images depend on earlier ones also has `needs(step) -> bool`: whether the image after control step `step`
-    must be drawn although nobody looks at it. `env.segmentation` are the ids of what the image shows.
+    must be drawn although nobody looks at it. One that changes what the robot measures of itself has
+    `measured(states)`, float32 [len(rows), N] to the same. `env.segmentation` are the ids of what the image shows.
     """
 
     kind: ClassVar[str] = "image"
@@ -112,6 +114,14 @@ class RunningEffects:
         for rows, effect in self._built["image"]:
             images[rows] = effect.apply(images[rows], foreground[rows])
         return images
+
+
+    def measured(self, states: np.ndarray) -> np.ndarray:
+        """Returns the robots' states [B, N] as a policy gets them; `states` itself is changed."""
+        for rows, effect in self._built["image"]:
+            if hasattr(effect, "measured"):
+                states[rows] = effect.measured(states[rows])
+        return states
 
 
 def _build(

@@ -136,6 +136,16 @@ class BlackImage(SensorEffect):
         return torch.zeros_like(images)
 
 
+class NoState(SensorEffect):
+    """Lets the robot measure nothing of itself: the state that a policy may ask for is all zeros."""
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def measured(self, states: np.ndarray) -> np.ndarray:
+        return np.zeros_like(states)
+
+
 class TargetColour(SensorEffect):
     """Multiplies the target's colour by `gain`: as light of that colour on a matt surface, highlights included."""
 
