@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.protocol import CAMERAS
 
-CAMERA = "3rd_view_camera"  # its name in every observation
+CAMERA, WRIST_CAMERA = "3rd_view_camera", "wrist_camera"  # their names in an environment's observations
 FIRST_VERSION = "1"  # of what was written before worlds had versions
 
 
@@ -30,6 +31,7 @@ class World:
     """Physics and camera of a world; its assets are the pack of the same name.
 
     Attributes:
+        width, height: Of its images in pixels, unless the user or a policy asks for another size.
         shader: SAPIEN shader pack. "default" is the reference's; "minimal" costs a third less on a CPU.
         version: Raised whenever the same spec and actions may end otherwise; results of two versions are never mixed.
     """
@@ -38,6 +40,7 @@ class World:
     width: int
     height: int
     shader: str
+    cameras: tuple[str, ...] = CAMERAS
     version: str = FIRST_VERSION
     physics: Physics = Physics()
 
@@ -47,9 +50,10 @@ class World:
         return world_label(self.name, self.version)
 
 
+LIGHT = Physics(position_iterations=4, contact_offset=0.005)  # what it was chosen by: docs/physics.md
 WORLDS = {
-    # Version 1 had ManiSkill's physics. What version 2 was chosen by: docs/physics.md.
-    "builtin": World("builtin", 320, 240, "minimal", "2", Physics(position_iterations=4, contact_offset=0.005)),
+    "builtin": World("builtin", 320, 240, "minimal", version="2", physics=LIGHT),  # version 1 had the reference's physics
+    "pretrain": World("pretrain", 320, 240, "minimal", physics=LIGHT),
     "rl4vla": World("rl4vla", 640, 480, "default"),
 }
 
