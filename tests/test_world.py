@@ -33,10 +33,9 @@ def test_builtin_is_simulated_with_the_physics_of_its_version_2() -> None:
     assert get_world("builtin").label == "builtin v2"
 
 
-def test_only_builtin_leaves_the_physics_of_the_reference() -> None:
-    assert Physics() == REFERENCE
-    assert {name: world.physics == REFERENCE for name, world in WORLDS.items()} == {"builtin": False, "rl4vla": True}
-    assert WORLDS["rl4vla"].version == "1"
+def test_rl4vla_keeps_the_physics_of_the_reference_and_the_generated_worlds_share_another() -> None:
+    assert Physics() == WORLDS["rl4vla"].physics == REFERENCE and WORLDS["rl4vla"].version == "1"
+    assert WORLDS["pretrain"].physics == WORLDS["builtin"].physics
 
 
 def test_a_log_without_a_version_is_of_the_first() -> None:
