@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fuzzing import changed_bytes, json_damage, lines_damage, outcome, yaml_damage
+from fuzzing import changed_bytes, json_damage, outcome, yaml_damage
 from hypothesis import HealthCheck, given, settings
-from report_logs import write_log
 
 from vla_gen_bench.assets import models, pack
 from vla_gen_bench.episodes.draw import draw
