@@ -12,7 +12,12 @@ import pytest
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.rollout import pack_actions, unpack_actions
 from vla_gen_bench.log.counts import count, wilson
-from vla_gen_bench.log.log import EvalLog, LogWriter
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.rows import row_of
+from vla_gen_bench.log.writer import LogWriter
+
+
+HEADER = {"format": 1, "suite": {"id": "s", "digest": "d"}, "policy": {"name": "p"}, "world": {"name": "w"}}
 
 
 def row(index: int, scenario: str = "ind", status: str = "ok", success: bool = True) -> dict:
@@ -23,7 +28,7 @@ def row(index: int, scenario: str = "ind", status: str = "ok", success: bool = T
 @pytest.fixture
 def writer(tmp_path):
     writer = LogWriter(tmp_path / "log")
-    writer.write_header({"format": 1})
+    writer.write_header(HEADER)
     return writer
 
 
@@ -32,7 +37,7 @@ def test_rows_come_back_as_written(writer):
     writer.append(row(1))
     assert writer.log.rows() == [row(0), row(1)]
     assert writer.log.actions(("ind", 0, 0)) == "abc" and writer.log.actions(("ind", 0, 1)) is None
-    assert writer.log.header == {"format": 1}
+    assert writer.log.header.raw == HEADER and writer.log.header.policy.name == "p"
 
 
 def test_rows_as_a_table(writer):
@@ -48,7 +53,8 @@ def test_a_killed_writer_s_half_line_is_dropped_on_resume(writer):
         file.write('{"scenario": "ind", "se')
     with pytest.raises(UserError, match=r"episodes.jsonl:2: the last line is unfinished"):
         writer.log.rows()
-    assert writer.mend() == [row(0)]
+    kept, notes = writer.restore()
+    assert [*kept] == [("ind", 0, 0)] and notes == []
     assert writer.log.rows() == [row(0)]
 
 
@@ -77,7 +83,7 @@ def test_a_missing_field_is_named(writer):
 def test_errored_episodes_are_run_again_on_resume(writer):
     writer.append(row(0, status="error"))
     writer.append(row(1), "xyz")
-    assert writer.mend() == [row(1)]
+    assert [*writer.restore()[0]] == [("ind", 0, 1)]
     assert writer.log.actions(("ind", 0, 1)) == "xyz"
 
 
@@ -115,7 +121,7 @@ def test_actions_survive_packing():
 def test_errors_are_no_failed_attempts():
     """3 successes of 4 finished episodes; Wilson by hand below."""
     rows = [row(i, success=i < 3) for i in range(4)] + [row(9, status="error")]
-    counted = count(rows)
+    counted = count(map(row_of, rows)).to_json()
     assert (counted["episodes"], counted["errors"], counted["success_at_end"]) == (5, 1, 3)
     z, n, p = 1.959964, 4, 0.75
     centre, half = (
@@ -126,9 +132,9 @@ def test_errors_are_no_failed_attempts():
 
 
 def test_the_interval_is_of_the_suite_s_metric():
-    rows = [{**row(i, success=False), "success_once": True} for i in range(4)]
-    assert count(rows)["ci95"][0] == pytest.approx(0, abs=1e-9)
-    assert count(rows, "success_once")["ci95"][1] == pytest.approx(1, abs=1e-9)
+    counted = count(row_of({**row(i, success=False), "success_once": True}) for i in range(4))
+    assert counted.to_json()["ci95"][0] == pytest.approx(0, abs=1e-9)
+    assert counted.to_json("success_once")["ci95"][1] == pytest.approx(1, abs=1e-9)
 
 
 def test_wilson_without_trials_says_nothing():

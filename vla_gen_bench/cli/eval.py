@@ -144,7 +144,7 @@ def _evaluate(plan: Plan) -> Summary:
     live = _Live(plan, console)
     try:
         with live:
-            return evaluate(plan, live.start, live.update)
+            return evaluate(plan, live.start, live.update, live.note)
     except KeyboardInterrupt:
         console.print(
             f"interrupted; finished episodes are in {plan.folder}, the same command goes on from there", soft_wrap=True
@@ -193,6 +193,9 @@ class _Live:
         say = f"{plan.card.name} on {plan.suite.id} ({plan.request.world}): {total} episodes{again}; log: {plan.folder}"
         self._console.print(say, highlight=False, soft_wrap=True)
         self._task = self._bar.add_task("starting workers", total=total, completed=done, success="")
+
+    def note(self, text: str) -> None:
+        self._console.print(f"{self._plan.folder}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def update(self, result) -> None:
         self._done += 1

@@ -75,6 +75,8 @@ def _load(names: Sequence[str], allow_partial: bool) -> list[Run]:
     for run in runs:
         for problem in run.problems[:SHOWN_PROBLEMS]:
             click.echo(f"{problem}; left out", err=True)
+        if run.repeats:
+            click.echo(f"{run.folder}: {run.repeats} rows repeat an episode; the first of each counts", err=True)
         if len(run.problems) > SHOWN_PROBLEMS:
             click.echo(f"{run.folder}: and {len(run.problems) - SHOWN_PROBLEMS} more bad lines", err=True)
     check_comparable(runs, allow_partial)
@@ -84,18 +86,19 @@ def _load(names: Sequence[str], allow_partial: bool) -> list[Run]:
 def _compare(
     runs: list[Run], baseline: str | None, metric: str | None, confidence: float, suite_name: str | None
 ) -> tuple[Comparison, list[str]]:
+    from vla_gen_bench.log.suites import find_suite_of
     from vla_gen_bench.report.compare import compare, find_baseline
     from vla_gen_bench.report.outcomes import METRICS
     from vla_gen_bench.report.provenance import remarks
-    from vla_gen_bench.report.scenarios import describe, find_suite_of
+    from vla_gen_bench.report.scenarios import describe
 
     if metric not in (None, *METRICS):
         raise UserError(f"--metric {metric}: no such metric{suggest(metric, METRICS)}")
     place = find_baseline(runs, baseline)
     suite = find_suite_of(runs[0].header, suite_name)
     if suite is None:
-        what = runs[0].header["suite"]
-        lost = f"suite '{what['id']}' ({what['digest']}) is not found here: scenarios are not grouped"
+        what = runs[0].header.suite
+        lost = f"suite '{what.id}' ({what.digest}) is not found here: scenarios are not grouped"
         click.echo(f"{lost}; name it with --suite", err=True)
     ids = {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
     metric = metric or (suite.protocol.metric if suite else "success_at_end")

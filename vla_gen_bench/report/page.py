@@ -43,7 +43,7 @@ def to_page(comparison: Comparison, notes: Iterable[str] = (), video_mib: float 
     """Returns the page as HTML.
 
     Args:
-        comparison: What to show; the runs' folders are read again for the list of episodes.
+        comparison: What to show.
         notes: Further remarks below the definitions.
         video_mib: How much of recorded videos to embed, in MiB.
     """
@@ -159,7 +159,7 @@ def _provenance(runs: Sequence[Run]) -> str:
     parts = ['<section id="source">', "<h2>Where it comes from</h2>"]
     for run in runs:
         facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in _facts(run))
-        whole = escape(json.dumps(run.header, indent=1, ensure_ascii=False))
+        whole = escape(json.dumps(run.header.raw, indent=1, ensure_ascii=False))
         raw = f"<details><summary>run.json</summary><pre tabindex='0'>{whole}</pre></details>"
         parts.append(f"<h3>{escape(run.label)}</h3><dl>{facts}</dl>{raw}")
     return "\n".join([*parts, "</section>"])
@@ -167,27 +167,25 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 def _facts(run: Run) -> list[tuple[str, object]]:
     """Returns what `run.json` says in short; what an older log does not hold is left out."""
-    header = run.header
-    sessions = header.get("sessions") or [{}]
-    last = sessions[-1]
-    git = last.get("git") or {}
-    versions = last.get("versions") or {}
+    header, last = run.header, run.header.last
+    git = last.git or {}
     facts = [
         ("Folder", run.folder),
-        ("Policy", _joined(header["policy"], ("name", "ref", "digest"))),
-        ("Suite", _joined(header["suite"], ("id", "version", "digest"))),
-        ("World", _joined(header["world"], ("name", "catalog", "pack"))),
+        ("Policy", _joined(header.policy, ("name", "ref", "digest"))),
+        ("Suite", _joined(header.suite, ("id", "version", "digest"))),
+        ("World", _joined(header.world, ("name", "catalog", "pack"))),
         ("Episodes", len(run.episodes)),
-        ("Started", header.get("started")),
-        ("Command", " ".join(last.get("command", ()))),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("Started", header.started),
+        ("Command", " ".join(last.command)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
         ("Commit", f"{git.get('commit', '')}{' with changes' if git.get('dirty') else ''}"),
-        ("Hardware", ", ".join(f"{name} {value}" for name, value in (last.get("hardware") or {}).items())),
-        ("Backend", _joined(header.get("backend") or {}, ("simulation", "rendering", "shader"))),
-        ("Warnings", "; ".join(map(str, header.get("warnings") or ()))),
+        ("Hardware", ", ".join(f"{name} {value}" for name, value in last.hardware.items())),
+        ("Backend", _joined(header.backend, ("simulation", "rendering", "shader"))),
+        ("Warnings", "; ".join(map(str, header.warnings))),
     ]
     return [(name, value) for name, value in facts if value not in (None, "")]
 
 
-def _joined(part: dict, names: Sequence[str]) -> str:
-    return ", ".join(str(part[name]) for name in names if part.get(name) is not None)
+def _joined(part: object, names: Sequence[str]) -> str:
+    found = (getattr(part, name, None) for name in names)
+    return ", ".join(str(value) for value in found if value is not None)

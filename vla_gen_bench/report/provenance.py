@@ -11,10 +11,10 @@ from vla_gen_bench.report.load import Run
 def remarks(runs: Sequence[Run]) -> list[str]:
     """Returns sentences on suite and world, privileged policies, and what differs between runs that should not."""
     header = runs[0].header
-    suite, world = header["suite"], header["world"]
-    digests = f"suite {suite['id']} {suite.get('version', '')} ({suite['digest']}), world {world['name']}"
-    notes = [f"Source: {digests} ({world.get('catalog')}); runs: {', '.join(str(run.folder) for run in runs)}."]
-    privileged = [run.label for run in runs if run.header["policy"].get("privileged")]
+    suite, world = header.suite, header.world
+    digests = f"suite {suite.id} {suite.version or ''} ({suite.digest}), world {world.name}"
+    notes = [f"Source: {digests} ({world.catalog}); runs: {', '.join(str(run.folder) for run in runs)}."]
+    privileged = [run.label for run in runs if run.header.policy.privileged]
     if privileged:
         notes.append(f"Privileged, sees the simulator's state: {', '.join(privileged)}.")
     for what, values in (("simulator", _simulators(runs)), ("backend", _backends(runs))):
@@ -25,11 +25,11 @@ def remarks(runs: Sequence[Run]) -> list[str]:
 
 
 def _simulators(runs: Sequence[Run]) -> list[str]:
-    return [_words(run.header.get("simulator") or {}) for run in runs]
+    return [_words(run.header.simulator) for run in runs]
 
 
 def _backends(runs: Sequence[Run]) -> list[str]:
-    return [str((run.header.get("backend") or {}).get("simulation")) for run in runs]
+    return [str(run.header.backend and run.header.backend.simulation) for run in runs]
 
 
 def _words(parts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a log's scenarios are: label, dimension, shift. Looked up in the suite the log names, checked by its digest."""
+"""What a log's scenarios are: label, dimension, shift. Looked up in its suite."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vla_gen_bench.episodes.suite import Scenario, Suite, load_suite, read_suite, union
+from vla_gen_bench.episodes.suite import Scenario, Suite
 from vla_gen_bench.errors import UserError
 
 TITLES = {
@@ -34,39 +34,6 @@ class ScenarioInfo:
     label: str
     dimension: str
     shift: dict[str, Any] | None = None
-
-
-def find_suite_of(header: dict[str, Any], name: str | None = None) -> Suite | None:
-    """Returns the suite a log was made with, None where no suite of its digest is found.
-
-    Args:
-        header: Of the log.
-        name: Where to look; None for the names and files the log was made with, then all suites in known folders.
-
-    Raises:
-        UserError: The suite `name` does not exist or is another one.
-    """
-    digest = header["suite"]["digest"]
-    if name is not None:
-        suite = load_suite(name)
-        if suite.digest() != digest:
-            raise UserError(f"suite '{name}' has digest {suite.digest()}, the runs have {digest}; name another suite")
-        return suite
-    return next((suite for suite in _candidates(header["suite"].get("sources", ())) if suite.digest() == digest), None)
-
-
-def _candidates(sources: Iterable[str]) -> Iterable[Suite]:
-    from vla_gen_bench.episodes.lookup import folder_suites
-
-    try:
-        yield union([load_suite(source) for source in sources])
-    except (UserError, ValueError):  # gone, or changed into something that does not load
-        pass
-    for found in folder_suites().values():
-        try:
-            yield read_suite(*found)
-        except UserError:
-            continue
 
 
 def describe(ids: Iterable[str], suite: Suite | None) -> list[ScenarioInfo]:

@@ -12,15 +12,9 @@ from math import sqrt
 
 import numpy as np
 
-from vla_gen_bench.log import counts as eval_stats
+from vla_gen_bench.log.counts import wilson
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
-
-
-@lru_cache(maxsize=None)
-def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """As `eval.stats.wilson`, remembered: a report asks for the same counts again and again."""
-    return eval_stats.wilson(successes, trials, level)
 
 
 def newcombe_paired(

@@ -71,9 +71,7 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
 def title(comparison: Comparison) -> str:
     """Returns one line: what, on which suite and world; PARTIAL in front where episodes are missing or errored."""
     header = comparison.runs[0].header
-    text = (
-        f"{METRICS[comparison.metric].capitalize()} on suite {header['suite']['id']}, world {header['world']['name']}"
-    )
+    text = f"{METRICS[comparison.metric].capitalize()} on suite {header.suite.id}, world {header.world.name}"
     return f"PARTIAL: {text}" if comparison.partial else text
 
 

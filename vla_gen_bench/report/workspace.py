@@ -10,7 +10,6 @@ import numpy as np
 from vla_gen_bench.log.coverage import CELL_M, ORIGIN_M, SHAPE, visits
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import style, wrapped
-from vla_gen_bench.report.load import read_rows
 from vla_gen_bench.report.table import Block, Line, Text
 
 if TYPE_CHECKING:
@@ -33,10 +32,10 @@ def coverage_rows(comparison: Comparison) -> pandas.DataFrame | None:
     import pandas
 
     found = [
-        {"policy": run.label, "coverage": row["coverage"]}
+        {"policy": run.label, "coverage": row.coverage}
         for run in comparison.runs
-        for _, row in read_rows(run.folder)
-        if not isinstance(row, str) and row.get("coverage")
+        for row in run.episodes.values()
+        if row.coverage
     ]
     return pandas.DataFrame(found) if found else None
 
