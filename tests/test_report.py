@@ -342,7 +342,7 @@ def test_bad_lines_are_named_and_everything_else_counts(cli, tmp_path, suite):
     ran = cli("report", run, "--allow-partial")
     assert ran.exit_code == 0
     assert ran.stderr.splitlines() == [
-        f"{path}:2: not a JSON object; left out",
+        f"{path}:2: not JSON: Expecting property name enclosed in double quotes; left out",
         f"{path}:4: no field 'seed'; left out",
         f"{path}:9: a field is of the wrong type; left out",
         f"{path}:10: the last line is unfinished; left out",
@@ -358,7 +358,7 @@ def test_gzipped_logs_are_read(cli, tmp_path, pair):
     path.unlink()
     assert cli("report", *pair).stdout == plain
     path.with_name(path.name + ".gz").write_bytes(b"not gzip")
-    assert "cannot be read" in refused(cli, *pair)
+    assert "episodes.jsonl.gz: damaged or truncated gzip" in refused(cli, *pair)
 
 
 def test_suites_that_were_run_together_are_found_together(cli, tmp_path):

@@ -13,6 +13,8 @@ import click
 from vla_gen_bench.errors import UserError, suggest
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from vla_gen_bench.report.compare import Comparison
     from vla_gen_bench.report.load import Run
 
@@ -63,9 +65,8 @@ def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_m
         return _draw_curves(runs, metric or "success", confidence, out)
     kind = kind or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
     comparison, notes = _compare(_load(runs, allow_partial), baseline, metric, confidence, suite)
-    if plots:
-        _draw(comparison, plots)
-    _write(_render(comparison, kind, out, stages, notes, video_mib), out)
+    drawn = _draw(comparison, plots) if plots else None
+    _write(_render(comparison, kind, out, stages, notes, video_mib, drawn), out)
 
 
 def _load(names: Sequence[str], allow_partial: bool) -> list[Run]:
@@ -115,15 +116,23 @@ def _draw_curves(folders: Sequence[str], metric: str, confidence: float, out: Pa
     click.echo(f"wrote {path}", err=True)
 
 
-def _draw(comparison: Comparison, folder: Path) -> None:
-    from vla_gen_bench.report.plots import write_plots
+def _draw(comparison: Comparison, folder: Path) -> dict[str, Figure]:
+    from vla_gen_bench.report.plots import figures, write_plots
 
-    for path in write_plots(comparison, folder):
+    drawn = figures(comparison)
+    for path in write_plots(drawn, folder):
         click.echo(f"wrote {path}", err=True)
+    return drawn
 
 
 def _render(
-    comparison: Comparison, kind: str, out: Path | None, stages: bool, notes: list[str], video_mib: float
+    comparison: Comparison,
+    kind: str,
+    out: Path | None,
+    stages: bool,
+    notes: list[str],
+    video_mib: float,
+    drawn: dict[str, Figure] | None,
 ) -> str:
     from vla_gen_bench.report import formats
     from vla_gen_bench.report.table import document
@@ -133,7 +142,7 @@ def _render(
     if kind == "html":
         from vla_gen_bench.report.page import to_page
 
-        return to_page(comparison, notes, video_mib)
+        return to_page(comparison, notes, video_mib, drawn)
     tables = document(comparison, stages, notes)
     if kind == "md":
         return formats.to_markdown(tables)

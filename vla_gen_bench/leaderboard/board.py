@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from vla_gen_bench.episodes.suite import Suite
+from vla_gen_bench.data import gzipped
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.leaderboard import rank
 from vla_gen_bench.leaderboard.derive import Log, read_log, suite_of
 from vla_gen_bench.leaderboard.entry import Entry, entry_text, is_url, read_entry
 from vla_gen_bench.leaderboard.rank import Mean, Place
 from vla_gen_bench.leaderboard.validation import PAPER_SUITE, flags, problems
-from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, packed, read_lines
+from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, read_lines
 
 CSV_FILE, PAGE_FILE = "leaderboard.csv", "site/index.html"
 OOD = "ood"
@@ -254,6 +255,6 @@ def add_entry(folder: Path, entry: Entry, run: Path) -> Path:
         files[target / RUN_FILE] = (run / RUN_FILE).read_text(encoding="utf-8")
         target.mkdir(parents=True, exist_ok=True)
         rows = gzip.compress(b"".join(read_lines(run / EPISODES_FILE)), mtime=0)
-        packed(target / EPISODES_FILE).write_bytes(rows)
+        gzipped(target / EPISODES_FILE).write_bytes(rows)
     write_files(files)
     return path

@@ -6,16 +6,16 @@ episode can be replayed without the policy; nothing else needs it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vla_gen_bench.data import parse_line
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, read_lines
 from vla_gen_bench.log.header import Header, read_header
-from vla_gen_bench.log.rows import Key, Row, key_of, parse_line, row_of
+from vla_gen_bench.log.rows import Key, Row, fault_of, key_of, row_of
 
 if TYPE_CHECKING:
     import pandas
@@ -71,9 +71,9 @@ class EvalLog:
         """
         path = self.folder / EPISODES_FILE
         for number, text in enumerate(read_lines(path, feed), 1):
-            found = parse_line(text) if text.endswith(b"\n") else UNFINISHED
-            good = isinstance(found, dict)
-            yield Line(f"{path}:{number}", text, found if good else None, "" if good else str(found))
+            value, problem = parse_line(number, text)[1:]
+            problem = problem or fault_of(value)
+            yield Line(f"{path}:{number}", text, None if problem else value, problem)
 
     def read(self, run: str | None = None, feed: Callable[[bytes], None] = lambda line: None) -> Reading:
         """Reads every row once; bad lines are named and left out.
@@ -139,14 +139,11 @@ def gather(lines: Iterator[Line], run: str | None) -> Reading:
     return Reading(rows, tuple(problems), tuple(repeated), tuple(disputed))
 
 
-def parse_actions(line: bytes) -> dict[str, Any] | None:
+def parse_actions(text: bytes) -> dict[str, Any] | None:
     """Returns a line of `actions.jsonl`; None for one that a crash cut short or something spoiled."""
-    try:
-        data = json.loads(line)
-        key_of(data)
-        return data if isinstance(data["actions"], str) else None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+    data = parse_line(0, text).value
+    named = isinstance(data, dict) and {"scenario", "seed", "index"} <= {*data}
+    return data if named and isinstance(data.get("actions"), str) else None
 
 
 def refusal(line: Line) -> UserError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.data import mistake_text, read_json
+from vla_gen_bench.errors import UserError, one_line
 from vla_gen_bench.log.files import RUN_FILE
 
 
@@ -125,7 +124,7 @@ def read_header(folder: Path) -> Header:
     try:
         header = Header.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{folder / RUN_FILE}: {_mistake(error)}; not a log of this version of 'vgb eval'") from None
+        raise UserError(f"{one_line(folder / RUN_FILE)}: {_mistake(error)}; not a log of this version of 'vgb eval'") from None
     header._raw.update(data)
     return header
 
@@ -133,25 +132,15 @@ def read_header(folder: Path) -> Header:
 def read_raw_header(folder: Path) -> dict[str, Any]:
     """Returns the JSON object of `run.json` as it is; raises `UserError` where there is none."""
     path = folder / RUN_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder}: no evaluation log there ({RUN_FILE} not found)") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not JSON: {type(error).__name__}") from None
-    if not isinstance(data, Mapping):
-        raise UserError(f"{path}: expected a JSON object, got a {type(data).__name__}")
-    return dict(data)
+    if not path.exists():
+        raise UserError(f"{one_line(folder)}: no evaluation log there ({RUN_FILE} not found)")
+    return read_json(path, dict[str, Any])
 
 
 def _mistake(error: ValidationError) -> str:
     mistake = error.errors()[0]
-    place = [str(part) for part in mistake["loc"]]
+    place = [one_line(part) for part in mistake["loc"]]
     if mistake["type"] != "missing":
-        return f"{'.'.join(place)}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+        return mistake_text(error)
     needed = {"suite": "digest", "world": "name", "policy": "name"}
-    return f"no field '{'.'.join(place + [needed[place[0]]] if len(place) == 1 else place)}'"
+    return f"no field '{'.'.join([*place, needed[place[0]]] if len(place) == 1 else place)}'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from sys import intern
@@ -72,22 +71,18 @@ def key_of(row: Mapping[str, Any]) -> Key:
     return row["scenario"], row["seed"], row["index"]
 
 
-def parse_line(line: bytes | str) -> dict[str, Any] | str:
-    """Returns the JSON object of a line; for a bad line, what is wrong with it."""
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        return "not a JSON object"
+def fault_of(data: Any) -> str:
+    """Returns what is wrong with the data of a line, "" for a row."""
     if not isinstance(data, dict):
         return "not a JSON object"
     missing = next((name for name in REQUIRED if name not in data), None)
     if missing:
         return f"no field '{missing}'"
-    return data if _sound(data) else "a field is of the wrong type"
+    return "" if _sound(data) else "a field is of the wrong type"
 
 
 def row_of(data: Mapping[str, Any]) -> Row:
-    """Returns a row that `parse_line` passed, typed; fields of other versions are left out."""
+    """Returns a row that `fault_of` passed, typed; fields of other versions are left out."""
     known = {name: data[name] for name in data if name in KEPT}
     for name in REPEATED:
         if known.get(name) is not None:

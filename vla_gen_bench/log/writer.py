@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.data import gzipped, replace_file
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, packed, read_lines
+from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, read_lines
 from vla_gen_bench.log.folder import UNFINISHED, EvalLog, Line, gather, parse_actions, refusal
 from vla_gen_bench.log.rows import Key, Row, key_of
 
@@ -29,7 +30,7 @@ class LogWriter:
     def write_header(self, header: dict[str, Any]) -> None:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(self.folder / RUN_FILE, [json.dumps(header, indent=1).encode() + b"\n"])
+            replace_file(self.folder / RUN_FILE, json.dumps(header, indent=1) + "\n")
 
     def restore(self, run: str | None = None) -> tuple[dict[Key, Row], list[str]]:
         """Drops an unfinished last line, repeated rows, and rows whose episodes are to run again.
@@ -77,15 +78,15 @@ class LogWriter:
         for name in (EPISODES_FILE, ACTIONS_FILE):
             if (self.folder / name).exists():
                 with _writing(self.folder):
-                    _replace(self.folder / name, ())
+                    replace_file(self.folder / name, b"")
 
     def unpack(self) -> None:
         """Makes a gzipped log a plain one, which can be appended to."""
         path = self.folder / EPISODES_FILE
-        if packed(path).exists() and not path.exists():
+        if gzipped(path).exists() and not path.exists():
             lines = list(read_lines(path))
             with _writing(self.folder):
-                _replace(path, lines)
+                replace_file(path, b"".join(lines))
 
     def sort(self, scenarios: Sequence[str]) -> dict[Key, Row]:
         """Puts the rows in the order of `scenarios`, others after them, and returns them.
@@ -110,7 +111,7 @@ class LogWriter:
         if lines == list(read_lines(path)):
             return
         with _writing(self.folder):
-            _replace(path, lines)
+            replace_file(path, b"".join(lines))
 
     def move_aside(self) -> Path:
         """Moves all that lies in the folder into a new one beside it, `run.json` last, and returns that.
@@ -163,16 +164,6 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _replace(path: Path, lines: Iterable[bytes]) -> None:
-    """Writes atomically: the old content stays until the new one is whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 class _writing:

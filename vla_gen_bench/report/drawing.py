@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from vla_gen_bench.errors import UserError
 
@@ -96,12 +97,17 @@ def save_as(figure: Figure, path: Path) -> Path:
     return path
 
 
+_SVG: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
+
+
 def svg_of(figure: Figure) -> str:
-    """Returns the figure as an SVG document."""
-    file = io.StringIO()
-    with style():
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()
+    """Returns a finished figure as an SVG document, made once for the file and the page."""
+    if figure not in _SVG:
+        file = io.StringIO()
+        with style():
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        _SVG[figure] = file.getvalue()
+    return _SVG[figure]
 
 
 def beside(count: int) -> tuple[list[float], float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -39,16 +39,23 @@ PICTURES = {
 }
 
 
-def to_page(comparison: Comparison, notes: Iterable[str] = (), video_mib: float = 0.0) -> str:
+def to_page(
+    comparison: Comparison,
+    notes: Iterable[str] = (),
+    video_mib: float = 0.0,
+    drawn: Mapping[str, Figure] | None = None,
+) -> str:
     """Returns the page as HTML.
 
     Args:
         comparison: What to show.
+        drawn: Its figures, if they were drawn already.
         notes: Further remarks below the definitions.
         video_mib: How much of recorded videos to embed, in MiB.
     """
     assets = files("vla_gen_bench.report") / "assets"
-    sections = _sections(comparison, [*definitions(comparison), *notes])
+    drawn = figures(comparison) if drawn is None else drawn
+    sections = _sections(comparison, drawn, [*definitions(comparison), *notes])
     data = page_data(comparison, video_mib)
     return Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(title(comparison)),
@@ -63,7 +70,9 @@ def to_page(comparison: Comparison, notes: Iterable[str] = (), video_mib: float 
     )
 
 
-def _sections(comparison: Comparison, notes: Sequence[str]) -> list[tuple[str, str, str]]:
+def _sections(
+    comparison: Comparison, drawn: Mapping[str, Figure], notes: Sequence[str]
+) -> list[tuple[str, str, str]]:
     """Returns (id, heading, HTML) of each section."""
     blocks = [rates_block(comparison)]
     if comparison.baseline is not None:
@@ -74,7 +83,7 @@ def _sections(comparison: Comparison, notes: Sequence[str]) -> list[tuple[str, s
         ("results", "Results", _blocks_html(blocks) + "<details open><summary>How to read this</summary>"
          f"<p>The best rate of a row is underlined on green. Choose a scenario to see its episodes.</p>{definitions}"
          "</details>"),
-        ("pictures", "Pictures", "".join(_figure_html(*item) for item in figures(comparison).items())),
+        ("pictures", "Pictures", "".join(_figure_html(*item) for item in drawn.items())),
     ]  # fmt: skip
     return parts + ([("stages", "What happened", _blocks_html(stages))] if stages else [])
 

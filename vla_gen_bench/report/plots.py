@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +42,9 @@ def figures(comparison: Comparison) -> dict[str, Figure]:
     return found
 
 
-def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
-    """Writes every picture as SVG and PNG and returns the paths."""
-    return [path for name, figure in figures(comparison).items() for path in save(figure, folder, name)]
+def write_plots(drawn: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Writes figures, by name, as SVG and PNG and returns the paths."""
+    return [path for name, figure in drawn.items() for path in save(figure, folder, name)]
 
 
 def _figure(width: float, height: float) -> Figure:
