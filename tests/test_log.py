@@ -17,7 +17,6 @@ from vla_gen_bench.log.guard import locked
 from vla_gen_bench.log.rows import row_of
 from vla_gen_bench.log.writer import LogWriter
 
-
 HEADER = {"format": 1, "suite": {"id": "s", "digest": "d"}, "policy": {"name": "p"}, "world": {"name": "w"}}
 
 

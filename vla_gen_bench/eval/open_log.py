@@ -59,7 +59,7 @@ class OpenLog:
         self.notes: list[str] = []
         if not fresh and has_rows(folder):
             if not (folder / RUN_FILE).exists():
-                raise UserError(f"{folder}: rows of a log without {RUN_FILE}; give --fresh to move them aside, or --out")
+                raise UserError(f"{folder}: rows without their {RUN_FILE}; give --fresh to move them aside, or --out")
             self._resume(identity)
 
     def _resume(self, identity: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.data import gzipped
+from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.leaderboard import rank
 from vla_gen_bench.leaderboard.derive import Log, read_log, suite_of
@@ -118,7 +118,8 @@ class Board:
         for id in ids:
             try:
                 study = self.study(id)
-                found += [f"{self.path(id)}: {one}" for one in (study.problems if study else problems(self.entry(id), None))]
+                wrong = study.problems if study else problems(self.entry(id), None)
+                found += [f"{self.path(id)}: {one}" for one in wrong]
             except UserError as error:
                 found.append(f"{self.path(id)}: trust.log: {error}")
         return found

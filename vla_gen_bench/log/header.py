@@ -124,7 +124,8 @@ def read_header(folder: Path) -> Header:
     try:
         header = Header.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{one_line(folder / RUN_FILE)}: {_mistake(error)}; not a log of this version of 'vgb eval'") from None
+        where = one_line(folder / RUN_FILE)
+        raise UserError(f"{where}: {_mistake(error)}; not a log of this version of 'vgb eval'") from None
     header._raw.update(data)
     return header
 
