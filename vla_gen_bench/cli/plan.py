@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, printable
 
 if TYPE_CHECKING:
     from vla_gen_bench.report.plan import Design, Pilot, Side, Test
@@ -69,7 +69,7 @@ def _pilot(runs: tuple[Path, Path]) -> Pilot:
     first, second = (EvalLog(run) for run in runs)
     readings = [log.read(log.header.run) for log in (first, second)]
     for problem in (problem for reading in readings for problem in reading.problems):
-        click.echo(f"{problem}; left out", err=True)
+        click.echo(f"{printable(problem)}; left out", err=True)
     return pilot_of(*(reading.rows.values() for reading in readings))
 
 

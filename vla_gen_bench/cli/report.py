@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, printable, suggest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def _load(names: Sequence[str], allow_partial: bool) -> list[Run]:
     runs = load_runs(names)
     for run in runs:
         for problem in run.problems[:SHOWN_PROBLEMS]:
-            click.echo(f"{problem}; left out", err=True)
+            click.echo(f"{printable(problem)}; left out", err=True)
         if run.repeats:
             click.echo(f"{run.folder}: {run.repeats} rows repeat an episode; the first of each counts", err=True)
         if len(run.problems) > SHOWN_PROBLEMS:
@@ -100,10 +100,10 @@ def _compare(
     if suite is None:
         what = runs[0].header.suite
         lost = f"suite '{what.id}' ({what.digest}) is not found here: scenarios are not grouped"
-        click.echo(f"{lost}; name it with --suite", err=True)
+        click.echo(f"{printable(lost)}; name it with --suite", err=True)
     ids = {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
     metric = metric or (suite.protocol.metric if suite else "success_at_end")
-    return compare(runs, describe(ids, suite), place, metric, confidence), remarks(runs)
+    return compare(runs, describe(ids, suite), place, metric, confidence, suite), remarks(runs)
 
 
 def _draw_curves(folders: Sequence[str], metric: str, confidence: float, out: Path | None) -> None:

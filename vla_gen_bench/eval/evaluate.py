@@ -204,7 +204,7 @@ def evaluate(
     if request.must_resume and not has_rows(plan.folder):
         raise UserError(f"{plan.folder}: no log to resume there; leave out --resume to start one")
     with locked(plan.folder, "{where}: cannot write the log ({what}); give another folder with --out"):
-        log = OpenLog(plan.folder, plan.identity, plan.suite, list(request.suites), fresh=request.fresh)
+        log = OpenLog(plan.folder, plan.identity, plan.suite, list(request.suites), plan.card.params, request.fresh)
         for note in log.notes:
             on_note(note)
         check_specs(plan.folder, log.rows, {job.key: job.spec.digest() for job in plan.jobs})

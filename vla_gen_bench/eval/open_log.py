@@ -30,6 +30,7 @@ class OpenLog:
         identity: What must be equal for two sessions to share a log.
         suite: Kept whole in the header, so that reports find it anywhere.
         sources: Names or files the suite was loaded from.
+        params: How many the policy's card says it has.
         fresh: Move what is there aside, once the policy has loaded.
 
     Attributes:
@@ -41,7 +42,13 @@ class OpenLog:
     """
 
     def __init__(
-        self, folder: Path, identity: dict[str, Any], suite: Suite, sources: Sequence[str], fresh: bool = False
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        suite: Suite,
+        sources: Sequence[str],
+        params: int | None = None,
+        fresh: bool = False,
     ) -> None:
         self.folder, self.writer = folder, LogWriter(folder)
         self._run = digest_of(identity)
@@ -50,6 +57,7 @@ class OpenLog:
             "run": self._run,
             **identity,
             "suite": {**identity["suite"], "sources": list(sources), "definition": suite.definition()},
+            "policy": {**identity["policy"], "params": params},
             "started": now(),
             "sessions": [],
         }

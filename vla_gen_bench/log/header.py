@@ -29,7 +29,7 @@ class SuiteInfo(_Part):
 
 
 class PolicyInfo(_Part):
-    """The policy: `ref` is what `--policy` was given, `options` what its factory was."""
+    """The policy: `ref` is what `--policy` was given, `options` what its factory was, `params` how many it has."""
 
     name: str
     ref: str | None = None
@@ -37,6 +37,7 @@ class PolicyInfo(_Part):
     options: dict[str, Any] = {}
     checkpoint: str | None = None
     privileged: bool = False
+    params: int | None = None
 
 
 class WorldInfo(_Part):
@@ -116,6 +117,14 @@ class Header(_Part):
                 each = manifest.episodes // len(manifest.scenarios)
                 planned[scenario] = max(planned.get(scenario, 0), each)
         return planned
+
+
+def model_size(params: int | None) -> str:
+    """Returns "0.85 M parameters" for 853,856; "" where the number is not known."""
+    if not params:
+        return ""
+    number = f"{params / 1e9:.1f} B" if params >= 1e9 else f"{params / 1e6:.2f} M" if params >= 1e4 else str(params)
+    return f"{number} parameters"
 
 
 def read_header(folder: Path) -> Header:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.log.counts import count, count_by_scenario
 from vla_gen_bench.report.contrasts import Contrast, contrasts_of
+from vla_gen_bench.report.items import ItemRow, item_rows
 from vla_gen_bench.report.load import Run
 from vla_gen_bench.report.outcomes import Cell, cell_of, outcome_array
 from vla_gen_bench.report.scenarios import ScenarioInfo
@@ -34,6 +36,7 @@ class Comparison:
     baseline: int | None
     metric: str
     level: float
+    items: tuple[ItemRow, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -54,6 +57,7 @@ def compare(
     baseline: int | None = None,
     metric: str = "success_at_end",
     level: float = 0.95,
+    suite: Suite | None = None,
 ) -> Comparison:
     """Compares runs of one suite in one world.
 
@@ -63,6 +67,7 @@ def compare(
         baseline: Position of the run that the others are compared with; None for no contrasts.
         metric: A key of `METRICS`.
         level: Confidence of every interval.
+        suite: Theirs, as far as it is known: some items are drawn again to know which episode showed which.
     """
     outcomes = outcome_array(runs, [info.id for info in infos], metric)
     missing = [run.missing() for run in runs]
@@ -78,7 +83,8 @@ def compare(
         for s, info in enumerate(infos)
     )
     summaries = summaries_of(outcomes, infos, cells, baseline, level)
-    return Comparison(tuple(runs), rows, summaries, baseline, metric, level)
+    items = item_rows(runs, infos, suite, outcomes, baseline, level)
+    return Comparison(tuple(runs), rows, summaries, baseline, metric, level, items)
 
 
 def find_baseline(runs: Sequence[Run], name: str | None) -> int | None:

@@ -100,7 +100,15 @@ def _videos(runs: Sequence[Run], rows: Sequence[dict[Key, Row]], keys: Sequence[
 
 def _recorded(runs: Sequence[Run], rows: Sequence[dict[Key, Row]]) -> Iterator[tuple[int, Key, bool, Path]]:
     for policy, (run, found) in enumerate(zip(runs, rows)):
-        names = {path.name: path for path in (run.folder / VIDEOS).glob("*.mp4")}
+        names = {path.name: path for path in _own_videos(run.folder)}
         for key, row in found.items() if names else ():
             if row.ok and video_name(key, row.success_at_end) in names:
                 yield policy, key, row.success_at_end, names[video_name(key, row.success_at_end)]
+
+
+def _own_videos(folder: Path) -> list[Path]:
+    """Returns the log's videos; a link is none, for it may lead to any file, and the page is passed on."""
+    videos = folder / VIDEOS
+    if videos.is_symlink():
+        return []
+    return [path for path in videos.glob("*.mp4") if path.is_file() and not path.is_symlink()]

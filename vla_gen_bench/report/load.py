@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, printable
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.header import Header, read_header
 from vla_gen_bench.log.rows import Key, Row
@@ -85,13 +85,13 @@ def _parted(name: str) -> tuple[str, Path]:
 
 def _labels(given: list[str], headers: list[Header], folders: list[Path]) -> list[str]:
     """The policy's name; where several runs share it, what is different in their folders tells them apart."""
-    names = [label or header.policy.name for label, header in zip(given, headers)]
+    names = [printable(label or header.policy.name) for label, header in zip(given, headers)]
     shared = [folder.resolve().parts for name, folder in zip(names, folders) if names.count(name) > 1]
     head, tail = _common(shared), _common([parts[::-1] for parts in shared])
     labels = []
     for name, folder in zip(names, folders):
         parts = folder.resolve().parts
-        own = "/".join(parts[head : len(parts) - tail]) or str(folder)
+        own = printable("/".join(parts[head : len(parts) - tail]) or folder)
         labels.append(f"{name} ({own})" if names.count(name) > 1 else name)
     return labels
 

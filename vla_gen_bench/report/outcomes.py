@@ -13,7 +13,7 @@ import numpy as np
 from vla_gen_bench.log.counts import METRICS, Counts
 from vla_gen_bench.report.load import Run
 
-__all__ = ["METRICS", "Cell", "cell_of", "outcome_array"]
+__all__ = ["METRICS", "Cell", "cell_of", "episode_ids", "outcome_array"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,14 @@ class Cell:
         return bool(self.errors or self.missing)
 
 
+def episode_ids(runs: Sequence[Run]) -> list[tuple[int, int]]:
+    """Returns (seed, index) of all episodes of all runs, sorted."""
+    return sorted({key[1:] for run in runs for key in run.episodes})
+
+
 def outcome_array(runs: Sequence[Run], scenarios: Sequence[str], metric: str) -> np.ndarray:
     """Returns float [policies, scenarios, ids]: 1 success, 0 failure, NaN no outcome; ids are (seed, index), sorted."""
-    ids = sorted({key[1:] for run in runs for key in run.episodes})
+    ids = episode_ids(runs)
     place = {id: position for position, id in enumerate(ids)}
     row = {scenario: position for position, scenario in enumerate(scenarios)}
     outcomes = np.full((len(runs), len(scenarios), len(ids)), np.nan)

@@ -10,6 +10,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
+from vla_gen_bench.log.header import model_size
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import svg_of
 from vla_gen_bench.report.episodes import page_data
@@ -23,6 +24,7 @@ from vla_gen_bench.report.table import (
     Text,
     behaviour_blocks,
     contrasts_block,
+    items_block,
     rates_block,
     title,
 )
@@ -34,7 +36,7 @@ PICTURES = {
     "rates": "Success rate in every scenario. The lines are intervals.",
     "drops": "What each dimension costs, against the same policy in distribution.",
     "wins": "Of the episodes that both policies did: those that only one of them solved.",
-    "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did. The robot is at 0, 0.",
+    "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did. The robot stands at 0, 0 and looks to the right.",
     "severity": "The same shift at several strengths.",
 }
 
@@ -77,6 +79,8 @@ def _sections(
     blocks = [rates_block(comparison)]
     if comparison.baseline is not None:
         blocks.append(contrasts_block(comparison))
+    if comparison.items:
+        blocks.append(items_block(comparison))
     stages = behaviour_blocks(comparison)
     definitions = "".join(f"<p>{escape(note)}</p>" for note in notes)
     parts = [
@@ -107,7 +111,7 @@ def _blocks_html(blocks: Sequence[Block]) -> str:
 
 
 def table_html(block: Block) -> str:
-    """Returns a block as a table that scrolls sideways by itself."""
+    """Returns a block as a table; on a phone each row becomes a list, with the column's name before each cell."""
     width = len(block.columns) + 1
     heads = "".join(f'<th scope="col"{_long(name)}>{escape(name)}</th>' for name in block.columns)
     rows = [f"<thead><tr><td></td>{heads}</tr></thead>"]
@@ -115,7 +119,7 @@ def table_html(block: Block) -> str:
         rows.append("<tbody>")
         if section:
             rows.append(f'<tr class="section"><th scope="rowgroup" colspan="{width}">{escape(section)}</th></tr>')
-        rows += [_line_html(line) for line in lines]
+        rows += [_line_html(line, block.columns) for line in lines]
         rows.append("</tbody>")
     name = escape(block.title)
     return f'<div class="wide" tabindex="0" role="region" aria-label="{name}"><table>{"".join(rows)}</table></div>'
@@ -125,19 +129,19 @@ def _long(name: str) -> str:
     return ' class="long"' if len(name) > 12 else ""
 
 
-def _line_html(line: Line) -> str:
+def _line_html(line: Line, columns: Sequence[str]) -> str:
     label = escape(line.label)
     if line.scenario:
         label = f'<a href="#episodes" data-scenario="{escape(line.scenario)}">{label}</a>'
     kind = ' class="summary"' if line.summary else ""
-    return f'<tr{kind}><th scope="row">{label}</th>{"".join(map(_cell_html, line.cells))}</tr>'
+    return f'<tr{kind}><th scope="row">{label}</th>{"".join(map(_cell_html, line.cells, columns))}</tr>'
 
 
-def _cell_html(cell: Text) -> str:
+def _cell_html(cell: Text, column: str) -> str:
     main = f"<b>{escape(cell.main)}</b>" if cell.best else escape(cell.main)
     note = f' <span class="note">{escape(cell.note)}</span>' if cell.note else ""
-    opening = '<td class="best">' if cell.best else "<td>"
-    return f"{opening}{main}{PARTIAL_MARK if cell.partial else ''}{note}</td>"
+    kind = ' class="best"' if cell.best else ""
+    return f'<td{kind} data-column="{escape(column)}">{main}{PARTIAL_MARK if cell.partial else ""}{note}</td>'
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------
@@ -181,6 +185,7 @@ def _facts(run: Run) -> list[tuple[str, object]]:
     facts = [
         ("Folder", run.folder),
         ("Policy", _joined(header.policy, ("name", "ref", "digest"))),
+        ("Model size", model_size(header.policy.params)),
         ("Suite", _joined(header.suite, ("id", "version", "digest"))),
         ("World", _joined(header.world, ("name", "catalog", "pack"))),
         ("Episodes", len(run.episodes)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vla_gen_bench.errors import printable
+from vla_gen_bench.log.header import model_size
 from vla_gen_bench.report.load import Run
 
 
@@ -13,14 +15,18 @@ def remarks(runs: Sequence[Run]) -> list[str]:
     header = runs[0].header
     suite, world = header.suite, header.world
     digests = f"suite {suite.id} {suite.version or ''} ({suite.digest}), world {world.name}"
-    notes = [f"Source: {digests} ({world.catalog}); runs: {', '.join(str(run.folder) for run in runs)}."]
+    source = f"Source: {digests} ({world.catalog}); runs: {', '.join(str(run.folder) for run in runs)}."
+    notes = [printable(source)]
+    sizes = [f"{run.label} {model_size(run.header.policy.params)}" for run in runs if run.header.policy.params]
+    if sizes:
+        notes.append(f"Model sizes: {', '.join(sizes)}.")
     privileged = [run.label for run in runs if run.header.policy.privileged]
     if privileged:
-        notes.append(f"Privileged, sees the simulator's state: {', '.join(privileged)}.")
+        notes.append(f"Privileged, sees the simulator's state and is never marked best: {', '.join(privileged)}.")
     for what, values in (("simulator", _simulators(runs)), ("backend", _backends(runs))):
         if len(set(values)) > 1:
             sides = "; ".join(f"{run.label}: {value}" for run, value in zip(runs, values))
-            notes.append(f"The runs differ in {what}, which may move every trajectory: {sides}.")
+            notes.append(printable(f"The runs differ in {what}, which may move every trajectory: {sides}."))
     return notes
 
 

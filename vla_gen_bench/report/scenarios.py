@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vla_gen_bench.episodes.suite import Scenario, Suite
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, printable
 
 TITLES = {
     "ind": "In distribution",
@@ -48,9 +48,9 @@ def describe(ids: Iterable[str], suite: Suite | None) -> list[ScenarioInfo]:
 def _info(id: str, suite: Suite | None) -> ScenarioInfo:
     scenario = _find(id, suite)
     if scenario is None:
-        return ScenarioInfo(id, id, "ind" if id == "ind" else "other")
+        return ScenarioInfo(id, printable(id), "ind" if id == "ind" else "other")
     shift = None if scenario.reference else scenario.shift.resolved()
-    return ScenarioInfo(id, scenario.label, scenario.dimension, shift)
+    return ScenarioInfo(id, printable(scenario.label), scenario.dimension, shift)
 
 
 def _find(id: str, suite: Suite | None) -> Scenario | None:
