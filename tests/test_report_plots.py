@@ -102,7 +102,7 @@ def test_a_count_of_none_stands_on_its_own_side(tmp_path):
 def test_svg_and_png_are_written_and_repeat(tmp_path):
     outcomes = {"ind": [True, False], "noise_weak": [True, False], "noise_strong": [False, False]}
     folders = [write_log(tmp_path / policy, outcomes, policy=policy) for policy in ("p", "q")]
-    first, second = (plots.write_plots(comparison_of(folders), tmp_path / name) for name in ("a", "b"))
+    first, second = (plots.write_plots(plots.figures(comparison_of(folders)), tmp_path / name) for name in ("a", "b"))
     names = ("rates", "drops", "wins", "severity-noise-alpha")
     assert {path.name for path in first} == {f"{name}.{ending}" for name in names for ending in ("svg", "png")}
     for path, again in zip(first, second):

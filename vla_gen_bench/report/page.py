@@ -36,7 +36,8 @@ PICTURES = {
     "rates": "Success rate in every scenario. The lines are intervals.",
     "drops": "What each dimension costs, against the same policy in distribution.",
     "wins": "Of the episodes that both policies did: those that only one of them solved.",
-    "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did. The robot stands at 0, 0 and looks to the right.",
+    "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did, seen from above. "
+    "The robot stands at 0, 0 and looks to the right.",
     "severity": "The same shift at several strengths.",
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from vla_gen_bench.report.compare import Comparison, Row
 from vla_gen_bench.report.drawing import (
+    COLOURS,
     INK,
     bar_style,
     base_marks,
@@ -202,7 +203,10 @@ def _policy_legend(comparison: Comparison, others: Sequence[int]) -> tuple[list[
 
     shown = [comparison.baseline, *others]
     labels = [comparison.labels[place] for place in shown]
-    return [Patch(**bar_style(place)) for place in shown], [f"{labels[0]} (baseline)", *labels[1:]]
+    looks = [{**bar_style(place), "facecolor": COLOURS[place % len(COLOURS)]} for place in shown]
+    for look in looks:
+        del look["color"]
+    return [Patch(**look) for look in looks], [f"{labels[0]} (baseline)", *labels[1:]]
 
 
 def _counts(row: Row, policy: int, side: str) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isnan
 
-from vla_gen_bench.log.stages import STAGES
 from vla_gen_bench.errors import printable
+from vla_gen_bench.log.stages import STAGES
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import Contrast
 from vla_gen_bench.report.items import ItemEstimate
@@ -78,7 +78,8 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
 def title(comparison: Comparison) -> str:
     """Returns one line: what, on which suite and world; PARTIAL in front where episodes are missing or errored."""
     header = comparison.runs[0].header
-    text = f"{METRICS[comparison.metric].capitalize()} on suite {printable(header.suite.id)}, world {printable(header.world.name)}"
+    what = METRICS[comparison.metric].capitalize()
+    text = printable(f"{what} on suite {header.suite.id}, world {header.world.name}")
     return f"PARTIAL: {text}" if comparison.partial else text
 
 
@@ -234,7 +235,7 @@ def _contrast_text(contrast: Contrast | None) -> Text:
 
 
 def mean_p_text(p: float, raw: float | None) -> str:
-    """As `p_text`, of a p that the permutation test gave as `raw`: at its floor, all that is known is an upper bound."""
+    """As `p_text`, of a p that the permutation test gave as `raw`: at its floor it is known to be no larger."""
     bound = raw is not None and raw <= floor_of(FLIPS) * (1 + 1e-9)
     return f"<= {p:.0e}".replace("e-0", "e-") if bound else p_text(p)
 

@@ -70,8 +70,9 @@ def workspace_figure(rows: pandas.DataFrame) -> Figure:
             axes.set_axis_off()
         draw = partial(_draw_map, norm=LogNorm(0.5 / max(map(len, groups.values())), 1))
         images = [draw(axes, share, label) for axes, (label, share) in zip(panels, shares.items())]
-        percent = FuncFormatter(lambda share, _: f"{share:.3g}" if share <= 1 else "")
-        bar = figure.colorbar(images[0], ax=list(panels), label="share of episodes", shrink=0.7, aspect=15, format=percent)
+        shares_as_numbers = FuncFormatter(lambda share, _: f"{share:.3g}" if share <= 1 else "")
+        look = {"label": "share of episodes", "shrink": 0.7, "aspect": 15, "format": shares_as_numbers}
+        bar = figure.colorbar(images[0], ax=list(panels), **look)
         bar.outline.set_visible(False)
     return figure
 
