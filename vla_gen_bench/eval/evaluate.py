@@ -23,6 +23,8 @@ from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.policies.card import Card
 from vla_gen_bench.policies.identity import effect_plugins, file_digests, option_files
 from vla_gen_bench.policies.registry import resolve
+from vla_gen_bench.policies.sensing import sensors_of
+from vla_gen_bench.protocol import Needs
 from vla_gen_bench.runtime import usable_cores
 
 
@@ -44,6 +46,7 @@ class Request:
         must_resume: Refuse to start a new log.
         record: Videos: "none", "all", "failures".
         render: Draw observations; a privileged policy does without.
+        image_size: Height and width of the images in pixels; None = the policy's card's, else the world's.
     """
 
     policy: str
@@ -63,6 +66,7 @@ class Request:
     record: str = "none"
     render: bool = True
     time_limit_s: float = 300.0
+    image_size: tuple[int, int] | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -82,6 +86,7 @@ class Plan:
     folder: Path
     identity: dict[str, Any]
     backend: str
+    sensors: Needs = Needs()
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,9 @@ def make_plan(request: Request) -> Plan:
     """
     suite = union([load_suite(name) for name in request.suites])
     scenarios = suite.select(request.scenarios)
-    get_world(request.world)
-    card = resolve(request.policy)
+    world, card = get_world(request.world), resolve(request.policy)
     card.check_world(request.world)
+    sensors = sensors_of(card, world, request.image_size, request.arguments)
     if not request.render and (not card.privileged or request.record != "none"):
         raise UserError("--no-render is for privileged policies without --video: all others need the pictures")
     backend = choose_backend(request.backend)
@@ -128,7 +133,9 @@ def make_plan(request: Request) -> Plan:
     identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
     plugins = effect_plugins(effect.name for job in jobs for effect in job.spec.effects)
     identity |= {"effects": plugins} if plugins else {}
-    return Plan(request, suite, scenarios, card, jobs, folder, identity, backend)
+    if sensors != Needs():  # otherwise left out, as in logs that were written before there was a choice
+        identity["sensors"] = sensors.to_json()
+    return Plan(request, suite, scenarios, card, jobs, folder, identity, backend, sensors)
 
 
 def _run_name(card: Card, request: Request) -> str:
@@ -235,6 +242,7 @@ def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result]
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,
         num_envs=num_envs, backend=plan.backend,
         threads=max(1, usable_cores() // workers), record=request.record, render=request.render,
+        sensors=plan.sensors.to_json(),
         videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip

@@ -111,8 +111,8 @@ def has_rows(folder: Path) -> bool:
 
 def check_identity(folder: Path, there: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raises `UserError` where a log's header is of another run than `identity`."""
-    theirs = _flat(there)
-    for name, ours in _flat(identity).items():
+    theirs = _flat({"sensors": {}, **there})
+    for name, ours in _flat({"sensors": {}, **identity}).items():
         if theirs.get(name) != ours:
             raise UserError(
                 f"{folder}: the log there is of another run: {name} is {theirs.get(name)!r}, now {ours!r}; "
@@ -124,7 +124,10 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Returns {"suite digest": ...} for {"suite": {"digest": ...}}; what a log does not say counts as None."""
     rows: dict[str, Any] = {}
     for name, value in identity.items():
-        rows |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+        if isinstance(value, dict) and name != "sensors":  # equal or not as a whole: keys are left out where usual
+            rows |= {f"{name} {key}": inner for key, inner in value.items()}
+        else:
+            rows[name] = value
     return rows
 
 

@@ -18,7 +18,7 @@ from vla_gen_bench.log.header import Header
 from vla_gen_bench.log.rows import Key, key_of
 from vla_gen_bench.log.suites import find_suite_of, named_suite
 from vla_gen_bench.log.video import video_name, write_video
-from vla_gen_bench.protocol import ActionSpec
+from vla_gen_bench.protocol import ActionSpec, Needs
 
 COMPARED = ("success_at_end", "success_once", "first_success_step", "grasped_ever", "held_ever")
 
@@ -94,10 +94,12 @@ def _run(header: Header, log: EvalLog, key: Key, spec: EpisodeSpec, act: bool) -
     from vla_gen_bench.eval.workers import build_env
 
     packed = None if act else log.actions(key)
-    every = ActionSpec(**header.action_spec or {}).execution_horizon
+    needs = Needs.from_json(header.sensors)
+    every = 1 if needs.every_step else ActionSpec(**header.action_spec or {}).execution_horizon
     source, privileged = (Recording(unpack_actions(packed), every), False) if packed else _policy(header)
-    env = build_env(spec.world)
-    return run_episode(env, source, spec, header.horizon or Protocol().horizon, privileged=privileged, record=True)
+    env = build_env(spec.world, sensors=needs)
+    horizon = header.horizon or Protocol().horizon
+    return run_episode(env, source, spec, horizon, privileged=privileged, record=True, needs=needs)
 
 
 def _policy(header: Header) -> tuple[ActionSource, bool]:

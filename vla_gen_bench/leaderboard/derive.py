@@ -107,6 +107,7 @@ def _protocol(log: Log, suite: Suite) -> dict[str, Any]:
         "episodes_per_seed": protocol.episodes_per_seed,
         "seeds": list(protocol.seeds),
         "decoding": header.decoding,
+        "sensors": header.sensors,
         "chunk": spec.get("chunk"),
         "execute": spec.get("execute"),
         "manifest_digest": digest_of(sorted([*row.key, row.spec_digest] for row in log.rows.values())),

@@ -81,6 +81,7 @@ class Header(_Part):
     Attributes:
         run: Digest of what every row of the log has in common; rows carry it. None in logs of older versions.
         rendered: Whether observations were drawn.
+        sensors: What the policy looked at where that is not the world's image alone.
         action_spec, decoding, backend: As the first worker reported them; None before one did.
     """
 
@@ -90,6 +91,7 @@ class Header(_Part):
     run: str | None = None
     horizon: int | None = None
     rendered: bool = True
+    sensors: dict[str, Any] = {}
     simulator: dict[str, str | None] = {}
     backend: BackendInfo | None = None
     action_spec: dict[str, Any] | None = None
