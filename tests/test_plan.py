@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.report import stats
 from vla_gen_bench.log.rows import row_of
+from vla_gen_bench.report import stats
 from vla_gen_bench.report.plan import (
     Alike,
     Test,
