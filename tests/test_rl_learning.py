@@ -13,6 +13,7 @@ from bandit import BanditBatch, new_checkpoint
 
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.rl import dpo, grpo, ppo
+from vla_gen_bench.train.rl.loop import RlOptions
 from vla_gen_bench.train.run import CHECKPOINT
 
 HORIZON, ITERATIONS = 2, 20
@@ -37,7 +38,7 @@ def run(recipe: Any, out: Path, **options: Any) -> list[dict[str, str]]:
     """Trains in this process; returns the rows of the curve."""
     module, _, _ = ALGORITHMS[recipe.trainer]
     build = partial(BanditBatch, horizon=recipe.horizon)
-    module.train(recipe, out, join("cpu"), lambda line: None, **{"workers": 0, "build": build, **options})
+    module.train(recipe, out, join("cpu"), lambda line: None, RlOptions(**{"workers": 0, "build": build, **options}))
     with (out / "curve.csv").open() as file:
         return list(csv.DictReader(file))
 

@@ -17,11 +17,13 @@ from vla_gen_bench.policies.openvla.processor import Processor
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.recipe import load_recipe
-from vla_gen_bench.train.rl import dpo, learner, ppo
+from vla_gen_bench.train.rl import dpo, learner
 from vla_gen_bench.train.rl.actor_critic import Score
 from vla_gen_bench.train.rl.advantages import Pair
+from vla_gen_bench.train.rl.clipped import ClippedLoss, clipped_loss, clipped_steps, old_numbers, value_loss
+from vla_gen_bench.train.rl.experience import Experience
 from vla_gen_bench.train.rl.learner import Learner
-from vla_gen_bench.train.rl.ppo import ClippedLoss, PpoRecipe
+from vla_gen_bench.train.rl.ppo import PpoRecipe
 from vla_gen_bench.train.rl.rollout import Rollout
 from vla_gen_bench.train.student import Student
 
@@ -37,7 +39,7 @@ def loss_of(settings: ClippedLoss, scored: Score, advantages: list[float], **oth
     zeros = torch.zeros(len(advantages))
     targets = {"old_log_prob": zeros, "old_values": zeros, "returns": zeros}
     targets |= {name: torch.tensor(values) for name, values in others.items()}
-    return ppo.clipped_loss(settings, scored, advantages=torch.tensor(advantages), **targets)
+    return clipped_loss(settings, scored, advantages=torch.tensor(advantages), **targets)
 
 
 def test_the_clipped_policy_loss_by_hand() -> None:
@@ -78,13 +80,14 @@ def test_a_ratio_of_each_action_by_hand() -> None:
 
 def test_the_parts_of_an_experience_add_up(tmp_path: Path) -> None:
     subject = Learner(recipe_of("ppo", new_checkpoint(tmp_path)), join("cpu"))
-    experience = ppo.Experience.of(some_rollout(subject, 2, 3), np.zeros((3, 2)))
+    experience = Experience.of(some_rollout(subject, 2, 3), np.zeros((3, 2)))
     rows = np.arange(6)
     found = experience.score(subject, rows)
     assert found.by_action.shape == experience.by_action.shape == (6, 1)
     assert torch.allclose(found.by_action.sum(1), found.log_prob) and not found.log_prob.equal(experience.log_probs)
     assert torch.equal(experience.by_action[:, 0], experience.log_probs)
-    shapes = [tuple(column.shape) for column in experience.targets(rows, found.log_prob, ClippedLoss(ratio="action"))]
+    old = old_numbers(experience, rows, found.log_prob, ClippedLoss(ratio="action"))
+    shapes = [tuple(column.shape) for column in old]
     assert shapes == [(6, 1), (6,), (6,), (6,)]
 
 
@@ -92,15 +95,15 @@ def test_the_clipped_huber_value_loss_by_hand() -> None:
     """Old values 0, new 1, returns 1: off by 0, but the clipped value 0.2 is off by 0.8: 0.32. Without the clip: 0.
     Off by 12 with delta 10: 10 * (12 - 5) = 70."""
     settings, one, zero = ClippedLoss(), torch.ones(1), torch.zeros(1)
-    assert ppo.value_loss(settings, one, zero, one).item() == pytest.approx(0.32)
-    assert ppo.value_loss(settings.model_copy(update={"value_clip": None}), one, zero, one).item() == 0
-    assert ppo.value_loss(settings, 12 * one, 12 * one, zero).item() == pytest.approx(70)
+    assert value_loss(settings, one, zero, one).item() == pytest.approx(0.32)
+    assert value_loss(settings.model_copy(update={"value_clip": None}), one, zero, one).item() == 0
+    assert value_loss(settings, 12 * one, 12 * one, zero).item() == pytest.approx(70)
 
 
 def test_warming_up_leaves_the_policy_out() -> None:
     scored = score([0.0], [1.0])
     zeros = torch.zeros(1)
-    loss, _ = ppo.clipped_loss(ClippedLoss(), scored, zeros, torch.ones(1), torch.ones(1), zeros, value_only=True)
+    loss, _ = clipped_loss(ClippedLoss(), scored, zeros, torch.ones(1), torch.ones(1), zeros, value_only=True)
     assert loss.item() == pytest.approx(0.5) and not loss.requires_grad
 
 
@@ -173,7 +176,7 @@ def test_a_step_of_the_paper_recipe_equals_the_recorded_actor_critic(monkeypatch
     before = {name: weight.detach().clone() for name, weight in subject.weights().items()}
 
     experience = recorded_experience(data)
-    numbers = ppo.clipped_steps(recipe, subject, experience)
+    numbers = clipped_steps(recipe, subject, experience)
 
     total = math.sqrt(sum(norm**2 for norm in recorded.values() if norm is not None))
     assert numbers["grad_norm"] == pytest.approx(total, rel=1e-4)
@@ -205,7 +208,7 @@ def actor_critic() -> Student:
     return Student(model, processor, action_stats(model.config), head)
 
 
-def recorded_experience(data: dict[str, torch.Tensor]) -> ppo.Experience:
+def recorded_experience(data: dict[str, torch.Tensor]) -> Experience:
     """Three decisions of one step each, with the recorded log-probabilities and values as the old ones."""
     prompts = [ids[mask.bool()].tolist() for ids, mask in zip(data["input_ids"], data["attention_mask"])]
     log_probs = torch.cat([data["rand_logprob"], torch.zeros(3, 6)], 1)  # the joint one; only the sum is used
@@ -220,4 +223,4 @@ def recorded_experience(data: dict[str, torch.Tensor]) -> ppo.Experience:
         flags={},
         digests=("",) * 3,
     )
-    return ppo.Experience.of(rollout, np.full((1, 3), 1 / 7), np.zeros((1, 3)))
+    return Experience.of(rollout, np.full((1, 3), 1 / 7), np.zeros((1, 3)))

@@ -18,11 +18,12 @@ from vla_gen_bench.policies.openvla.model.sampling import sampler
 from vla_gen_bench.policies.openvla.oft import choose_tokens
 from vla_gen_bench.train import processes as joined
 from vla_gen_bench.train.processes import Processes, join
-from vla_gen_bench.train.rl import dpo, grpo, ppo
+from vla_gen_bench.train.rl import clipped, dpo, grpo, ppo
 from vla_gen_bench.train.rl.actor_critic import Decision, Sampling
+from vla_gen_bench.train.rl.clipped import ClippedLoss
+from vla_gen_bench.train.rl.experience import Experience
 from vla_gen_bench.train.rl.exploration import correlated_draws
 from vla_gen_bench.train.rl.learner import Learner
-from vla_gen_bench.train.rl.ppo import ClippedLoss
 from vla_gen_bench.train.rl.rollout import Rollout
 
 KEYS, STEPS = [3, 4, 5], [0, 1, 2]
@@ -40,14 +41,13 @@ def learner_of(checkpoint: Path, name: str = "ppo", **changes: Any) -> Learner:
 # ---- what actions were worth ---------------------------------------------------------------------------------
 
 
-def learnt_from(module: Any, subject: Learner, rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> ppo.Experience:
+def learnt_from(module: Any, subject: Learner, rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> Experience:
     """Returns what an algorithm would make its clipped steps on."""
-    taken: list[ppo.Experience] = []
+    taken: list[Experience] = []
     monkeypatch.setattr(
-        ppo, "clipped_steps", lambda recipe, learner, experience, *more: taken.append(experience) or {"kl": 0.0}
+        module, "clipped_steps", lambda recipe, learner, experience, *more: taken.append(experience) or {"kl": 0.0}
     )
-    improve = module.improve_by_ppo if module is ppo else module.improve
-    improve(subject.recipe, subject, rollout)
+    module.improve(subject.recipe, subject, rollout)
     return taken[0]
 
 
@@ -131,7 +131,7 @@ def test_coarse_targets_have_eight_bits(checkpoint: Path) -> None:
     subject = learner_of(checkpoint)
     rollout = paid(subject, np.zeros((1, 2, 1)).tolist(), [[1.004, 0.0], [0.0, 0.0]])
     rollout.log_probs[:] = -10.02 / 7
-    experience = ppo.Experience.of(rollout, np.full((1, 2), 1.003), np.full((1, 2), 0.997))
+    experience = Experience.of(rollout, np.full((1, 2), 1.003), np.full((1, 2), 0.997))
     rows = np.arange(2)
     fine, coarse = (experience.targets(rows, torch.zeros(1), ClippedLoss(coarse=which)) for which in (False, True))
     assert [column[0].item() for column in fine] == pytest.approx([-10.02, 1.003, 1.004, 0.997])
@@ -141,8 +141,8 @@ def test_coarse_targets_have_eight_bits(checkpoint: Path) -> None:
 def value_gradients(subject: Learner) -> dict[str, Tensor]:
     """Gradients of the policy where nothing was an advantage: what the value loss alone sends."""
     rollout = some_rollout(subject, 2, 3)
-    experience = ppo.Experience.of(rollout, np.zeros((3, 2)), np.ones((3, 2)))
-    for loss in ppo._losses(subject.recipe, subject, experience, np.arange(6), False, {}):
+    experience = Experience.of(rollout, np.zeros((3, 2)), np.ones((3, 2)))
+    for loss in clipped._losses(subject.recipe, subject, experience, np.arange(6), False, {}):
         loss.backward()
     weights = subject.student.model.named_parameters()
     return {name: weight.grad for name, weight in weights if weight.grad is not None and weight.grad.abs().max() > 0}

@@ -22,7 +22,7 @@ from test_rl_learning import recipe_of, run
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.closed_loop import CHECK_SEED, ROLLOUT_SEED
 from vla_gen_bench.train.processes import join
-from vla_gen_bench.train.rl import ppo
+from vla_gen_bench.train.rl import loop
 from vla_gen_bench.train.rl.actor_critic import Sampling
 from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation
 from vla_gen_bench.train.rl.rollout import Collector
@@ -198,7 +198,7 @@ def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
         raise AssertionError("a model was loaded first")
 
     monkeypatch.setattr("vla_gen_bench.envs.backend.gpu_problem", lambda: "there is no CUDA device")
-    monkeypatch.setattr(ppo, "Learner", loads)
+    monkeypatch.setattr(loop, "Learner", loads)
     recipe = recipe_of("ppo", checkpoint, **SMALL, simulation="gpu")
     with pytest.raises(UserError, match="simulation: gpu: there is no CUDA device; give --set simulation=cpu"):
         run(recipe, tmp_path, build=None)

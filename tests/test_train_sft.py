@@ -21,7 +21,7 @@ from vla_gen_bench.resources import data_dir
 from vla_gen_bench.train.demos.dataset import load as load_demos
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Optimiser, load_recipe, parse_changes
-from vla_gen_bench.train.run import Curve, save_state
+from vla_gen_bench.train.run import Curve, RunOptions, save_state
 from vla_gen_bench.train.sft import trainer as sft
 from vla_gen_bench.train.sft.imitation import demonstrations, soft_targets
 from vla_gen_bench.train.student import Averaged, action_statistics
@@ -58,7 +58,7 @@ def recipe_of(data: Path, **changes: Any) -> sft.SftRecipe:
 
 
 def run(recipe: sft.SftRecipe, out: Path, **options: Any) -> list[dict[str, str]]:
-    sft.train(recipe, out, ALONE, lambda line: None, **options)
+    sft.train(recipe, out, ALONE, lambda line: None, RunOptions(**options))
     with (out / "curve.csv").open() as file:
         return list(csv.DictReader(file))
 

@@ -77,6 +77,7 @@ def sft(
     from vla_gen_bench import runtime
     from vla_gen_bench.train.processes import join, launch
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.run import RunOptions
     from vla_gen_bench.train.sft import trainer
 
     given = {"data": list(data) or None, "demos": demos}
@@ -88,13 +89,14 @@ def sft(
     joined = join(device)
     if joined.device.type == "cpu" and joined.count > 1:
         runtime.limit_threads(1)
-    carry_out(trainer.train, loaded, out, joined, fresh=fresh, wandb=wandb)
+    carry_out(trainer.train, loaded, out, joined, RunOptions(fresh, wandb))
 
 
-def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, acting: str = "", **options: Any) -> None:
+def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options: Any, acting: str = "") -> None:
     """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone.
 
     Args:
+        options: How to carry it out, `RunOptions` or what stands on them.
         acting: Options of `vgb eval` for the policy to act as it was checked.
     """
     from contextlib import nullcontext
@@ -104,7 +106,7 @@ def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, acting: 
     say = (lambda line: click.echo(line, err=True)) if joined.first else (lambda line: None)
     folder = run_folder(out, recipe.name)
     with sole_writer(folder) if joined.first else nullcontext():
-        checkpoint = trainer(recipe, folder, joined, say, **options)
+        checkpoint = trainer(recipe, folder, joined, say, options)
     if joined.first:
         click.echo(f"checkpoint: {checkpoint}")
         click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint}{acting} --suite execution")

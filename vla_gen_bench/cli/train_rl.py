@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -49,13 +50,13 @@ def dpo(**options: Any) -> None:
 
 
 def _train(
-    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, workers: int | None, **options: Any
+    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, out: Path | None, **options: Any
 ) -> None:
     from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.rl.loop import RlOptions
 
     trainer = import_module(f"vla_gen_bench.train.rl.{module}")
     loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
-    options |= {"workers": workers} if workers else {}
     acting = f" --policy-option temperature={loaded.check_temperature:g}"
-    carry_out(trainer.train, loaded, joined=join(device), acting=acting, **options)
+    carry_out(trainer.train, loaded, out, join(device), RlOptions(**options), acting)
