@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vla_gen_bench.cli.train import recipe_file
+from vla_gen_bench.cli.train_options import recipe_file
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.train.recipe import load_recipe

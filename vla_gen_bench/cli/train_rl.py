@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from vla_gen_bench.cli.train import carry_out, common_options, recipe_file, train
+from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
 
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), help="Processes that simulate.  [default: one per core]"
 )
 
 
-@train.command()
+@click.command()
 @common_options
 @WORKERS
 def ppo(**options: Any) -> None:
@@ -27,7 +27,7 @@ def ppo(**options: Any) -> None:
     _train("ppo", "PpoRecipe", **options)
 
 
-@train.command()
+@click.command()
 @common_options
 @WORKERS
 def grpo(**options: Any) -> None:
@@ -38,7 +38,7 @@ def grpo(**options: Any) -> None:
     _train("grpo", "GrpoRecipe", **options)
 
 
-@train.command()
+@click.command()
 @common_options
 @WORKERS
 def dpo(**options: Any) -> None:
