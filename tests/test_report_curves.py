@@ -74,15 +74,15 @@ def test_recipes_of_one_name_that_differ_are_lines_of_their_own(tmp_path):
 
 
 def test_a_run_given_twice_is_no_second_seed(cli, trainings, tmp_path):
-    ran = cli("report", "--curves", trainings[0], trainings[0], "--out", tmp_path / "c.png")
+    ran = cli("curves", trainings[0], trainings[0], "--out", tmp_path / "c.png")
     assert ran.exit_code == 2 and "the same recipe with the same seed; leave one out" in ran.stderr
     assert not (tmp_path / "c.png").exists()
 
 
 def test_command_writes_the_picture(cli, trainings, tmp_path):
-    assert cli("report", "--curves", *trainings, "--out", tmp_path / "c.svg").exit_code == 0
+    assert cli("curves", *trainings, "--out", tmp_path / "c.svg").exit_code == 0
     assert ElementTree.parse(tmp_path / "c.svg").getroot().tag.endswith("svg")
-    assert cli("report", "--curves", *trainings, "--metric", "loss", "--out", tmp_path / "c.png").exit_code == 0
+    assert cli("curves", *trainings, "--metric", "loss", "--out", tmp_path / "c.png").exit_code == 0
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -102,14 +102,13 @@ def test_what_is_wrong_is_named(cli, tmp_path, change, message):
     run = tmp_path / "run"
     training(run, "x", ["1,2,3,0.5,0.5"])
     change(run)
-    ran = cli("report", "--curves", run, "--out", tmp_path / "c.png")
+    ran = cli("curves", run, "--out", tmp_path / "c.png")
     assert ran.exit_code == 2 and message in ran.stderr and ran.stderr.count("\n") == 1
 
 
 def test_curves_need_a_picture_to_write_to(cli, trainings, tmp_path):
-    assert "--out" in cli("report", "--curves", *trainings).stderr
-    assert "leave --stages out" in cli("report", "--curves", *trainings, "--stages").stderr
-    assert "end in" in cli("report", "--curves", *trainings, "--out", tmp_path / "c.txt").stderr
+    assert "--out" in cli("curves", *trainings).stderr
+    assert "end in" in cli("curves", *trainings, "--out", tmp_path / "c.txt").stderr
 
 
 def test_the_presets_that_were_run_are_all_there_are_and_draw_as_lines_of_their_own():
@@ -123,3 +122,8 @@ def test_the_presets_that_were_run_are_all_there_are_and_draw_as_lines_of_their_
     [dpo] = [run for run in runs if run.name == "dpo"]
     assert dpo.curve["pairs"].min() > 0
     assert all(run.curve["kl"].max() > 0 for run in runs)  # each was paid something, and moved
+
+
+def test_the_old_option_names_the_command(cli, trainings):
+    ran = cli("report", "--curves", *trainings)
+    assert ran.exit_code == 2 and "vgb curves RUN... --out FILE.png" in ran.stderr
