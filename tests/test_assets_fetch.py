@@ -469,7 +469,7 @@ def test_fetch_builtin_generates_and_mends_it(cli, cache: Path, tmp_path: Path, 
     assert "builtin: ready already in" in cli("assets", "fetch", "builtin").stdout
     root = pack_root("builtin")
     shutil.copytree(root, tmp_path / "made")  # Generating takes seconds: once is enough.
-    monkeypatch.setattr("vla_gen_bench.assets.pack.generate_builtin", lambda to: shutil.copytree(tmp_path / "made", to))
+    monkeypatch.setattr("vla_gen_bench.assets.pack.generate", lambda world, to: shutil.copytree(tmp_path / "made", to))
     next(root.glob("objects/*/visual.glb")).write_bytes(b"")
     assert cli("assets", "verify", "builtin").exit_code == 2
     assert "builtin: ready in" in cli("assets", "fetch", "builtin").stdout

@@ -15,7 +15,7 @@ from vla_gen_bench.resources import data_dir
 
 SUITES = ("vision", "semantics", "execution", "all", "table1")
 CATALOGS = Path(__file__).resolve().parents[1] / "vla_gen_bench" / "episodes" / "catalogs"
-WORLDS = sorted(file.stem for file in CATALOGS.glob("*.json"))
+WORLDS = sorted({file.stem for file in CATALOGS.glob("*.json")} - {"pretrain"})  # nothing is published of that one
 TINY = """
 id: tiny
 version: "1"

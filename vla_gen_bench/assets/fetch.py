@@ -289,7 +289,7 @@ def _generate(world: str, root: Path, from_dir: Path | None, force: bool) -> Fet
     _refuse_foreign(world, root, pack.pack_status(world).detail)
     made = root.with_name(f".{root.name}.staging")
     shutil.rmtree(made, ignore_errors=True)
-    pack.generate_builtin(made)
+    pack.generate(world, made)
     try:
         _swap(made, root)
     except OSError as error:

@@ -25,6 +25,7 @@ class World:
 
 WORLDS = {
     "builtin": World("builtin", 320, 240, "minimal"),
+    "pretrain": World("pretrain", 320, 240, "minimal"),
     "rl4vla": World("rl4vla", 640, 480, "default"),
 }
 

@@ -67,10 +67,10 @@ def command_line() -> Iterator[Line]:
 
 def first_use() -> Iterator[Line]:
     """Generating the builtin assets into an empty folder, in this process."""
-    from vla_gen_bench.assets.pack import generate_builtin
+    from vla_gen_bench.assets.pack import generate
 
     with tempfile.TemporaryDirectory() as folder:
-        yield Line("first use of the builtin assets", _timed(lambda: generate_builtin(Path(folder) / "pack")), "s", 20)
+        yield Line("first use of the builtin assets", _timed(lambda: generate("builtin", Path(folder) / "pack")), "s", 20)
 
 
 def steps(world: str) -> Iterator[Line]:

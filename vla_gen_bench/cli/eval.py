@@ -35,7 +35,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
 @click.option("--suite", "suites", multiple=True, default=["all"], show_default=True, help="Name or YAML file; repeat.")
 @click.option("--scenario", "scenarios", multiple=True, help="Only these; repeat. 'a + b' applies both shifts.")
-@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
+@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Per scenario and seed.  [default: the suite's, 64]")
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"

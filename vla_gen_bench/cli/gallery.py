@@ -16,7 +16,7 @@ import click
     show_default=True,
     help="Repeat for more.",
 )
-@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
+@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
 @click.option(
     "--out",
     default="gallery",

@@ -12,7 +12,7 @@ from vla_gen_bench.episodes.shift import Scenario
 from vla_gen_bench.episodes.suite import Suite, load_suite, read_suite
 from vla_gen_bench.errors import UserError
 
-WORLD = click.option("--world", default="builtin", show_default=True, help="Whose assets: builtin or rl4vla.")
+WORLD = click.option("--world", default="builtin", show_default=True, help="Whose assets: builtin, rl4vla or pretrain.")
 
 
 @click.group()

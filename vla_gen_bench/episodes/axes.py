@@ -60,6 +60,33 @@ TEMPLATES = (
 
 PHRASINGS = {"train": TEMPLATES[:1], "unseen": TEMPLATES[1:]}
 
+PRETRAIN_PHRASINGS = {
+    "train": (
+        TEMPLATES[0],
+        "bring the {object} to the {receptacle}",
+        "carry {object} over to the {receptacle}",
+        "lay the {object} down on {receptacle}",
+        "the {object} goes on the {receptacle}",
+        "deliver {object} to {receptacle}",
+        "grab the {object}, then drop it on the {receptacle}",
+        "on the {receptacle}: the {object}",
+        "i would like {object} on the {receptacle}",
+        "transfer the {object} onto the {receptacle}",
+    ),
+    "unseen": (
+        "get the {object} and leave it on {receptacle}",
+        "{receptacle} is where {object} belongs",
+        "shift {object} onto the {receptacle}",
+        "would you lift the {object} onto {receptacle}?",
+    ),
+}
+"""Of world `pretrain`, none of them an unseen one of the benchmark; its "unseen" ones are for development."""
+
+
+def phrasings(world: str, pool: str) -> tuple[str, ...]:
+    """Returns the templates that `pool` ("train" or "unseen") holds in a world."""
+    return (PRETRAIN_PHRASINGS if world == "pretrain" else PHRASINGS)[pool]
+
 JOINT_STEPS = (-0.15, -0.08, 0.0, 0.08, 0.15)
 WRIST_ROTATE_STEPS = (-0.6, -0.3, 0.0, 0.3, 0.6)
 LOW_REACH_RAD = 0.25

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from vla_gen_bench.episodes import geometry
-from vla_gen_bench.episodes.axes import PHRASINGS, unseen_joint_offsets
+from vla_gen_bench.episodes.axes import phrasings, unseen_joint_offsets
 from vla_gen_bench.episodes.built_in_effects import placed
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.episodes.effects import find_effect
@@ -29,7 +29,7 @@ def draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
 
     Args:
         scenario: From `suite.scenarios` or `suite.select`.
-        world: "builtin" or "rl4vla".
+        world: "builtin", "rl4vla", or "pretrain" for development.
         seed: 0 to 999,999; training draws use the seeds from 1,000,000 on.
         index: From 0.
 
@@ -96,7 +96,7 @@ class _Episode:
         yaw = self.stream("yaw").choice(geometry.YAWS[self.shift.choice("yaw").pool])
         here, there = self.stream("layout").choice(geometry.pairs(self.points()))
         self.lying += [Footprint(target, here, yaw), Footprint(receptacle, there, 0.0)]
-        phrase = self.stream("phrasing").choice(PHRASINGS[self.shift.choice("phrasing").pool])
+        phrase = self.stream("phrasing").choice(phrasings(self.catalog.world, self.shift.choice("phrasing").pool))
         return EpisodeSpec(
             world=self.catalog.world,
             seed=self.seed,
