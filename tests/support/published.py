@@ -1,0 +1,12 @@
+"""What is published: measured results, and the recipes of RL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vla_gen_bench.resources import data_dir
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+PRESETS = sorted(
+    path.stem for path in (data_dir() / "policies" / "openvla-ppo" / "recipes").glob("*.yaml") if path.stem != "common"
+)
