@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from vla_gen_bench.cli.numbers import Real
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
@@ -17,7 +19,7 @@ import click
     "--confidence",
     default=0.95,
     show_default=True,
-    type=click.FloatRange(0.5, 1, max_open=True),
+    type=Real(0.5, 0.9999),
     help="Of the interval over seeds.",
 )
 def curves(runs: tuple[str, ...], out: Path, metric: str, confidence: float) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vla_gen_bench.cli.numbers import Whole
+
 if TYPE_CHECKING:
     from vla_gen_bench.policies.card import Card
     from vla_gen_bench.policies.contract import CheckResult
@@ -68,9 +70,7 @@ def show(ref: str, as_json: bool) -> None:
 
 @policies.command()
 @click.argument("ref", metavar="POLICY")
-@click.option(
-    "--batch", default=3, show_default=True, type=click.IntRange(2), help="Episodes in the larger batch tried."
-)
+@click.option("--batch", default=3, show_default=True, type=Whole(2, 1024), help="Episodes in the larger batch tried.")
 @click.option(
     "--policy-option", "pairs", multiple=True, metavar="KEY=VALUE", help="Argument of the policy's factory; repeatable."
 )

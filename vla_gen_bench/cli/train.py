@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from vla_gen_bench.cli.numbers import WORKERS, Whole
 from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
 from vla_gen_bench.cli.train_rl import dpo, grpo, ppo
 
@@ -24,10 +25,8 @@ def train() -> None:
 @train.command()
 @common_options
 @click.option("--data", multiple=True, type=click.Path(file_okay=False), help="Demonstrations (vgb collect); repeat.")
-@click.option("--demos", type=click.IntRange(min=1), help="Only the first so many of each; smaller sets are nested.")
-@click.option(
-    "--processes", type=click.IntRange(min=1), help="Processes on this machine.  [default: as torchrun says, or 1]"
-)
+@click.option("--demos", type=Whole(1, 10_000_000), help="Only the first so many of each; smaller sets are nested.")
+@click.option("--processes", type=WORKERS, help="Processes on this machine.  [default: as torchrun says, or 1]")
 def sft(
     recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None,
     data: tuple[str, ...], demos: int | None, processes: int | None,

@@ -8,16 +8,15 @@ from typing import Any
 
 import click
 
+from vla_gen_bench.cli.numbers import WORKERS
 from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
 
-WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes that simulate.  [default: one per core]"
-)
+SIMULATORS = click.option("--workers", type=WORKERS, help="Processes that simulate.  [default: one per core]")
 
 
 @click.command()
 @common_options
-@WORKERS
+@SIMULATORS
 def ppo(**options: Any) -> None:
     """Learn from reward by proximal policy optimisation.
 
@@ -29,7 +28,7 @@ def ppo(**options: Any) -> None:
 
 @click.command()
 @common_options
-@WORKERS
+@SIMULATORS
 def grpo(**options: Any) -> None:
     """Learn from reward relative to groups of episodes that began alike.
 
@@ -40,7 +39,7 @@ def grpo(**options: Any) -> None:
 
 @click.command()
 @common_options
-@WORKERS
+@SIMULATORS
 def dpo(**options: Any) -> None:
     """Learn from preferences between episodes that began alike (TPO).
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
+from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.strict_yaml import check_keys, parse
@@ -221,13 +222,7 @@ def is_url(log: str) -> bool:
 
 def read_entry(path: Path) -> Entry:
     """Reads an entry's file; raises `UserError` for bad JSON, a bad field, or an id that is not the file's name."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
-    entry = parse_entry(data, f"{path}:")
+    entry = parse_entry(read_json(path), f"{path}:")
     if entry.id != path.stem:
         raise UserError(f"{path}: id: is '{entry.id}'; expected '{path.stem}', the file's name")
     return entry

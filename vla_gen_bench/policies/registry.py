@@ -14,15 +14,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.policies.card import CARD_FILE, Card, Source, load_card
 from vla_gen_bench.policies.contract import PolicyError, check_spec
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
 from vla_gen_bench.policies.identity import distribution
 from vla_gen_bench.protocol import Policy
 from vla_gen_bench.resources import data_dir
+from vla_gen_bench.strict_yaml import parse_yaml
 
 GROUP = "vla_gen_bench.policies"
 
@@ -110,10 +109,7 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--policy-option {pair}: expected key=value, the key a Python name")
         if key in options:
             raise UserError(f"--policy-option {pair}: '{key}' is given twice")
-        try:
-            options[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--policy-option {pair}: the value is not YAML; quote it: {key}='\"...\"'") from None
+        options[key] = parse_yaml(text, f"--policy-option {one_line(pair, 80)}")
     return options
 
 
