@@ -40,6 +40,11 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option("--suite", "suites", multiple=True, default=["all"], show_default=True, help="Name or YAML file; repeat.")
 @click.option("--scenario", "scenarios", multiple=True, help="Only these; repeat. 'a + b' applies both shifts.")
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
+@click.option(
+    "--image-size",
+    metavar="PIXELS|HxW",
+    help="Draw images of this size: 256, or 240x320.  [default: the policy's, else the world's]",
+)
 @click.option("--episodes", type=EPISODES, help="Per scenario and seed.  [default: the suite's, 64]")
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
@@ -84,6 +89,7 @@ def evaluate_command(
     suites,
     scenarios,
     world,
+    image_size,
     episodes,
     seeds,
     workers,
@@ -105,6 +111,7 @@ def evaluate_command(
     """
     from vla_gen_bench.eval.evaluate import Request, make_plan
     from vla_gen_bench.policies.registry import parse_options
+    from vla_gen_bench.policies.sensing import parse_size
 
     arguments = parse_options(options)
     if checkpoint and "checkpoint" in arguments:
@@ -131,6 +138,7 @@ def evaluate_command(
         record=video,
         render=not no_render,
         time_limit_s=time_limit,
+        image_size=parse_size(image_size) if image_size else None,
     )
     summary = _evaluate(make_plan(request))
     if as_json:

@@ -67,6 +67,8 @@ class ProtocolInfo(Frozen):
         horizon: Control steps.
         decoding: As the policy reported it; None for a policy that samples nothing.
         chunk, execute: Actions per call, and how many of them are carried out (None: all).
+        sensors: What the policy looked at where that is not the external image of the world's size alone: `state`,
+            `cameras`, `image_size`, `history`, `chunk_frames`. Rows with other sensors are ranked apart.
         image_codec: What the image went through before the policy saw it; "none" in this harness.
         manifest_digest: Over the keys and spec digests of all episodes.
     """
@@ -80,6 +82,7 @@ class ProtocolInfo(Frozen):
     decoding: Any = None
     chunk: StrictInt | None = None
     execute: StrictInt | None = None
+    sensors: dict[str, Any] = Field(default_factory=dict)
     image_codec: str = "none"
     manifest_digest: str | None = None
 
@@ -230,4 +233,7 @@ def read_entry(path: Path) -> Entry:
 
 def entry_text(entry: Entry) -> str:
     """Returns the content of the entry's file."""
-    return json.dumps(entry.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    data = entry.model_dump(mode="json")
+    if not entry.protocol.sensors:
+        del data["protocol"]["sensors"]  # named only where they are not the usual ones, as in older entries
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
