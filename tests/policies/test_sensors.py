@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import sapien
 from scipy.spatial.transform import Rotation
+from sim import simple_spec, spec_of
 
-from tests.sim import simple_spec, spec_of
 from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.envs import cameras
 from vla_gen_bench.envs.proprioception import state_rows
