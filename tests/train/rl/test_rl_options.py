@@ -132,7 +132,8 @@ def test_coarse_targets_have_eight_bits(checkpoint: Path) -> None:
     rollout.log_probs[:] = -10.02 / 7
     experience = Experience.of(rollout, np.full((1, 2), 1.003), np.full((1, 2), 0.997))
     rows = np.arange(2)
-    fine, coarse = (experience.targets(rows, torch.zeros(1), ClippedLoss(coarse=which)) for which in (False, True))
+    settings = (ClippedLoss(coarse=which) for which in (False, True))
+    fine, coarse = (clipped.old_numbers(experience, rows, torch.zeros(1), each) for each in settings)
     assert [column[0].item() for column in fine] == pytest.approx([-10.02, 1.003, 1.004, 0.997])
     assert [column[0].item() for column in coarse] == [-10, 1, 1.0078125, 0.99609375]
 
