@@ -12,7 +12,7 @@ PACKAGES := $(VENV)/.packages-installed
 RUNS := runs/openvla-ppo/execution-builtin runs/openvla-sft/execution-builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vulkan eval test bench gallery doctor lint clean
+.PHONY: help setup vulkan eval test bench gallery results doctor lint clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ bench: setup  ## Measure against the targets; prints a table, writes JSON
 
 gallery: setup  ## Draw the contact sheets of the suites
 	$(BIN)/vgb gallery $(ARGS)
+
+results: $(PACKAGES)  ## Write docs/results.md and the README's table from the committed logs
+	$(BIN)/python tools/make_results.py
 
 doctor: $(PACKAGES)  ## Say what this machine can run
 	$(BIN)/vgb doctor $(ARGS)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from published import PRESETS, RESULTS
+from published import EXPERIMENTS, PRESETS
 
 from vla_gen_bench.report.curves import curves_figure, grouped, load_trainings, mean_curve, points
 
@@ -112,7 +112,7 @@ def test_curves_need_a_picture_to_write_to(cli, trainings, tmp_path):
 
 def test_the_presets_that_were_run_are_all_there_are_and_draw_as_lines_of_their_own():
     """All but `ppo-single`, whose start is not kept, and which needs one more command."""
-    runs = load_trainings([str(path) for path in sorted((RESULTS / "presets").iterdir())])
+    runs = load_trainings([str(path) for path in sorted((EXPERIMENTS / "data" / "presets").iterdir())])
     assert set(grouped(runs)) == {"openvla-ppo", *PRESETS} - {"ppo-single"}
     assert {len(run.curve) for run in runs} == {3}
     assert {run.curve["env_steps"].max() for run in runs} == {13824}

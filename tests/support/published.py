@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vla_gen_bench.resources import data_dir
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, EXPERIMENTS = ROOT / "benchmarks" / "results", ROOT / "docs" / "experiments"
 PRESETS = sorted(
     path.stem for path in (data_dir() / "policies" / "openvla-ppo" / "recipes").glob("*.yaml") if path.stem != "common"
 )

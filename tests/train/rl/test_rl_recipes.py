@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from published import PRESETS
+from published import EXPERIMENTS, PRESETS
 
 from vla_gen_bench.cli.train_options import recipe_file
 from vla_gen_bench.errors import UserError
@@ -63,14 +63,14 @@ def test_recipes_that_are_compared_with_each_other_differ_in_that_alone(names: t
 @pytest.mark.parametrize(
     ("before", "after", "at"),
     [
-        ("", "-second", "checkpoint"),
-        ("-second", "-third", "checkpoint"),
-        ("", "-tilted", "checkpoint"),
-        ("-tilted", "-shifted", "checkpoints/0030"),
+        (FOLDER / "recipe.yaml", EXPERIMENTS / "recipes" / "ppo-second.yaml", "checkpoint"),
+        (EXPERIMENTS / "recipes" / "ppo-second.yaml", EXPERIMENTS / "recipes" / "ppo-third.yaml", "checkpoint"),
+        (FOLDER / "recipe.yaml", FOLDER / "recipe-tilted.yaml", "checkpoint"),
+        (FOLDER / "recipe-tilted.yaml", FOLDER / "recipe-shifted.yaml", "checkpoints/0030"),
     ],
 )
-def test_each_stage_beyond_the_reference_begins_with_the_one_before(before: str, after: str, at: str) -> None:
-    first, then = (load_recipe(FOLDER / f"recipe{name}.yaml", PpoRecipe) for name in (before, after))
+def test_each_stage_beyond_the_reference_starts_from_the_one_before(before: Path, after: Path, at: str) -> None:
+    first, then = (load_recipe(path, PpoRecipe) for path in (before, after))
     assert then.model.checkpoint == f"runs/train/{first.name}/{at}"
     assert then.seed != first.seed  # other episodes
 
