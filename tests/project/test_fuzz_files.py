@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, given, settings
 
 from vla_gen_bench.assets import models, pack
 from vla_gen_bench.episodes.draw import draw
-from vla_gen_bench.episodes.manifest import check_manifest
-from vla_gen_bench.episodes.suite import Protocol, load_suite, read_suite
+from vla_gen_bench.episodes.manifest import check_manifest, write_manifest
+from vla_gen_bench.episodes.suite import Protocol, Suite, load_suite, read_suite
 from vla_gen_bench.leaderboard.entry import read_entry
 from vla_gen_bench.policies.card import load_card
 from vla_gen_bench.policies.openvla.checkpoint.tensors import open_checkpoint
 from vla_gen_bench.policies.registry import parse_options
 from vla_gen_bench.report.curves import load_trainings
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.train.recipe import load_recipe, parse_changes
+from vla_gen_bench.train.recipe import load_recipe, parse_changes, save_recipe
 from vla_gen_bench.train.rl.ppo import PpoRecipe
 from vla_gen_bench.train.sft.trainer import SftRecipe
 
@@ -70,23 +70,27 @@ def read_and_draw(file: Path) -> None:
         draw(scenario, "builtin", suite.protocol.seeds[0], 0).digest()
 
 
+def resolved(policy: str, kind: type) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        save_recipe(load_recipe(POLICIES / policy / "recipe.yaml", kind), folder)
+        return folder / "recipe.yaml"
+
+    return make
+
+
 def manifest_folder(folder: Path) -> Path:
-    (folder / "manifests").mkdir()
-    suite = data_dir() / "suites"
-    return copied(suite / "manifests" / "vision-builtin.json")(folder / "manifests")
+    return write_manifest(small_suite(folder), "builtin")
 
 
 def check_the_manifest(file: Path) -> None:
+    check_manifest(small_suite(file.parents[1]), "builtin")
+
+
+def small_suite(folder: Path) -> Suite:
     suite = load_suite("vision")
     row = {"ind": suite.scenarios["ind"]}
-    small = suite.model_copy(
-        update={
-            "path": file.parents[1] / "x.yaml",
-            "protocol": Protocol(episodes_per_seed=1, seeds=(0,)),
-            "scenarios": row,
-        }
-    )
-    check_manifest(small, "builtin")
+    protocol = Protocol(episodes_per_seed=1, seeds=(0,))
+    return suite.model_copy(update={"path": folder / "x.yaml", "protocol": protocol, "scenarios": row})
 
 
 def tiny_glb(folder: Path) -> Path:
@@ -144,12 +148,8 @@ READERS = {
     "suite of the reference": Reader(copied(SUITES / "table1.yaml", "s.yaml"), yaml_damage, read_and_draw),
     "manifest": Reader(manifest_folder, json_damage, check_the_manifest),
     "card": Reader(copied(POLICIES / "openvla-ppo" / "card.yaml"), yaml_damage, load_card),
-    "recipe of sft": Reader(
-        copied(POLICIES / "openvla-sft" / "recipe.yaml"), yaml_damage, lambda f: load_recipe(f, SftRecipe)
-    ),
-    "recipe of ppo": Reader(
-        copied(POLICIES / "openvla-ppo" / "recipe.yaml"), yaml_damage, lambda f: load_recipe(f, PpoRecipe)
-    ),
+    "recipe of sft": Reader(resolved("openvla-sft", SftRecipe), yaml_damage, lambda f: load_recipe(f, SftRecipe)),
+    "recipe of ppo": Reader(resolved("openvla-ppo", PpoRecipe), yaml_damage, lambda f: load_recipe(f, PpoRecipe)),
     "entry": Reader(copied(ENTRY), json_damage, read_entry),
     "pack": Reader(tiny_pack, json_damage, open_the_pack),
     "model": Reader(tiny_glb, changed_bytes, lambda f: models.texture_pixels.__wrapped__(f)),
@@ -168,6 +168,7 @@ READERS = {
         lambda f: parse_changes([f"a={f.read_bytes().decode(errors='replace')}"]),
     ),
 }
+UNSOUND = ("pack", "model", "safetensors", "index of shards")  # stubs, refused further on
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -175,6 +176,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str
     reader = READERS[name]
     file = reader.make(tmp_path)
     sound = file.read_bytes()
+    assert name in UNSOUND or outcome(lambda: reader.read(file)) == "read"
     seen = {"read": 0, "refused": 0}
 
     @FUZZ
