@@ -388,8 +388,8 @@ def test_served_and_in_process_logs_are_equal_bit_for_bit(cli_process, tmp_path,
 def test_a_server_that_dies_stops_the_run_and_nothing_is_lost(cli_process, tmp_path):
     out = tmp_path / "log"
     with served("--policy", "hold", "--protocol", "openpi") as (port, process):
-        command = ("eval", "--policy", f"openpi://127.0.0.1:{port}", "--suite", "execution", "--scenario", "ind", "--seeds", 0,
-                   "--episodes", 40, "--workers", 1, "--out", out, "--policy-option", "start_s=0.5")  # fmt: skip
+        policy = ("--policy", f"openpi://127.0.0.1:{port}", "--policy-option", "start_s=0.5")
+        command = ("eval", *policy, *RUN[:-1], 1, "--episodes", 40, "--out", out)
         killer = threading.Thread(target=lambda: kill_when(out / "episodes.jsonl", process), daemon=True)
         killer.start()
         done = cli_process(*command)

@@ -91,9 +91,10 @@ def patiently(address: Address, call: Callable[[], T]) -> T:
             return call()
         except (OSError, TimeoutError) as error:
             if time.monotonic() > deadline:
+                why = one_line(str(error)) or type(error).__name__
                 raise ServerGone(
-                    f"{address.url}: no server there after {address.start_s:g} s ({one_line(str(error)) or type(error).__name__}); "
-                    "start it, or wait longer with --policy-option start_s=600"
+                    f"{address.url}: no server there after {address.start_s:g} s ({why}); start it, or wait longer with "
+                    "--policy-option start_s=600"
                 ) from None
         time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
 
@@ -221,10 +222,9 @@ class VlaEvalLink(_WebSocketLink):
             raise UserError(f"{error}; is this a server of vla-eval?") from None
         if kind != "hello":
             raise UserError(f"{address.url}: answered hello with {kind}; is this a server of vla-eval?")
-        if payload.get("protocol_version", self.VERSION) != self.VERSION:
-            raise UserError(
-                f"{address.url}: speaks version {payload['protocol_version']} of vla-eval's protocol; expected {self.VERSION}"
-            )
+        version = payload.get("protocol_version", self.VERSION)
+        if version != self.VERSION:
+            raise UserError(f"{address.url}: speaks vla-eval's protocol {version}; expected {self.VERSION}")
         self.greeting = {**payload, **payload.get("capabilities", {})}
 
     def begin(self, instruction: str, seed: int) -> None:

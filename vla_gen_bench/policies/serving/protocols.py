@@ -138,7 +138,7 @@ class Server:
         return web.Response(text=wire.dumps({"encoded": text}) if twice else text, content_type="application/json")
 
     def _loose_session(self, message: Any, request: web.Request) -> Session:
-        """REST has no conversations: a session per episode of our clients, per address of others; the oldest go first."""
+        """REST has no conversations: a session per episode of our clients, per address of others; the oldest goes."""
         own = message.get(VGB) if isinstance(message, dict) else None
         key = str(own.get("episode")) if isinstance(own, dict) else f"from {request.remote}"
         session = self._loose.pop(key, None) or self.engine.open()
@@ -214,10 +214,13 @@ class _VlaEval:
         needs = self._engine.needs
         wanted = {"send_wrist_image": "wrist" in needs.cameras, "send_state": needs.state}
         return {
-            "harness_version": __version__, "protocol_version": PROTOCOL_VERSION, "model_server": f"vgb:{self._server.name}",
-            "capabilities": {VGB: self._server.own}, "action_spec": spec,
+            "harness_version": __version__,
+            "protocol_version": PROTOCOL_VERSION,
+            "model_server": f"vgb:{self._server.name}",
+            "capabilities": {VGB: self._server.own},
+            "action_spec": spec,
             "observation_params": {name: True for name, value in wanted.items() if value},
-        }  # fmt: skip
+        }
 
 
 async def _messages(socket: web.WebSocketResponse, limit: int):
