@@ -93,7 +93,7 @@ def patiently(address: Address, call: Callable[[], T]) -> T:
             if time.monotonic() > deadline:
                 why = one_line(str(error)) or type(error).__name__
                 raise ServerGone(
-                    f"{address.url}: no server there after {address.start_s:g} s ({why}); start it, or wait longer with "
+                    f"{address.url}: no server there after {address.start_s:g} s ({why}); start it, or wait with "
                     "--policy-option start_s=600"
                 ) from None
         time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
