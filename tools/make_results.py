@@ -123,8 +123,8 @@ Written by `make results` from committed logs; nothing here is typed by hand.
 
 ## Reference policies
 `openvla-ppo` and `openvla-sft` (OpenVLA-nano, 0.85 million parameters) on all 3,072 episodes of world {world()}:
-`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. As `vgb report --baseline
-{BASELINE} --format md` prints them; every number is defined in [report.md](report.md).
+`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. `vgb report --baseline
+{BASELINE} --format md` prints the tables; every number is defined in [report.md](report.md).
 
 {re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
 
