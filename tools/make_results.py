@@ -149,7 +149,7 @@ def readme(text: str, before: str) -> str:
 
 def outputs() -> dict[Path, str]:
     """Returns each file this writes and its text."""
-    text = report(*LOGS, "--baseline", BASELINE, "--format", "md")
+    text = report(*LOGS, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
     target = ROOT / "README.md"
     return {ROOT / "docs" / "results.md": page(text), target: readme(text, target.read_text())}
 
