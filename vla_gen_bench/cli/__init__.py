@@ -15,6 +15,7 @@ LINE_END = "\n"
 COMMANDS = {
     "eval": "Evaluate a policy on suites of shifted scenarios.",
     "report": "Compare evaluation logs: tables, tests, pictures, a page.",
+    "curves": "Draw training curves: a metric over samples and wall time.",
     "replay": "Run one logged episode again, check its outcome, write an mp4.",
     "collect": "Collect demonstrations on training-pool episodes.",
     "data": "Show and preview demonstrations.",

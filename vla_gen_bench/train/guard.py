@@ -13,6 +13,7 @@ from pathlib import Path
 from vla_gen_bench.errors import UserError
 
 WATCH_S = 1.0
+INFO_FILE = "meta/info.json"  # by it a folder of demonstrations is known
 
 
 @contextmanager
