@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "Train OpenVLA policies: sft, ppo, grpo, dpo.",
     "suites": "List, show, draw and check suites.",
     "policies": "List, show and check policies.",
+    "serve": "Serve a policy to other harnesses: openpi, vla-eval, act.",
     "assets": "List, fetch and verify the files of the worlds.",
     "plan": "Say how many episodes a comparison of two policies needs.",
     "leaderboard": "Add, validate and build the published leaderboard.",
