@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.protocol import CAMERAS
@@ -68,13 +66,3 @@ def get_world(name: str) -> World:
 def world_label(name: str, version: str) -> str:
     """Returns "builtin v2"."""
     return f"{name} v{version}"
-
-
-def versioned(world: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the "world" part of a log's header, with the version that a header from before versions means."""
-    return {"version": FIRST_VERSION, **world}
-
-
-def label_of(world: Mapping[str, Any]) -> str:
-    """Returns the label of the "world" part of a log's header, of any age."""
-    return world_label(world["name"], versioned(world)["version"])

@@ -5,7 +5,7 @@ articulation. The solutions differ by rounding, and contact turns that into cent
 every recorded trajectory of the reference is reproduced bit for bit.
 
 On the CPU, where there is one robot, both compute what ManiSkill's do operation by operation in numpy: a fifth of the
-time of tensors of one element, and the same bits (tests/test_controller.py).
+time of tensors of one element, and the same bits (tests/envs/test_controller.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ on lavapipe, most of which goes per pixel, not per triangle. It drops the passes
 points and the pictures of positions, normals and segmentation colours, shades only pixels that show a body, and
 makes bytes of colours itself. The swift copy of `minimal` leaves out the pass that puts a background behind what is
 drawn, the light of an environment map, which is black, and the axes of normal maps, which no opaque body here has.
-Bodies look the same bit by bit (tests/test_shaders.py); empty pixels are black.
+Bodies look the same bit by bit (tests/envs/test_shaders.py); empty pixels are black.
 """
 
 from __future__ import annotations
