@@ -6,6 +6,7 @@ Nothing in either is typed by hand. `tests/project/test_results.py` fails where 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -45,13 +46,16 @@ def report(*arguments: object) -> str:
     """Returns what `vgb report` prints."""
     from vla_gen_bench.cli import main
 
-    out = StringIO()
+    out, before = StringIO(), Path.cwd()
+    os.chdir(ROOT)  # the report names the logs as they are given: relative to the checkout
     with mock.patch.object(sys, "argv", ["vgb", "report", *map(str, arguments)]), mock.patch("sys.stdout", out):
         try:
             main()
         except SystemExit as stop:
             if stop.code:
                 raise
+        finally:
+            os.chdir(before)
     return out.getvalue()
 
 
@@ -84,15 +88,11 @@ def readme_table(text: str) -> str:
 
 def expert_table() -> str:
     """Returns successes per scenario of the privileged expert, from its log."""
-    from vla_gen_bench.log.counts import count
-    from vla_gen_bench.log.log import EvalLog
+    from vla_gen_bench.log.counts import count_by_scenario
+    from vla_gen_bench.log.folder import EvalLog
 
-    log = EvalLog(RESULTS / "expert-builtin")
-    rows: dict[str, list] = {}
-    for row in log.rows():
-        rows.setdefault(row["scenario"], []).append(row)
-    counted = {scenario: count(group) for scenario, group in rows.items()}
-    lines = [f"| {name} | {cell['success_at_end']}/{cell['episodes']} |" for name, cell in counted.items()]
+    counted = count_by_scenario(EvalLog(RESULTS / "expert-builtin").read().rows.values())
+    lines = [f"| {name} | {counts.success_at_end}/{counts.episodes} |" for name, counts in counted.items()]
     return "\n".join(["| scenario | success at end |", "| --- | --- |", *lines])
 
 
@@ -149,7 +149,7 @@ def readme(text: str, before: str) -> str:
 
 def outputs() -> dict[Path, str]:
     """Returns each file this writes and its text."""
-    text = report(*LOGS, "--baseline", BASELINE, "--format", "md")
+    text = report(*(log.relative_to(ROOT) for log in LOGS), "--baseline", BASELINE, "--format", "md")
     target = ROOT / "README.md"
     return {ROOT / "docs" / "results.md": page(text), target: readme(text, target.read_text())}
 
