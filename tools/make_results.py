@@ -6,7 +6,6 @@ Nothing in either is typed by hand. `tests/project/test_results.py` fails where 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ README_ROWS = {  # heading of the report's group -> its row in the README
 SPEEDS = {  # name of a line that `vgb bench` writes (a regular expression) -> what the page calls it
     r"builtin: step, 320x240, median of whole episodes": "world `builtin`: one step with its 320x240 image, median",
     r"builtin: reset with a fresh scene, median": "world `builtin`: reset with a fresh scene, median",
-    r"vgb eval --policy expert --suite execution.*": "evaluating the expert on suite execution, 768 episodes, set-up included",
+    r"vgb eval --policy expert --suite execution.*": "the expert on suite execution, 768 episodes, set-up included",
     r"first use of the builtin assets": "first use: generating all assets of `builtin`",
     r"vgb --help": "`vgb --help`",
     r"rl4vla: step, 640x480, median of whole episodes": "world `rl4vla`: one step with its 640x480 image, median",
@@ -46,16 +45,13 @@ def report(*arguments: object) -> str:
     """Returns what `vgb report` prints."""
     from vla_gen_bench.cli import main
 
-    out, before = StringIO(), Path.cwd()
-    os.chdir(ROOT)  # the report names the logs as they are given: relative to the checkout
+    out = StringIO()
     with mock.patch.object(sys, "argv", ["vgb", "report", *map(str, arguments)]), mock.patch("sys.stdout", out):
         try:
             main()
         except SystemExit as stop:
             if stop.code:
                 raise
-        finally:
-            os.chdir(before)
     return out.getvalue()
 
 
@@ -122,9 +118,9 @@ def page(text: str) -> str:
 Written by `make results` from committed logs; nothing here is typed by hand.
 
 ## Reference policies
-`openvla-ppo` and `openvla-sft` (both OpenVLA-nano, 0.85 million parameters) on all 3,072 episodes of world {world()}:
-`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. As `vgb report --baseline
-{BASELINE} --format md` prints them; every number is defined in [report.md](report.md).
+`openvla-ppo` and `openvla-sft` (OpenVLA-nano, 0.85 million parameters) on all 3,072 episodes of world {world()}:
+`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. `vgb report --baseline
+{BASELINE} --format md` prints the tables; every number is defined in [report.md](report.md).
 
 {re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
 
@@ -149,7 +145,7 @@ def readme(text: str, before: str) -> str:
 
 def outputs() -> dict[Path, str]:
     """Returns each file this writes and its text."""
-    text = report(*(log.relative_to(ROOT) for log in LOGS), "--baseline", BASELINE, "--format", "md")
+    text = report(*LOGS, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
     target = ROOT / "README.md"
     return {ROOT / "docs" / "results.md": page(text), target: readme(text, target.read_text())}
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVE_FILE, RECIPE_FILE = "curve.csv", "recipe.yaml"  # as vla_gen_bench.train writes them
+CURVE_FILE, RECIPE_FILE = "curve.csv", "recipe.yaml"  # as `vla_gen_bench.train.run` writes them
 WALL = "wall_s"
 AMOUNTS = {"env_steps": "environment steps", "samples": "samples", "step": "optimiser steps"}  # the first all have
 GRID = 200

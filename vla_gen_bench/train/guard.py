@@ -7,6 +7,7 @@ import threading
 import time
 
 WATCH_S = 1.0
+INFO_FILE = "meta/info.json"  # by it a folder of demonstrations is known
 
 
 def end_with(parent: int) -> None:
