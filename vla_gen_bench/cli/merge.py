@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the new log.")
+@click.option("--fresh", is_flag=True, help="Move a log in that folder aside.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def merge(logs: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def merge(logs: tuple[Path, ...], out: Path, fresh: bool, as_json: bool) -> None:
     """Join LOGS of one run, as 'vgb eval --shard I/N' writes them, into one.
 
     Suite, policy, world, assets and simulator must be the same, by their digests. An episode that is there twice must
@@ -31,7 +32,7 @@ def merge(logs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """
     from vla_gen_bench.log.merge import merge as join
 
-    merged = join(logs, out)
+    merged = join(logs, out, fresh)
     if as_json:
         click.echo(json.dumps({"out": str(out), "complete": merged.complete, **asdict(merged)}))
     else:

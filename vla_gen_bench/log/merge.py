@@ -26,7 +26,7 @@ from vla_gen_bench.log.folder import UNFINISHED, EvalLog
 from vla_gen_bench.log.guard import sole_writer
 from vla_gen_bench.log.header import Manifest, read_header
 from vla_gen_bench.log.rows import Key, row_of
-from vla_gen_bench.log.writer import header_text
+from vla_gen_bench.log.writer import LogWriter, header_text
 from vla_gen_bench.runtime import usable_cores
 
 # What sources may differ in: when and where they ran, what files were called, what is no part of what was run.
@@ -87,14 +87,17 @@ class Merged:
         return not self.missing and not self.errored
 
 
-def merge(folders: Sequence[Path], out: Path) -> Merged:
+def merge(folders: Sequence[Path], out: Path, fresh: bool = False) -> Merged:
     """Writes one log of all `folders` to `out`.
 
     Equal rows of one episode are kept once; an error gives way to an outcome.
 
+    Args:
+        fresh: Move a log that `out` holds aside.
+
     Raises:
         UserError: The logs are of different runs, a row is damaged, two rows of one episode contradict each other, or
-            `out` holds something already. Nothing has been written then.
+            `out` holds a log already. Nothing has been written then.
     """
     _check_folders(folders, out)
     surveys = _surveys(folders)
@@ -105,7 +108,9 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     _check_manifests(surveys, places)
     with sole_writer(out):
         if any(present(out / name) for name in (RUN_FILE, EPISODES_FILE, ACTIONS_FILE)):
-            raise UserError(f"{out}: holds a log already; choose another --out")
+            if not fresh:
+                raise UserError(f"{out}: holds a log already; choose another --out, or --fresh to move it aside")
+            LogWriter(out).move_aside()
         _write_rows(out / EPISODES_FILE, surveys, [places[key] for key in order])
         _join_actions(out / ACTIONS_FILE, folders)
         _gather_videos(out / VIDEOS, folders)
