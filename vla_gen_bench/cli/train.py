@@ -91,6 +91,22 @@ def sft(
     carry_out(trainer.train, loaded, out, joined, fresh=fresh, wandb=wandb)
 
 
+@train.command()
+@common_options
+@click.option("--scenes", type=click.Path(file_okay=False), help="Scenes to learn from (vgb scenes).")
+def grounding(
+    recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None, scenes: str | None
+) -> None:  # fmt: skip
+    """Pretrain on rendered scenes: where are the things that a sentence names?"""
+    from vla_gen_bench.train.grounding import trainer
+    from vla_gen_bench.train.processes import join
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes
+
+    settings = parse_changes(changes) | ({"grounding.scenes": scenes} if scenes else {})
+    loaded = load_recipe(recipe_file(recipe), trainer.GroundingRecipe, settings)
+    carry_out(trainer.train, loaded, out, join(device), fresh=fresh, wandb=wandb)
+
+
 def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, acting: str = "", **options: Any) -> None:
     """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone.
 
