@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_gen_bench import data
 from vla_gen_bench.errors import UserError
 
 VERSION = "v3.0"
@@ -64,12 +65,10 @@ def features(side: int) -> dict[str, Any]:
     return {**cameras, **numbers, "timestamp": {"dtype": "float32", "shape": [1], "names": None}, **indices}
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replaces a JSON file in one go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    data.replace_file(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -78,12 +77,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: Missing or malformed.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: not found; is this a folder that 'vgb collect' wrote?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
+    if not path.exists():
+        raise UserError(f"{path}: not found; is this a folder that 'vgb collect' wrote?")
+    return data.read_json(path, dict[str, Any])
 
 
 def read_info(folder: Path) -> dict[str, Any]:
