@@ -24,7 +24,7 @@ AXES: dict[str, dict[str, dict[str, Number]]] = {
     "object": {"train": {}, "unseen": {}},
     "receptacle": {"train": {}, "unseen": {}},
     "distractor_object": {"none": {}, "train": DISTRACTOR, "unseen": DISTRACTOR},
-    "distractor_receptacle": {"none": {}, "unseen": DISTRACTOR},
+    "distractor_receptacle": {"none": {}, "unseen": DISTRACTOR, "train": DISTRACTOR},
     "table": {"train": {}, "unseen": {}},
     "phrasing": {"train": {}, "unseen": {}},
     "layout": {"grid": {}, "ring": {"displacement": Number(0.03, 0.005, 0.10)}},
