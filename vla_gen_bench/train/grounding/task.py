@@ -1,7 +1,11 @@
 """The grounding loss: which place in the image does the sentence name?
 
-One query is a scene and a sentence about one of its objects and one of its receptacles; a linear head on the states that
-choose actions says where both are. Nothing but the sentence tells which of several things is meant.
+One query is a scene and a sentence about one of its objects and one of its receptacles. The states that choose actions
+point at the image patches where the two are: a softmax over patches, cross-entropy with a Gaussian around the place.
+Nothing but the sentence tells which of several things is meant.
+
+Regressing the places with a linear head was tried first: it stays at the mean place for long, where nothing is to be
+learned from one thing more than from another (docs/experiments/grounding.md).
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
 from vla_gen_bench.policies.openvla.model.vla import Inputs
-from vla_gen_bench.policies.openvla.oft import slot_states
+from vla_gen_bench.policies.openvla.model.decoding import ACTION_TOKENS
+from vla_gen_bench.policies.openvla.oft import states_with_slots
 from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train.demos.frames import Augment, augmented, table_images
 from vla_gen_bench.train.demos.overlays import Overlays
@@ -31,7 +36,8 @@ from vla_gen_bench.train.student import Student
 
 STREAM, CHECK_STREAM = 0x6E1, 0x6E2
 VISIBLE_PIXELS = 60  # of the camera's 320x240: a thing seen less is not asked for
-SPREAD = 0.15  # of places in the image; the unit of the loss
+SIGMA_PATCHES = 0.6  # of the Gaussian around a place
+POINTERS = 2  # to the object and to the receptacle
 CHECK_QUERIES = 1000
 
 
@@ -153,6 +159,34 @@ def moved(places: np.ndarray, ways: np.ndarray) -> np.ndarray:
     return (points @ ways[:, :, :2].transpose(0, 2, 1) + ways[:, None, :, 2]).reshape(-1, 4).astype(np.float32)
 
 
+class Pointer(nn.Module):
+    """Points from states to patches, once for the object and once for the receptacle; only for training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ask, self.key = nn.Linear(width, POINTERS * width), nn.Linear(width, POINTERS * width)
+
+    def forward(self, states: Tensor, patches: Tensor) -> Tensor:
+        """[B, N, D] and [B, P, D] -> logits [B, N, 2, P]."""
+        asked, keys = self.ask(states).unflatten(-1, (POINTERS, -1)), self.key(patches).unflatten(-1, (POINTERS, -1))
+        return torch.einsum("bnkd,bpkd->bnkp", asked, keys) / keys.shape[-1] ** 0.5
+
+
+def patch_centres(count: int) -> np.ndarray:
+    """Returns float32 [P, 2]: centres (x, y) of the patches of a square image, row by row, from -1 to 1."""
+    side = round(count**0.5)
+    line = (np.arange(side) + 0.5) / side * 2 - 1
+    return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2).astype(np.float32)
+
+
+def targets(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Returns float32 [B, 2, P]: what the pointers to places [B, 4] should be."""
+    sigma = SIGMA_PATCHES * 2 / round(len(centres) ** 0.5)
+    away = ((places.reshape(-1, POINTERS, 1, 2) - centres) ** 2).sum(-1) / (2 * sigma**2)
+    weights = np.exp(away.min(-1, keepdims=True) - away)
+    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+
+
 class Task:
     """Grounding for a student: batches, the head, the loss, and how often the right thing is found."""
 
@@ -163,7 +197,7 @@ class Task:
         self.world = self.queries.scenes.world
         self.sight = Sight(settings, self.world, self.side)
         self.phrases = phrasings(self.world, "train")
-        self.head = nn.Linear(student.config.text.width, 4).to(device)
+        self.head, self.centres = Pointer(student.config.text.width).to(device), patch_centres(student.config.patches)
         self._prompts: dict[str, list[int]] = {}
 
     def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
@@ -173,21 +207,26 @@ class Task:
         images, ways = self.sight.changed(self.queries.scenes, chosen[:, 0], random)
         sentences = [self._sentence(self.queries, row, self.phrases, random) for row in chosen]
         wanted = moved(self.queries.places(chosen), ways)
-        inside = torch.from_numpy(np.abs(wanted) < 1).to(self.device)
-        error = (self.predict(images, sentences) - torch.from_numpy(wanted).to(self.device)[:, None]) / (2 * SPREAD)
-        losses = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none").mean(1)
+        inside = torch.from_numpy((np.abs(wanted) < 1).reshape(-1, POINTERS, 2).all(-1)).to(self.device)
+        logits = self.point(images, sentences)
+        wished = torch.from_numpy(targets(wanted, self.centres)).to(self.device)[:, None]
+        losses = -(wished * F.log_softmax(logits, -1)).sum(-1).mean(1)  # [B, 2]
         return (losses * inside).sum() / inside.sum().clamp(min=1)
 
-    def predict(self, images: Tensor, sentences: list[str]) -> Tensor:
-        """Returns places [B, states, 4] that the states say, from -1 to 1."""
+    def predict(self, images: Tensor, sentences: list[str]) -> np.ndarray:
+        """Returns float32 [B, 4]: places of object and receptacle, the mean over states and pointed patches, -1 to 1."""
+        shares = torch.softmax(self.point(images, sentences), -1).mean(1).cpu().numpy()
+        return (shares @ self.centres).reshape(-1, 4)
+
+    def point(self, images: Tensor, sentences: list[str]) -> Tensor:
+        """Returns logits [B, states, 2, P] of the pointers."""
         ids, mask = pad_prompts([self._prompt(text) for text in sentences], self.student.config.pad)
         inputs = Inputs(ids, mask, normalised_pixels(images, self.student.config)).to(self.device, torch.float32)
         acting, model = self.student.config.acting, self.student.model
-        if self.settings.at == "h0":
-            states = model.hidden(model.splice(inputs), acting.attention)[:, -1:]
-        else:
-            states = slot_states(model, inputs, acting.chunk, acting.attention)
-        return self.head(states).float()
+        hidden = states_with_slots(model, inputs, acting.chunk, acting.attention)
+        slots = acting.chunk * ACTION_TOKENS
+        states = hidden[:, -slots - 1 : -1] if self.settings.at == "slots" else hidden[:, -slots - 1 : -slots]
+        return self.head(states, hidden[:, 1 : 1 + len(self.centres)]).float()
 
     def _prompt(self, sentence: str) -> list[int]:
         if sentence not in self._prompts:
@@ -215,7 +254,7 @@ class Task:
         for rows in np.array_split(chosen, max(1, len(chosen) // 100)):
             images = as_tensor(sight.plain(scenes, rows[:, 0], random))
             sentences = [self._sentence(queries, row, self.phrases[:1], random) for row in rows]
-            predicted.append(self.predict(images, sentences).mean(1).cpu().numpy())
+            predicted.append(self.predict(images, sentences))
         told = np.concatenate(predicted)
         numbers = {"distance": float(np.median(np.linalg.norm((told - queries.places(chosen))[:, :2] / 2, axis=1)))}
         for kind, column in (("object", 0), ("receptacle", 1)):
