@@ -12,10 +12,10 @@ PACKAGES := $(VENV)/.packages-installed
 RUNS := runs/openvla-ppo/execution-builtin runs/openvla-sft/execution-builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vulkan eval test bench gallery doctor lint clean
+.PHONY: help setup vulkan eval test test-ecosystem bench gallery results docs doctor lint clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(PACKAGES) vulkan  ## Prepare .venv and a Vulkan driver, nothing else
 
@@ -30,11 +30,23 @@ eval: setup  ## The main job: PPO against SFT on the execution suite (ARGS="--ep
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest -q -n $(TESTERS) --dist loadfile $(ARGS)
 
+test-ecosystem: setup  ## Install other projects' packages in environments of their own and test against them
+	$(BIN)/python tools/ecosystem.py
+	$(BIN)/python -m pytest -q -rs tests/test_ecosystem.py $(ARGS)
+
 bench: setup  ## Measure against the targets; prints a table, writes JSON
 	$(BIN)/vgb bench $(ARGS)
 
 gallery: setup  ## Draw the contact sheets of the suites
 	$(BIN)/vgb gallery $(ARGS)
+
+results: $(PACKAGES)  ## Write docs/results.md and the README's table from the committed logs
+	$(BIN)/python tools/make_results.py
+
+docs: $(PACKAGES)  ## Build the documentation site into build/site
+	@$(BIN)/python -c 'import mkdocs, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "open build/site/index.html, or serve it: $(BIN)/python -m http.server --directory build/site --bind 127.0.0.1"
 
 doctor: $(PACKAGES)  ## Say what this machine can run
 	$(BIN)/vgb doctor $(ARGS)

@@ -1,6 +1,6 @@
 """Where a checkpoint of `builtin` still knows what to do: `.venv/bin/python benchmarks/starts.py NAME=CHECKPOINT ...`.
 
-Two tables under benchmarks/results, a row per checkpoint and start, in place of those of that name: `starts.csv`, what
+Two tables under docs/experiments/data, a row per checkpoint and start, in place of those of that name: `starts.csv`, what
 it places from the usual start and from three others, and `displaced-actions.csv`, its first action beside the expert's.
 All of training-pool episodes that no training uses. Anywhere is where `wander` of `openvla-ppo`'s recipe leaves the
 arm, done in every episode and with an open gripper; tilted and low add what `recipe-tilted.yaml` adds, in every one.
@@ -19,7 +19,7 @@ from vla_gen_bench import runtime
 
 runtime.prepare()
 
-from vla_gen_bench.cli.train import recipe_file  # noqa: E402  after the threads are settled
+from vla_gen_bench.cli.train_options import recipe_file  # noqa: E402  after the threads are settled
 from vla_gen_bench.envs.vector import EnvBatch, make_batch  # noqa: E402
 from vla_gen_bench.episodes.draw import draw_training  # noqa: E402
 from vla_gen_bench.eval.rollout import run_episodes  # noqa: E402

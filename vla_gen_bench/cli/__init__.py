@@ -15,6 +15,7 @@ LINE_END = "\n"
 COMMANDS = {
     "eval": "Evaluate a policy on suites of shifted scenarios.",
     "report": "Compare evaluation logs: tables, tests, pictures, a page.",
+    "curves": "Draw training curves: a metric over samples and wall time.",
     "replay": "Run one logged episode again, check its outcome, write an mp4.",
     "collect": "Collect demonstrations on training-pool episodes.",
     "scenes": "Render still scenes to pretrain grounding on.",
@@ -22,6 +23,7 @@ COMMANDS = {
     "train": "Train OpenVLA policies: grounding, sft, ppo, grpo, dpo.",
     "suites": "List, show, draw and check suites.",
     "policies": "List, show and check policies.",
+    "serve": "Serve a policy to other harnesses: openpi, vla-eval, act.",
     "assets": "List, fetch and verify the files of the worlds.",
     "plan": "Say how many episodes a comparison of two policies needs.",
     "leaderboard": "Add, validate and build the published leaderboard.",

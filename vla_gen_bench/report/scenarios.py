@@ -1,4 +1,4 @@
-"""What a log's scenarios are: label, dimension, shift. Looked up in the suite the log names, checked by its digest."""
+"""What a log's scenarios are: label, dimension, shift. Looked up in its suite."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vla_gen_bench.episodes.suite import Scenario, Suite, load_suite, read_suite, union
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.episodes.suite import Scenario, Suite
+from vla_gen_bench.errors import UserError, printable
 
 TITLES = {
     "ind": "In distribution",
@@ -26,47 +26,25 @@ class ScenarioInfo:
     Attributes:
         id: As in the log.
         label: For people.
-        dimension: A key of `TITLES`.
+        dimension: A key of `TITLES`, or a suite's own.
         shift: `Shift.resolved()`; None where it is not known or the row is one of the reference's.
+        sweep, level, strength: Of a row that is one disturbance at one of several levels.
+        parts: The scenarios a combined row combines.
     """
 
     id: str
     label: str
     dimension: str
     shift: dict[str, Any] | None = None
+    sweep: str | None = None
+    level: int | None = None
+    strength: str = ""
+    parts: tuple[str, ...] = ()
 
 
-def find_suite_of(header: dict[str, Any], name: str | None = None) -> Suite | None:
-    """Returns the suite a log was made with, None where no suite of its digest is found.
-
-    Args:
-        header: Of the log.
-        name: Where to look; None for the names and files the log was made with, then all suites in known folders.
-
-    Raises:
-        UserError: The suite `name` does not exist or is another one.
-    """
-    digest = header["suite"]["digest"]
-    if name is not None:
-        suite = load_suite(name)
-        if suite.digest() != digest:
-            raise UserError(f"suite '{name}' has digest {suite.digest()}, the runs have {digest}; name another suite")
-        return suite
-    return next((suite for suite in _candidates(header["suite"].get("sources", ())) if suite.digest() == digest), None)
-
-
-def _candidates(sources: Iterable[str]) -> Iterable[Suite]:
-    from vla_gen_bench.episodes.lookup import folder_suites
-
-    try:
-        yield union([load_suite(source) for source in sources])
-    except (UserError, ValueError):  # gone, or changed into something that does not load
-        pass
-    for found in folder_suites().values():
-        try:
-            yield read_suite(*found)
-        except UserError:
-            continue
+def title_of(dimension: str) -> str:
+    """Returns what a report calls a dimension."""
+    return TITLES.get(dimension) or dimension.replace("_", " ").capitalize()
 
 
 def describe(ids: Iterable[str], suite: Suite | None) -> list[ScenarioInfo]:
@@ -74,16 +52,19 @@ def describe(ids: Iterable[str], suite: Suite | None) -> list[ScenarioInfo]:
     rank = {id: place for place, id in enumerate(suite.scenarios)} if suite else {}
     ordered = sorted(ids, key=lambda id: rank.get(id, len(rank)))
     infos = [_info(id, suite) for id in ordered]
-    order = list(TITLES)
+    last = [name for name in TITLES if name in ("mixed", "other")]
+    found = [info.dimension for info in infos if info.dimension not in last]
+    order = list(dict.fromkeys([*(name for name in TITLES if name not in last), *found, *last]))
     return sorted(infos, key=lambda info: order.index(info.dimension))
 
 
 def _info(id: str, suite: Suite | None) -> ScenarioInfo:
     scenario = _find(id, suite)
     if scenario is None:
-        return ScenarioInfo(id, id, "ind" if id == "ind" else "other")
+        return ScenarioInfo(id, printable(id), "ind" if id == "ind" else "other")
     shift = None if scenario.reference else scenario.shift.resolved()
-    return ScenarioInfo(id, scenario.label, scenario.dimension, shift)
+    levels = {"sweep": scenario.sweep, "level": scenario.level, "strength": scenario.strength, "parts": scenario.parts}
+    return ScenarioInfo(id, printable(scenario.label), scenario.dimension, shift, **levels)
 
 
 def _find(id: str, suite: Suite | None) -> Scenario | None:

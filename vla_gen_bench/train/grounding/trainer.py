@@ -20,7 +20,7 @@ from vla_gen_bench.train.grounding.store import load_scenes
 from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
-from vla_gen_bench.train.run import CHECKPOINT, Curve, open_run, save_state
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run, save_state
 from vla_gen_bench.train.student import Averaged, action_statistics, build_optimiser, build_student, set_rate, write_checkpoint
 
 NUMBERS = (
@@ -56,24 +56,25 @@ class GroundingRecipe(Recipe):
         return math.ceil(self.samples / self.grounding.batch)
 
 
-def train(recipe: GroundingRecipe, out: Path, processes: Processes, say: Callable[[str], None], **options: Any) -> Path:
+def train(
+    recipe: GroundingRecipe, out: Path, processes: Processes, say: Callable[[str], None], options: RunOptions = RunOptions()
+) -> Path:
     """Trains as `recipe` says, or resumes the run in `out`; returns the checkpoint folder.
 
     Args:
         say: Gets one line of progress per row.
-        options: `fresh`: begin from the start. `wandb`: a project's name.
 
     Raises:
         UserError: The recipe, the scenes or the folder cannot be used, or the loss is not a number.
     """
     if recipe.grounding.batch % processes.count:
         raise UserError(f"grounding.batch: {recipe.grounding.batch} cannot be shared out to {processes.count} processes")
-    state = open_run(out, recipe, options.get("fresh", False)) if processes.first else None
+    state = open_run(out, recipe, options.fresh) if processes.first else None
     state = processes.shared(state)
     trainer = Trainer(recipe, processes)
     if state:
         trainer.restore(state)
-    curve = Curve(out, NUMBERS, trainer.step if state else None, options.get("wandb")) if processes.first else None
+    curve = Curve(out, NUMBERS, trainer.step if state else None, options.wandb) if processes.first else None
     if processes.first:
         say(f"{len(trainer.task.queries.rows):,} questions about {len(trainer.task.queries.scenes):,} scenes")
     saved = time.monotonic()

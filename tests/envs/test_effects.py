@@ -1,0 +1,153 @@
+"""Image effects, by formula and in the rendered picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sim import CAMERA, environment, image, overlay, simple_spec
+
+from vla_gen_bench.envs.compositing import blend, bounding_boxes, composite, foreground_mask, load_image
+from vla_gen_bench.envs.effects.overlays import Noise, Texture
+from vla_gen_bench.episodes import effects
+from vla_gen_bench.episodes.effects import EffectSpec, find_effect
+from vla_gen_bench.episodes.spec import Effect
+from vla_gen_bench.errors import UserError
+
+
+def first_image(*effects):
+    env = environment()
+    observation, _ = env.reset(options={"spec": simple_spec(effects=effects)})
+    mask = foreground_mask(observation["sensor_data"][CAMERA]["segmentation"], env._background)
+    return image(observation).astype(int), mask[0].numpy()
+
+
+def test_bounding_box_is_inclusive():
+    mask = torch.zeros(2, 6, 8, dtype=torch.bool)
+    mask[0, 2:5, 3] = True
+    mask[0, 4, 6] = True
+    assert bounding_boxes(mask).tolist() == [[2, 3, 4, 6], [0, 0, 0, 0]]
+
+
+def test_blend_truncates():
+    """0.3 * 101 + 0.7 * 10 = 37.3 and 0.3 * 255 + 0.7 * 254 = 254.3."""
+    picture, layer = torch.tensor([[[[10, 254, 0]]]], dtype=torch.uint8), torch.tensor([[[[101, 255, 9]]]])
+    assert blend(picture, layer, torch.tensor([0.3])).flatten().tolist() == [37, 254, 2]
+
+
+def test_composite_takes_the_render_only_where_there_is_something():
+    segmentation = torch.tensor([[[[0], [1], [7]]]])  # nothing, the table (id 1), a robot link
+    render, table = torch.full((1, 1, 3, 3), 200, dtype=torch.uint8), torch.full((1, 1, 3, 3), 5, dtype=torch.uint8)
+    picture = composite(render, foreground_mask(segmentation, torch.tensor([1])), table)
+    assert picture[0, 0, :, 0].tolist() == [5, 5, 200]
+
+
+def test_texture_changes_the_foreground_only():
+    plain, mask = first_image()
+    changed, _ = first_image(overlay("texture", 0.5))
+    np.testing.assert_array_equal(changed[~mask], plain[~mask])
+    assert (np.abs(changed[mask] - plain[mask]).max(1) > 5).mean() > 0.5
+
+
+def test_noise_changes_the_whole_image_by_the_blend():
+    plain, _ = first_image()
+    weak, strong = (first_image(overlay("noise", alpha))[0] for alpha in (0.3, 0.5))
+    # weak = 0.7 p + 0.3 t and strong = 0.5 p + 0.5 t, so t can be had from either, up to truncation.
+    from_weak, from_strong = (weak - 0.7 * plain) / 0.3, (strong - 0.5 * plain) / 0.5
+    assert np.abs(from_weak - from_strong).max() <= 1 / 0.3 + 1 / 0.5
+    assert (np.abs(strong - plain).max(2) > 3).mean() > 0.8
+
+
+def test_alpha_zero_changes_nothing():
+    plain, _ = first_image()
+    for name in ("texture", "noise"):
+        np.testing.assert_array_equal(first_image(overlay(name, 0.0))[0], plain)
+
+
+def test_effects_apply_in_order():
+    a, b = overlay("texture", 0.5), overlay("noise", 0.5)
+    assert not np.array_equal(first_image(a, b)[0], first_image(b, a)[0])
+
+
+def test_noise_crop_follows_the_foreground_centre():
+    env = environment("builtin", "none")
+    effect = Noise(env, [0], [overlay("noise", 1.0).params])
+    mask = torch.zeros(1, 240, 320, dtype=torch.bool)
+    mask[0, 100:141, 50:91] = True  # rows 100..140 -> 120, columns 50..90 -> 70
+    drawn = effect.apply(torch.zeros(1, 240, 320, 3, dtype=torch.uint8), mask)
+    assert torch.equal(drawn[0], effect.textures[0, 120:360, 70:390])
+
+
+def test_texture_is_squeezed_into_the_foreground_box():
+    env = environment("builtin", "none")
+    effect = Texture(env, [0], [overlay("texture", 1.0).params])
+    full = torch.ones(1, 240, 320, dtype=torch.bool)
+    drawn = effect.apply(torch.zeros(1, 240, 320, 3, dtype=torch.uint8), full)
+    assert (drawn[0].int() - effect.textures[0].int()).abs().max() <= 1  # the whole image: the texture itself
+
+
+def test_images_are_resized_bilinearly(tmp_path):
+    import cv2
+
+    picture = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1])
+    assert load_image(tmp_path / "a.png", 4, 4).numpy().tolist() == picture.tolist()
+    half = load_image(tmp_path / "a.png", 2, 2).numpy()  # the mean of 2 x 2 pixels: 0, 3, 12, 15 -> 7.5
+    assert half[0, 0, 0] in (7, 8)
+
+
+def test_unknown_effect_is_named():
+    with pytest.raises(UserError, match="unknown effect 'textur'; did you mean 'texture'"):
+        find_effect("textur")
+
+
+class Invert:
+    """What a plugin would bring: turns every image into its negative."""
+
+    kind = "image"
+
+    def __init__(self, env, rows, params) -> None:
+        self.params = params
+
+    def apply(self, images, foreground):
+        return 255 - images
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """`plugin(name, value)` is an installed package with an effect `name` at `value`."""
+    from importlib.metadata import EntryPoint
+
+    def install(name: str, value: str) -> None:
+        monkeypatch.setattr(effects, "plugin_points", lambda: {name: EntryPoint(name, value, effects.GROUP)})
+
+    return install
+
+
+def test_a_plugin_adds_an_effect(plugin):
+    plugin("invert", f"{__name__}:Invert")
+    plain, _ = first_image()
+    negative, _ = first_image(Effect(name="invert"))
+    np.testing.assert_array_equal(negative, 255 - plain)
+
+
+def test_an_effect_is_found_by_module_and_attribute():
+    plain, _ = first_image()
+    negative, _ = first_image(Effect(name=f"{__name__}:Invert"))
+    np.testing.assert_array_equal(negative, 255 - plain)
+
+
+def test_what_is_no_effect_is_refused(plugin):
+    plugin("invert", f"{__name__}:first_image")
+    with pytest.raises(
+        UserError, match="effect 'invert': <function first_image.* is neither an EffectSpec nor a class"
+    ):
+        find_effect("invert")
+    plugin("invert", "no_such_module:Invert")
+    with pytest.raises(UserError, match="effect 'invert': no_such_module:Invert cannot be loaded: ModuleNotFoundError"):
+        find_effect("invert")
+
+
+def test_an_effect_names_the_worlds_that_can_realise_it():
+    with pytest.raises(UserError, match="effect 'haze': world 'rl4vla' cannot realise it; expected builtin"):
+        EffectSpec("haze", "image", worlds=["builtin"]).check_world("rl4vla")
