@@ -12,8 +12,8 @@ import numpy as np
 
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.log.guard import sole_writer
 from vla_gen_bench.train.demos import lerobot_format as form
-from vla_gen_bench.train.guard import sole_writer
 from vla_gen_bench.train.resize import squashed
 
 OWN_FILE = "scenes.json"
