@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.notes import PARTIAL_MARK
+from vla_gen_bench.report.robustness import csv_rows
 from vla_gen_bench.report.table import Block, Document, Line, Text
 
 BEST_MARK = ">"
@@ -208,6 +209,7 @@ def _csv_rows(comparison: Comparison, policy: int) -> Iterable[dict]:
             **({} if difference is None else _csv_estimate(difference, "difference_")),
             **({} if difference is None or difference.p is None else {"p": difference.p}),
         }  # fmt: skip
+    yield from csv_rows(comparison, policy)
 
 
 def _csv_contrast(contrast) -> dict:

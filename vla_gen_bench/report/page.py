@@ -16,6 +16,7 @@ from vla_gen_bench.report.episodes import page_data
 from vla_gen_bench.report.load import Run
 from vla_gen_bench.report.notes import PARTIAL_MARK, definitions
 from vla_gen_bench.report.plots import figures
+from vla_gen_bench.report.robustness import marked, robustness_blocks
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import (
     Block,
@@ -35,6 +36,7 @@ PICTURES = {
     "drops": "What each dimension costs, against the same policy in distribution.",
     "wins": "Of the episodes that both policies did: those that only one of them solved.",
     "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did. The robot is at 0, 0.",
+    "dose": "Success at each level of a disturbance. Level 0 is IND; the bands are intervals.",
     "severity": "The same shift at several strengths.",
 }
 
@@ -65,9 +67,10 @@ def to_page(comparison: Comparison, notes: Iterable[str] = (), video_mib: float 
 
 def _sections(comparison: Comparison, notes: Sequence[str]) -> list[tuple[str, str, str]]:
     """Returns (id, heading, HTML) of each section."""
-    blocks = [rates_block(comparison)]
+    blocks = [marked(rates_block(comparison), comparison)]
     if comparison.baseline is not None:
         blocks.append(contrasts_block(comparison))
+    blocks += robustness_blocks(comparison)
     stages = behaviour_blocks(comparison)
     definitions = "".join(f"<p>{escape(note)}</p>" for note in notes)
     parts = [
