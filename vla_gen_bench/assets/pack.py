@@ -23,7 +23,7 @@ from typing_extensions import TypedDict  # pydantic reads no other before Python
 from vla_gen_bench.assets.derived import draft_folder, put_in_place
 from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, shown
 
 PACK_FILE = "pack.json"
 GENERATED = ("builtin", "pretrain")  # worlds this package makes itself, each by `assets.<world>.write_pack`
@@ -166,7 +166,7 @@ def _require_version(catalog: Catalog, root: Path) -> None:
     written = _read_manifest(root).get("catalog")
     if written != catalog.digest():
         raise UserError(
-            f"{root}: made by another version of this package (catalogue {written}, expected {catalog.digest()}); "
+            f"{root}: made by another version of this package (catalogue {shown(written)}, expected {catalog.digest()}); "
             "delete the folder to generate it anew"
         )
 
