@@ -113,6 +113,16 @@ def _bounded(measure, rates: np.ndarray, samples: np.ndarray | None, levels: Seq
     return Bounded(value, float(low), float(high))
 
 
+def span_of(strengths: Sequence[str]) -> str:
+    """Returns the weakest and strongest of the levels' strengths, what both have in common once: "0.02 to 0.12 m"."""
+    first, last = (strength.split(", ")[0].split(" ") for strength in (strengths[1], strengths[-1]))
+    if first == last:
+        return " ".join(last)
+    if first[1:] == last[1:]:
+        return f"{first[0]} to {' '.join(last)}"
+    return f"{' '.join(first)} to {' '.join(last[1:] if first[0] == last[0] else last)}"
+
+
 def areas(rates: np.ndarray, levels: Sequence[int]) -> np.ndarray:
     """Returns [R]: the mean of rates [R, L] over the levels, by the trapezoid rule."""
     steps = np.diff(np.asarray(levels, float))

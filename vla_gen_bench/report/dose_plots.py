@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vla_gen_bench.report.compare import Comparison
-from vla_gen_bench.report.dose import DoseResponse, dose_responses
+from vla_gen_bench.report.dose import DoseResponse, dose_responses, span_of
 from vla_gen_bench.report.drawing import COLOURS, INK, legend_above, line_style
 from vla_gen_bench.report.scenarios import title_of
 
@@ -60,8 +60,7 @@ def _panel(axes: Axes, comparison: Comparison, dose: DoseResponse) -> None:
         if np.isfinite(rates[0]):
             axes.axhline(rates[0] / 2, color=COLOURS[place % len(COLOURS)], linewidth=0.6, linestyle=":")
     axes.set_title(f"{dose.title}", fontsize=8, pad=10)
-    first, last = dose.strengths[1], dose.strengths[-1]
-    shown = f"{title_of(dose.dimension)}: {first} to {last}" if len(dose.strengths) > 2 else last
+    shown = f"{title_of(dose.dimension)}: {span_of(dose.strengths)}"
     axes.text(0, 1.015, shown, transform=axes.transAxes, fontsize=5.5, color=INK)
     axes.set(xlim=(-0.2, 5.2), ylim=(0, 1.04), xticks=range(6))
     axes.tick_params(labelsize=7, length=2)

@@ -8,7 +8,7 @@ from math import isinf, isnan
 
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.controls import INPUTS, Control, Use, controls, not_above_control
-from vla_gen_bench.report.dose import Answer, Bounded, DoseResponse, dose_responses, share_kept
+from vla_gen_bench.report.dose import Answer, Bounded, DoseResponse, dose_responses, share_kept, span_of
 from vla_gen_bench.report.interactions import Interaction, Joint, interactions
 from vla_gen_bench.report.scenarios import title_of
 from vla_gen_bench.report.table import Block, Document, Line, Text
@@ -79,8 +79,8 @@ def _dose_block(comparison: Comparison, doses: list[DoseResponse]) -> Block:
     sections: dict[str, list[Line]] = {}
     for dose in doses:
         cells = [text for answer in dose.answers for text in (_area_text(answer), _half_text(answer, dose.levels[-1]))]
-        range_ = f"{dose.strengths[1]} to {dose.strengths[-1]}" if len(dose.strengths) > 2 else dose.strengths[-1]
-        sections.setdefault(title_of(dose.dimension), []).append(Line(f"{dose.title}: {range_}", tuple(cells)))
+        label = f"{dose.title}: {span_of(dose.strengths)}"
+        sections.setdefault(title_of(dose.dimension), []).append(Line(label, tuple(cells)))
     return Block("Dose and response", columns, tuple((name, tuple(lines)) for name, lines in sections.items()))
 
 
