@@ -28,7 +28,7 @@ README_ROWS = {  # heading of the report's group -> its row in the README
 SPEEDS = {  # name of a line that `vgb bench` writes (a regular expression) -> what the page calls it
     r"builtin: step, 320x240, median of whole episodes": "world `builtin`: one step with its 320x240 image, median",
     r"builtin: reset with a fresh scene, median": "world `builtin`: reset with a fresh scene, median",
-    r"vgb eval --policy expert --suite execution.*": "evaluating the expert on suite execution, 768 episodes, set-up included",
+    r"vgb eval --policy expert --suite execution.*": "the expert on suite execution, 768 episodes, set-up included",
     r"first use of the builtin assets": "first use: generating all assets of `builtin`",
     r"vgb --help": "`vgb --help`",
     r"rl4vla: step, 640x480, median of whole episodes": "world `rl4vla`: one step with its 640x480 image, median",
@@ -84,15 +84,11 @@ def readme_table(text: str) -> str:
 
 def expert_table() -> str:
     """Returns successes per scenario of the privileged expert, from its log."""
-    from vla_gen_bench.log.counts import count
-    from vla_gen_bench.log.log import EvalLog
+    from vla_gen_bench.log.counts import count_by_scenario
+    from vla_gen_bench.log.folder import EvalLog
 
-    log = EvalLog(RESULTS / "expert-builtin")
-    rows: dict[str, list] = {}
-    for row in log.rows():
-        rows.setdefault(row["scenario"], []).append(row)
-    counted = {scenario: count(group) for scenario, group in rows.items()}
-    lines = [f"| {name} | {cell['success_at_end']}/{cell['episodes']} |" for name, cell in counted.items()]
+    counted = count_by_scenario(EvalLog(RESULTS / "expert-builtin").read().rows.values())
+    lines = [f"| {name} | {counts.success_at_end}/{counts.episodes} |" for name, counts in counted.items()]
     return "\n".join(["| scenario | success at end |", "| --- | --- |", *lines])
 
 
@@ -122,9 +118,9 @@ def page(text: str) -> str:
 Written by `make results` from committed logs; nothing here is typed by hand.
 
 ## Reference policies
-`openvla-ppo` and `openvla-sft` (both OpenVLA-nano, 0.85 million parameters) on all 3,072 episodes of world {world()}:
-`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. As `vgb report --baseline
-{BASELINE} --format md` prints them; every number is defined in [report.md](report.md).
+`openvla-ppo` and `openvla-sft` (OpenVLA-nano, 0.85 million parameters) on all 3,072 episodes of world {world()}:
+`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. `vgb report --baseline
+{BASELINE} --format md` prints the tables; every number is defined in [report.md](report.md).
 
 {re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
 
@@ -149,7 +145,7 @@ def readme(text: str, before: str) -> str:
 
 def outputs() -> dict[Path, str]:
     """Returns each file this writes and its text."""
-    text = report(*LOGS, "--baseline", BASELINE, "--format", "md")
+    text = report(*LOGS, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
     target = ROOT / "README.md"
     return {ROOT / "docs" / "results.md": page(text), target: readme(text, target.read_text())}
 

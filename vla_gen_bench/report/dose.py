@@ -9,9 +9,8 @@ import numpy as np
 
 from vla_gen_bench.report.compare import Comparison, Row
 from vla_gen_bench.report.outcomes import Cell, outcome_array
-from vla_gen_bench.report.summaries import bootstrap_rates
+from vla_gen_bench.report.summaries import bootstrap_rates, few_ids
 
-MIN_IDS = 10  # a bootstrap of fewer gives intervals that are too narrow
 NEVER = np.inf
 """Of the halving level: success stays at or above half of IND up to the highest level."""
 
@@ -82,8 +81,7 @@ def dose_responses(comparison: Comparison) -> list[DoseResponse]:
 def rate_samples(comparison: Comparison) -> np.ndarray | None:
     """Returns bootstrap samples of the rates, [R, rows, policies]; None where a policy did too few episode ids."""
     outcomes = outcome_array(comparison.runs, [row.info.id for row in comparison.rows], comparison.metric)
-    few = np.isfinite(outcomes).any(axis=1).sum(axis=1).min() < MIN_IDS
-    return None if few else bootstrap_rates(outcomes)
+    return None if few_ids(outcomes) else bootstrap_rates(outcomes)
 
 
 def _dose(sweep: str, rows: Sequence[Row], samples: np.ndarray | None, comparison: Comparison) -> DoseResponse:

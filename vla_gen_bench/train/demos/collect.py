@@ -18,10 +18,11 @@ import numpy as np
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED
 from vla_gen_bench.episodes.streams import POOLS_VERSION
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.log.guard import sole_writer
 from vla_gen_bench.train.closed_loop import ROLLOUT_SEED
 from vla_gen_bench.train.demos.dataset import Demos, Writer
 from vla_gen_bench.train.demos.demonstrate import Demo, Demonstrator
-from vla_gen_bench.train.guard import end_with, sole_writer
+from vla_gen_bench.train.guard import end_with
 from vla_gen_bench.train.starts import Wander
 
 WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # up to 13 cm, 10 cm, 28 degrees away

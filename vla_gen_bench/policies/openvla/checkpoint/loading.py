@@ -12,6 +12,7 @@ from torch import nn
 
 from vla_gen_bench.policies.openvla.actions import parse_stats
 from vla_gen_bench.policies.openvla.checkpoint import adapters
+from vla_gen_bench.policies.openvla.checkpoint.action_head import ACTION_HEAD_FILE, l1_head_from
 from vla_gen_bench.policies.openvla.checkpoint.config_file import read_config, with_stats
 from vla_gen_bench.policies.openvla.checkpoint.dead import dead_shapes
 from vla_gen_bench.policies.openvla.checkpoint.extras import need
@@ -24,7 +25,7 @@ from vla_gen_bench.policies.openvla.checkpoint.tensors import (
     read_file,
 )
 from vla_gen_bench.policies.openvla.config import CheckpointError, OpenVLAConfig
-from vla_gen_bench.policies.openvla.model.l1_head import ACTION_HEAD_FILE, L1Head, l1_head_from
+from vla_gen_bench.policies.openvla.model.l1_head import L1Head
 from vla_gen_bench.policies.openvla.model.value import ValueHead, value_head_from
 from vla_gen_bench.policies.openvla.model.vla import OpenVLA
 
