@@ -49,7 +49,7 @@ FOUNDING: dict[str, dict[str, dict[str, Number]]] = {
     "object": {"train": {}, "unseen": {}},
     "receptacle": {"train": {}, "unseen": {}},
     "distractor_object": {"none": {}, "train": DISTRACTOR, "unseen": DISTRACTOR},
-    "distractor_receptacle": {"none": {}, "unseen": DISTRACTOR},
+    "distractor_receptacle": {"none": {}, "unseen": DISTRACTOR, "train": DISTRACTOR},
     "table": {"train": {}, "unseen": {}},
     "phrasing": {
         "train": {},
