@@ -14,6 +14,7 @@ LINE_END = "\n"
 
 COMMANDS = {
     "eval": "Evaluate a policy on suites of shifted scenarios.",
+    "merge": "Join the logs of shards into one.",
     "report": "Compare evaluation logs: tables, tests, pictures, a page.",
     "curves": "Draw training curves: a metric over samples and wall time.",
     "replay": "Run one logged episode again, check its outcome, write an mp4.",
