@@ -245,11 +245,11 @@ def dimensions_of(suite: Suite) -> dict[str, str]:
 
 
 def rows_by_dimension(dimensions: Mapping[str, str]) -> dict[str, list[str]]:
-    """Returns the scenarios of each dimension, and under "ood" those of all but IND."""
+    """Returns the scenarios of each dimension, and under "ood" those of all but IND and controls."""
     rows: dict[str, list[str]] = {}
     for scenario, dimension in dimensions.items():
         rows.setdefault(dimension, []).append(scenario)
-    shifted = [scenario for scenario, dimension in dimensions.items() if dimension != "ind"]
+    shifted = [scenario for scenario, dimension in dimensions.items() if dimension not in ("ind", "control")]
     return {**rows, OOD: shifted} if shifted else rows
 
 
