@@ -26,7 +26,7 @@ OOD = "ood"
 
 
 class Group(NamedTuple):
-    """Entries that can be compared: one suite, as one digest has it, in one version of a world, through the same sensors."""
+    """Entries that can be compared: one suite, as one digest has it, in one version of a world, by the same sensors."""
 
     world: str
     version: str
@@ -43,7 +43,8 @@ class Group(NamedTuple):
     @property
     def order(self) -> tuple:
         """Sorts a paper's numbers last, and the newest version of a world first."""
-        return self.preset == "paper", self.world, -int(self.version), self.suite, self.digest, self.preset, self.sensors
+        head = self.preset == "paper", self.world, -int(self.version)
+        return *head, self.suite, self.digest, self.preset, self.sensors
 
 
 class Study(NamedTuple):

@@ -16,7 +16,8 @@ from vla_gen_bench.train.demos.demonstrate import Demo
 from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
-UNNAMED = {"wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION}  # what earlier data sets do not name
+# What data sets of earlier versions do not name.
+UNNAMED = {"wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION}
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 
