@@ -1,7 +1,7 @@
 """What each effect costs: a control step with its image, and a reset, against those of IND.
 
-Rounds of IND and every effect alternate, so that a machine that slows down slows all of them. Lower quartiles: what
-else the machine does only ever adds time.
+Processor time, all threads; rounds of IND and every effect alternate, and lower quartiles are shown: what else the
+machine does only ever adds.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def main(world: str) -> None:
     for index in range(ROUNDS + 1):
         for name in names:
             spec = draw(scenario(name), world, 0, index)
-            start = time.perf_counter()
+            start = time.process_time()
             env.reset(options={"spec": spec})
-            took = [time.perf_counter() - start]
+            took = [time.process_time() - start]
             for _ in range(STEPS):
-                start = time.perf_counter()
+                start = time.process_time()
                 env.step(ACTION)
-                took.append(time.perf_counter() - start)
+                took.append(time.process_time() - start)
             if index:  # the first round loads models
                 resets[name].append(took[0])
                 steps[name] += took[1:]

@@ -134,7 +134,7 @@ MISTAKES = [
     ("levels: [1, 3]", "levels: 3", "scenarios.blur.levels: expected some of 1, 2, 3, 4, 5, each once, got 3"),
     ("levels: [1, 3], shift: {effects: [blur]}", "levels: [1]", "blur.levels: there is no shift whose levels"),
     ("effects: [blur]", "effects: [black_image]", "shift.effects[0].level: effect 'black_image' has no levels"),
-    ("effects: [blur]", "effects: [{name: blur, sigma: 0.1}]", "both level and sigma are given; level 1 means sigma 0."),
+    ("effects: [blur]", "effects: [{name: blur, sigma: 0.1}]", "both level and sigma are given; level 1 means sigma"),
     ("effects: [blur]", "effects: [{name: blur, sigma: [0.01, 0.02]}]", "both levels and a list of sigma are given"),
     ("alpha: [0.2, 0.8]", "alpha: [0.2, 8]", "haze.shift.effects[0].alpha: expected a number from 0 to 1, got 8"),
     ("alpha: [0.2, 0.8]", "alpha: []", "scenarios.haze.shift: lists of severities must have one length, got [0]"),

@@ -84,7 +84,8 @@ def log(tmp_path_factory):
             lines.append(
                 {
                     "scenario": scenario.id, "seed": 0, "index": index, "spec_digest": digest, "status": "ok",
-                    "steps": 80, "success_at_end": done, "success_once": done, "first_success_step": 30 if done else None,
+                    "steps": 80, "success_at_end": done,
+                    "success_once": done, "first_success_step": 30 if done else None,
                 }
             )  # fmt: skip
     (folder / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
