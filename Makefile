@@ -63,7 +63,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Tried every time, not stamped: an environment may outlive the machine's driver. Takes under a second.
-PROBE = $(BIN)/python -m vla_gen_bench.probe render
+PROBE = $(BIN)/python -m vla_gen_bench.doctor.probe render
 
 vulkan: $(PACKAGES)
 	@answer=$$($(PROBE)) || { echo "cannot render: $$answer" >&2; sh tools/install-vulkan.sh && \

@@ -26,12 +26,12 @@ from vla_gen_bench import runtime
 runtime.prepare()
 
 from vla_gen_bench.cli.train import recipe_file  # noqa: E402  after the threads are settled
-from vla_gen_bench.train import advantages as adv  # noqa: E402
-from vla_gen_bench.train.learner import Learner, open_simulator, use_threads  # noqa: E402
-from vla_gen_bench.train.ppo import Experience, PpoRecipe, clipped_loss  # noqa: E402
 from vla_gen_bench.train.processes import join  # noqa: E402
 from vla_gen_bench.train.recipe import load_recipe  # noqa: E402
-from vla_gen_bench.train.rollout import Collector, Rollout  # noqa: E402
+from vla_gen_bench.train.rl import advantages as adv  # noqa: E402
+from vla_gen_bench.train.rl.learner import Learner, open_simulator, use_threads  # noqa: E402
+from vla_gen_bench.train.rl.ppo import Experience, PpoRecipe, clipped_loss  # noqa: E402
+from vla_gen_bench.train.rl.rollout import Collector, Rollout  # noqa: E402
 from vla_gen_bench.train.starts import starts  # noqa: E402
 
 GRADIENT_SEED, TRIES_SEED = 88, 89

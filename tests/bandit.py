@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.episodes.spec import EpisodeSpec
 
 STATS = {"action": {"q01": [-1.0] * 7, "q99": [1.0] * 7, "mask": [True] * 6 + [False]}}
 THIRD = 1 / 3
@@ -24,9 +24,9 @@ COLOURS = np.array([[220, 40, 30], [30, 60, 220]], np.uint8)
 def new_checkpoint(folder: Path, seed: int = 0, **acting: object) -> Path:
     """Writes an untrained pico policy."""
     # Here, for worker processes import this module and need none of it.
-    from vla_gen_bench.policies.openvla.config_file import size, with_stats
-    from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer
-    from vla_gen_bench.policies.openvla.saving import save
+    from vla_gen_bench.policies.openvla.checkpoint.config_file import size, with_stats
+    from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_model, new_tokenizer
+    from vla_gen_bench.policies.openvla.checkpoint.saving import save
 
     config = with_stats(acting_as(size("pico"), **acting), {"bandit": STATS})
     save(folder, new_model(config, seed), new_tokenizer(config))

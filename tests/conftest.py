@@ -24,7 +24,8 @@ runtime.prepare()  # Before any test module imports numpy, torch or SAPIEN.
 
 def _cache() -> Path:
     """Returns a folder that keeps the generated assets between sessions, as long as their code is unchanged."""
-    sources = sorted((ROOT / "vla_gen_bench" / "assets").rglob("*.[pj][ys]*"))
+    package = ROOT / "vla_gen_bench"
+    sources = sorted((*(package / "assets").rglob("*.[pj][ys]*"), *(package / "episodes").rglob("catalog*.[pj][ys]*")))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"vgb-test-cache-{os.getuid()}-{digest}"
 
@@ -91,6 +92,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """Names the fix beside a failure for want of a Vulkan driver: rendering is required, never skipped."""
     report = (yield).get_result()
     if report.failed and "failed to find a rendering device" in str(report.longrepr):
-        from vla_gen_bench.doctor import VULKAN_FIX
+        from vla_gen_bench.doctor.checks import VULKAN_FIX
 
         report.sections.append(("No working Vulkan driver", VULKAN_FIX))

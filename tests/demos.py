@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_gen_bench.pools.draw import draw_training
-from vla_gen_bench.train.dataset import Demos, Writer
-from vla_gen_bench.train.demonstrate import Demo
+from vla_gen_bench.episodes.draw import draw_training
+from vla_gen_bench.train.demos.dataset import Demos, Writer
+from vla_gen_bench.train.demos.demonstrate import Demo
 
 OPEN, SHUT = 1.0, -1.0
 SIDE = 32  # x264 codes 16 pixels now and then otherwise: 1 time in 60 with the same frames

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.eval.log import EPISODES_FILE, RUN_FILE, EvalLog, LogWriter
-from vla_gen_bench.suite import load_suite
+from vla_gen_bench.episodes.suite import load_suite
+from vla_gen_bench.log.log import EPISODES_FILE, RUN_FILE, EvalLog, LogWriter
 
 REAL = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "expert-builtin"
 

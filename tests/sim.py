@@ -10,8 +10,8 @@ import torch
 
 from vla_gen_bench import runtime
 from vla_gen_bench.envs.pick_place import PickPlaceEnv
-from vla_gen_bench.spec import Effect, EpisodeSpec, Placed
-from vla_gen_bench.suite import draw, load_suite
+from vla_gen_bench.episodes.spec import Effect, EpisodeSpec, Placed
+from vla_gen_bench.episodes.suite import draw, load_suite
 
 CAMERA = "3rd_view_camera"
 ALL = load_suite("all")

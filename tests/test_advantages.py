@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla_gen_bench.train import advantages as adv
-from vla_gen_bench.train.advantages import Pair
+from vla_gen_bench.train.rl import advantages as adv
+from vla_gen_bench.train.rl.advantages import Pair
 
 REWARDS = np.array([[0.0], [0.1], [1.0]])
 VALUES = np.array([[0.5], [0.4], [0.8]])

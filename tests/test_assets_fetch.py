@@ -469,7 +469,7 @@ def test_fetch_builtin_generates_and_mends_it(cli, cache: Path, tmp_path: Path, 
     assert "builtin: ready already in" in cli("assets", "fetch", "builtin").stdout
     root = pack_root("builtin")
     shutil.copytree(root, tmp_path / "made")  # Generating takes seconds: once is enough.
-    monkeypatch.setattr("vla_gen_bench.assets.pack.generate_builtin", lambda to: shutil.copytree(tmp_path / "made", to))
+    monkeypatch.setattr("vla_gen_bench.assets.pack.generate", lambda world, to: shutil.copytree(tmp_path / "made", to))
     next(root.glob("objects/*/visual.glb")).write_bytes(b"")
     assert cli("assets", "verify", "builtin").exit_code == 2
     assert "builtin: ready in" in cli("assets", "fetch", "builtin").stdout
@@ -489,8 +489,8 @@ def test_an_absent_pack_names_the_command() -> None:
 
 
 def test_the_manifest_has_a_digest_of_every_file_the_catalogue_names_but_three() -> None:
-    from vla_gen_bench.assets.catalog import load_catalog
     from vla_gen_bench.assets.pack import files_of
+    from vla_gen_bench.episodes.catalog import load_catalog
 
     source = load_source("rl4vla")
     assert set(files_of(load_catalog("rl4vla"), Path("/nowhere"))) <= source.files.keys()

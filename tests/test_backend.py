@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from vla_gen_bench import doctor, probe
+from vla_gen_bench.doctor import checks as doctor
+from vla_gen_bench.doctor import probe
+from vla_gen_bench.envs.backend import choose_backend
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.backend import choose_backend
 from vla_gen_bench.eval.evaluate import Request, make_plan
 
 

@@ -9,8 +9,8 @@ import pandas
 import pytest
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.coverage import coverage as pack
-from vla_gen_bench.eval.stages import STAGES
+from vla_gen_bench.log.coverage import coverage as pack
+from vla_gen_bench.log.stages import STAGES
 from vla_gen_bench.report.behaviour import coverage, rows_of, stage_shares
 
 

@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 
-from vla_gen_bench import bench_openvla as bench
 from vla_gen_bench import runtime
-from vla_gen_bench.policies.openvla import lora
-from vla_gen_bench.policies.openvla.config_file import size
-from vla_gen_bench.policies.openvla.fresh import new_model
+from vla_gen_bench.bench import openvla as bench
+from vla_gen_bench.policies.openvla.checkpoint.config_file import size
+from vla_gen_bench.policies.openvla.checkpoint.fresh import new_model
+from vla_gen_bench.policies.openvla.model import lora
 
 
 @pytest.fixture(autouse=True)

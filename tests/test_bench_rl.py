@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from vla_gen_bench import bench_rl
-from vla_gen_bench.policies.openvla.config_file import read_config
+from vla_gen_bench.bench import rl as bench_rl
+from vla_gen_bench.policies.openvla.checkpoint.config_file import read_config
 from vla_gen_bench.train.student import checkpoint_of
 
 

@@ -10,12 +10,12 @@ import torch
 from bandit import BanditBatch, new_checkpoint
 from test_rl_learning import recipe_of
 
-from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
-from vla_gen_bench.train.learner import Learner
-from vla_gen_bench.train.pictures import shifted
 from vla_gen_bench.train.processes import join
-from vla_gen_bench.train.rollout import Collector, Rollout
-from vla_gen_bench.train.simulators import LocalSimulator
+from vla_gen_bench.train.resize import shifted
+from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling
+from vla_gen_bench.train.rl.learner import Learner
+from vla_gen_bench.train.rl.rollout import Collector, Rollout
+from vla_gen_bench.train.rl.simulators import LocalSimulator
 from vla_gen_bench.train.starts import UNSHIFTED, CameraShift, starts
 
 EPISODES = 6

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vla_gen_bench.policies import ActionSpec
-from vla_gen_bench.policies.check import PolicyError, example_observation
 from vla_gen_bench.policies.chunking import ChunkRunner
+from vla_gen_bench.policies.contract import PolicyError, example_observation
 
 
 class Counting:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from demos import OPEN, SHUT
 
-from vla_gen_bench.train.collect import WANDER
-from vla_gen_bench.train.dataset import load
-from vla_gen_bench.train.demonstrate import Demonstrator
-from vla_gen_bench.train.disturbance import DROP_STEPS, Disturbance
+from vla_gen_bench.train.demos.collect import WANDER
+from vla_gen_bench.train.demos.dataset import load
+from vla_gen_bench.train.demos.demonstrate import Demonstrator
+from vla_gen_bench.train.demos.disturbance import DROP_STEPS, Disturbance
 
 # ---- disturbances ------------------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ import pytest
 from demos import OPEN, ORIGIN, SHUT, SIDE, demo, demos_of, written
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.train import lerobot_format as form
-from vla_gen_bench.train.collect import Request, check_request
-from vla_gen_bench.train.dataset import Writer, load
-from vla_gen_bench.train.joined import joined
+from vla_gen_bench.train.demos import lerobot_format as form
+from vla_gen_bench.train.demos.collect import Request, check_request
+from vla_gen_bench.train.demos.dataset import Writer, load
+from vla_gen_bench.train.demos.joined import joined
 
 
 def test_written_demonstrations_are_read_back(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_folder_follows_lerobots_layout(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_collection_goes_on_after_its_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla_gen_bench.train.dataset.PART_DEMOS", 2)
+    monkeypatch.setattr("vla_gen_bench.train.demos.dataset.PART_DEMOS", 2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     written(whole, [demo(index) for index in range(5)])
     first = Writer(broken, SIDE, ORIGIN)
@@ -69,7 +69,7 @@ def test_an_interrupted_collection_goes_on_after_its_last_part(tmp_path: Path, m
 
 def test_a_part_counts_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between the two files that tell of a part: LeRobot's is repeated from the other one."""
-    monkeypatch.setattr("vla_gen_bench.train.dataset.PART_DEMOS", 2)
+    monkeypatch.setattr("vla_gen_bench.train.demos.dataset.PART_DEMOS", 2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     written(whole, [demo(index) for index in range(6)])
     first = Writer(broken, SIDE, ORIGIN)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vla_gen_bench import doctor, probe
 from vla_gen_bench.assets.pack import PackStatus
-from vla_gen_bench.doctor import Check
+from vla_gen_bench.doctor import checks as doctor
+from vla_gen_bench.doctor import probe
+from vla_gen_bench.doctor.checks import Check
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:

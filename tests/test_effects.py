@@ -8,7 +8,10 @@ import torch
 from sim import CAMERA, environment, image, overlay, simple_spec
 
 from vla_gen_bench.envs.compositing import blend, bounding_boxes, composite, foreground_mask, load_image
-from vla_gen_bench.envs.effects import Noise, Texture, find_effect
+from vla_gen_bench.envs.effects.overlays import Noise, Texture
+from vla_gen_bench.episodes import effects
+from vla_gen_bench.episodes.effects import EffectSpec, find_effect
+from vla_gen_bench.episodes.spec import Effect
 from vla_gen_bench.errors import UserError
 
 
@@ -110,14 +113,39 @@ class Invert:
         return 255 - images
 
 
-def test_a_plugin_adds_an_effect(monkeypatch):
+@pytest.fixture
+def plugin(monkeypatch):
+    """`plugin(name, value)` is an installed package with an effect `name` at `value`."""
     from importlib.metadata import EntryPoint
 
-    from vla_gen_bench.envs import effects
-    from vla_gen_bench.spec import Effect
+    def install(name: str, value: str) -> None:
+        monkeypatch.setattr(effects, "plugin_points", lambda: {name: EntryPoint(name, value, effects.GROUP)})
 
-    point = EntryPoint("invert", f"{__name__}:Invert", "vla_gen_bench.effects")
-    monkeypatch.setattr(effects, "entry_points", lambda group: [point])
+    return install
+
+
+def test_a_plugin_adds_an_effect(plugin):
+    plugin("invert", f"{__name__}:Invert")
     plain, _ = first_image()
     negative, _ = first_image(Effect(name="invert"))
     np.testing.assert_array_equal(negative, 255 - plain)
+
+
+def test_an_effect_is_found_by_module_and_attribute():
+    plain, _ = first_image()
+    negative, _ = first_image(Effect(name=f"{__name__}:Invert"))
+    np.testing.assert_array_equal(negative, 255 - plain)
+
+
+def test_what_is_no_effect_is_refused(plugin):
+    plugin("invert", f"{__name__}:first_image")
+    with pytest.raises(UserError, match="effect 'invert': <function first_image.* is neither an EffectSpec nor a class"):
+        find_effect("invert")
+    plugin("invert", "no_such_module:Invert")
+    with pytest.raises(UserError, match="effect 'invert': no_such_module:Invert cannot be loaded: ModuleNotFoundError"):
+        find_effect("invert")
+
+
+def test_an_effect_names_the_worlds_that_can_realise_it():
+    with pytest.raises(UserError, match="effect 'haze': world 'rl4vla' cannot realise it; expected builtin"):
+        EffectSpec("haze", "image", worlds=["builtin"]).check_world("rl4vla")

@@ -10,8 +10,8 @@ from sim import CAMERA, STILL, environment, image, poses, simple_spec, spec_of
 
 import vla_gen_bench.envs as envs
 from vla_gen_bench.envs import robot
+from vla_gen_bench.episodes.spec import Placed
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.spec import Placed
 
 
 def rollout(env, spec, actions):

@@ -16,10 +16,10 @@ import pytest
 from sim import environment, simple_spec
 
 from vla_gen_bench.envs.vector import EnvBatch
-from vla_gen_bench.eval.log import EvalLog
+from vla_gen_bench.episodes.suite import draw, load_suite
 from vla_gen_bench.eval.rollout import episode_seed, run_episode
+from vla_gen_bench.log.log import EvalLog
 from vla_gen_bench.policies.chunking import ChunkRunner
-from vla_gen_bench.suite import draw, load_suite
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = """

@@ -102,3 +102,28 @@ def test_the_plugin_is_evaluated_in_the_simulator(installed, tmp_path):
     assert result["policy"] == "example-servo"
     assert (result["scenarios"]["ind"]["episodes"], result["scenarios"]["ind"]["errors"]) == (1, 0)
     assert len(list(out.rglob("episodes.jsonl"))) == 1
+
+
+EFFECTS = """
+id: plugged
+version: "1"
+protocol: {episodes_per_seed: 1, seeds: [0], horizon: 3}
+scenarios:
+  ind: {dimension: ind}
+  all_four:
+    dimension: vision
+    shift:
+      effects: [{name: example-camera, degrees: 8}, example-deadband, {name: example-nudge, step: 2}, example-stripes]
+"""
+
+
+def test_the_effects_of_the_plugin_are_evaluated_and_replayed(installed, tmp_path):
+    (tmp_path / "plugged.yaml").write_text(EFFECTS)
+    out = tmp_path / "out"
+    protocol = ("--suite", "plugged.yaml", "--out", out, "--workers", 1)
+    run(installed / "vgb", "eval", "--policy", "hold", *protocol, cwd=tmp_path)
+    rows = [json.loads(line) for line in (out / "episodes.jsonl").read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    code = "from pathlib import Path; from vla_gen_bench.eval.replay import replay_episode as again; "
+    code += "done = again(Path('out'), 'all_four/0/0'); print(done.same, done.exact)"
+    assert run(installed / "python", "-c", code, cwd=tmp_path).split() == ["True", "True"]

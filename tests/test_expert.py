@@ -8,11 +8,11 @@ import pytest
 from sim import environment, simple_spec, spec_of
 
 from vla_gen_bench.envs.privileged import BodyState
+from vla_gen_bench.episodes.spec import EpisodeSpec, Placed
 from vla_gen_bench.policies.expert import Expert
 from vla_gen_bench.policies.expert.grasp import plan_grasps
 from vla_gen_bench.policies.expert.motion import euler_xyz
-from vla_gen_bench.policies.protocol import Observation
-from vla_gen_bench.spec import EpisodeSpec, Placed
+from vla_gen_bench.protocol import Observation
 
 STEPS = 80
 IMAGE = np.zeros((1, 1, 1, 3), np.uint8)

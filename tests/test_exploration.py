@@ -7,7 +7,7 @@ import pytest
 from scipy.special import ndtri
 from scipy.stats import kstest
 
-from vla_gen_bench.train.exploration import correlated_draws
+from vla_gen_bench.train.rl.exploration import correlated_draws
 
 EPISODES, DECISIONS, CHUNK = 400, 5, 4
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from demos import OPEN, SHUT, demo, demos_of, written
 
-from vla_gen_bench.train import frames as fr
-from vla_gen_bench.train.collect import describe, without_small
-from vla_gen_bench.train.dataset import Demos, load
+from vla_gen_bench.train.demos import frames as fr
+from vla_gen_bench.train.demos.collect import describe, without_small
+from vla_gen_bench.train.demos.dataset import Demos, load
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_garbled_prompts_keep_the_template_and_some_words() -> None:
 
 
 def test_tables_come_from_the_training_pool_alone() -> None:
-    from vla_gen_bench.assets.catalog import load_catalog
+    from vla_gen_bench.episodes.catalog import load_catalog
 
     catalog = load_catalog("builtin")
     assert set(fr.table_images("builtin", 16)) == set(catalog.ids("tables", "train"))

@@ -7,7 +7,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from vla_gen_bench import bench
+from vla_gen_bench.bench import measure as bench
 
 SUITE = """
 id: two

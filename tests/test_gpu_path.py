@@ -13,14 +13,14 @@ from test_vector import actions, alone, assert_same, judged, table1_spec
 
 from vla_gen_bench.envs.controller import MAX_ITERATIONS, TargetDeltaPoseController
 from vla_gen_bench.envs.vector import EnvBatch
+from vla_gen_bench.episodes.spec import Effect
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.rollout import run_episode, run_episodes
 from vla_gen_bench.policies.chunking import ChunkRunner
 from vla_gen_bench.policies.expert import Expert
-from vla_gen_bench.spec import Effect
-from vla_gen_bench.train.learner import Learner, open_simulator
 from vla_gen_bench.train.processes import join
-from vla_gen_bench.train.rollout import Collector
+from vla_gen_bench.train.rl.learner import Learner, open_simulator
+from vla_gen_bench.train.rl.rollout import Collector
 from vla_gen_bench.train.starts import starts
 
 STEPS = 7  # the teleport happens in the fifth

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from vla_gen_bench.assets.catalog import load_catalog
+from vla_gen_bench.episodes.catalog import load_catalog
+from vla_gen_bench.episodes.suite import draw, load_suite
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.leaderboard.board import Board
-from vla_gen_bench.leaderboard.check import PAPER_SUITE
 from vla_gen_bench.leaderboard.entry import entry_text, parse_entry
-from vla_gen_bench.suite import draw, load_suite
+from vla_gen_bench.leaderboard.validation import PAPER_SUITE
 
 ROOT = Path(__file__).resolve().parents[1]
 EPISODES = 160

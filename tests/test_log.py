@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.log import EvalLog, LogWriter
 from vla_gen_bench.eval.rollout import pack_actions, unpack_actions
-from vla_gen_bench.eval.stats import count, wilson
+from vla_gen_bench.log.counts import count, wilson
+from vla_gen_bench.log.log import EvalLog, LogWriter
 
 
 def row(index: int, scenario: str = "ind", status: str = "ok", success: bool = True) -> dict:

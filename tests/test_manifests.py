@@ -7,15 +7,15 @@ import pytest
 from click.testing import CliRunner
 
 from vla_gen_bench.cli.suites import suites
+from vla_gen_bench.episodes.manifest import check_manifest, manifest_of, manifest_path
+from vla_gen_bench.episodes.spec import digest_of
+from vla_gen_bench.episodes.suite import draw, load_suite
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.manifest import check_manifest, manifest_of, manifest_path
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.spec import digest_of
-from vla_gen_bench.suite import draw, load_suite
 
 SUITES = ("vision", "semantics", "execution", "all", "table1")
-CATALOGS = Path(__file__).resolve().parents[1] / "vla_gen_bench" / "assets" / "catalogs"
-WORLDS = sorted(file.stem for file in CATALOGS.glob("*.json"))
+CATALOGS = Path(__file__).resolve().parents[1] / "vla_gen_bench" / "episodes" / "catalogs"
+WORLDS = sorted({file.stem for file in CATALOGS.glob("*.json")} - {"pretrain"})  # nothing is published of that one
 TINY = """
 id: tiny
 version: "1"

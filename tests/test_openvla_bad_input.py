@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.check import example_observation
-from vla_gen_bench.policies.openvla.config_file import size, with_stats
-from vla_gen_bench.policies.openvla.fresh import new_model, new_tokenizer
+from vla_gen_bench.policies.contract import example_observation
+from vla_gen_bench.policies.openvla.checkpoint.config_file import size, with_stats
+from vla_gen_bench.policies.openvla.checkpoint.fresh import new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import train_tokenizer
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
-from vla_gen_bench.policies.openvla.saving import save
-from vla_gen_bench.policies.openvla.tokenizer import train_tokenizer
 
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'vla': safetensors")
 pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")

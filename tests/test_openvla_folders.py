@@ -1,4 +1,4 @@
-"""What lies in a checkpoint's folder is used, or named: statistics, heads, tokenizers, adapters, configs of odd kinds."""
+"""What lies in a checkpoint's folder is used, or named: statistics, heads, tokenizers, adapters, odd configs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from vla_gen_bench.policies.openvla import adapters, lora
+from vla_gen_bench.policies.openvla.checkpoint import adapters
+from vla_gen_bench.policies.openvla.checkpoint.config_file import size
+from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_action_head, new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.checkpoint.loading import load
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
 from vla_gen_bench.policies.openvla.config import CheckpointError
-from vla_gen_bench.policies.openvla.config_file import size
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_action_head, new_model, new_tokenizer
 from vla_gen_bench.policies.openvla.images import centre_cropped
-from vla_gen_bench.policies.openvla.loading import load
+from vla_gen_bench.policies.openvla.model import lora
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
-from vla_gen_bench.policies.openvla.saving import save
 
 pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
 pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
@@ -53,7 +54,7 @@ def edit(file: Path, **changes: Any) -> None:
     write(file, {**json.loads(file.read_text()), **changes})
 
 
-# ---- statistics -------------------------------------------------------------------------------------------------------
+# ---- statistics ----------------------------------------------------------------------------------------------------
 
 
 def test_statistics_beside_a_full_checkpoint_go_before_those_of_its_config(folder: Path) -> None:
@@ -88,7 +89,7 @@ def test_statistics_of_the_base_count_below_those_of_an_adapter(folder: Path, tm
 @pytest.mark.parametrize(
     "content, message",
     [
-        ([1], r"dataset_statistics.json: expected a mapping, got \[1\]"),
+        ([1], "dataset_statistics.json: .*dictionary"),
         ({"x": {}}, "dataset_statistics.json: x: no 'action'"),
         ({"x": {"action": {**stats(1)["action"], "q99": [1, [2]]}}}, r"json: x.action.q99: expected 7 finite numbers"),
         ({"x": {"action": {**stats(1)["action"], "mask": [2] * 7}}}, r"json: x.action.mask: expected 7 true or false"),
@@ -166,7 +167,8 @@ def test_a_preprocessor_of_other_images_is_named(folder: Path) -> None:
     load(folder)
     edit(folder / "preprocessor_config.json", image_resize_strategy="letterbox")
     with pytest.raises(
-        CheckpointError, match='preprocessor_config.json: image_resize_strategy: "letterbox", but .*config.json makes it'
+        CheckpointError,
+        match="preprocessor_config.json: image_resize_strategy: .letterbox., but .*config.json makes it",
     ):
         load(folder)
 
@@ -197,7 +199,7 @@ def test_padding_and_truncation_of_the_tokenizer_file_leave_prompts_alone(folder
     assert tokenizer.last_prompt_token == expected[-1]
 
 
-# ---- adapters ----------------------------------------------------------------------------------------------------------
+# ---- adapters -------------------------------------------------------------------------------------------------------
 
 
 def peft_adapter(base: Path, folder: Path, **how: Any) -> Any:
@@ -225,7 +227,9 @@ def peft_adapter(base: Path, folder: Path, **how: Any) -> Any:
         {"use_rslora": True},
         {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1.self_attn.v_proj": 16, "fc1": 3}},
         {"use_rslora": True, "rank_pattern": {r"layers\.\d+\.self_attn\.q_proj": 6, "projector.fc1": 2}},
-        {"alpha_pattern": {"_proj": 99, "proj": 99, "self_attn.q_proj": 5}},  # the first two end no whole part of a name
+        {
+            "alpha_pattern": {"_proj": 99, "proj": 99, "self_attn.q_proj": 5}
+        },  # the first two end no whole part of a name
     ],
 )
 def test_an_adapter_is_merged_as_peft_merges_it(sound: Path, tmp_path: Path, how: dict) -> None:
@@ -249,18 +253,20 @@ def test_an_adapter_with_patterns_is_written_as_it_was_read(sound: Path, tmp_pat
     assert config.stabilised and config.ranks == (("q_proj", 2),) and config.alphas == (("fc1", 3),)
 
 
-@pytest.mark.parametrize("begun", ["pissa", "pissa_niter_4", "olora", "loftq", "corda", "eva", "lora_ga", "mica", "new"])
+@pytest.mark.parametrize(
+    "begun", ["pissa", "pissa_niter_4", "olora", "loftq", "corda", "eva", "lora_ga", "mica", "new"]
+)
 def test_an_adapter_whose_base_was_changed_is_refused(sound: Path, tmp_path: Path, begun: str) -> None:
     peft_adapter(sound, tmp_path / "a")
     edit(tmp_path / "a/adapter_config.json", init_lora_weights=begun)
-    with pytest.raises(CheckpointError, match=f'adapter_config.json: init_lora_weights: "{begun}" is not supported'):
+    with pytest.raises(CheckpointError, match=f"adapter_config.json: init_lora_weights: '{begun}' is not supported"):
         load(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"use_dora": True}, "use_dora: true is not supported"),
+        ({"use_dora": True}, "use_dora: True is not supported"),
         ({"something_new": {"on": True}}, "something_new: {.* is not supported"),
         ({"trainable_token_indices": [1]}, r"trainable_token_indices: \[1\] is not supported"),
         ({"target_parameters": ["x"]}, "target_parameters"),
@@ -270,7 +276,7 @@ def test_an_adapter_whose_base_was_changed_is_refused(sound: Path, tmp_path: Pat
         ({"alpha_pattern": {"q_proj": None}}, "alpha_pattern: expected numbers"),
         ({"alpha_pattern": {"q_(proj": 3}}, "alpha_pattern: 'q_.proj' is no regular expression"),
         ({"r": 10**9}, "r: expected a whole number from 1"),
-        ({"lora_alpha": float("nan")}, "lora_alpha: expected a number above 0"),
+        ({"lora_alpha": -1}, "lora_alpha: expected a number above 0"),
         ({"rank_pattern": {"q_proj": 3}}, r"q_proj.lora_.*has shape"),
     ],
 )
@@ -292,7 +298,7 @@ def test_a_folder_with_an_adapter_and_a_whole_model_names_both(sound: Path, tmp_
 
 
 def test_the_central_crop_by_hand() -> None:
-    """A ramp 2x over 101 pixels: 0.9 of the area is sqrt(0.9) = 0.948683 of the side, from 100 (1 - 0.948683) / 2 = 2.5658.
+    """A ramp 2x over 101 pixels: 0.9 of the area is 0.948683 of the side, from 2.5658 = 100 (1 - 0.948683) / 2.
 
     Pixel 0 sees 2 * 2.5658 = 5.13, times 255.5 / 255 = 5.14 -> 5; pixel 50 the middle, 100 * 1.00196 -> 100;
     pixel 10 sees 2 * (2.5658 + 9.48683) = 24.105 -> 24.15 -> 24.
@@ -336,7 +342,7 @@ def tower(**changes: Any) -> dict[str, Any]:
     "changes, message",
     [
         ({"norm_stats": [stats(1)]}, "norm_stats: expected a mapping"),
-        ({"norm_stats": "none"}, 'norm_stats: expected a mapping, got "none"'),
+        ({"norm_stats": "none"}, "norm_stats: expected a mapping, got 'none'"),
         ({"norm_stats": {"x": {"action": {**stats(1)["action"], "q01": [[1, 2], [3]]}}}}, "norm_stats: x.action.q01"),
         ({"norm_stats": {"x": {"action": {**stats(1)["action"], "q01": ["a"] * 7}}}}, "norm_stats: x.action.q01"),
         ({"timm_model_ids": None}, "timm_model_ids: missing"),
@@ -350,10 +356,10 @@ def tower(**changes: Any) -> dict[str, Any]:
         (text(hidden_size=10**30), "text_config: hidden_size: expected a whole number from 1 to"),
         (text(num_attention_heads=0), "text_config: num_attention_heads: expected a whole number from 1"),
         (text(num_key_value_heads=0), "text_config: num_key_value_heads: expected a whole number from 1"),
-        (text(rms_norm_eps=float("nan")), "text_config: rms_norm_eps: expected a number above 0"),
+        (text(rms_norm_eps=float("nan")), "not JSON: NaN"),
         (text(rms_norm_eps="1e-6"), "text_config: rms_norm_eps: expected a number above 0"),
         (text(rope_scaling=[1]), "text_config: rope_scaling: expected a mapping"),
-        ({"vla_gen_bench": "x"}, 'vla_gen_bench: expected a mapping, got "x"'),
+        ({"vla_gen_bench": "x"}, "vla_gen_bench: expected a mapping, got 'x'"),
         (own(vision=[]), "vla_gen_bench.vision: expected two towers, got 0"),
         (own(vision=7), "vla_gen_bench.vision: expected a list"),
         (own(unnorm_key=["a"]), "unnorm_key: expected text"),
@@ -364,7 +370,7 @@ def tower(**changes: Any) -> dict[str, Any]:
         (tower(width=None), "vision: width: missing"),
         (tower(depth=10**12), "vision: depth: expected a whole number from 1 to"),
         (tower(stem=[0]), "stem: expected a whole number from 1"),
-        (tower(cls_token="no"), 'cls_token: "no" is not supported; expected true or false'),
+        (tower(cls_token="no"), "cls_token: 'no' is not supported; expected true or false"),
         (tower(pixels=3), "pixels: 3 is not supported"),
     ],
 )

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from vla_gen_bench.policies.openvla import adapters, hub, lora
+from vla_gen_bench.policies.openvla.checkpoint import adapters, hub
+from vla_gen_bench.policies.openvla.checkpoint.config_file import config_fields, parse_config, size
+from vla_gen_bench.policies.openvla.checkpoint.dead import dead_shapes
+from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.checkpoint.infer import guess_heads, infer_tower
+from vla_gen_bench.policies.openvla.checkpoint.loading import load
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import PromptTokenizer
 from vla_gen_bench.policies.openvla.config import CheckpointError
-from vla_gen_bench.policies.openvla.config_file import config_fields, parse_config, size
-from vla_gen_bench.policies.openvla.dead import dead_shapes
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer
-from vla_gen_bench.policies.openvla.infer import guess_heads, infer_tower
-from vla_gen_bench.policies.openvla.loading import load
-from vla_gen_bench.policies.openvla.saving import save
-from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer
-from vla_gen_bench.policies.openvla.value import ValueHead
+from vla_gen_bench.policies.openvla.model import lora
+from vla_gen_bench.policies.openvla.model.value import ValueHead
 
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'vla': safetensors")
 pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
@@ -294,7 +295,7 @@ def test_an_adapter_without_a_base_says_what_to_give(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"use_dora": True}, "use_dora: true is not supported"),
+        ({"use_dora": True}, "use_dora: True is not supported"),
         ({"target_modules": "all-linear"}, "target_modules: expected a list"),
         ({"peft_type": "IA3"}, "peft_type"),
         ({"r": None}, "r: missing"),

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from vla_gen_bench.policies.openvla import adapters, lora, sampling, value
+from vla_gen_bench.policies.openvla.checkpoint import adapters
+from vla_gen_bench.policies.openvla.checkpoint.config_file import size
+from vla_gen_bench.policies.openvla.checkpoint.fresh import new_model
+from vla_gen_bench.policies.openvla.checkpoint.loading import checkpoint_shapes, count_parameters, empty_model
 from vla_gen_bench.policies.openvla.config import CheckpointError
-from vla_gen_bench.policies.openvla.config_file import size
-from vla_gen_bench.policies.openvla.decoding import ActionOutput, decode, teacher_forced
-from vla_gen_bench.policies.openvla.fresh import new_model
-from vla_gen_bench.policies.openvla.llama import linear_rows
-from vla_gen_bench.policies.openvla.loading import checkpoint_shapes, count_parameters, empty_model
-from vla_gen_bench.policies.openvla.model import Inputs, OpenVLA
+from vla_gen_bench.policies.openvla.model import lora, sampling, value
+from vla_gen_bench.policies.openvla.model.decoding import ActionOutput, decode, teacher_forced
+from vla_gen_bench.policies.openvla.model.llama import linear_rows
+from vla_gen_bench.policies.openvla.model.vla import Inputs, OpenVLA
 from vla_gen_bench.policies.openvla.oft import parallel_decode, parallel_forward
 from vla_gen_bench.policies.openvla.processor import pad_prompts
 

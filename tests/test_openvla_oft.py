@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.check import example_observation
 from vla_gen_bench.policies.chunking import ChunkRunner
+from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.openvla import oft
+from vla_gen_bench.policies.openvla.checkpoint.config_file import size, with_stats
+from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_action_head, new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.checkpoint.loading import load
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
+from vla_gen_bench.policies.openvla.checkpoint.tensors import read_file
 from vla_gen_bench.policies.openvla.config import CheckpointError
-from vla_gen_bench.policies.openvla.config_file import size, with_stats
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_action_head, new_model, new_tokenizer
-from vla_gen_bench.policies.openvla.l1_head import ACTION_HEAD_FILE, L1Head, l1_head_from
-from vla_gen_bench.policies.openvla.loading import load
-from vla_gen_bench.policies.openvla.model import Inputs
+from vla_gen_bench.policies.openvla.model.l1_head import ACTION_HEAD_FILE, L1Head, l1_head_from
+from vla_gen_bench.policies.openvla.model.vla import Inputs
 from vla_gen_bench.policies.openvla.processor import Processor
-from vla_gen_bench.policies.openvla.saving import save
-from vla_gen_bench.policies.openvla.tensors import read_file
 from vla_gen_bench.policies.registry import load_policy
 
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'vla': safetensors")

@@ -18,15 +18,17 @@ import numpy as np
 import pytest
 import torch
 
-from vla_gen_bench.policies.openvla import actions, adapters, images, sampling
-from vla_gen_bench.policies.openvla.config_file import size
-from vla_gen_bench.policies.openvla.decoding import decode, teacher_forced
-from vla_gen_bench.policies.openvla.loading import Loaded, checkpoint_shapes, load
-from vla_gen_bench.policies.openvla.model import Inputs, OpenVLA, token_loss
+from vla_gen_bench.policies.openvla import actions, images
+from vla_gen_bench.policies.openvla.checkpoint import adapters
+from vla_gen_bench.policies.openvla.checkpoint.config_file import size
+from vla_gen_bench.policies.openvla.checkpoint.loading import Loaded, checkpoint_shapes, load
+from vla_gen_bench.policies.openvla.checkpoint.tensors import open_checkpoint
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import PromptTokenizer
+from vla_gen_bench.policies.openvla.model import sampling
+from vla_gen_bench.policies.openvla.model.decoding import decode, teacher_forced
+from vla_gen_bench.policies.openvla.model.value import ValueHead, value_head_from
+from vla_gen_bench.policies.openvla.model.vla import Inputs, OpenVLA, token_loss
 from vla_gen_bench.policies.openvla.oft import parallel_decode, parallel_forward
-from vla_gen_bench.policies.openvla.tensors import open_checkpoint
-from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer
-from vla_gen_bench.policies.openvla.value import ValueHead, value_head_from
 
 pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
 pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,17 @@ import numpy as np
 import pytest
 import torch
 
+from vla_gen_bench import runtime
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.check import check_policy, example_observation
-from vla_gen_bench.policies.openvla.config_file import with_stats
-from vla_gen_bench.policies.openvla.dead import dead_shapes
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_model, new_tokenizer, size
-from vla_gen_bench.policies.openvla.loading import empty_model
+from vla_gen_bench.policies.contract import check_policy, example_observation
+from vla_gen_bench.policies.openvla.checkpoint.config_file import with_stats
+from vla_gen_bench.policies.openvla.checkpoint.dead import dead_shapes
+from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_model, new_tokenizer, size
+from vla_gen_bench.policies.openvla.checkpoint.loading import empty_model
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy, draws
-from vla_gen_bench.policies.openvla.saving import save
-from vla_gen_bench.policies.protocol import Observation
 from vla_gen_bench.policies.registry import load_policy, resolve
+from vla_gen_bench.protocol import Observation
 
 pytest.importorskip("safetensors", reason="needs the extra 'vla': safetensors")
 pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
@@ -62,6 +65,36 @@ def test_the_projects_own_check_passes(folder: Path, options: dict[str, Any]) ->
     assert results["determinism"].status == results["observation"].status == "ok"
     if "dtype" not in options:
         assert results["batch independence"].status == "ok"
+
+
+def test_loading_imports_no_compiler_and_no_statistics(folder: Path) -> None:
+    """`torch._dynamo` costs a worker 0.7 s and 65 MB, `scipy.stats` 0.4 s; neither is needed to evaluate."""
+    code = (
+        "import sys\nfrom vla_gen_bench.log.counts import wilson\n"
+        "from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy\n"
+        f"OpenVLAPolicy({str(folder)!r}); wilson(3, 4)\n"
+        "print(sorted({'torch._dynamo', 'scipy.stats', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_small_model_asks_for_one_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert OpenVLAPolicy(folder).threads == 1
+    monkeypatch.setattr("vla_gen_bench.policies.openvla.policy.SMALL_MODEL", 0)
+    assert OpenVLAPolicy(folder).threads is None
+
+
+def test_threads_are_lowered_and_never_raised() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        runtime.narrow_threads(4)
+        assert torch.get_num_threads() == 2
+        runtime.narrow_threads(1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_oft_variant_passes_the_check_with_chunks_of_four(oft: Path) -> None:

@@ -10,12 +10,12 @@ import torch
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla import actions
+from vla_gen_bench.policies.openvla.checkpoint.config_file import size
+from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_tokenizer
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import PromptTokenizer, benchmark_sentences, train_tokenizer
 from vla_gen_bench.policies.openvla.config import CheckpointError
-from vla_gen_bench.policies.openvla.config_file import size
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_tokenizer
 from vla_gen_bench.policies.openvla.images import to_pixels
 from vla_gen_bench.policies.openvla.processor import Processor, pad_prompts
-from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer, benchmark_sentences, train_tokenizer
 
 pytest.importorskip("tokenizers", reason="needs the extra 'vla': tokenizers")
 

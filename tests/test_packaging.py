@@ -100,7 +100,7 @@ def test_every_data_folder_is_listed() -> None:
 
 def test_the_wheel_carries_all_code_and_package_data(contents: set[str]) -> None:
     assert tree(ROOT / "vla_gen_bench") <= contents
-    assert "vla_gen_bench/assets/catalogs/rl4vla.json" in contents
+    assert "vla_gen_bench/episodes/catalogs/rl4vla.json" in contents
 
 
 @pytest.mark.parametrize("folder", DATA)

@@ -19,7 +19,7 @@ import torch
 from sim import CAMERA, environment, image, shared
 
 from vla_gen_bench.envs import task
-from vla_gen_bench.table1 import decode, reference
+from vla_gen_bench.episodes.table1 import decode, reference
 
 CASES = sorted(path for path in shared("parity/env/cases").glob("*/*.json") if path.name != "decode.json")
 PICTURED = (10, 40)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vla_gen_bench.policies import ActionSpec, Observation
-from vla_gen_bench.policies.check import PolicyError, check_actions, check_policy, check_spec, example_observation
+from vla_gen_bench.policies.contract import PolicyError, check_actions, check_policy, check_spec, example_observation
 from vla_gen_bench.policies.simple import HoldPolicy, RandomPolicy
 
 LABEL = "policy 'acme' (acme_vla 0.3)"

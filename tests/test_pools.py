@@ -1,17 +1,17 @@
-"""Streams, geometry and drawing: the promises of `vla_gen_bench.pools`."""
+"""Streams, geometry and drawing: the promises of `vla_gen_bench.episodes`."""
 
 import hashlib
 import math
 from collections import Counter
+from importlib.metadata import EntryPoint
 
 import pytest
 
-from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
-from vla_gen_bench.errors import UserError
-from vla_gen_bench.pools import Scenario, Shift, Stream, draw, draw_for_env, draw_training
-from vla_gen_bench.pools import shift as shift_module
-from vla_gen_bench.pools.axes import TEMPLATES, reference_joint_offsets, unseen_joint_offsets
-from vla_gen_bench.pools.geometry import (
+from vla_gen_bench.episodes import effects as effects_module
+from vla_gen_bench.episodes.axes import TEMPLATES, reference_joint_offsets, unseen_joint_offsets
+from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
+from vla_gen_bench.episodes.draw import draw, draw_for_env, draw_training
+from vla_gen_bench.episodes.geometry import (
     CENTRE,
     Footprint,
     distance,
@@ -23,8 +23,11 @@ from vla_gen_bench.pools.geometry import (
     ring,
     third_candidates,
 )
-from vla_gen_bench.spec import EpisodeSpec, Placed
-from vla_gen_bench.suite import load_suite
+from vla_gen_bench.episodes.shift import Scenario, Shift
+from vla_gen_bench.episodes.spec import EpisodeSpec, Placed
+from vla_gen_bench.episodes.streams import Stream
+from vla_gen_bench.episodes.suite import load_suite
+from vla_gen_bench.errors import UserError
 
 WORLD = "rl4vla"
 WORLDS = ("builtin", "rl4vla")
@@ -397,11 +400,21 @@ def test_environments_never_meet_evaluation_draws():
         draw_for_env(IND, WORLD, -1)
 
 
+class Glare:
+    """What a plug-in of the older form offers."""
+
+    kind = "image"
+
+    def apply(self, images, foreground):
+        return images
+
+
 def test_a_plugins_effect_gets_its_params_and_a_seed(monkeypatch):
-    """Its name comes from the entry points of `vla_gen_bench.effects`; the package itself is not imported here."""
+    """Its name comes from the entry points of `vla_gen_bench.effects`."""
     with pytest.raises(UserError, match="expected a name, got 'glare'"):
         scenario(effects=["glare"])
-    monkeypatch.setattr(shift_module, "plugin_effects", lambda: frozenset({"glare"}))
+    point = EntryPoint("glare", f"{__name__}:Glare", effects_module.GROUP)
+    monkeypatch.setattr(effects_module, "plugin_points", lambda: {"glare": point})
     glare = scenario(effects=[{"name": "glare", "strength": 2}, "noise"])
     seeds = set()
     for index in range(20):

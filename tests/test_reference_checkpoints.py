@@ -13,7 +13,7 @@ from safetensors import safe_open
 from vla_gen_bench.policies.card import Card
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.train.check import check_policy_in_training_pool
+from vla_gen_bench.train.closed_loop import check_policy_in_training_pool
 
 MOST_MB = 20
 FOLDERS = sorted(path.parent.parent for path in (data_dir() / "policies").glob("*/checkpoint/model.safetensors"))

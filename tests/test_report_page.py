@@ -10,7 +10,7 @@ import pytest
 from browser import show
 from report_logs import flipped_copy, row, successes, write_log, write_rows
 
-from vla_gen_bench.eval.video import video_name
+from vla_gen_bench.log.video import video_name
 from vla_gen_bench.report.page import inline_svg
 
 EVIL = "</script><script>faults.push('injected')</script>&<b>\"'"

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from report_logs import TABLE1, row, successes, write_log, write_rows
 
-from vla_gen_bench.eval.coverage import coverage
+from vla_gen_bench.episodes.suite import load_suite
+from vla_gen_bench.log.coverage import coverage
 from vla_gen_bench.report import drawing, plots
 from vla_gen_bench.report.compare import compare, find_baseline
 from vla_gen_bench.report.load import load_runs
 from vla_gen_bench.report.scenarios import ScenarioInfo, describe, find_suite_of
 from vla_gen_bench.report.severity import sweeps
 from vla_gen_bench.report.workspace import coverage_block, coverage_rows
-from vla_gen_bench.suite import load_suite
 
 
 def comparison_of(folders):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from report_logs import TABLE1
 
-from vla_gen_bench.eval.stats import wilson
+from vla_gen_bench.log.counts import wilson
 from vla_gen_bench.report import stats
 
 Z = 1.959963984540054  # the 97.5% quantile of the normal distribution
@@ -22,6 +22,15 @@ def test_wilson_by_hand():
     half = Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
     assert wilson(180, 192) == pytest.approx((centre - half, centre + half))
     assert wilson(180, 192) == pytest.approx((0.894, 0.964), abs=5e-4)
+
+
+def test_wilson_is_scipys_bit_for_bit():
+    from scipy.stats import binomtest
+
+    for trials in (1, 7, 64, 192):
+        for successes in range(trials + 1):
+            theirs = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+            assert wilson(successes, trials) == (theirs.low, theirs.high)
 
 
 def test_mcnemar_by_hand():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vla_gen_bench.eval.log import EvalLog, key_of
-from vla_gen_bench.eval.stats import count
-from vla_gen_bench.suite import draw, load_suite
+from vla_gen_bench.episodes.suite import draw, load_suite
+from vla_gen_bench.log.counts import count
+from vla_gen_bench.log.log import EvalLog, key_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from bandit import BanditBatch, new_checkpoint
 
-from vla_gen_bench.train import dpo, grpo, ppo
 from vla_gen_bench.train.processes import join
+from vla_gen_bench.train.rl import dpo, grpo, ppo
 from vla_gen_bench.train.run import CHECKPOINT
 
 HORIZON, ITERATIONS = 2, 20

@@ -15,14 +15,14 @@ from test_rl_learning import recipe_of
 from vla_gen_bench.policies.openvla.actions import action_stats
 from vla_gen_bench.policies.openvla.processor import Processor
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.train import dpo, learner, ppo
-from vla_gen_bench.train.actor_critic import Score
-from vla_gen_bench.train.advantages import Pair
-from vla_gen_bench.train.learner import Learner
-from vla_gen_bench.train.ppo import ClippedLoss, PpoRecipe
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.recipe import load_recipe
-from vla_gen_bench.train.rollout import Rollout
+from vla_gen_bench.train.rl import dpo, learner, ppo
+from vla_gen_bench.train.rl.actor_critic import Score
+from vla_gen_bench.train.rl.advantages import Pair
+from vla_gen_bench.train.rl.learner import Learner
+from vla_gen_bench.train.rl.ppo import ClippedLoss, PpoRecipe
+from vla_gen_bench.train.rl.rollout import Rollout
 from vla_gen_bench.train.student import Student
 
 PAPER = data_dir() / "policies" / "openvla-ppo" / "recipe-paper.yaml"
@@ -197,7 +197,7 @@ def decay_of(name: str, weight: torch.Tensor) -> float:
 
 def actor_critic() -> Student:
     """The recorded policy: `full_openvla`'s weights, the case's value head, pictures by RL4VLA's path."""
-    from vla_gen_bench.policies.openvla.loading import load
+    from vla_gen_bench.policies.openvla.checkpoint.loading import load
 
     model = load(parity.CASES / "full_openvla").model.requires_grad_(True)
     processor = Processor(model.config, None, "tensor")

@@ -14,16 +14,16 @@ from test_rl_loss import loss_of, score, some_rollout
 from torch import Tensor
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.model.sampling import sampler
 from vla_gen_bench.policies.openvla.oft import choose_tokens
-from vla_gen_bench.policies.openvla.sampling import sampler
-from vla_gen_bench.train import dpo, grpo, ppo
 from vla_gen_bench.train import processes as joined
-from vla_gen_bench.train.actor_critic import Decision, Sampling
-from vla_gen_bench.train.exploration import correlated_draws
-from vla_gen_bench.train.learner import Learner
-from vla_gen_bench.train.ppo import ClippedLoss
 from vla_gen_bench.train.processes import Processes, join
-from vla_gen_bench.train.rollout import Rollout
+from vla_gen_bench.train.rl import dpo, grpo, ppo
+from vla_gen_bench.train.rl.actor_critic import Decision, Sampling
+from vla_gen_bench.train.rl.exploration import correlated_draws
+from vla_gen_bench.train.rl.learner import Learner
+from vla_gen_bench.train.rl.ppo import ClippedLoss
+from vla_gen_bench.train.rl.rollout import Rollout
 
 KEYS, STEPS = [3, 4, 5], [0, 1, 2]
 

@@ -9,11 +9,11 @@ import pytest
 from vla_gen_bench.cli.train import recipe_file
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.train.dpo import DpoRecipe
-from vla_gen_bench.train.grpo import GrpoRecipe
-from vla_gen_bench.train.learner import RlRecipe
-from vla_gen_bench.train.ppo import PpoRecipe
 from vla_gen_bench.train.recipe import load_recipe
+from vla_gen_bench.train.rl.dpo import DpoRecipe
+from vla_gen_bench.train.rl.grpo import GrpoRecipe
+from vla_gen_bench.train.rl.learner import RlRecipe
+from vla_gen_bench.train.rl.ppo import PpoRecipe
 
 FOLDER = data_dir() / "policies" / "openvla-ppo"
 PRESETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml") if path.stem != "common")

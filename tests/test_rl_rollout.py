@@ -14,17 +14,17 @@ import torch
 from bandit import BanditBatch, new_checkpoint
 from test_rl_learning import recipe_of
 
+from vla_gen_bench.episodes.draw import draw_training
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.check import example_observation
+from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.openvla.oft import score_tokens
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
-from vla_gen_bench.pools.draw import draw_training
-from vla_gen_bench.train.actor_critic import ActorCritic, Sampling
-from vla_gen_bench.train.learner import Learner
 from vla_gen_bench.train.processes import join
-from vla_gen_bench.train.rollout import Collector, Rollout
-from vla_gen_bench.train.sim_workers import WorkerSimulator
-from vla_gen_bench.train.simulators import LocalSimulator, View
+from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling
+from vla_gen_bench.train.rl.learner import Learner
+from vla_gen_bench.train.rl.rollout import Collector, Rollout
+from vla_gen_bench.train.rl.sim_workers import WorkerSimulator
+from vla_gen_bench.train.rl.simulators import LocalSimulator, View
 from vla_gen_bench.train.starts import Wander, starts
 
 OFT = {"decoding": "parallel", "chunk": 2}

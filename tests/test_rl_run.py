@@ -20,12 +20,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_rl_learning import recipe_of, run
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.train import ppo
-from vla_gen_bench.train.actor_critic import Sampling
-from vla_gen_bench.train.check import CHECK_SEED, ROLLOUT_SEED
-from vla_gen_bench.train.learner import Learner, RlRecipe, choose_simulation
+from vla_gen_bench.train.closed_loop import CHECK_SEED, ROLLOUT_SEED
 from vla_gen_bench.train.processes import join
-from vla_gen_bench.train.rollout import Collector
+from vla_gen_bench.train.rl import ppo
+from vla_gen_bench.train.rl.actor_critic import Sampling
+from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation
+from vla_gen_bench.train.rl.rollout import Collector
 
 TIMED = {"wall_s", "steps_per_s", "sim_share", "policy_share", "update_share"}
 SMALL = {"episodes": 6, "together": 4, "env_steps": 6 * 2 * 3, "batch": 6}
@@ -197,7 +197,7 @@ def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
     def loads(*arguments: Any) -> None:
         raise AssertionError("a model was loaded first")
 
-    monkeypatch.setattr("vla_gen_bench.eval.backend.gpu_problem", lambda: "there is no CUDA device")
+    monkeypatch.setattr("vla_gen_bench.envs.backend.gpu_problem", lambda: "there is no CUDA device")
     monkeypatch.setattr(ppo, "Learner", loads)
     recipe = recipe_of("ppo", checkpoint, **SMALL, simulation="gpu")
     with pytest.raises(UserError, match="simulation: gpu: there is no CUDA device; give --set simulation=cpu"):
@@ -208,7 +208,7 @@ def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
 def test_a_gpu_simulates_where_one_can(
     problem: str, chosen: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vla_gen_bench.eval.backend.gpu_problem", lambda: problem)
+    monkeypatch.setattr("vla_gen_bench.envs.backend.gpu_problem", lambda: problem)
     recipe = recipe_of("ppo", checkpoint)
     assert choose_simulation(recipe) == chosen
     assert choose_simulation(recipe.model_copy(update={"simulation": "cpu"})) == "cpu"
@@ -297,7 +297,7 @@ def test_the_recipe_class_counts_whole_iterations(checkpoint: Path) -> None:
 
 def test_two_episodes_with_the_real_simulator(cli, checkpoint: Path, tmp_path: Path) -> None:
     """Two workers, one scene each; then the curve, and the same command goes on from where it stopped."""
-    from vla_gen_bench.train.rl_watch import NUMBERS
+    from vla_gen_bench.train.rl.watch import NUMBERS
 
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(

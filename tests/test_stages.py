@@ -14,10 +14,10 @@ from gpu_emulator import EmulatedEnv, emulated_gpu
 from sim import STILL, environment, simple_spec, spec_of
 from test_expert import observe
 
-from vla_gen_bench.eval.coverage import cell_centres, coverage, orientation_spread_deg, pack_cells, unpack_cells, visits
 from vla_gen_bench.eval.rollout import run_episode
-from vla_gen_bench.eval.stages import STAGES, States, runs, stage, tries
 from vla_gen_bench.eval.state_trace import StateTrace
+from vla_gen_bench.log.coverage import cell_centres, coverage, orientation_spread_deg, pack_cells, unpack_cells, visits
+from vla_gen_bench.log.stages import STAGES, States, runs, stage, tries
 from vla_gen_bench.policies.chunking import ChunkRunner
 from vla_gen_bench.policies.expert import Expert
 from vla_gen_bench.policies.simple import HoldPolicy
@@ -139,8 +139,8 @@ def test_every_label_is_scripted_and_defined():
 
 
 def test_the_thresholds_in_the_docs_are_those_of_the_code():
-    import vla_gen_bench.eval.coverage as grid
-    import vla_gen_bench.eval.stages as rules
+    import vla_gen_bench.log.coverage as grid
+    import vla_gen_bench.log.stages as rules
 
     text = (Path(__file__).parents[1] / "docs" / "stages.md").read_text()
     stated = dict(re.findall(r"`([A-Z_]+)` = ([\d.]+)", text))

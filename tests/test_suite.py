@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vla_gen_bench import resources, suite_lookup
+from vla_gen_bench import resources
 from vla_gen_bench.cli.suites import suites
+from vla_gen_bench.episodes import lookup as suite_lookup
+from vla_gen_bench.episodes.shift import Shift
+from vla_gen_bench.episodes.suite import load_suite, union
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.pools import Shift
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.suite import load_suite, union
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = "rl4vla"
@@ -81,7 +82,7 @@ def test_data_comes_from_the_checkout_else_from_the_package(tmp_path, monkeypatc
         ("pool: ring", "pool: rings", "mine.yaml: scenarios.far.shift.layout.pool: expected a name, got 'rings'; did"),
         ("displacement:", "distance:", "scenarios.far.shift.layout.distance: unknown severity 'distance'"),
         ("0.06", "0.6", "layout.displacement: expected a number from 0.005 to 0.1, got 0.6"),
-        ("0.06", ".nan", "layout.displacement: expected a number from 0.005 to 0.1, got nan"),
+        ("0.06", ".nan", "layout.displacement (line 6): expected a finite number, got '.nan'"),
         ("0.06", "yes", "layout.displacement: expected a number from 0.005 to 0.1, got True"),
         ("{layout:", "{effects: [{name: nois}], layout:", "shift.effects[0].name: expected a name, got 'nois'"),
         ("{layout:", "{effects: [noise, noise], layout:", "scenarios.far.shift.effects: effect 'noise' given twice"),
@@ -311,7 +312,7 @@ def test_suites_need_no_simulator_and_no_heavy_library():
     """`vgb suites show` has to answer at once."""
     heavy = "{'torch', 'mani_skill', 'sapien', 'gymnasium', 'pandas', 'scipy', 'matplotlib', 'numpy'}"
     code = (
-        "import sys; from vla_gen_bench.suite import load_suite, draw; import vla_gen_bench.cli.suites\n"
+        "import sys; from vla_gen_bench.episodes.suite import load_suite, draw; import vla_gen_bench.cli.suites\n"
         f"draw(load_suite('all').scenarios['multi_object_ood'], '{WORLD}', 0, 0)\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )

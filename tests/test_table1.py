@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.episodes.suite import draw, load_suite
+from vla_gen_bench.episodes.table1 import decode, ids, num_episodes, reference, triples
+from vla_gen_bench.episodes.table1_envs import ENVS, PREFIX
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.spec import EpisodeSpec
-from vla_gen_bench.suite import draw, load_suite
-from vla_gen_bench.table1 import decode, ids, num_episodes, reference, triples
-from vla_gen_bench.table1_envs import ENVS, PREFIX
 
 WORLD = "rl4vla"
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,11 +11,11 @@ from bandit import new_checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from vla_gen_bench.policies.check import example_observation
-from vla_gen_bench.policies.openvla.loading import load
+from vla_gen_bench.policies.contract import example_observation
+from vla_gen_bench.policies.openvla.checkpoint.loading import load
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
+from vla_gen_bench.policies.openvla.checkpoint.tensors import INDEX_FILE, SINGLE_FILE, open_checkpoint
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
-from vla_gen_bench.policies.openvla.saving import save
-from vla_gen_bench.policies.openvla.tensors import INDEX_FILE, SINGLE_FILE, open_checkpoint
 
 
 @pytest.fixture(scope="module")

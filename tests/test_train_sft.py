@@ -14,16 +14,16 @@ import yaml
 from demos import demo, written
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.openvla.loading import load
+from vla_gen_bench.policies.openvla.checkpoint.loading import load
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
-from vla_gen_bench.policies.protocol import Observation
+from vla_gen_bench.protocol import Observation
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.train import sft
-from vla_gen_bench.train.dataset import load as load_demos
-from vla_gen_bench.train.imitation import demonstrations, soft_targets
+from vla_gen_bench.train.demos.dataset import load as load_demos
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Optimiser, load_recipe, parse_changes
 from vla_gen_bench.train.run import Curve, save_state
+from vla_gen_bench.train.sft import trainer as sft
+from vla_gen_bench.train.sft.imitation import demonstrations, soft_targets
 from vla_gen_bench.train.student import Averaged, action_statistics
 
 ALONE = Processes(0, 1, torch.device("cpu"))

@@ -11,7 +11,7 @@ from vla_gen_bench.assets.builtin import write_pack
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         catalog = write_pack(Path(folder))
-    out = Path(__file__).parents[1] / "vla_gen_bench/assets/catalogs/builtin.json"
+    out = Path(__file__).parents[1] / "vla_gen_bench/episodes/catalogs/builtin.json"
     out.write_text(catalog.model_dump_json(indent=1) + "\n")
 
 

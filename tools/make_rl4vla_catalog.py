@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from vla_gen_bench.assets.catalog import Catalog
+from vla_gen_bench.episodes.catalog import Catalog
 
 TRAIN = {"more_carrot": 16, "more_plate": 1, "more_table": 16}
 VISUALS = ("textured.obj", "textured.dae", "textured.glb")  # order of the reference (put_on_in_scene_multi.py:145-158)
@@ -62,7 +62,7 @@ def main() -> None:
         textures=textures,
         robot_urdf="widowx250s/wx250s.urdf",
     )
-    out = Path(__file__).parents[1] / "vla_gen_bench/assets/catalogs/rl4vla.json"
+    out = Path(__file__).parents[1] / "vla_gen_bench/episodes/catalogs/rl4vla.json"
     out.write_text(catalog.model_dump_json(indent=1) + "\n")
 
 

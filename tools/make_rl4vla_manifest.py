@@ -9,8 +9,8 @@ import hashlib
 import sys
 from pathlib import Path
 
-from vla_gen_bench.assets.catalog import load_catalog
 from vla_gen_bench.assets.source import Entry, Source, Upstream
+from vla_gen_bench.episodes.catalog import load_catalog
 
 UPSTREAMS = (
     Upstream(

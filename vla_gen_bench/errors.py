@@ -1,9 +1,14 @@
-"""Errors a user can act on: one line that names what was wrong, where, and how to mend it."""
+"""Errors a user can act on: one line that names what was wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+LONGEST = 400  # characters of a message's line
+SHOWN = 80  # characters of a foreign value within a message
 
 
 class UserError(Exception):
@@ -13,7 +18,41 @@ class UserError(Exception):
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for a near miss among `known`, else `; known: a, b, c`."""
     known = sorted(known)
-    close = get_close_matches(wrong, known, n=1, cutoff=0.6)
+    close = get_close_matches(wrong[:SHOWN], known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known) or 'none'}"
+
+
+def printable(text: object, keep: str = "") -> str:
+    """Returns `text` with every character that a terminal would act on written out, as `\\x1b`; `keep` passes."""
+    return "".join(letter if letter in keep or _harmless(letter) else _escaped(letter) for letter in str(text))
+
+
+def one_line(text: object, longest: int = LONGEST) -> str:
+    """Returns `text` as one printable line of at most `longest` characters, cut in the middle."""
+    line = printable(" ".join(str(text)[: 4 * longest].split()))
+    if len(line) <= longest:
+        return line
+    head = longest * 2 // 3
+    return f"{line[:head]} ... {line[head + 5 - longest :]}"
+
+
+def shown(value: Any, longest: int = SHOWN) -> str:
+    """Returns a foreign value for a message: its `repr`, printable and cut to `longest` characters."""
+    if isinstance(value, (str, bytes)):
+        value = value[: 2 * longest]
+    elif isinstance(value, int) and value.bit_length() > 256:
+        return f"a whole number of {value.bit_length()} bits"
+    try:
+        return one_line(repr(value), longest)
+    except (RecursionError, ValueError):  # nested without end, or a number within it too long to write out
+        return f"a {type(value).__name__}"
+
+
+def _harmless(letter: str) -> bool:
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")

@@ -60,6 +60,13 @@ def limit_threads(threads: int) -> None:
         torch.set_num_threads(int(chosen.split(",")[0]))
 
 
+def narrow_threads(threads: int) -> None:
+    """Lowers torch's threads in this process to `threads`; never raises them. Without torch there is nothing to do."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
+
+
 def usable_cores() -> int:
     """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,8 @@
-"""YAML without its surprises: duplicate keys are refused, and errors name `file: key.path`."""
+"""YAML without its surprises: plain data only, no key twice, bounded in size and depth; errors name `file: key.path`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,57 +10,135 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.data import MAX_DIGITS, mistake_text, read_text
+from vla_gen_bench.errors import UserError, one_line, suggest
+from vla_gen_bench.errors import shown as shown_value
 
 Model = TypeVar("Model", bound=BaseModel)
+YAML_LIMIT = 1 << 20
 MAX_DEPTH = 20
+MAX_VALUES = 100_000  # aliases counted each time they are used
+PLAIN = (str, int, float, bool, type(None))
+CONTAINERS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
-def read_yaml(path: Path, shown: str | None = None) -> Any:
+def read_yaml(path: Path, shown: str | None = None, error: type[UserError] = UserError) -> Any:
     """Returns the plain data of a YAML file; `shown` is what messages call it.
 
     Raises:
-        UserError: unreadable file, bad syntax, or a key given twice.
+        UserError: No regular file of text, bad syntax, a key given twice, or a value that is no plain data.
     """
-    shown = shown or str(path)
+    shown = one_line(shown or path)
+    return parse_yaml(read_text(path, shown=shown, limit=YAML_LIMIT, error=error), shown, error)
+
+
+def parse_yaml(text: str, shown: str, error: type[UserError] = UserError) -> Any:
+    """Returns the plain data of a YAML text; raises as `read_yaml`."""
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
-        return None if node is None else _data(loader, node, shown, "")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{shown}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{shown}: not valid YAML: {' '.join(str(error).split())}") from None
+        return None if node is None else _Data(loader).of(node, "")
+    except yaml.YAMLError as fault:
+        raise error(f"{shown}: not valid YAML: {one_line(fault)}") from None
+    except _Fault as fault:
+        raise error(f"{shown}: {one_line(fault)}") from None
 
 
-def _data(loader: yaml.SafeLoader, node: yaml.Node, shown: str, path: str) -> Any:
-    if path.count(".") > MAX_DEPTH:
-        raise UserError(f"{shown}: {path[:60]}...: nested too deeply")
-    if isinstance(node, yaml.SequenceNode):
-        return [_data(loader, item, shown, f"{path}.{place}") for place, item in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node)
-    data: dict[Any, Any] = {}
-    for key_node, value in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        here = f"{path}.{key}".lstrip(".")
-        if not isinstance(key, str):
-            raise UserError(f"{shown}: {here}: a key must be text, got {key!r}")
-        if key in data:
-            raise UserError(f"{shown}: {here}: key given twice (line {key_node.start_mark.line + 1})")
-        data[key] = _data(loader, value, shown, here)
-    return data
+class _Fault(Exception):
+    """What is wrong within a YAML text, as `key.path: what`."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Stops at a depth no file of ours has, before Python's own limit is reached."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _Fault(f"line {self.peek_event().start_mark.line + 1}: nested too deeply")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+class _Data:
+    """Turns nodes into plain data; counts values, so that aliases of aliases come to an end."""
+
+    def __init__(self, loader: yaml.SafeLoader) -> None:
+        self._loader = loader
+        self._left = MAX_VALUES
+
+    def of(self, node: yaml.Node, path: str, depth: int = 0) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise _Fault(f"more than {MAX_VALUES} values; aliases count each time they are used")
+        if depth > MAX_DEPTH:
+            raise _Fault(f"{path[:60]}: nested too deeply")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        if node.tag not in CONTAINERS:
+            raise _Fault(f"{_at(node, path)}: {node.tag} is not supported; give plain data")
+        if isinstance(node, yaml.SequenceNode):
+            return [self.of(item, f"{path}.{place}".lstrip("."), depth + 1) for place, item in enumerate(node.value)]
+        return self._mapping(node, path, depth)
+
+    def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for key_node, value in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _Fault(f"{_at(key_node, path)}: a key must be text, got a {key_node.id}")
+            key = "<<" if key_node.tag == "tag:yaml.org,2002:merge" else self._scalar(key_node, path)
+            here = f"{path}.{key}".lstrip(".")
+            if not isinstance(key, str):
+                raise _Fault(f"{here}: a key must be text, got {key!r}")
+            if key in data:
+                raise _Fault(f"{here}: key given twice (line {key_node.start_mark.line + 1})")
+            data[key] = self.of(value, here, depth + 1)
+        return data
+
+    def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:
+        if len(node.value) > MAX_DIGITS and node.tag.endswith((":int", ":float")):
+            raise _Fault(f"{_at(node, path)}: a number of too many digits")
+        try:
+            value = self._loader.construct_object(node)
+        except yaml.YAMLError:
+            raise _Fault(f"{_at(node, path)}: {node.tag} is not supported; give plain data") from None
+        except Exception:  # PyYAML's constructors raise whatever their conversion does
+            kind = node.tag.rsplit(":", 1)[-1]
+            raise _Fault(f"{_at(node, path)}: {shown_value(node.value)} is no {kind}; quote it if it is text") from None
+        if not isinstance(value, PLAIN):
+            kind = type(value).__name__
+            raise _Fault(f"{_at(node, path)}: {shown_value(node.value)} is read as a {kind}; quote it if it is text")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _Fault(f"{_at(node, path)}: expected a finite number, got {shown_value(node.value)}")
+        if isinstance(value, str):
+            _check_text(value, node, path)
+        return value
+
+
+def _at(node: yaml.Node, path: str) -> str:
+    line = f"line {node.start_mark.line + 1}"
+    return f"{path} ({line})" if path else line
+
+
+def _check_text(text: str, node: yaml.Node, path: str) -> None:
+    """Refuses what YAML lets in by escapes only: control characters but tab and line end, and half surrogate pairs."""
+    for letter in text:
+        if (letter < " " and letter not in "\t\n") or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff":
+            raise _Fault(f"{_at(node, path)}: holds the control character {ascii(letter)}; leave it out")
 
 
 def check_keys(data: Any, known: Iterable[str], where: str) -> None:
     """Raises `UserError` unless `data` is a mapping with no other keys than `known`; `where` is `file: key.path`."""
     if not isinstance(data, dict):
-        raise UserError(f"{where}: expected a mapping, got {data!r}")
+        raise UserError(f"{where}: expected a mapping, got {shown_value(data)}")
     joint = " " if where.endswith(":") else "."
     for key in data:
         if key not in known:
-            raise UserError(f"{where}{joint}{key}: unknown key '{key}'{suggest(key, known)}")
+            name = one_line(key, 80)
+            raise UserError(f"{where}{joint}{name}: unknown key '{name}'{suggest(name, known)}")
 
 
 def parse(model: type[Model], data: Any, where: str) -> Model:
@@ -68,13 +147,7 @@ def parse(model: type[Model], data: Any, where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(_message(error.errors()[0], where)) from None
-
-
-def _message(mistake: Any, where: str) -> str:
-    what = mistake["msg"].removeprefix("Value error, ")
-    if not mistake["loc"]:
-        return f"{where.removesuffix(':')}: {what}"
-    joint = " " if where.endswith(":") else "."
-    path = ".".join(str(part) for part in mistake["loc"])
-    return f"{where}{joint}{path}: {what[0].lower()}{what[1:]}, got {mistake['input']!r}"
+        if not error.errors()[0]["loc"]:
+            raise UserError(f"{where.removesuffix(':')}: {mistake_text(error)}") from None
+        joint = " " if where.endswith(":") else "."
+        raise UserError(f"{where}{joint}{mistake_text(error)}") from None

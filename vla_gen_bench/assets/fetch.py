@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vla_gen_bench.assets import pack
-from vla_gen_bench.assets.catalog import load_catalog
 from vla_gen_bench.assets.partial_clone import check_out, require_git
 from vla_gen_bench.assets.source import Audit, Progress, Source, Upstream, audit, load_source
+from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.errors import UserError
 
 NAMED_AT_MOST = 5  # files in one error message
@@ -289,7 +289,7 @@ def _generate(world: str, root: Path, from_dir: Path | None, force: bool) -> Fet
     _refuse_foreign(world, root, pack.pack_status(world).detail)
     made = root.with_name(f".{root.name}.staging")
     shutil.rmtree(made, ignore_errors=True)
-    pack.generate_builtin(made)
+    pack.generate(world, made)
     try:
         _swap(made, root)
     except OSError as error:

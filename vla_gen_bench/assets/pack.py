@@ -1,6 +1,6 @@
 """Asset packs on disk: where a world's files are, whether they are whole, and how to get them.
 
-A pack is a folder holding the files a catalogue names. `builtin` is generated into the cache on first use;
+A pack is a folder holding the files a catalogue names. `builtin` and `pretrain` are generated into the cache on first use;
 `rl4vla` is a copy of the paper's assets, looked for in `$VGB_RL4VLA_DIR`, else in the cache, where
 `vgb assets fetch rl4vla` puts it (`fetch.py`).
 """
@@ -14,12 +14,14 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 
-from vla_gen_bench.assets.catalog import Body, Catalog, load_catalog
+from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.errors import UserError
 
 PACK_FILE = "pack.json"
+GENERATED = ("builtin", "pretrain")  # worlds this package makes itself, each by `assets.<world>.write_pack`
 ROBOT_MESH_SUFFIXES = (".obj", ".stl", ".glb", ".mtl", ".png")
 
 
@@ -80,8 +82,8 @@ def pack_root(world: str) -> Path:
 @lru_cache(maxsize=None)
 def _open(world: str, root: Path) -> Pack:
     catalog = load_catalog(world)
-    if world == "builtin":
-        _ensure_builtin(catalog, root)
+    if world in GENERATED:
+        _ensure_generated(catalog, root)
         digest, substitutes = _verify_digests(root), {}
     else:
         substitutes = _check_present(catalog, root)
@@ -90,7 +92,7 @@ def _open(world: str, root: Path) -> Pack:
 
 
 def open_pack(world: str) -> Pack:
-    """Returns the verified pack of `world`, generating `builtin` first if it is not there.
+    """Returns the verified pack of `world`, generating it first if this package makes it and it is not there.
 
     Raises:
         UserError: The pack is absent, incomplete or corrupted; the message names the fix.
@@ -107,9 +109,9 @@ def pack_status(world: str) -> PackStatus:
     """Returns the state of the pack of `world` without generating or changing anything."""
     root = pack_root(world)
     if not root.is_dir():
-        return PackStatus(world, "absent", root, "generated on first use" if world == "builtin" else "not fetched")
+        return PackStatus(world, "absent", root, "generated on first use" if world in GENERATED else "not fetched")
     try:
-        if world == "builtin":
+        if world in GENERATED:
             _require_version(load_catalog(world), root)
             _verify_digests(root)
             return PackStatus(world, "ready", root, "verified")
@@ -117,7 +119,7 @@ def pack_status(world: str) -> PackStatus:
         detail = f"{len(absent)} visuals are absent, drawn as collision meshes" if absent else "all files there"
         return PackStatus(world, "ready", root, detail)
     except UserError as error:
-        return PackStatus(world, "corrupt" if world == "builtin" else "incomplete", root, str(error))
+        return PackStatus(world, "corrupt" if world in GENERATED else "incomplete", root, str(error))
 
 
 def files_of(catalog: Catalog, root: Path, substitutes: dict[str, str] | None = None) -> list[str]:
@@ -131,12 +133,12 @@ def files_of(catalog: Catalog, root: Path, substitutes: dict[str, str] | None = 
     return sorted({*files, catalog.robot_urdf})
 
 
-# ---- builtin: generated, verified against the digests written with it -------------------------------------
+# ---- generated, verified against the digests written with it -------------------------------------
 
 
-def _ensure_builtin(catalog: Catalog, root: Path) -> None:
+def _ensure_generated(catalog: Catalog, root: Path) -> None:
     if not (root / PACK_FILE).is_file():
-        generate_builtin(root)
+        generate(catalog.world, root)
     _require_version(catalog, root)
 
 
@@ -149,28 +151,26 @@ def _require_version(catalog: Catalog, root: Path) -> None:
         )
 
 
-def generate_builtin(root: Path) -> None:
-    """Writes the builtin pack to `root`, atomically: a half-written pack is never seen.
+def generate(world: str, root: Path) -> None:
+    """Writes the pack of a generated world to `root`, atomically: a half-written pack is never seen.
 
     Raises:
         UserError: The folder cannot be written, or what was generated differs from the shipped catalogue.
     """
-    from vla_gen_bench.assets.builtin import write_pack
-
-    catalog = load_catalog("builtin")
+    catalog = load_catalog(world)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     except OSError as error:
-        raise UserError(f"{root.parent}: cannot write the builtin assets ({error.strerror}); set VGB_CACHE") from error
+        raise UserError(f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); set VGB_CACHE") from error
     try:
-        _check_same(write_pack(work), catalog)
+        _check_same(import_module(f"vla_gen_bench.assets.{world}").write_pack(work), catalog)
         files = {name: _sha256(work / name) for name in files_of(catalog, work)}
-        manifest = {"format": 1, "world": "builtin", "catalog": catalog.digest(), "files": files}
+        manifest = {"format": 1, "world": world, "catalog": catalog.digest(), "files": files}
         (work / PACK_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True))
         _move_into_place(work, root)
     except OSError as error:
-        raise UserError(f"{root.parent}: cannot write the builtin assets ({error.strerror}); set VGB_CACHE") from error
+        raise UserError(f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); set VGB_CACHE") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -180,13 +180,13 @@ def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> Non
     for kind in ("objects", "receptacles", "tables", "textures"):
         if made.ids(kind) != shipped.ids(kind):
             raise UserError(
-                f"the generated builtin {kind} are not those of the shipped catalogue; reinstall the package"
+                f"the generated {shipped.world} {kind} are not those of the shipped catalogue; reinstall the package"
             )
     for kind in ("objects", "receptacles"):
         for new, old in zip(getattr(made, kind), getattr(shipped, kind), strict=True):
             sizes = zip((*new.bbox_min, *new.bbox_max), (*old.bbox_min, *old.bbox_max), strict=True)
             if any(abs(a - b) > tolerance for a, b in sizes):
-                raise UserError(f"generated builtin asset '{new.id}' has another size than the shipped catalogue says")
+                raise UserError(f"generated {shipped.world} asset '{new.id}' has another size than the shipped catalogue says")
 
 
 def _move_into_place(work: Path, root: Path) -> None:

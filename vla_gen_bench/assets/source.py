@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from vla_gen_bench.spec import Frozen
+from vla_gen_bench.episodes.spec import Frozen
 
 Progress = Callable[[str, int, int], None]  # What is being done, files done, files in all.
 
@@ -84,7 +84,7 @@ class Audit:
 
 def worlds() -> list[str]:
     """Returns the names of all worlds there is a catalogue of."""
-    folder = resources.files("vla_gen_bench.assets") / "catalogs"
+    folder = resources.files("vla_gen_bench.episodes") / "catalogs"
     return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json"))
 
 

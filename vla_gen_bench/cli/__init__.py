@@ -8,7 +8,9 @@ from importlib import import_module
 import click
 
 from vla_gen_bench import __version__, runtime
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, one_line, printable
+
+LINE_END = "\n"
 
 COMMANDS = {
     "eval": "Evaluate a policy on suites of shifted scenarios.",
@@ -37,7 +39,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = import_module(f"vla_gen_bench.cli.{'evaluate' if name == 'eval' else name}")
+        module = import_module(f"vla_gen_bench.cli.{name}")
         return getattr(module, "evaluate_command" if name == "eval" else name)
 
     def resolve_command(self, context: click.Context, arguments: list[str]):
@@ -74,5 +76,10 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(error, keep=LINE_END)}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:  # no file's fault: a bug, to be seen whole
+            raise
+        click.echo(f"error: {one_line(error.filename)}: {one_line(error.strerror or error)}", err=True)
         sys.exit(2)

@@ -26,9 +26,9 @@ def bench(quick: bool, openvla: bool, rl: bool, worlds: tuple[str, ...], out: Pa
     The full run takes about 45 minutes on two cores; the success rates continue where an earlier run stopped.
     --openvla writes OUT/bench-openvla.json, --rl OUT/bench-rl.json.
     """
-    from vla_gen_bench import bench as measure
+    from vla_gen_bench.assets.world import get_world
+    from vla_gen_bench.bench import measure
     from vla_gen_bench.errors import UserError
-    from vla_gen_bench.world import get_world
 
     if quick + openvla + rl > 1:
         raise UserError("--quick, --openvla and --rl each leave out the others' measurements; give one of them")
@@ -62,7 +62,7 @@ def _measure(measure, quick: bool, worlds: tuple[str, ...], out: Path):
 def _openvla():
     import torch
 
-    from vla_gen_bench import bench_openvla
+    from vla_gen_bench.bench import openvla as bench_openvla
 
     yield from bench_openvla.cpu()
     if torch.cuda.is_available():
@@ -70,7 +70,7 @@ def _openvla():
 
 
 def _rl():
-    from vla_gen_bench import bench_rl
+    from vla_gen_bench.bench import rl as bench_rl
 
     yield from bench_rl.reward_learning()
 

@@ -24,7 +24,7 @@ import click
     show_default=True,
     help="Share that begins up to 13 cm, 10 cm and 28 degrees elsewhere.",
 )
-@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
+@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
 @click.option("--image-size", type=click.IntRange(min=32), default=96, show_default=True, help="Side, pixels.")
 @click.option("--seed", type=int, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
 @click.option("--drop-small-actions", is_flag=True, help="Leave out frames that hardly move, as the paper.")
@@ -42,8 +42,8 @@ def collect(
     """
     from vla_gen_bench.policies.registry import parse_options
     from vla_gen_bench.runtime import usable_cores
-    from vla_gen_bench.train.collect import Request
-    from vla_gen_bench.train.collect import collect as run
+    from vla_gen_bench.train.demos.collect import Request
+    from vla_gen_bench.train.demos.collect import collect as run
 
     request = Request(
         episodes=episodes, out=out, policy=policy, options=parse_options(options), noise=noise, wander=wander,

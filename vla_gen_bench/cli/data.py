@@ -18,9 +18,9 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(folder: Path, as_json: bool) -> None:
     """Show counts, success, actions and coverage of the data set in FOLDER."""
-    from vla_gen_bench.train.collect import describe
-    from vla_gen_bench.train.dataset import load, read_own
-    from vla_gen_bench.train.lerobot_format import ACTION_NAMES
+    from vla_gen_bench.train.demos.collect import describe
+    from vla_gen_bench.train.demos.dataset import load, read_own
+    from vla_gen_bench.train.demos.lerobot_format import ACTION_NAMES
 
     demos = load(folder, pictures=False)
     facts = describe(demos, read_own(folder))
@@ -68,10 +68,10 @@ def preview(folder: Path, out: Path, episodes: int) -> None:
     """Write an mp4 of the first demonstrations in FOLDER, with instruction and phase."""
     import numpy as np
 
-    from vla_gen_bench.eval.video import write_video
-    from vla_gen_bench.train.dataset import load
-    from vla_gen_bench.train.frames import PHASES, kinds_of, resized
-    from vla_gen_bench.train.lerobot_format import read_info
+    from vla_gen_bench.log.video import write_video
+    from vla_gen_bench.train.demos.dataset import load
+    from vla_gen_bench.train.demos.frames import PHASES, kinds_of, resized
+    from vla_gen_bench.train.demos.lerobot_format import read_info
 
     demos = load(folder, min(episodes, max(1, read_info(folder)["total_episodes"])))
     phases = kinds_of(demos).phase

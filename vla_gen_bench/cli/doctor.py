@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vla_gen_bench import doctor as examination
+from vla_gen_bench.doctor import checks as examination
 
 COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 

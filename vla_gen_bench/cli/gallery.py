@@ -16,7 +16,7 @@ import click
     show_default=True,
     help="Repeat for more.",
 )
-@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin or rl4vla.")
+@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
 @click.option(
     "--out",
     default="gallery",
@@ -31,9 +31,9 @@ def gallery(suites: tuple[str, ...], world: str, out: Path, seed: int, index: in
 
     All scenarios show the same episode, so what differs between two pictures is the shift alone.
     """
-    from vla_gen_bench.gallery import write_gallery
-    from vla_gen_bench.suite import load_suite
-    from vla_gen_bench.world import get_world
+    from vla_gen_bench.assets.world import get_world
+    from vla_gen_bench.episodes.suite import load_suite
+    from vla_gen_bench.eval.gallery import write_gallery
 
     get_world(world)
     for path in write_gallery([load_suite(name) for name in suites], world, out, seed, index):

@@ -71,9 +71,9 @@ def add(run, policy_name, algorithm, data, seen, log_url, id, folder, **declared
     unless the entry is valid. Then: vgb leaderboard build.
     """
     from vla_gen_bench.leaderboard.board import add_entry
-    from vla_gen_bench.leaderboard.check import problems
     from vla_gen_bench.leaderboard.derive import read_log
     from vla_gen_bench.leaderboard.submit import make_entry, parse_data, parse_seen
+    from vla_gen_bench.leaderboard.validation import problems
 
     sections = _sections(declared)
     sections["policy"]["name"] = policy_name

@@ -63,7 +63,7 @@ def plan(detect, baseline_rate, power, alpha, paired, discordance, correlation, 
 
 
 def _pilot(runs: tuple[Path, Path]) -> Pilot:
-    from vla_gen_bench.eval.log import EvalLog
+    from vla_gen_bench.log.log import EvalLog
     from vla_gen_bench.report.plan import pilot_of
 
     first, second = (EvalLog(run) for run in runs)

@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from vla_gen_bench.policies.card import Card
-    from vla_gen_bench.policies.check import CheckResult
+    from vla_gen_bench.policies.contract import CheckResult
 
 PIPE_WIDTH = 200  # columns where stdout is no terminal: one line per policy
 MARKS = {"ok": "ok    ", "failed": "FAILED", "note": "note  "}
@@ -77,7 +77,7 @@ def show(ref: str, as_json: bool) -> None:
 @click.pass_context
 def check(context: click.Context, ref: str, batch: int, pairs: tuple[str, ...]) -> None:
     """Load POLICY and rehearse it on a synthetic observation. Exits with 2 if a check fails."""
-    from vla_gen_bench.policies.check import check_policy
+    from vla_gen_bench.policies.contract import check_policy
     from vla_gen_bench.policies.registry import load_policy, parse_options, resolve
 
     card = resolve(ref)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import click
 
+from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, draw, draw_training
+from vla_gen_bench.episodes.shift import Scenario
+from vla_gen_bench.episodes.suite import Suite, load_suite, read_suite
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.pools import FIRST_TRAINING_SEED, Scenario, draw, draw_training
-from vla_gen_bench.suite import Suite, load_suite, read_suite
 
-WORLD = click.option("--world", default="builtin", show_default=True, help="Whose assets: builtin or rl4vla.")
+WORLD = click.option("--world", default="builtin", show_default=True, help="Whose assets: builtin, rl4vla or pretrain.")
 
 
 @click.group()
@@ -23,7 +24,7 @@ def suites() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def list_(as_json: bool) -> None:
     """List every suite that can be named, and plug-ins that do not load."""
-    from vla_gen_bench.suite_lookup import folder_suites, plugin_suites
+    from vla_gen_bench.episodes.lookup import folder_suites, plugin_suites
 
     plugged, broken = plugin_suites()
     rows, broken = {}, dict(broken)
@@ -90,7 +91,7 @@ def draw_(name: str, scenario_id: str, seed: int, index: int, world: str) -> Non
 @click.option("--check", "action", flag_value="check", help="Compare it with the stored one.")
 def manifest(name: str, world: str, action: str | None) -> None:
     """Print, store or check the digests of all episodes of suite NAME."""
-    from vla_gen_bench.manifest import check_manifest, manifest_of, write_manifest
+    from vla_gen_bench.episodes.manifest import check_manifest, manifest_of, write_manifest
 
     suite = load_suite(name)
     if action == "write":

@@ -75,9 +75,9 @@ def sft(
 ) -> None:  # fmt: skip
     """Fine-tune on demonstrations by cross-entropy of the action tokens."""
     from vla_gen_bench import runtime
-    from vla_gen_bench.train import sft as trainer
     from vla_gen_bench.train.processes import join, launch
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.sft import trainer
 
     given = {"data": list(data) or None, "demos": demos}
     settings = parse_changes(changes) | {key: value for key, value in given.items() if value is not None}

@@ -54,7 +54,7 @@ def _train(
     from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
 
-    trainer = import_module(f"vla_gen_bench.train.{module}")
+    trainer = import_module(f"vla_gen_bench.train.rl.{module}")
     loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
     options |= {"workers": workers} if workers else {}
     acting = f" --policy-option temperature={loaded.check_temperature:g}"

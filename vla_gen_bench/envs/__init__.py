@@ -14,7 +14,7 @@ runtime.prepare()  # before ManiSkill is imported: for users who come through gy
 from mani_skill.utils.registration import REGISTERED_ENVS, register_env  # noqa: E402
 
 from vla_gen_bench.envs.pick_place import HORIZON, PickPlaceEnv  # noqa: E402
-from vla_gen_bench.suite import load_suite  # noqa: E402
+from vla_gen_bench.episodes.suite import load_suite  # noqa: E402
 
 BASE_ID = "VGB-PickPlace-v1"
 SUITES = {"all": "", "table1": "Table1"}

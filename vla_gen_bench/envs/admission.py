@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vla_gen_bench.assets.pack import Pack
-from vla_gen_bench.envs.effects import find_effect, schedule
+from vla_gen_bench.envs.effects import schedule
 from vla_gen_bench.envs.scene import bodies_of
+from vla_gen_bench.episodes.effects import find_effect
+from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.spec import EpisodeSpec
 
 
 def check_specs(specs: Sequence[EpisodeSpec], count: int, pack: Pack) -> None:
@@ -28,4 +29,4 @@ def _check_one(spec: EpisodeSpec, pack: Pack) -> None:
     bodies_of(pack, spec)
     pack.catalog.get("tables", spec.table)
     for effect in spec.effects:
-        find_effect(effect.name)
+        find_effect(effect.name).check_world(world)

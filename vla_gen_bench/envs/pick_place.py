@@ -14,14 +14,15 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
+from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.envs import heap, robot, scene
 from vla_gen_bench.envs.admission import check_specs
-from vla_gen_bench.envs.compositing import composite, foreground_mask, load_image
-from vla_gen_bench.envs.effects import build_effects
+from vla_gen_bench.envs.compositing import composite, foreground_mask
+from vla_gen_bench.envs.effects import RunningEffects, scene_setups
+from vla_gen_bench.envs.effects.camera import aim_cameras, table_image
 from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
-from vla_gen_bench.spec import EpisodeSpec
-from vla_gen_bench.world import get_world
+from vla_gen_bench.episodes.spec import EpisodeSpec
 
 SIM_FREQUENCY, CONTROL_FREQUENCY = 500, 5  # Hz: 100 physics substeps per control step
 HORIZON = 80  # control steps, 16 s
@@ -111,7 +112,7 @@ class PickPlaceEnv(BaseEnv):
 
     def _draw(self, seed: int | list[int] | None) -> list[EpisodeSpec]:
         """Draws one episode per environment from the scenario, outside the seeds evaluations use."""
-        from vla_gen_bench.suite import draw_for_env, load_suite
+        from vla_gen_bench.episodes.suite import draw_for_env, load_suite
 
         if self._scenario is None:
             self._scenario = load_suite(self._suite_name).select([self._scenario_name])[0]
@@ -139,7 +140,7 @@ class PickPlaceEnv(BaseEnv):
         """As ManiSkill's, but lets the old scene go by itself: collecting garbage costs more than a reset."""
         self._close_viewer()
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
-        self._things, self._effects, self._points, self.judge = [], [], {}, None
+        self._things, self._effects, self._points, self.judge = [], None, {}, None
         self._camera_params = self._table = None
         vars(self).pop("segmentation_id_map", None)  # ManiSkill's, of the old bodies: with it their textures would stay
         agent = getattr(self, "agent", None)  # none before the first reset
@@ -167,8 +168,9 @@ class PickPlaceEnv(BaseEnv):
 
     def _load_scene(self, options: dict) -> None:
         scene.finish_robot_surface(self.agent.robot)
-        self._table = scene.build_table(self.scene)
-        self._things = scene.build_things(self.scene, self.pack, self._specs)
+        self._setups = scene_setups(self, self._specs)
+        self._table = scene.build_table(self.scene, self._setups)
+        self._things = scene.build_things(self.scene, self.pack, self._specs, self._setups)
         self._models.note(self.pack, self._things)
         self.agent.swift = self._draws_swiftly()
         if self.scene.can_render():
@@ -182,7 +184,11 @@ class PickPlaceEnv(BaseEnv):
         return software and not more and scene.all_opaque(self.scene)
 
     def _load_lighting(self, options: dict) -> None:
-        scene.add_lights(self.scene)
+        scene.add_lights(self.scene, self._setups)
+
+    def _setup_sensors(self, options: dict) -> None:
+        super()._setup_sensors(options)
+        aim_cameras(self._sensors[robot.CAMERA].camera, self._setups)
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
         """Puts everything where the specs say and lets it settle, the same on every backend."""
@@ -207,13 +213,11 @@ class PickPlaceEnv(BaseEnv):
 
     def _start_task(self) -> None:
         self.judge = Judge(self.scene, self.agent, self._things)
-        self._tables = torch.stack([self._table_image(spec) for spec in self._specs]).to(self.device)
+        views = zip(self._specs, self._setups, strict=True)
+        tables = [table_image(self.pack, spec.table, setup.camera, self.image_size) for spec, setup in views]
+        self._tables = torch.stack(tables).to(self.device)
         self._background = self._table.per_scene_id
-        self._effects = build_effects(self, self._specs)
-
-    def _table_image(self, spec: EpisodeSpec) -> torch.Tensor:
-        file = self.pack.path(self.pack.catalog.get("tables", spec.table).image)
-        return load_image(file, self.world.width, self.world.height)
+        self._effects = RunningEffects(self, self._specs)
 
     # ---- step ----------------------------------------------------------------------------------------------
 
@@ -235,14 +239,12 @@ class PickPlaceEnv(BaseEnv):
     def _step_action(self, action):
         if action is not None:
             action = torch.as_tensor(action, dtype=torch.float32, device=self.device).reshape(self.num_envs, -1)
-            self.agent.set_action(action)
+            self.agent.set_action(self._effects.actions(action, self._elapsed_steps + 1))
             if self.gpu_sim_enabled:
                 self.scene.px.gpu_apply_articulation_target_position()
         self.simulate(self._sim_steps_per_control)
         steps = self._elapsed_steps + 1
-        for rows, effect in self._effects:
-            if effect.kind == "state":
-                effect.apply(steps[rows])
+        self._effects.change_state(steps)
         self.judge.update(steps)
         return action
 
@@ -310,14 +312,14 @@ class PickPlaceEnv(BaseEnv):
 
     def _picture(self, render: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
         foreground = self.foreground(segmentation)
-        images = composite(render, foreground, self._tables)
-        for rows, effect in self._effects:
-            if effect.kind == "image":
-                images[rows] = effect.apply(images[rows], foreground[rows])
-        return images
+        return self._effects.images(composite(render, foreground, self._tables), foreground)
 
     def get_obs(self, info: dict | None = None, unflattened: bool = False) -> dict:
-        return super().get_obs(info, unflattened) if self.draws else {}
+        if self.draws:
+            return super().get_obs(info, unflattened)
+        if self.obs_mode != "none" and self._effects.every_image:
+            self._get_obs_sensor_data()
+        return {}
 
     def _get_obs_with_sensor_data(self, info: dict, apply_texture_transforms: bool = True) -> dict:
         """As ManiSkill's, without its empty "extra": gymnasium's checker allows no empty space."""

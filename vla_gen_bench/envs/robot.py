@@ -12,9 +12,9 @@ import torch
 from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import WidowX250SBridgeDatasetFlatTable
 from mani_skill.sensors.camera import CameraConfig
 
+from vla_gen_bench.assets.world import CAMERA
 from vla_gen_bench.envs.controller import TargetDeltaPoseControllerConfig
 from vla_gen_bench.envs.shaders import lean_shader_config, swift_shader_config
-from vla_gen_bench.world import CAMERA
 
 BASE_POSITION = (0.147, 0.028, 0.870)
 BASE_QUATERNION = (0.0, 0.0, 0.0, 1.0)  # wxyz: the robot faces -x
@@ -22,8 +22,8 @@ INITIAL_QPOS = (-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.0
 END_EFFECTOR = "ee_gripper_link"
 CONTROL_MODE = "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"
 
-_CAMERA_POSITION = (0.00, -0.16, 0.36)  # on base_link
-_CAMERA_QUATERNION = (0.8992917, -0.09263245, 0.35892478, 0.23209205)
+CAMERA_POSITION = (0.00, -0.16, 0.36)  # on base_link
+CAMERA_QUATERNION = (0.8992917, -0.09263245, 0.35892478, 0.23209205)
 _FOCAL, _CENTRE, _REFERENCE_WIDTH = 623.588, (319.501, 239.545), 640
 
 
@@ -42,7 +42,7 @@ def camera_config(width: int, height: int, shader: str, swift: bool = False) -> 
     """
     return CameraConfig(
         uid=CAMERA,
-        pose=sapien.Pose(_CAMERA_POSITION, _CAMERA_QUATERNION),
+        pose=sapien.Pose(CAMERA_POSITION, CAMERA_QUATERNION),
         width=width,
         height=height,
         entity_uid="base_link",

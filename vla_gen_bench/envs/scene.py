@@ -11,13 +11,14 @@ import sapien
 import torch
 from mani_skill.envs.scene import ManiSkillScene
 from mani_skill.utils.structs.actor import Actor
-from sapien.physx import PhysxMaterial
+from sapien.physx import PhysxMaterial, PhysxRigidStaticComponent
 
-from vla_gen_bench.assets.catalog import Body
 from vla_gen_bench.assets.models import lean_model, texture_pixels
 from vla_gen_bench.assets.pack import Pack, cache_dir
 from vla_gen_bench.envs import heap
-from vla_gen_bench.spec import EpisodeSpec, Placed
+from vla_gen_bench.envs.effects.setup import BodySetup, SceneSetup
+from vla_gen_bench.episodes.catalog import Body
+from vla_gen_bench.episodes.spec import EpisodeSpec, Placed
 
 TABLE_HALF_SIZE = (0.6, 0.6, 0.05)
 TABLE_CENTRE = (-0.1, 0.0, 0.82)  # top at z = 0.870
@@ -57,15 +58,23 @@ class Thing:
         return everywhere
 
 
-def build_table(scene: ManiSkillScene) -> Actor:
+def build_table(scene: ManiSkillScene, setups: Sequence[SceneSetup]) -> Actor:
     """Adds the invisible static table; the table image is composited behind the scene instead."""
     builder = scene.create_actor_builder()
     builder.add_box_collision(half_size=TABLE_HALF_SIZE)
     builder.initial_pose = sapien.Pose(TABLE_CENTRE)
-    return builder.build_static(name="table")
+    table = builder.build_static(name="table")
+    for entity, setup in zip(table._objs, setups, strict=True):
+        if setup.table_friction is not None:
+            material = PhysxMaterial(setup.table_friction, setup.table_friction, 0.0)
+            for shape in entity.find_component_by_type(PhysxRigidStaticComponent).collision_shapes:
+                shape.set_physical_material(material)
+    return table
 
 
-def build_things(scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec]) -> list[Thing]:
+def build_things(
+    scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec], setups: Sequence[SceneSetup]
+) -> list[Thing]:
     """Adds target, receptacle and distractors of each sub-scene's spec; their numbers may differ.
 
     Bodies are created objects first, then receptacles, each in catalogue order, as the reference does: the order
@@ -77,7 +86,8 @@ def build_things(scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec]
         for place, (_, role, body, placed) in enumerate(listed):
             pose = sapien.Pose([place, 0, 2])  # apart: a GPU takes a step before anything is put in its place
             name = role if scene.num_envs == 1 else f"{role}-{row}"
-            built.setdefault(role, {})[row] = placed, body, _build_body(scene, pack, body, name, row, pose)
+            made = _build_body(scene, pack, body, name, row, pose, setups[row].body(role))
+            built.setdefault(role, {})[row] = placed, resized(body, setups[row].body(role).scale), made
     roles = sorted(built, key=lambda role: (not role.startswith("target"), not role.startswith("receptacle"), role))
     return [_merge(role, built[role]) for role in roles]
 
@@ -101,24 +111,38 @@ def _merge(role: str, built: dict[int, tuple[Placed, Body, Actor]]) -> Thing:
     return Thing(role, tuple(built), placed, bodies, actor)
 
 
-def _build_body(scene: ManiSkillScene, pack: Pack, body: Body, name: str, row: int, pose: sapien.Pose) -> Actor:
-    material = PhysxMaterial(BODY_FRICTION, BODY_FRICTION, 0.0)
+def _build_body(
+    scene: ManiSkillScene, pack: Pack, body: Body, name: str, row: int, pose: sapien.Pose, setup: BodySetup
+) -> Actor:
+    friction = BODY_FRICTION if setup.friction is None else setup.friction
+    scale = [setup.scale] * 3
     builder = scene.create_actor_builder()
     builder.add_multiple_convex_collisions_from_file(
-        str(pack.path(body.collision)), material=material, density=body.density
+        str(pack.path(body.collision)),
+        scale=scale,
+        material=PhysxMaterial(friction, friction, 0.0),
+        density=body.density * setup.density,
     )
-    builder.add_visual_from_file(str(lean_model(pack.visual(body), cache_dir())))
+    builder.add_visual_from_file(str(lean_model(pack.visual(body), cache_dir())), scale=scale)
     builder.set_scene_idxs([row])
     builder.initial_pose = pose
     return builder.build_dynamic(name=name)
 
 
-def add_lights(scene: ManiSkillScene) -> None:
-    """Ambient 0.3 grey, one strong light from above, two weak ones from the sides; no shadows."""
-    scene.set_ambient_light([0.3, 0.3, 0.3])
-    scene.add_directional_light([0, 0, -1], [2.2, 2.2, 2.2])
-    scene.add_directional_light([-1, -0.5, -1], [0.7, 0.7, 0.7])
-    scene.add_directional_light([1, 1, -1], [0.7, 0.7, 0.7])
+def resized(body: Body, scale: float) -> Body:
+    """Returns the row of the catalogue for a body `scale` times its size, about its origin."""
+    if scale == 1.0:
+        return body
+    low, high = (tuple(value * scale for value in corner) for corner in (body.bbox_min, body.bbox_max))
+    return body.model_copy(update={"bbox_min": low, "bbox_max": high})
+
+
+def add_lights(scene: ManiSkillScene, setups: Sequence[SceneSetup]) -> None:
+    """Adds each sub-scene's own ambient and directional lights."""
+    for row, setup in enumerate(setups):
+        scene.sub_scenes[row].render_system.ambient_light = list(setup.ambient)
+        for light in setup.lights:
+            scene.add_directional_light(list(light.direction), list(light.colour), light.shadow, scene_idxs=[row])
 
 
 def finish_robot_surface(robot) -> None:

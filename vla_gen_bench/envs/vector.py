@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from vla_gen_bench.assets.world import CAMERA
 from vla_gen_bench.envs.pick_place import PickPlaceEnv
 from vla_gen_bench.envs.privileged import PrivilegedState
 from vla_gen_bench.envs.scene import LoadedModels
+from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.protocol import ACTION_DIMS
-from vla_gen_bench.spec import EpisodeSpec
-from vla_gen_bench.world import CAMERA
+from vla_gen_bench.protocol import ACTION_DIMS
 
 BACKENDS = {"cpu": "physx_cpu", "gpu": "physx_cuda"}
 

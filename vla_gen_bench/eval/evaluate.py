@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from vla_gen_bench.assets.pack import open_pack
+from vla_gen_bench.assets.world import get_world
+from vla_gen_bench.envs.backend import NUM_ENVS, SIMULATIONS, choose_backend
+from vla_gen_bench.episodes.spec import digest_of
+from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, union
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval import provenance
-from vla_gen_bench.eval.backend import NUM_ENVS, SIMULATIONS, choose_backend
-from vla_gen_bench.eval.log import RUN_FILE, LogWriter, key_of
-from vla_gen_bench.eval.stats import count
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
+from vla_gen_bench.log import provenance
+from vla_gen_bench.log.counts import count
+from vla_gen_bench.log.log import RUN_FILE, LogWriter, key_of
 from vla_gen_bench.policies.card import Card
 from vla_gen_bench.policies.identity import effect_plugins, file_digests, option_files
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.runtime import usable_cores
-from vla_gen_bench.spec import digest_of
-from vla_gen_bench.suite import Scenario, Suite, draw, load_suite, union
-from vla_gen_bench.world import get_world
 
 FORMAT = 1
 

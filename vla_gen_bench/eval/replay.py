@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.episodes.suite import draw, load_suite, union
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.log import EvalLog, Key, key_of
 from vla_gen_bench.eval.rollout import ActionSource, Episode, Recording, run_episode, unpack_actions
-from vla_gen_bench.eval.video import video_name, write_video
-from vla_gen_bench.policies.protocol import ActionSpec
-from vla_gen_bench.spec import EpisodeSpec
-from vla_gen_bench.suite import draw, load_suite, union
+from vla_gen_bench.log.log import EvalLog, Key, key_of
+from vla_gen_bench.log.video import video_name, write_video
+from vla_gen_bench.protocol import ActionSpec
 
 COMPARED = ("success_at_end", "success_once", "first_success_step", "grasped_ever", "held_ever")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from vla_gen_bench.policies.protocol import ACTION_DIMS, Observation
-from vla_gen_bench.spec import EpisodeSpec
+from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.protocol import ACTION_DIMS, Observation
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv

@@ -9,8 +9,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.envs import robot
-from vla_gen_bench.eval.coverage import coverage
-from vla_gen_bench.eval.stages import States, stage
+from vla_gen_bench.log.coverage import coverage
+from vla_gen_bench.log.stages import States, stage
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv

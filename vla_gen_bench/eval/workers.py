@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.spec import EpisodeSpec
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
@@ -109,6 +109,8 @@ def _build(config: WorkerConfig, beat: Any) -> _Runner:
     card = resolve(config.policy)
     policy = load_policy(card, **config.options)
     runtime.limit_threads(config.threads)
+    if getattr(policy, "threads", None):
+        runtime.narrow_threads(policy.threads)
     _rehearse(policy, card, config.world)
     batch = build_batch(config.world, config.num_envs, config.backend, config.render)
     return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
@@ -116,8 +118,8 @@ def _build(config: WorkerConfig, beat: Any) -> _Runner:
 
 def _rehearse(policy: Any, card: Any, world: str) -> None:
     """Lets the policy act on an example before any simulator starts; raises `PolicyError` where it fails."""
-    from vla_gen_bench.policies.check import PolicyError, check_actions, describe_failure, example_observation
-    from vla_gen_bench.world import get_world
+    from vla_gen_bench.assets.world import get_world
+    from vla_gen_bench.policies.contract import PolicyError, check_actions, describe_failure, example_observation
 
     if card.privileged:
         return
@@ -172,7 +174,7 @@ class _Runner:
     def run(self, jobs: Sequence[Job]) -> tuple[str, Any]:
         """Returns ("done", [(row, packed actions) per job]) or ("failed", message), which concerns all of them."""
         from vla_gen_bench.eval.rollout import pack_actions, run_episodes
-        from vla_gen_bench.policies.check import PolicyError, describe_failure
+        from vla_gen_bench.policies.contract import PolicyError, describe_failure
 
         try:
             episodes = run_episodes(
@@ -194,7 +196,7 @@ class _Runner:
         wanted = self.config.record == "all" or (self.config.record == "failures" and not episode.row["success_at_end"])
         if not wanted:
             return
-        from vla_gen_bench.eval.video import video_name, write_video
+        from vla_gen_bench.log.video import video_name, write_video
 
         name = video_name(job.key, episode.row["success_at_end"])
         write_video(f"{self.config.videos}/{name}", episode.frames, job.spec.instruction)

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
-from vla_gen_bench.eval.log import EPISODES_FILE, RUN_FILE, packed, read_text
 from vla_gen_bench.leaderboard import rank
-from vla_gen_bench.leaderboard.check import PAPER_SUITE, flags, problems
 from vla_gen_bench.leaderboard.derive import Log, read_log, suite_of
 from vla_gen_bench.leaderboard.entry import Entry, entry_text, is_url, read_entry
 from vla_gen_bench.leaderboard.rank import Mean, Place
-from vla_gen_bench.suite import Suite
+from vla_gen_bench.leaderboard.validation import PAPER_SUITE, flags, problems
+from vla_gen_bench.log.log import EPISODES_FILE, RUN_FILE, packed, read_text
 
 CSV_FILE, PAGE_FILE = "leaderboard.csv", "site/index.html"
 OOD = "ood"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.episodes.spec import digest_of
+from vla_gen_bench.episodes.suite import Suite, load_suite, union
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.log import EPISODES_FILE, RUN_FILE, EvalLog, key_of, read_text
-from vla_gen_bench.eval.stats import wilson
 from vla_gen_bench.leaderboard.entry import Interval
-from vla_gen_bench.spec import digest_of
-from vla_gen_bench.suite import Suite, load_suite, union
+from vla_gen_bench.log.counts import wilson
+from vla_gen_bench.log.log import EPISODES_FILE, RUN_FILE, EvalLog, key_of, read_text
 
 CONTROL_HZ = 5  # of every world; vla_gen_bench.envs says it too, but imports a simulator
 DIGITS = 6

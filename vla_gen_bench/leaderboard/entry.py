@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
+from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.spec import Frozen
 from vla_gen_bench.strict_yaml import check_keys, parse
 
 ID_PATTERN = r"^[a-z0-9][a-z0-9._+-]*$"

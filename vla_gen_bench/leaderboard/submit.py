@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vla_gen_bench.errors import UserError, suggest
-from vla_gen_bench.leaderboard.check import log_problems
 from vla_gen_bench.leaderboard.derive import Log, derived, read_log, suite_of
 from vla_gen_bench.leaderboard.entry import Entry, Seen, parse_entry
+from vla_gen_bench.leaderboard.validation import log_problems
 
 
 def make_entry(run: Path, declared: Mapping[str, Mapping[str, Any]], id: str | None, log_url: str | None) -> Entry:

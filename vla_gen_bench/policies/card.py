@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.identity import card_files, code_digests, file_digests
 from vla_gen_bench.policies.importing import make_importable
-from vla_gen_bench.spec import Frozen, digest_of
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
 CARD_FILE = "card.yaml"
@@ -133,7 +133,7 @@ class Card(Frozen):
             raise UserError(f"{self.label} acts in {', '.join(self.worlds)}, not in world '{world}'")
 
     def digest(self, own_checkpoint: bool = True) -> str:
-        """Returns 16 hex digits over the card, the plugin's version, the policy's code and every byte of the checkpoint.
+        """Returns 16 hex digits over the card, the plugin's version, the policy's code and the checkpoint's bytes.
 
         Independent of where the folder lies. Reads the whole checkpoint: call it once per run. The code of built-in
         policies is this package's, and not part of it: a log names that by version and commit.

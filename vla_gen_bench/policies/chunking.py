@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vla_gen_bench.policies.check import check_actions
-from vla_gen_bench.policies.protocol import Observation, Policy
+from vla_gen_bench.policies.contract import check_actions
+from vla_gen_bench.protocol import Observation, Policy
 
 
 class ChunkRunner:

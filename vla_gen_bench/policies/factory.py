@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.card import REFERENCE_PATTERN, Card
-from vla_gen_bench.policies.check import PolicyError, describe_failure
+from vla_gen_bench.policies.contract import PolicyError, describe_failure
 from vla_gen_bench.policies.importing import find_spec, make_importable
 
 Factory = Callable[..., Any]

@@ -18,10 +18,10 @@ import yaml
 
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.card import CARD_FILE, Card, Source, load_card
-from vla_gen_bench.policies.check import PolicyError, check_spec
+from vla_gen_bench.policies.contract import PolicyError, check_spec
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
 from vla_gen_bench.policies.identity import distribution
-from vla_gen_bench.policies.protocol import Policy
+from vla_gen_bench.protocol import Policy
 from vla_gen_bench.resources import data_dir
 
 GROUP = "vla_gen_bench.policies"

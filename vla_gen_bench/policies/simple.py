@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vla_gen_bench.policies.protocol import ACTION_DIMS, ActionSpec, Observation
+from vla_gen_bench.protocol import ACTION_DIMS, ActionSpec, Observation
 
 RANDOM_STREAM = 0x5EED  # keys this policy's draws apart from whatever else is seeded with the episode's seed
 

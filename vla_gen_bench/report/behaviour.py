@@ -13,9 +13,9 @@ import numpy as np
 import pandas
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.coverage import orientation_spread_deg, visits
-from vla_gen_bench.eval.log import EvalLog
-from vla_gen_bench.eval.stages import STAGES
+from vla_gen_bench.log.coverage import orientation_spread_deg, visits
+from vla_gen_bench.log.log import EvalLog
+from vla_gen_bench.log.stages import STAGES
 
 
 def rows_of(runs: Mapping[str, Path]) -> pandas.DataFrame:

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vla_gen_bench.eval.log import Key, key_of
-from vla_gen_bench.eval.video import video_name
+from vla_gen_bench.log.log import Key, key_of
+from vla_gen_bench.log.video import video_name
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.load import Run, read_rows
 

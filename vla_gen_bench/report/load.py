@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.log import EPISODES_FILE, REQUIRED, EvalLog, Key, key_of, packed
+from vla_gen_bench.log.log import EPISODES_FILE, REQUIRED, EvalLog, Key, key_of, packed
 
 WORLD_PARTS = ("name", "catalog", "pack")
 

@@ -13,8 +13,8 @@ from math import asin, ceil, sin, sqrt
 import numpy as np
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.log import key_of
-from vla_gen_bench.eval.stats import wilson
+from vla_gen_bench.log.counts import wilson
+from vla_gen_bench.log.log import key_of
 
 CORRELATIONS = (0.0, 0.3, 0.6)  # shown where nobody says how alike the two policies are
 NEGLIGIBLE = 1e-12  # probability of a number of discordant pairs that is left out

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vla_gen_bench.episodes.suite import Scenario, Suite, load_suite, read_suite, union
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.suite import Scenario, Suite, load_suite, read_suite, union
 
 TITLES = {
     "ind": "In distribution",
@@ -56,7 +56,7 @@ def find_suite_of(header: dict[str, Any], name: str | None = None) -> Suite | No
 
 
 def _candidates(sources: Iterable[str]) -> Iterable[Suite]:
-    from vla_gen_bench.suite_lookup import folder_suites
+    from vla_gen_bench.episodes.lookup import folder_suites
 
     try:
         yield union([load_suite(source) for source in sources])

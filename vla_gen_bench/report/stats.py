@@ -12,7 +12,7 @@ from math import sqrt
 
 import numpy as np
 
-from vla_gen_bench.eval import stats as eval_stats
+from vla_gen_bench.log import counts as eval_stats
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 

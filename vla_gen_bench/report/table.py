@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from vla_gen_bench.eval.stages import STAGES
+from vla_gen_bench.log.stages import STAGES
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import Contrast
 from vla_gen_bench.report.notes import definitions

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vla_gen_bench.eval.coverage import CELL_M, ORIGIN_M, SHAPE, visits
+from vla_gen_bench.log.coverage import CELL_M, ORIGIN_M, SHAPE, visits
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import style, wrapped
 from vla_gen_bench.report.load import read_rows

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.policies.openvla.config_file import read_config
-from vla_gen_bench.policies.openvla.extras import need
-from vla_gen_bench.policies.openvla.tensors import TensorFiles, check_names, check_shapes, open_checkpoint
+from vla_gen_bench.policies.openvla.checkpoint.config_file import read_config
+from vla_gen_bench.policies.openvla.checkpoint.extras import need
+from vla_gen_bench.policies.openvla.checkpoint.tensors import TensorFiles, check_names, check_shapes, open_checkpoint
 
 
 def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:

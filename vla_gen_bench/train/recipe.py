@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, model_validator
 
+from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.spec import Frozen, digest_of
 from vla_gen_bench.strict_yaml import parse, read_yaml
 
 RECIPE_FILE = "recipe.yaml"

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.log import RUN_FILE
-from vla_gen_bench.policies.openvla.hub import find_checkpoint
+from vla_gen_bench.log.log import RUN_FILE
+from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.strict_yaml import read_yaml
-from vla_gen_bench.train.lerobot_format import INFO_FILE
+from vla_gen_bench.train.demos.lerobot_format import INFO_FILE
 from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
 from vla_gen_bench.train.student import checkpoint_of
 

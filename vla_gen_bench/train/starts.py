@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from vla_gen_bench.policies.protocol import ACTION_DIMS
-from vla_gen_bench.pools.draw import draw_training
-from vla_gen_bench.pools.streams import Stream
-from vla_gen_bench.spec import EpisodeSpec, Frozen
-from vla_gen_bench.train.check import ROLLOUT_SEED
+from vla_gen_bench.episodes.draw import draw_training
+from vla_gen_bench.episodes.spec import EpisodeSpec, Frozen
+from vla_gen_bench.episodes.streams import Stream
+from vla_gen_bench.protocol import ACTION_DIMS
+from vla_gen_bench.train.closed_loop import ROLLOUT_SEED
 
 MOST_RUN_SEED = 99_999
 UNSHIFTED = (0.0, 0.0)

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.actions import ActionStats, action_stats
+from vla_gen_bench.policies.openvla.checkpoint.config_file import parse_config, size
+from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_action_head, new_model, new_tokenizer
+from vla_gen_bench.policies.openvla.checkpoint.loading import load
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import TOKENIZER_FILE, PromptTokenizer
 from vla_gen_bench.policies.openvla.config import OpenVLAConfig
-from vla_gen_bench.policies.openvla.config_file import parse_config, size
-from vla_gen_bench.policies.openvla.fresh import acting_as, new_action_head, new_model, new_tokenizer
-from vla_gen_bench.policies.openvla.l1_head import L1Head
-from vla_gen_bench.policies.openvla.loading import load
-from vla_gen_bench.policies.openvla.lora import LoraConfig, add_lora, merge
-from vla_gen_bench.policies.openvla.model import OpenVLA
+from vla_gen_bench.policies.openvla.model.l1_head import L1Head
+from vla_gen_bench.policies.openvla.model.lora import LoraConfig, add_lora, merge
+from vla_gen_bench.policies.openvla.model.value import ValueHead
+from vla_gen_bench.policies.openvla.model.vla import OpenVLA
 from vla_gen_bench.policies.openvla.processor import Processor
-from vla_gen_bench.policies.openvla.saving import save
-from vla_gen_bench.policies.openvla.tokenizer import TOKENIZER_FILE, PromptTokenizer
-from vla_gen_bench.policies.openvla.value import ValueHead
 from vla_gen_bench.train.recipe import Adapter, ModelChoice, Optimiser, Recipe
 
 GRIPPER_UNSCALED = [True] * 6 + [False]

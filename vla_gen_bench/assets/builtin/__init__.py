@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vla_gen_bench.assets.catalog import Catalog
+from vla_gen_bench.episodes.catalog import Catalog
 
 VERSION = "1"
 

@@ -38,17 +38,18 @@ def write_objects(root: Path) -> list[dict]:
         relative to ``root``.
     """
     catalogue = [(build, "train") for build in TRAIN] + [(build, "unseen") for build in UNSEEN]
-    return [_write(root, build, split) for build, split in catalogue]
+    return [write_object(root, build(), build.__name__, split) for build, split in catalogue]
 
 
-def _write(root: Path, build: Callable[[], Model], split: str) -> dict:
-    model, folder = _centred(build()), Path("objects") / build.__name__
+def write_object(root: Path, model: Model, id: str, split: str) -> dict:
+    """Writes one object and returns its entry, see `write_objects`; its name is the id with spaces."""
+    model, folder = _centred(model), Path("objects") / id
     (root / folder).mkdir(parents=True, exist_ok=True)
     mk.write_glb(root / folder / "visual.glb", model.meshes, model.atlas, MM)
     mk.write_collision(root / folder / "collision.obj", model.pieces, MM)
     low, high = mk.bounds(model.meshes, MM)
     return {
-        "id": build.__name__, "name": build.__name__.replace("_", " "), "split": split, "density": float(model.density),
+        "id": id, "name": id.replace("_", " "), "split": split, "density": float(model.density),
         "bbox_min": low.round(5).tolist(), "bbox_max": high.round(5).tolist(),
         "visual": (folder / "visual.glb").as_posix(), "collision": (folder / "collision.obj").as_posix(),
     }

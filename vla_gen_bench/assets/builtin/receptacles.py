@@ -297,14 +297,15 @@ def _rims(item: Receptacle) -> list[np.ndarray]:
             + [wide + (0, sign * y * (1 + inner) / 2, 0) for sign in (-1, 1)])
 
 
-def _write(root: Path, item: Receptacle) -> dict:
+def write_receptacle(root: Path, item: Receptacle, split: str) -> dict:
+    """Writes one receptacle and returns its entry, see `write_receptacles`."""
     folder, meshes, atlas = f"receptacles/{item.id}", _meshes(item), meshkit.Atlas(TEXTURE)
     (root / folder).mkdir(parents=True, exist_ok=True)
     region = atlas.add(_texture(item, *meshkit.bounds(meshes)))
     meshkit.write_glb(root / folder / "visual.glb", [mesh.painted(region) for mesh in meshes], atlas, 1e-3, item.roughness)
     volume = meshkit.write_collision(root / folder / "collision.obj", _collision(item), 1e-3)
     low, high = meshkit.bounds(meshes, 1e-3)
-    return {"id": item.id, "name": item.id.replace("_", " "), "split": "train" if item.id == "plate" else "unseen",
+    return {"id": item.id, "name": item.id.replace("_", " "), "split": split,
             "density": round(item.mass / volume), "bbox_min": (low.round(5) + 0.0).tolist(),
             "bbox_max": (high.round(5) + 0.0).tolist(), "visual": f"{folder}/visual.glb",
             "collision": f"{folder}/collision.obj"}
@@ -316,4 +317,4 @@ def write_receptacles(root: Path) -> list[dict]:
     `bbox_min` and `bbox_max` are of the visual in the actor frame, in metres; `density` (kg/m^3)
     gives the mass in `RECEPTACLES`.
     """
-    return [_write(Path(root), item) for item in RECEPTACLES]
+    return [write_receptacle(Path(root), item, "unseen" if place else "train") for place, item in enumerate(RECEPTACLES)]

@@ -137,11 +137,11 @@ def _light(table: Table, image: np.ndarray) -> np.ndarray:
     return image * shade[..., None] + (gloss.astype(np.float32) * 0.8)[..., None]
 
 
-def render(table: Table) -> np.ndarray:
-    """Picture of a table: float RGB [480, 640, 3], four samples a pixel."""
+def render(table: Table, samples: tuple[tuple[float, float], ...] = SUBSAMPLES) -> np.ndarray:
+    """Image of a table: float RGB [480, 640, 3], the mean of `samples` places within each pixel."""
     below = _surroundings(table)
-    layers = sum(_table_layer(table, offset, below) for offset in SUBSAMPLES)
-    return _light(table, layers / np.float32(len(SUBSAMPLES)))
+    layers = sum(_table_layer(table, offset, below) for offset in samples)
+    return _light(table, layers / np.float32(len(samples)))
 
 
 def write_tables(root: Path) -> list[dict]:
@@ -152,9 +152,14 @@ def write_tables(root: Path) -> list[dict]:
         paint.save_png(Path(root) / image, render(table))
         split = "train" if index < TRAIN_COUNT else "unseen"
         entries.append({"id": table.id, "name": table.id.replace("_", " "), "split": split, "image": image})
-    for cached in (_plane, _rays):
-        cached.cache_clear()  # 50 MB of ray tables that a process needs once
+    forget_rays()
     return entries
+
+
+def forget_rays() -> None:
+    """Frees 50 MB of ray tables that a process needs once."""
+    for cached in (_plane, _rays):
+        cached.cache_clear()
 
 
 def flat(code: str) -> Material:

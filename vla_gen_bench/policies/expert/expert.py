@@ -9,7 +9,7 @@ import numpy as np
 from vla_gen_bench.envs.privileged import PrivilegedState
 from vla_gen_bench.policies.expert.motion import Limits, action_towards
 from vla_gen_bench.policies.expert.phases import Memory, decide
-from vla_gen_bench.policies.protocol import ACTION_DIMS, ActionSpec, Observation
+from vla_gen_bench.protocol import ACTION_DIMS, ActionSpec, Observation
 
 NOISE_STREAM = 0xE4BE  # keys this policy's draws apart from whatever else is seeded with the episode's seed
 NOISE_SIGMA = np.array([0.004] * 3 + [0.0, 0.0, 0.04, 0.0])  # metres, radians

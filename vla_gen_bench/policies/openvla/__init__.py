@@ -4,14 +4,14 @@ Modules, from the outside in:
 
 | module | what it holds |
 |---|---|
-| `policy` | `OpenVLAPolicy`, what `vgb eval` runs |
-| `loading`, `tensors`, `hub`, `saving` | checkpoints: Hugging Face layout, adapters, hub ids |
-| `processor`, `images`, `tokenizer`, `actions` | images, sentences and actions to tensors and back |
-| `model`, `vision`, `vit`, `llama` | the network; its tensor names are those of `openvla/openvla-7b` |
-| `decoding`, `oft`, `sampling` | action tokens: one after the other, in parallel, and their probabilities |
-| `l1_head` | numbers instead of tokens: the regression head of OpenVLA-OFT |
-| `value`, `lora` | what the trainers add: value heads, adapters |
-| `config`, `config_file`, `config_text` | sizes as data |
+| `policy`, `options`, `oft` | `OpenVLAPolicy`, what `vgb eval` runs; its options; its parallel decoding |
+| `processor`, `images`, `actions` | images, sentences and actions to tensors and back |
+| `config` | sizes as data |
+| `checkpoint/` `loading`, `tensors`, `hub`, `saving`, `adapters` | Hugging Face layout, hub ids, adapters |
+| `checkpoint/` `config_file`, `config_text`, `tokenizer` | the files beside the tensors |
+| `model/` `vla`, `vision`, `vit`, `llama` | the network; its tensor names are those of `openvla/openvla-7b` |
+| `model/` `decoding`, `sampling`, `l1_head` | action tokens, their probabilities; numbers in place of tokens |
+| `model/` `value`, `lora` | what the trainers add: value heads, adapters |
 
 Importing this package imports nothing heavy. It needs the extra `vla` (safetensors, tokenizers); neither timm nor
 torchvision nor code from a checkpoint is used.

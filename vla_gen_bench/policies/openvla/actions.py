@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.errors import suggest
+from vla_gen_bench.errors import shown, suggest
 from vla_gen_bench.policies.openvla.config import ACTION_BINS, CheckpointError, OpenVLAConfig
-from vla_gen_bench.policies.openvla.strict_fields import shown
-from vla_gen_bench.policies.protocol import ACTION_DIMS
+from vla_gen_bench.protocol import ACTION_DIMS
 
 BINS = np.linspace(-1.0, 1.0, ACTION_BINS)
 CENTRES = (BINS[:-1] + BINS[1:]) / 2  # 255: the two lowest token ids share the highest one

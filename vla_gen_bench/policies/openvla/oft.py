@@ -18,10 +18,10 @@ from torch import Tensor
 
 from vla_gen_bench.policies.openvla import actions as codec
 from vla_gen_bench.policies.openvla.config import Attention
-from vla_gen_bench.policies.openvla.decoding import ACTION_TOKENS, ActionOutput, decode, teacher_forced
-from vla_gen_bench.policies.openvla.l1_head import L1Head
-from vla_gen_bench.policies.openvla.model import Inputs, OpenVLA, Sequence
-from vla_gen_bench.policies.openvla.sampling import Choose, greedy
+from vla_gen_bench.policies.openvla.model.decoding import ACTION_TOKENS, ActionOutput, decode, teacher_forced
+from vla_gen_bench.policies.openvla.model.l1_head import L1Head
+from vla_gen_bench.policies.openvla.model.sampling import Choose, greedy
+from vla_gen_bench.policies.openvla.model.vla import Inputs, OpenVLA, Sequence
 
 
 def slot_states(model: OpenVLA, inputs: Inputs, chunk: int, attention: Attention) -> Tensor:

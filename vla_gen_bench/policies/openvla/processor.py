@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla import actions as codec
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import PromptTokenizer
 from vla_gen_bench.policies.openvla.config import ImagePath, OpenVLAConfig
 from vla_gen_bench.policies.openvla.images import to_pixels
-from vla_gen_bench.policies.openvla.model import IGNORED_LABEL, Inputs
-from vla_gen_bench.policies.openvla.tokenizer import PromptTokenizer
+from vla_gen_bench.policies.openvla.model.vla import IGNORED_LABEL, Inputs
 
 
 @dataclass(frozen=True)

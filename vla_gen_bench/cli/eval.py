@@ -1,0 +1,255 @@
+"""`vgb eval`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vla_gen_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from vla_gen_bench.eval.evaluate import Plan, Summary
+
+
+def parse_seeds(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Turns "0,1,2" into (0, 1, 2)."""
+    if text is None:
+        return None
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected integers separated by commas, got '{text}'") from None
+    if len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"a seed is given twice in '{text}'")
+    return seeds
+
+
+@click.command("eval")
+@click.option("--policy", required=True, help="Name (vgb policies list), module:attr, or a folder with a card.yaml.")
+@click.option("--checkpoint", metavar="PATH|HUB_ID", help="Weights, for policies that take them.")
+@click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
+@click.option("--suite", "suites", multiple=True, default=["all"], show_default=True, help="Name or YAML file; repeat.")
+@click.option("--scenario", "scenarios", multiple=True, help="Only these; repeat. 'a + b' applies both shifts.")
+@click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
+@click.option("--episodes", type=click.IntRange(min=1), help="Per scenario and seed.  [default: the suite's, 64]")
+@click.option(
+    "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
+@click.option(
+    "--backend", default="auto", show_default=True, help="Where physics runs: cpu, gpu, or auto = gpu where one works."
+)
+@click.option(
+    "--num-envs",
+    type=click.IntRange(min=1),
+    help="Episodes side by side in a worker.  [default: 1, on a GPU 64]",
+)
+@click.option(
+    "--video",
+    is_flag=False,
+    flag_value="all",
+    type=click.Choice(["none", "all", "failures"]),
+    default="none",
+    help="Keep mp4 files: of all episodes, or of failures.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Log folder.  [default: runs/POLICY/SUITE-WORLD]"
+)
+@click.option(
+    "--resume", is_flag=False, flag_value="", metavar="[DIR]", help="Continue the log in DIR (or --out); it must exist."
+)
+@click.option("--fresh", is_flag=True, help="Move an earlier log in that folder aside and start anew.")
+@click.option("--no-render", is_flag=True, help="Draw nothing: for privileged policies, about twice as fast.")
+@click.option(
+    "--time-limit",
+    default=300.0,
+    show_default=True,
+    help="Seconds one control step may take before a worker counts as hung.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the table.")
+def evaluate_command(
+    policy,
+    checkpoint,
+    options,
+    suites,
+    scenarios,
+    world,
+    episodes,
+    seeds,
+    workers,
+    backend,
+    num_envs,
+    video,
+    out,
+    resume,
+    fresh,
+    no_render,
+    time_limit,
+    as_json,
+):
+    """Run a policy on every episode of suites, judge it, and log it.
+
+    Finished episodes are on disk at once: after Ctrl-C or a crash the same command goes on where it stopped. The table
+    shows success at the end of the episode (the headline), its 95% Wilson interval, success at any time, and the drop
+    from the in-distribution scenario. Exit status: 0 done, 1 done with errored episodes, 2 bad input.
+    """
+    from vla_gen_bench.eval.evaluate import Request, make_plan
+    from vla_gen_bench.policies.registry import parse_options
+
+    arguments = parse_options(options)
+    if checkpoint and "checkpoint" in arguments:
+        raise UserError("the checkpoint is given twice, as --checkpoint and as --policy-option; leave one out")
+    if resume and out and Path(resume) != out:
+        raise UserError(f"--resume {resume} and --out {out} name different folders; give one of them")
+    if resume is not None and fresh:
+        raise UserError("--resume continues a log and --fresh starts a new one; give one of them")
+    request = Request(
+        policy=policy,
+        suites=suites,
+        checkpoint=checkpoint,
+        scenarios=scenarios or None,
+        world=world,
+        episodes=episodes,
+        seeds=seeds,
+        workers=workers,
+        backend=backend,
+        num_envs=num_envs,
+        out=Path(resume) if resume else out,
+        options=arguments,
+        fresh=fresh,
+        must_resume=resume is not None,
+        record=video,
+        render=not no_render,
+        time_limit_s=time_limit,
+    )
+    summary = _evaluate(make_plan(request))
+    if as_json:
+        click.echo(json.dumps(summary.to_json()))
+    else:
+        _print_table(summary)
+    sys.exit(1 if summary.errors else 0)
+
+
+def _evaluate(plan: Plan) -> Summary:
+    from rich.console import Console
+
+    from vla_gen_bench.eval.evaluate import evaluate
+
+    console = Console(stderr=True)
+    live = _Live(plan, console)
+    try:
+        with live:
+            return evaluate(plan, live.start, live.update)
+    except KeyboardInterrupt:
+        console.print(
+            f"interrupted; finished episodes are in {plan.folder}, the same command goes on from there", soft_wrap=True
+        )
+        sys.exit(130)
+
+
+class _Live:
+    """A progress bar on stderr with success so far and time left; plain lines where stderr is no terminal."""
+
+    LINE_EVERY_S = 20.0
+
+    def __init__(self, plan: Plan, console) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._plan, self._console = plan, console
+        self._done = self._errors = self._successes = 0
+        self._printed, self._total, self._skipped = time.monotonic(), 0, 0
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[success]}"),
+        ]
+        columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+    def __enter__(self) -> _Live:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._bar.__exit__(*error)
+
+    def start(self, done: int, total: int) -> None:
+        plan = self._plan
+        self._total, self._skipped = total, done
+        again = f", {done} of them already in the log" if done else ""
+        say = f"{plan.card.name} on {plan.suite.id} ({plan.request.world}): {total} episodes{again}; log: {plan.folder}"
+        self._console.print(say, highlight=False, soft_wrap=True)
+        self._task = self._bar.add_task("starting workers", total=total, completed=done, success="")
+
+    def update(self, result) -> None:
+        self._done += 1
+        if result.error:
+            self._errors += 1
+            where = "/".join(map(str, result.job.key))
+            self._console.print(
+                f"episode {where} errored twice: {result.error}", highlight=False, markup=False, soft_wrap=True
+            )
+        else:
+            self._successes += result.row["success_at_end"]
+        fine = self._done - self._errors
+        text = f"success {self._successes}/{fine}" + (f", {self._errors} errors" if self._errors else "")
+        self._bar.update(self._task, advance=1, description=result.job.key[0], success=text)
+        self._plain(result, text)
+
+    def _plain(self, result, text: str) -> None:
+        last = self._skipped + self._done == self._total
+        if self._console.is_terminal or (time.monotonic() - self._printed < self.LINE_EVERY_S and not last):
+            return
+        self._printed = time.monotonic()
+        say = f"{self._skipped + self._done}/{self._total} episodes, {text}"
+        self._console.print(say, highlight=False, soft_wrap=True)
+
+
+def _print_table(summary: Summary) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    plan = summary.plan
+    table = Table(
+        title=f"{plan.card.name} on {plan.suite.id}, world {plan.request.world}", title_justify="left", box=SIMPLE_HEAD
+    )
+    metric = plan.suite.protocol.metric
+    other = {"success_at_end": "once", "success_once": "at end"}[metric]
+    names = ["scenario", "success", "95% interval", "k/n", other, "drop", *(["errors"] if summary.errors else [])]
+    for name in names:
+        table.add_column(name, justify="left" if name == "scenario" else "right", no_wrap=True)
+    ind = summary.scenarios.get("ind")
+    for scenario in plan.scenarios:
+        table.add_row(*_table_row(scenario.label, summary.scenarios[scenario.id], ind, metric)[: len(names)])
+    console = Console() if sys.stdout.isatty() else Console(width=100)
+    console.print(table)
+    when = {"success_at_end": "at the end", "success_once": "at any time"}[metric]
+    paired = ", same episodes" if plan.suite.family == "shifts" else ""
+    console.print(f"success: {when}, with its 95% interval; drop: below IND{paired}", style="dim")
+    console.print(f"log: {plan.folder}", highlight=False, soft_wrap=True)
+
+
+def _table_row(label: str, counts: dict, ind: dict | None, metric: str) -> list[str]:
+    n = counts["episodes"] - counts["errors"]
+    if not n:
+        return [label, "-", "-", "0/0", "-", "-", str(counts["errors"])]
+    other = {"success_at_end": "success_once", "success_once": "success_at_end"}[metric]
+    rate, (low, high) = counts[metric] / n, counts["ci95"]
+    reference = ind[metric] / max(1, ind["episodes"] - ind["errors"]) if ind else None
+    drop = "" if reference is None or ind is counts else f"{100 * (reference - rate):.1f} pp"
+    cells = [f"{rate:.3f}", f"{low:.3f} to {high:.3f}", f"{counts[metric]}/{n}", f"{counts[other] / n:.3f}"]
+    return [label, *cells, drop, str(counts["errors"] or "")]

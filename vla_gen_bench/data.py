@@ -1,0 +1,299 @@
+"""Files of data in: JSON, JSON lines and text, plain or gzipped. YAML stands on this too, in `strict_yaml`.
+
+What is read may come from anywhere, so every reader here wants a regular file, of bounded size, in UTF-8; takes the
+JSON of the standard only (no NaN, no key twice, no half of a surrogate pair); and names file, place and fault in one
+line. What the data must look like is said by a type or a pydantic model, checked strictly: "1" is no number.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vla_gen_bench.errors import UserError, one_line
+from vla_gen_bench.errors import shown as shown_value
+
+T = TypeVar("T")
+
+MIB = 1 << 20
+JSON_LIMIT = 64 * MIB
+LINES_LIMIT = 4096 * MIB  # a log of a million episodes with long instructions is below 1 GiB
+LINE_LIMIT = 16 * MIB
+MAX_DEPTH = 100
+MAX_DIGITS = 4000  # of a whole number; Python itself refuses more than 4,300
+KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+KINDS += ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+
+
+class Line(NamedTuple):
+    """A line of a JSON-lines file: its value, or what is wrong with it ("" where nothing is)."""
+
+    number: int
+    value: Any
+    problem: str = ""
+
+
+def gzipped(path: Path) -> Path:
+    """Returns the name of the gzipped form of a file."""
+    return path.with_name(path.name + ".gz")
+
+
+def read_bytes(path: Path, *, shown: object = None, limit: int = JSON_LIMIT, error: type[UserError] = UserError):
+    """Returns the content of a regular file.
+
+    Args:
+        path: The file; links are followed.
+        shown: What messages call it.
+        limit: The most bytes it may have.
+        error: The kind of `UserError` to raise.
+
+    Raises:
+        UserError: Missing, unreadable, a folder, pipe or device, or larger than `limit`.
+    """
+    shown = path if shown is None else shown
+    try:
+        with _open(path, shown, error) as stream:
+            content = stream.read(limit + 1)
+    except OSError as fault:
+        raise error(f"{one_line(shown)}: cannot be read: {one_line(fault.strerror or fault)}") from None
+    if len(content) > limit:
+        raise error(f"{one_line(shown)}: larger than {_size(limit)}; no such file has a reason to be")
+    return content
+
+
+def read_text(path: Path, *, shown: object = None, limit: int = JSON_LIMIT, error: type[UserError] = UserError) -> str:
+    """Returns the text of a UTF-8 file, a byte order mark left out; raises as `read_bytes`."""
+    shown = path if shown is None else shown
+    return decoded(read_bytes(path, shown=shown, limit=limit, error=error), shown, error)
+
+
+def decoded(content: bytes, shown: object, error: type[UserError] = UserError) -> str:
+    """Returns UTF-8 bytes as text, a byte order mark left out; raises `UserError` naming `shown` and the place."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        line = content.count(b"\n", 0, fault.start) + 1
+        raise error(f"{one_line(shown)}:{line}: not UTF-8 text (byte 0x{content[fault.start]:02x})") from None
+
+
+def read_json(
+    path: Path,
+    kind: type[T] | Any = Any,
+    *,
+    shown: object = None,
+    limit: int = JSON_LIMIT,
+    error: type[UserError] = UserError,
+) -> T:
+    """Returns the data of a JSON file as `kind`.
+
+    Args:
+        path, shown, limit, error: As `read_bytes` takes them.
+        kind: A type as pydantic understands it: `dict[str, Any]`, a model, ...
+
+    Raises:
+        UserError: As `read_bytes`; not JSON; or not of that kind: `file: key.path: what was expected`.
+    """
+    shown = path if shown is None else shown
+    return parse_json(read_text(path, shown=shown, limit=limit, error=error), kind, shown=shown, error=error)
+
+
+def parse_json(
+    text: str | bytes, kind: type[T] | Any = Any, *, shown: object, error: type[UserError] = UserError
+) -> T:
+    """Returns the data of a JSON text as `kind`; raises as `read_json`."""
+    text = decoded(text, shown, error) if isinstance(text, bytes) else text
+    try:
+        data = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
+        check_plain(data)
+    except json.JSONDecodeError as fault:
+        raise error(f"{one_line(shown)}:{fault.lineno}: not JSON: {fault.msg}") from None
+    except (ValueError, RecursionError) as fault:
+        raise error(f"{one_line(shown)}: not JSON: {_reason(fault)}") from None
+    return checked(data, kind, shown, error)
+
+
+def checked(data: Any, kind: type[T] | Any, where: object, error: type[UserError] = UserError) -> T:
+    """Returns plain JSON data as `kind`, strictly; raises `UserError` with `where: key.path: what was expected`."""
+    if kind is Any:
+        return data
+    try:
+        return _adapter(kind).validate_json(json.dumps(data), strict=True)
+    except ValidationError as fault:
+        raise error(f"{one_line(where)}: {mistake_text(fault)}") from None
+
+
+def mistake_text(fault: ValidationError) -> str:
+    """Returns the first mistake a model found, as `key.path: what was expected, got value`."""
+    mistake = fault.errors(include_url=False)[0]
+    what = mistake["msg"].removeprefix("Value error, ")
+    path = ".".join(one_line(part, 60) for part in mistake["loc"])
+    if not path and mistake["type"] == "value_error":
+        return one_line(what)
+    text = f"{what[:1].lower()}{what[1:]}, got {shown_value(mistake['input'])}"
+    return one_line(f"{path}: {text}" if path else text)
+
+
+def read_json_lines(
+    path: Path, *, shown: object = None, limit: int = LINES_LIMIT, error: type[UserError] = UserError
+) -> Iterator[Line]:
+    """Yields the lines of a JSON-lines file, or of its gzipped form where only that is there.
+
+    A line that is no JSON is yielded with its problem; whether one is forgiven is for the caller to say. The same
+    holds for a last line without its end ("unfinished"), as a killed process leaves it.
+
+    Raises:
+        UserError: As `read_bytes`; damaged or truncated gzip; more than `limit` bytes once unpacked.
+    """
+    for number, content in _byte_lines(path, shown, limit, error):
+        yield _line(number, content)
+
+
+def read_lines_text(
+    path: Path, *, shown: object = None, limit: int = LINES_LIMIT, error: type[UserError] = UserError
+) -> str:
+    """Returns the whole text of a file, or of its gzipped form where only that is there; raises as the line reader."""
+    content = b"".join(content for _, content in _byte_lines(path, shown, limit, error))
+    return decoded(content, path if shown is None else shown, error)
+
+
+def _byte_lines(path: Path, shown: object, limit: int, error: type[UserError]) -> Iterator[tuple[int, bytes]]:
+    packed = not os.path.lexists(path) and os.path.lexists(gzipped(path))
+    place = gzipped(path) if packed else path
+    shown = place if shown is None else shown
+    total = 0
+    try:
+        with _open(place, shown, error) as stream:
+            lines = io.BufferedReader(gzip.GzipFile(fileobj=stream)) if packed else stream
+            for number, content in enumerate(iter(lambda: lines.readline(LINE_LIMIT), b""), 1):
+                total += len(content)
+                if total > limit:
+                    raise error(f"{one_line(shown)}: larger than {_size(limit)}; no such file has a reason to be")
+                yield number, content
+    except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
+        raise error(f"{one_line(shown)}: damaged or truncated gzip ({one_line(fault)}); copy it again") from None
+    except OSError as fault:
+        raise error(f"{one_line(shown)}: cannot be read: {one_line(fault.strerror or fault)}") from None
+
+
+def _line(number: int, content: bytes) -> Line:
+    if not content.endswith(b"\n"):
+        return Line(number, None, "the last line is unfinished" if len(content) < LINE_LIMIT else "too long a line")
+    try:
+        value = json.loads(content.decode("utf-8"), parse_constant=_refuse)
+        if b"\\u" in content:
+            check_plain(value)
+        return Line(number, value)
+    except UnicodeDecodeError:
+        return Line(number, None, "not UTF-8 text")
+    except (ValueError, RecursionError) as fault:
+        return Line(number, None, f"not JSON: {_reason(fault)}")
+
+
+def _open(path: Path, shown: object, error: type[UserError]) -> BinaryIO:
+    """Opens a regular file without waiting for the other end of a pipe."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise error(f"{one_line(shown)}: no such file") from None
+    except ValueError:
+        raise error(f"{one_line(shown)}: no name of a file") from None
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        kind = next((name for test, name in KINDS if test(mode)), "no regular file")
+        raise error(f"{one_line(shown)}: is {kind}; expected a file")
+    return os.fdopen(handle, "rb")
+
+
+def check_plain(data: Any, depth: int = 0) -> None:
+    """Raises `ValueError` for data nested too deeply, or text with half of a surrogate pair: nothing can write it."""
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    if isinstance(data, str):
+        if not data.isascii() and any("\ud800" <= letter <= "\udfff" for letter in data):
+            raise ValueError(f"half of a surrogate pair in {shown_value(data)}")
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            check_plain(key, depth + 1)
+            check_plain(value, depth + 1)
+    elif isinstance(data, list):
+        for value in data:
+            check_plain(value, depth + 1)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {shown_value(next(name for name in names if names.count(name) > 1))} given twice")
+    return data
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{shown_value(text)} is too large a number")
+    return value
+
+
+def _reason(fault: Exception) -> str:
+    if isinstance(fault, RecursionError):
+        return "nested too deeply"
+    if isinstance(fault, json.JSONDecodeError):
+        return fault.msg
+    return "a whole number of too many digits" if "integer string conversion" in str(fault) else one_line(fault)
+
+
+def _size(count: int) -> str:
+    return f"{count // MIB} MiB" if count >= MIB else f"{count} bytes"
+
+
+@lru_cache(maxsize=None)
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Writes a file at once, safely on disk: another process, and one after a power cut, sees the old or the new.
+
+    Raises:
+        OSError: It cannot be written; the old content stays.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "wb") as file:  # not mkstemp: the file must be as readable as the umask lets it be
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the names in `folder` safely on disk, where its file system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some network file systems have no such thing
+    finally:
+        os.close(handle)

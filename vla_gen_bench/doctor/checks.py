@@ -1,0 +1,268 @@
+"""`vgb doctor`: what this machine can run, line by line, each problem with its fix.
+
+Whatever may crash (a Vulkan driver, CUDA) runs in a child process with a time limit: see `probe.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from vla_gen_bench import runtime
+
+Status = Literal["ok", "warn", "FAIL"]
+
+PROBE_LIMIT_S = 90.0
+LOW_DISK_GB = 2.0
+LOW_MEMORY_GB = 2.0
+ICD_FOLDERS = ("/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/usr/share/vulkan/icd.d")
+# Needed by OpenCV (a dependency of ManiSkill) and SAPIEN, absent from minimal systems.
+SYSTEM_LIBRARIES = ("libGL.so.1", "libgthread-2.0.so.0", "libX11.so.6")
+
+VULKAN_FIX = (
+    "install a Vulkan driver: Debian 12 as root: `sh tools/install-vulkan.sh` in the repository (Mesa from "
+    "bookworm-backports); Debian 13, Ubuntu 24.04 or newer: `apt-get install mesa-vulkan-drivers libvulkan1`; "
+    "Fedora: `dnf install mesa-vulkan-drivers vulkan-loader`; NVIDIA: the vendor driver with its Vulkan ICD; "
+    "Mesa must be 24 or newer"
+)
+LIBRARIES_FIX = (
+    "Debian, Ubuntu: `apt-get install libgl1 libglib2.0-0 libx11-6`; Fedora: `dnf install libglvnd-glx glib2 libX11`"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. `fix` is empty exactly when `status` is "ok"."""
+
+    name: str
+    status: Status
+    detail: str
+    fix: str = ""
+
+
+def run_checks() -> list[Check]:
+    """Runs every check; one that raises becomes a FAIL line with its exception."""
+    groups: tuple[Callable[[], Iterator[Check]], ...] = (
+        check_python,
+        check_packages,
+        check_libraries,
+        check_vulkan,
+        check_gpu_simulation,
+        check_machine,
+        check_disk,
+        check_packs,
+    )
+    return [line for group in groups for line in _guarded(group)]
+
+
+def exit_code(checks: list[Check]) -> int:
+    """Returns 2 when a check failed, else 0: a warning stops nothing."""
+    return 2 if any(check.status == "FAIL" for check in checks) else 0
+
+
+def as_json(checks: list[Check]) -> str:
+    return json.dumps({"ok": exit_code(checks) == 0, "checks": [asdict(check) for check in checks]}, indent=1)
+
+
+def _guarded(group: Callable[[], Iterator[Check]]) -> list[Check]:
+    try:
+        return list(group())
+    except Exception as error:  # The report must reach its end: a broken check is itself a finding.
+        name = group.__name__.removeprefix("check_").replace("_", " ")
+        return [Check(name, "FAIL", f"the check raised {type(error).__name__}: {error}", "report this as a bug")]
+
+
+# ---- Python and packages -----------------------------------------------------------------------------------
+
+
+def check_python() -> Iterator[Check]:
+    detail = f"{platform.python_version()} ({sys.executable})"
+    if sys.version_info >= (3, 10):  # noqa: UP036  - the one place that tells
+        yield Check("python", "ok", detail)
+    else:
+        yield Check("python", "FAIL", detail, "use Python 3.10 or newer: make setup PYTHON=python3.12")
+
+
+def requirements() -> list[str]:
+    """Returns the run-time requirements: from setup.cfg in a checkout, else from the installed package."""
+    setup = Path(__file__).resolve().parents[2] / "setup.cfg"
+    if setup.is_file():
+        parser = ConfigParser()
+        parser.read(setup)
+        return parser["options"]["install_requires"].split()
+    return [line for line in metadata.requires("vla-gen-bench") or [] if "extra ==" not in line]
+
+
+def check_packages() -> Iterator[Check]:
+    from packaging.requirements import Requirement
+
+    for requirement in map(Requirement, requirements()):
+        name, fix = requirement.name, f"pip install '{requirement}'"
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Check(name, "FAIL", f"not installed, needs {requirement.specifier}", fix)
+            continue
+        good = requirement.specifier.contains(version, prereleases=True)
+        yield Check(name, "ok" if good else "FAIL", f"{version} (needs {requirement.specifier})", "" if good else fix)
+
+
+# ---- Rendering ---------------------------------------------------------------------------------------------
+
+
+def check_libraries() -> Iterator[Check]:
+    missing = missing_libraries()
+    if missing:
+        yield Check("system libraries", "FAIL", f"not found: {', '.join(missing)}", LIBRARIES_FIX)
+    else:
+        yield Check("system libraries", "ok", ", ".join(SYSTEM_LIBRARIES))
+
+
+def missing_libraries() -> list[str]:
+    """Returns those of `SYSTEM_LIBRARIES` that the dynamic loader cannot load."""
+    return [name for name in SYSTEM_LIBRARIES if not _loads(name)]
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def check_vulkan() -> Iterator[Check]:
+    """The loader and the drivers it would find, then a picture really drawn."""
+    if _loads("libvulkan.so.1"):
+        yield Check("Vulkan loader", "ok", "libvulkan.so.1")
+    else:
+        # Not fatal by itself: SAPIEN brings a loader of its own.
+        yield Check("Vulkan loader", "warn", "libvulkan.so.1 not found; SAPIEN uses its bundled one", VULKAN_FIX)
+    drivers = vulkan_drivers()
+    if drivers:
+        yield Check("Vulkan drivers", "ok", ", ".join(path.name for path in drivers))
+    else:
+        yield Check("Vulkan drivers", "FAIL", "no driver description (ICD) found", VULKAN_FIX)
+    yield check_render()
+
+
+def vulkan_drivers() -> list[Path]:
+    """Returns the driver descriptions the Vulkan loader looks at; the environment's choice replaces the folders."""
+    named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
+    if named:
+        return [Path(name) for name in named.split(":") if Path(name).is_file()]
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    folders = [Path(folder) for folder in ICD_FOLDERS] + [home / "vulkan/icd.d"]
+    return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.json"))]
+
+
+def check_render() -> Check:
+    result = run_probe("render")
+    if "error" in result:
+        return Check("rendering", "FAIL", result["error"], VULKAN_FIX)
+    detail = "{device}: a frame in {frame_ms:.1f} ms, the first in {first_frame_ms:.0f} ms".format(**result)
+    return Check("rendering", "ok", detail)
+
+
+def check_gpu_simulation() -> Iterator[Check]:
+    """A machine without a GPU is fine: simulation then runs on its CPU cores."""
+    result = run_probe("gpu")
+    if result.get("devices") == 0:
+        yield Check("GPU simulation", "ok", "no CUDA device: simulation runs on the CPU")
+    elif "error" in result:
+        fix = result.get("fix", "use the CPU (the default), or mend the CUDA driver")
+        yield Check("GPU simulation", "warn", result["error"], fix)
+    else:
+        yield Check("GPU simulation", "ok", f"physx_cuda on {result['name']}, torch {result['torch']}")
+
+
+def run_probe(what: str, limit_s: float = PROBE_LIMIT_S) -> dict[str, Any]:
+    """Runs `python -m vla_gen_bench.doctor.probe <what>` and returns its answer.
+
+    Returns:
+        What the probe printed, or `{"error": ...}` when it failed, died by a signal, or took longer than `limit_s`.
+    """
+    environment = dict(os.environ)
+    root = str(Path(__file__).resolve().parents[2])  # Found from a checkout that is not installed, too.
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "vla_gen_bench.doctor.probe", what]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {limit_s:.0f} s"}
+    if done.returncode < 0:
+        return {"error": f"the driver crashed: killed by {signal.Signals(-done.returncode).name}"}
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, json.JSONDecodeError):
+        return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]}
+
+
+# ---- Machine, disk, packs ----------------------------------------------------------------------------------
+
+
+def check_machine() -> Iterator[Check]:
+    cores = runtime.usable_cores()
+    yield Check("CPU", "ok", f"{cores} cores usable, {platform.machine()}")
+    total, free = memory_gb()
+    detail = f"{free:.1f} GB free of {total:.1f} GB"
+    if free < LOW_MEMORY_GB:
+        yield Check("memory", "warn", detail, "close other programs or use --workers 1: a worker takes about 1 GB")
+    else:
+        yield Check("memory", "ok", detail)
+
+
+def memory_gb() -> tuple[float, float]:
+    """Returns total and available memory in GB (10^9 bytes), from /proc/meminfo."""
+    lines = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
+    return int(lines["MemTotal"]) * 1024 / 1e9, int(lines["MemAvailable"]) * 1024 / 1e9
+
+
+def check_disk() -> Iterator[Check]:
+    from vla_gen_bench.assets.pack import cache_dir
+
+    cache = cache_dir()
+    nearest = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(nearest).free / 1e9
+    detail = f"{cache}: {free:.1f} GB free"
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        yield Check(
+            "cache", "FAIL", f"{nearest} is not a writable folder", "set VGB_CACHE to a folder you can write to"
+        )
+    elif free < LOW_DISK_GB:
+        yield Check("cache", "warn", detail, "free some space, or set VGB_CACHE to a folder on another disk")
+    else:
+        yield Check("cache", "ok", detail)
+
+
+def check_packs() -> Iterator[Check]:
+    yield _pack("builtin", fine=("ready", "absent"), bad="FAIL", fix="delete that folder: it is generated anew")
+    fix = "needed for `--world rl4vla` only: `vgb assets fetch rl4vla`, or set VGB_RL4VLA_DIR to a folder that holds it"
+    yield _pack("rl4vla", fine=("ready",), bad="warn", fix=fix)
+
+
+def _pack(world: str, fine: tuple[str, ...], bad: Status, fix: str) -> Check:
+    """Returns the line of one asset pack: ok in the states `fine`, else `bad`."""
+    from vla_gen_bench.assets.pack import pack_status
+
+    name = f"pack {world}"
+    try:
+        pack = pack_status(world)
+    except Exception as error:  # A manifest that is not even readable.
+        return Check(name, bad, f"{type(error).__name__}: {error}", fix)
+    if pack.state in fine:
+        return Check(name, "ok", f"{pack.root}: {pack.detail}")
+    return Check(name, bad, f"{pack.state}: {pack.root}: {pack.detail}", fix)

@@ -1,0 +1,137 @@
+"""What realises the effects of episodes in the simulator: the four kinds, and the running episodes' effects.
+
+Each is a class, built once per episode as `factory(env, rows, params)`: `rows` are the sub-scenes of `env` that ask for
+it, `params` their drawn parameters. An effect may read everything of `env` (`env.specs`, `env.things`,
+`env.elapsed_steps`); what it returns must depend on the params, the state and the step alone, never on how often it is
+called: steps that nobody looks at draw no image, a video draws all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+
+from vla_gen_bench.envs.effects.setup import STANDARD, SceneSetup
+from vla_gen_bench.episodes.effects import find_effect
+
+if TYPE_CHECKING:
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+    from vla_gen_bench.episodes.spec import EpisodeSpec
+
+
+class SceneEffect(Protocol):
+    """Changes what the scenes of some sub-scenes are built from: camera, lights, bodies, table."""
+
+    kind: ClassVar[str] = "scene"
+
+    def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
+
+    def apply(self, setups: list[SceneSetup]) -> list[SceneSetup]:
+        """Maps one `SceneSetup` per row to another; called once, before anything is built."""
+
+
+class ActionEffect(Protocol):
+    """Changes the actions of some sub-scenes between the policy and the controller."""
+
+    kind: ClassVar[str] = "action"
+
+    def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
+
+    def apply(self, actions: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """Maps float32 [len(rows), 7] to what is carried out; `steps` [len(rows)] counts control steps from 1.
+
+        Called exactly once per control step. The log holds what the policy asked for; a replay applies this again.
+        """
+
+
+class StateEffect(Protocol):
+    """Changes the state of some sub-scenes at a control step, after its physics and before its evaluation."""
+
+    kind: ClassVar[str] = "state"
+
+    def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
+
+    def apply(self, steps: torch.Tensor) -> None:
+        """Called after the physics of a control step; `steps` [len(rows)] counts those done, this one included."""
+
+
+class ImageEffect(Protocol):
+    """Changes the composited images of some sub-scenes.
+
+    Attributes:
+        remembers: True for an effect whose images depend on earlier ones: then every control step is drawn.
+    """
+
+    kind: ClassVar[str] = "image"
+
+    def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        """Maps uint8 [len(rows), H, W, 3] and bool [len(rows), H, W] to uint8 images of the same shape."""
+
+
+def scene_setups(env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> list[SceneSetup]:
+    """Returns what the sub-scenes are built from, one `SceneSetup` per spec."""
+    setups = [STANDARD] * len(specs)
+    for _, rows, effect in _build(env, specs, ("scene",)):
+        for row, changed in zip(rows, effect.apply([setups[row] for row in rows]), strict=True):
+            setups[row] = changed
+    return setups
+
+
+class RunningEffects:
+    """Effects of running episodes on actions, states and images; within a kind in the order of the specs' lists."""
+
+    def __init__(self, env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> None:
+        kinds = ("action", "state", "image")
+        self._built: dict[str, list[tuple[list[int], Any]]] = {kind: [] for kind in kinds}
+        for kind, rows, effect in _build(env, specs, kinds):
+            self._built[kind].append((rows, effect))
+
+    @property
+    def every_image(self) -> bool:
+        """Whether an image depends on earlier ones, so that none may be left out."""
+        return any(getattr(effect, "remembers", False) for _, effect in self._built["image"])
+
+    def actions(self, actions: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """Returns the actions [B, 7] to carry out in control step `steps` [B]."""
+        for place, (rows, effect) in enumerate(self._built["action"]):
+            actions = actions if place else actions.clone()
+            actions[rows] = effect.apply(actions[rows], steps[rows])
+        return actions
+
+    def change_state(self, steps: torch.Tensor) -> None:
+        """Applies what is due after control step `steps` [B]."""
+        for rows, effect in self._built["state"]:
+            effect.apply(steps[rows])
+
+    def images(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        """Returns the images [B, H, W, 3] a policy sees; `images` itself is changed."""
+        for rows, effect in self._built["image"]:
+            images[rows] = effect.apply(images[rows], foreground[rows])
+        return images
+
+
+def _build(
+    env: PickPlaceEnv, specs: Sequence[EpisodeSpec], kinds: Sequence[str]
+) -> Iterator[tuple[str, list[int], Any]]:
+    """Yields (kind, sub-scenes, effect): one per position in the specs' lists and name, over those that ask for it."""
+    groups: dict[tuple[int, str], list[tuple[int, dict]]] = {}
+    for row, spec in enumerate(specs):
+        for position, effect in enumerate(spec.effects):
+            groups.setdefault((position, effect.name), []).append((row, effect.params))
+    for (_, name), entries in sorted(groups.items(), key=lambda item: item[0]):
+        rows, found = [row for row, _ in entries], find_effect(name)
+        if found.kind in kinds:
+            yield found.kind, rows, found.factory(env, rows, [params for _, params in entries])
+
+
+def schedule(spec: EpisodeSpec) -> tuple:
+    """Returns when and for how long the state effects of a spec run physics of their own.
+
+    Sub-scenes of one GPU simulation share the clock: episodes can only run side by side if this is equal for all.
+    """
+    effects = [effect for effect in spec.effects if find_effect(effect.name).kind == "state"]
+    return tuple((e.name, e.params.get("step"), e.params.get("settle_substeps")) for e in effects)

@@ -1,0 +1,1 @@
+"""Episodes as data: suites, scenarios, shifts, pools, draws. No simulator and no torch is imported here."""

@@ -1,0 +1,108 @@
+"""The axes along which an episode may differ from training, their named pools, and the severities a suite may set."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+JointOffset = tuple[float, float, float, float, float, float]
+
+
+class Number(NamedTuple):
+    """A severity: its default and the closed range a suite may set it in; `whole` refuses fractions."""
+
+    default: float
+    low: float
+    high: float
+    whole: bool = False
+
+
+DISTRACTOR = {"min_distance": Number(0.15, 0.05, 0.20)}
+
+AXES: dict[str, dict[str, dict[str, Number]]] = {
+    "object": {"train": {}, "unseen": {}},
+    "receptacle": {"train": {}, "unseen": {}},
+    "distractor_object": {"none": {}, "train": DISTRACTOR, "unseen": DISTRACTOR},
+    "distractor_receptacle": {"none": {}, "unseen": DISTRACTOR},
+    "table": {"train": {}, "unseen": {}},
+    "phrasing": {"train": {}, "unseen": {}},
+    "layout": {"grid": {}, "ring": {"displacement": Number(0.03, 0.005, 0.10)}},
+    "yaw": {"train": {}, "unseen": {}},
+    "joint_offset": {"none": {}, "unseen": {"scale": Number(1.0, 0.0, 2.0)}},
+}
+"""Axis -> pool -> severities. The first pool of each axis is the in-distribution one."""
+
+FOUNDING_AXES = tuple(AXES)
+"""Those every suite's digest names. An axis added later counts only where a shift sets it, so no digest moves."""
+
+# Fact sheet 3.3. The reference has four more that no episode id reaches. Capitals, full stops and the
+# typographic apostrophe of 13 are the source's.
+TEMPLATES = (
+    "put {object} on {receptacle}",
+    "Place the {object} on the {receptacle}",
+    "set {object} on {receptacle}",
+    "move the {object} to the {receptacle}",
+    "Take the {object} and put it on the {receptacle}",
+    "pick up {object} and set it down on {receptacle}",
+    "please put the {object} on the {receptacle}",
+    "Put {object} onto {receptacle}.",
+    "place the {object} onto the {receptacle} surface",
+    "Make sure {object} is on {receptacle}.",
+    "on the {receptacle}, put the {object}",
+    "put the {object} where the {receptacle} is",
+    "Move the {object} from the table to the {receptacle}",
+    "Move {object} so it\u2019s on {receptacle}.",
+    "Can you put {object} on {receptacle}?",
+    "{object} on the {receptacle}, please.",
+    "the {object} should be placed on the {receptacle}.",
+)
+
+PHRASINGS = {"train": TEMPLATES[:1], "unseen": TEMPLATES[1:]}
+
+PRETRAIN_PHRASINGS = {
+    "train": (
+        TEMPLATES[0],
+        "bring the {object} to the {receptacle}",
+        "carry {object} over to the {receptacle}",
+        "lay the {object} down on {receptacle}",
+        "the {object} goes on the {receptacle}",
+        "deliver {object} to {receptacle}",
+        "grab the {object}, then drop it on the {receptacle}",
+        "on the {receptacle}: the {object}",
+        "i would like {object} on the {receptacle}",
+        "transfer the {object} onto the {receptacle}",
+    ),
+    "unseen": (
+        "get the {object} and leave it on {receptacle}",
+        "{receptacle} is where {object} belongs",
+        "shift {object} onto the {receptacle}",
+        "would you lift the {object} onto {receptacle}?",
+    ),
+}
+"""Of world `pretrain`, none of them an unseen one of the benchmark; its "unseen" ones are for development."""
+
+
+def phrasings(world: str, pool: str) -> tuple[str, ...]:
+    """Returns the templates that `pool` ("train" or "unseen") holds in a world."""
+    return (PRETRAIN_PHRASINGS if world == "pretrain" else PHRASINGS)[pool]
+
+JOINT_STEPS = (-0.15, -0.08, 0.0, 0.08, 0.15)
+WRIST_ROTATE_STEPS = (-0.6, -0.3, 0.0, 0.3, 0.6)
+LOW_REACH_RAD = 0.25
+
+
+@lru_cache(maxsize=None)
+def reference_joint_offsets() -> tuple[JointOffset, ...]:
+    """Returns the reference's 14,375 offsets in radians, waist to wrist_rotate, the all-zero one among them.
+
+    Shoulder and elbow both at 0.15 rad the same way are left out: 5 * (5*5 - 2) * 5 * 5 * 5.
+    """
+    steps = product(*[JOINT_STEPS] * 5, WRIST_ROTATE_STEPS)
+    return tuple(offset for offset in steps if abs(offset[1] + offset[2]) <= LOW_REACH_RAD)
+
+
+@lru_cache(maxsize=None)
+def unseen_joint_offsets() -> tuple[JointOffset, ...]:
+    """Returns the 14,374 offsets that move at least one joint: the zero offset is the training pose."""
+    return tuple(offset for offset in reference_joint_offsets() if any(offset))

@@ -1,0 +1,75 @@
+"""The effects of this package: what a suite may set, and what is drawn from it. No simulator is imported here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vla_gen_bench.episodes import geometry
+from vla_gen_bench.episodes.axes import Number
+from vla_gen_bench.episodes.effects import Draw, Drawing, EffectSpec
+from vla_gen_bench.episodes.geometry import Footprint
+from vla_gen_bench.episodes.spec import Placed
+
+SETTLE_SUBSTEPS = 50
+TELEPORT_MARGIN_STEPS = 2  # a teleported target may lie up to 3 cm outside the training square
+ENVS = "vla_gen_bench.envs.effects"
+
+
+def teleport(step: int, goal: Placed, keep_velocity: bool, settle_substeps: int = SETTLE_SUBSTEPS) -> dict[str, Any]:
+    """Returns the params of a `reposition` effect: the target moves to `goal` after control step `step`."""
+    return {
+        "step": step,
+        "position": list(goal.position),
+        "quaternion": list(goal.quaternion),
+        "keep_velocity": keep_velocity,
+        "settle_substeps": settle_substeps,
+    }
+
+
+def placed(footprint: Footprint, height: float) -> Placed:
+    """Returns the body of a footprint, spawned `height` metres above the world's origin."""
+    x, y = footprint.xy
+    return Placed(
+        id=footprint.body.id,
+        position=(round(x, 12), round(y, 12), height),
+        quaternion=geometry.quaternion(footprint.yaw),
+    )
+
+
+def _overlay(name: str) -> Draw:
+    def draw(episode: Drawing, severities: dict[str, Any]) -> dict[str, Any]:
+        texture = episode.stream(f"effects.{name}", episode.catalog.version).choice(episode.pool("textures", "unseen"))
+        return {"texture": texture.id, "alpha": round(severities["alpha"] * texture.mix, 12)}
+
+    return draw
+
+
+def _reposition(episode: Drawing, severities: dict[str, Any]) -> dict[str, Any]:
+    """The goal keeps clear of all that lies there but the target itself, which is taken away from its place."""
+    target, *others = episode.lying
+    spare = geometry.fine_grid(), geometry.fine_grid(TELEPORT_MARGIN_STEPS)
+    candidates = geometry.third_candidates(
+        (episode.points(), *spare),
+        target.body,
+        target.yaw,
+        others[0].xy,
+        target.xy,
+        others,
+        severities["min_distance"],
+    )
+    goal = target._replace(xy=episode.stream("effects.reposition").choice(candidates))
+    return teleport(severities["step"], placed(goal, geometry.TELEPORT_Z), keep_velocity=False)
+
+
+BUILT_IN = (
+    # A texture over robot and objects; the same over the whole image; the target teleported after control step `step`.
+    EffectSpec("texture", "image", {"alpha": Number(0.3, 0.0, 1.0)}, _overlay("texture"), f"{ENVS}.overlays:Texture"),
+    EffectSpec("noise", "image", {"alpha": Number(0.3, 0.0, 1.0)}, _overlay("noise"), f"{ENVS}.overlays:Noise"),
+    EffectSpec(
+        "reposition",
+        "state",
+        {"step": Number(5, 1, 1000, whole=True), "min_distance": Number(0.15, 0.05, 0.20)},
+        _reposition,
+        f"{ENVS}.reposition:Reposition",
+    ),
+)

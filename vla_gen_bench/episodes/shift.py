@@ -1,0 +1,194 @@
+"""`Shift`: what differs from training, as data; and `Scenario`, a named shift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from vla_gen_bench.episodes.axes import AXES, FOUNDING_AXES, Number
+from vla_gen_bench.episodes.effects import find_effect, known_effects
+from vla_gen_bench.episodes.spec import Effect, Frozen, digest_of
+from vla_gen_bench.errors import UserError, suggest
+
+Dimension = Literal["ind", "vision", "semantics", "execution", "mixed"]
+
+
+class Choice(Frozen):
+    """The pool an axis draws from, with every severity of that pool."""
+
+    pool: str
+    params: dict[str, float] = Field(default_factory=dict)
+
+
+class Shift(Frozen):
+    """What differs from in-distribution. Build it with `Shift.parse`, which checks names and ranges.
+
+    Attributes:
+        name: Whose shift it is, for messages; not part of `resolved()`.
+        axes: Only the axes the shift sets.
+        effects: In order of application; their params are severities, not yet drawn values.
+    """
+
+    name: str = "ind"
+    axes: dict[str, Choice] = Field(default_factory=dict)
+    effects: tuple[Effect, ...] = ()
+
+    @classmethod
+    def parse(cls, data: Any, name: str = "shift", where: str = "shift") -> Shift:
+        """Returns the shift written as `{axis: pool}` or `{axis: {pool: .., severity: ..}}`, `effects: [..]`.
+
+        Raises:
+            UserError: names `where` plus the key path of the first mistake.
+        """
+        data = _mapping({} if data is None else data, where)
+        _known(data, [*AXES, "effects"], "axis", where)
+        axes = {axis: _choice(axis, data[axis], f"{where}.{axis}") for axis in data if axis != "effects"}
+        return cls(name=name, axes=axes, effects=_effects(data.get("effects", []), f"{where}.effects"))
+
+    def __or__(self, other: Shift) -> Shift:
+        """Returns both shifts together; raises `UserError` where both set one axis or name one effect."""
+        for kind, mine, theirs in (
+            ("axis", self.axes, other.axes),
+            ("effect", {e.name for e in self.effects}, {e.name for e in other.effects}),
+        ):
+            both = sorted(set(mine) & set(theirs))
+            if both:
+                raise UserError(f"cannot combine '{self.name}' with '{other.name}': both set {kind} '{both[0]}'")
+        return Shift(
+            name=f"{self.name}+{other.name}",
+            axes={**self.axes, **other.axes},
+            effects=self.effects + other.effects,
+        )
+
+    def choice(self, axis: str) -> Choice:
+        """Returns the pool `axis` draws from; the in-distribution one where the shift leaves it alone."""
+        return self.axes.get(axis) or _standard(axis)
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns the choices and effects as JSON data, equal for equal episodes: the founding axes, and later ones set."""
+        later = [axis for axis in AXES if axis not in FOUNDING_AXES and self.choice(axis) != _standard(axis)]
+        choices = {axis: self.choice(axis).model_dump() for axis in (*FOUNDING_AXES, *later)}
+        return {**choices, "effects": [effect.model_dump() for effect in self.effects]}
+
+    def describe(self) -> str:
+        """Returns one line for people, for example `table unseen; noise alpha 0.3`."""
+        parts = [_words(f"{axis} {at.pool}", at.params, AXES[axis][at.pool]) for axis, at in self.axes.items()]
+        parts += [_words(effect.name, effect.params, find_effect(effect.name).severities or {}) for effect in self.effects]
+        return "; ".join(parts) or "nothing"
+
+
+class Scenario(Frozen):
+    """One row of a results table.
+
+    Attributes:
+        id: Unique in its suite; composed ones join theirs with "+".
+        label: For tables.
+        dimension: The kind of generalization the row measures; "mixed" for a composition across kinds.
+        shift: What differs from training.
+        reference: For rows of `table1` only: which reference environment the episodes are decoded from.
+    """
+
+    id: str
+    label: str
+    dimension: Dimension
+    shift: Shift = Shift()
+    reference: dict[str, Any] | None = None
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns what determines the episodes and their place in a report, without the wording of the label."""
+        episodes = {"reference": self.reference} if self.reference else {"shift": self.shift.resolved()}
+        return {"id": self.id, "dimension": self.dimension, **episodes}
+
+    def digest(self) -> str:
+        """Returns 16 hex digits that change whenever the scenario's definition does."""
+        return digest_of(self.resolved())
+
+
+def compose(scenarios: list[Scenario]) -> Scenario:
+    """Returns the scenario with all shifts at once; raises `UserError` where two set one axis."""
+    for scenario in scenarios:
+        if scenario.reference:
+            raise UserError(f"'{scenario.id}' is a row of the reference and cannot be combined")
+    shift = scenarios[0].shift
+    for scenario in scenarios[1:]:
+        shift = shift | scenario.shift
+    dimensions = {scenario.dimension for scenario in scenarios} - {"ind"} or {"ind"}
+    return Scenario(
+        id="+".join(scenario.id for scenario in scenarios),
+        label=" + ".join(scenario.label for scenario in scenarios),
+        dimension=dimensions.pop() if len(dimensions) == 1 else "mixed",
+        shift=shift,
+    )
+
+
+def _standard(axis: str) -> Choice:
+    """Returns the in-distribution choice of an axis."""
+    return Choice(pool=next(iter(AXES[axis])))
+
+
+def _words(what: str, params: Mapping[str, Any], numbers: Mapping[str, Number]) -> str:
+    """Returns `what` with its severities; a distance or scale that nobody changed goes without saying."""
+    told = [key for key in params if key == "alpha" or key not in numbers or params[key] != numbers[key].default]
+    return " ".join([what, *(f"{key} {params[key]}" for key in told)])
+
+
+def _mapping(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise UserError(f"{where}: expected a mapping, got {data!r}")
+    return data
+
+
+def _known(names: Iterable[str], known: Iterable[str], what: str, where: str) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"{where}.{name}: unknown {what} '{name}'{suggest(str(name), known)}")
+
+
+def _choice(axis: str, data: Any, where: str) -> Choice:
+    pool, severities = _named(data, "pool", AXES[axis], where)
+    return Choice(pool=pool, params=_severities(severities, AXES[axis][pool], where))
+
+
+def _effects(data: Any, where: str) -> tuple[Effect, ...]:
+    if not isinstance(data, list):
+        raise UserError(f"{where}: expected a list of effects, got {data!r}")
+    effects = tuple(_effect(item, f"{where}[{place}]") for place, item in enumerate(data))
+    names = [effect.name for effect in effects]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{where}: effect '{name}' given twice")
+    return effects
+
+
+def _effect(data: Any, where: str) -> Effect:
+    name, severities = _named(data, "name", None, where)
+    if ":" not in name:
+        _named(name, "name", known_effects(), where)
+    try:
+        known = find_effect(name).severities
+    except UserError as error:
+        raise UserError(f"{where}.name: {error}") from error
+    return Effect(name=name, params=severities if known is None else _severities(severities, known, where))
+
+
+def _named(data: Any, key: str, known: Iterable[str] | None, where: str) -> tuple[str, dict[str, Any]]:
+    """Returns the name under `key`, which may also be written alone, and what else the mapping holds."""
+    rest = {key: data} if isinstance(data, str) else dict(_mapping(data, where))
+    name = rest.pop(key, None)
+    if not isinstance(name, str) or (known is not None and name not in known):
+        raise UserError(f"{where}.{key}: expected a name, got {name!r}{suggest(str(name), known or ())}")
+    return name, rest
+
+
+def _severities(data: Mapping[str, Any], numbers: Mapping[str, Number], where: str) -> dict[str, float]:
+    _known(data, numbers, "severity", where)
+    return {key: _severity(data.get(key, number.default), number, f"{where}.{key}") for key, number in numbers.items()}
+
+
+def _severity(value: Any, number: Number, where: str) -> float:
+    kind, wanted = (int, "a whole number") if number.whole else ((int, float), "a number")
+    if isinstance(value, bool) or not isinstance(value, kind) or not number.low <= value <= number.high:
+        raise UserError(f"{where}: expected {wanted} from {number.low:g} to {number.high:g}, got {value!r}")
+    return value if number.whole else float(value)

@@ -1,0 +1,217 @@
+"""`Suite`: scenarios plus a protocol, read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, StrictInt, field_validator, model_validator
+
+from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, draw, draw_for_env, draw_training, training_scenario
+from vla_gen_bench.episodes.shift import Scenario, Shift, compose
+from vla_gen_bench.episodes.spec import Frozen, digest_of
+from vla_gen_bench.episodes.streams import POOLS_VERSION
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
+
+__all__ = [
+    "Protocol",
+    "Scenario",
+    "Suite",
+    "draw",
+    "draw_for_env",
+    "draw_training",
+    "load_suite",
+    "read_suite",
+    "training_scenario",
+    "union",
+]
+
+DIMENSIONS = ("ind", "vision", "semantics", "execution")
+SUITE_KEYS = ("id", "version", "title", "description", "protocol", "include", "scenarios")
+SCENARIO_KEYS = ("label", "dimension", "shift", "reference")
+
+
+class Protocol(Frozen):
+    """How a suite is run and scored.
+
+    Attributes:
+        episodes_per_seed: Episodes of each scenario for each seed; their indices count from 0.
+        seeds: Evaluation seeds, below 1,000,000.
+        horizon: Control steps per episode; episodes never end early.
+        metric: The headline number.
+    """
+
+    episodes_per_seed: int = Field(64, ge=1, strict=True)
+    seeds: tuple[StrictInt, ...] = (0, 1, 2)
+    horizon: int = Field(80, ge=1, strict=True)
+    metric: Literal["success_at_end", "success_once"] = "success_at_end"
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_evaluation_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError("expected distinct seeds, at least one")
+        if not all(0 <= seed < FIRST_TRAINING_SEED for seed in seeds):
+            raise ValueError(f"evaluation seeds are 0 to {FIRST_TRAINING_SEED - 1}")
+        return seeds
+
+
+class Suite(Frozen):
+    """A versioned set of scenarios.
+
+    Attributes:
+        id, version, title, description: Of the suite.
+        protocol: How it is run.
+        scenarios: By id, in the order of the table.
+        path: The file it was read from; None for one built in code.
+    """
+
+    id: str
+    version: str
+    title: str = ""
+    description: str = ""
+    protocol: Protocol = Protocol()
+    scenarios: dict[str, Scenario]
+    path: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_family(self) -> Suite:
+        if len({scenario.reference is None for scenario in self.scenarios.values()}) > 1:
+            raise ValueError("rows of the reference (table1) and shifts of our own cannot share a suite")
+        return self
+
+    @property
+    def family(self) -> str:
+        """Returns "reference" for rows that follow the reference's episode ids (`table1`), else "shifts"."""
+        return "reference" if any(scenario.reference for scenario in self.scenarios.values()) else "shifts"
+
+    def digest(self) -> str:
+        """Returns 16 hex digits over all that decides which episodes are run and how they are scored.
+
+        Titles, labels and the file's layout are left out: mending a typing error keeps old logs comparable.
+        """
+        rows = [scenario.resolved() for scenario in self.scenarios.values()]
+        head = {"id": self.id, "version": self.version, "pools": POOLS_VERSION}
+        return digest_of({**head, "protocol": self.protocol.canonical(), "scenarios": rows})
+
+    def select(self, ids: Sequence[str] | None = None) -> list[Scenario]:
+        """Returns the scenarios named, all for none; "unseen_table + noise_weak" composes two shifts into one.
+
+        Raises:
+            UserError: unknown id (with a suggestion), or two shifts that set the same axis.
+        """
+        chosen = [self._one(text) for text in ids] if ids else list(self.scenarios.values())
+        return list({scenario.id: scenario for scenario in chosen}.values())
+
+    def _one(self, text: str) -> Scenario:
+        parts = [part.strip() for part in text.split("+")]
+        for part in parts:
+            if part not in self.scenarios:
+                raise UserError(f"suite '{self.id}': unknown scenario '{part}'{suggest(part, self.scenarios)}")
+        found = [self.scenarios[part] for part in parts]
+        return found[0] if len(found) == 1 else compose(found)
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Returns the suite of that name or file; see `vla_gen_bench.episodes.lookup` for where names are looked up."""
+    from vla_gen_bench.episodes.lookup import find_suite
+
+    path, shown = find_suite(name_or_path)
+    return read_suite(path, shown)
+
+
+def union(suites: Sequence[Suite]) -> Suite:
+    """Returns one suite with the scenarios of all; a scenario that several share stands once.
+
+    Raises:
+        UserError: They differ in protocol, define a scenario differently, or mix table1 with suites of our own.
+    """
+    first, *others = suites
+    if not others:
+        return first
+    for other in others:
+        if other.family != first.family:
+            raise UserError(
+                f"suites '{first.id}' and '{other.id}' are of two families and cannot share a suite; "
+                "evaluate them one by one"
+            )
+        if other.protocol != first.protocol:
+            raise UserError(f"suites '{first.id}' and '{other.id}' have different protocols; evaluate them one by one")
+    scenarios: dict[str, Scenario] = {}
+    for suite in suites:
+        for scenario in suite.scenarios.values():
+            _add(scenarios, scenario, f"suites {', '.join(suite.id for suite in suites)}")
+    ids = list(dict.fromkeys(suite.id for suite in suites))
+    versions = "+".join(dict.fromkeys(suite.version for suite in suites))
+    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "scenarios": scenarios}
+    return parse(Suite, fields, f"suites {'+'.join(ids)}:")
+
+
+def read_suite(path: Path, shown: str | None = None, including: tuple[Path, ...] = ()) -> Suite:
+    """Returns the suite a YAML file describes.
+
+    Args:
+        path: The file.
+        shown: What messages call it.
+        including: The files whose `include` led here.
+
+    Raises:
+        UserError: `file: key.path` and what is wrong there.
+    """
+    shown = shown or str(path)
+    if path.resolve() in including:
+        raise UserError(f"{shown}: include: the suite includes itself")
+    data = read_yaml(path, shown)
+    check_keys(data, SUITE_KEYS, f"{shown}:")
+    if "id" not in data:
+        raise UserError(f"{shown}: no id given; start with `id: {path.stem}`")
+    scenarios = _included(data.get("include", []), path, shown, (*including, path.resolve()))
+    own = data.get("scenarios", {})
+    check_keys(own, own, f"{shown}: scenarios")
+    for key, row in own.items():
+        _add(scenarios, _scenario(key, row, f"{shown}: scenarios.{key}"), f"{shown}: scenarios.{key}")
+    if not scenarios:
+        raise UserError(f"{shown}: no scenarios; give `scenarios:` or `include:`")
+    protocol = parse(Protocol, data.get("protocol", {}), f"{shown}: protocol")
+    fields = {key: data[key] for key in ("id", "version", "title", "description") if key in data}
+    return parse(Suite, {**fields, "protocol": protocol, "scenarios": scenarios, "path": path}, f"{shown}:")
+
+
+def _included(names: Any, path: Path, shown: str, including: tuple[Path, ...]) -> dict[str, Scenario]:
+    """A name is a neighbour of the including file first, then anything `load_suite` finds."""
+    from vla_gen_bench.episodes.lookup import find_suite
+
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{shown}: include: expected a list of suite names, got {names!r}")
+    scenarios: dict[str, Scenario] = {}
+    for name in names:
+        beside = path.parent / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+        found, called = (beside, f"{Path(shown).parent / beside.name}") if beside.is_file() else find_suite(name)
+        for scenario in read_suite(found, called, including).scenarios.values():
+            _add(scenarios, scenario, f"{shown}: include.{name}")
+    return scenarios
+
+
+def _add(scenarios: dict[str, Scenario], scenario: Scenario, where: str) -> None:
+    there = scenarios.setdefault(scenario.id, scenario)
+    if there.resolved() != scenario.resolved():
+        raise UserError(f"{where}: scenario '{scenario.id}' is already defined differently")
+
+
+def _scenario(key: str, data: Any, where: str) -> Scenario:
+    check_keys(data, SCENARIO_KEYS, where)
+    if not key.replace("_", "").isalnum() or not key.isascii():
+        raise UserError(f"{where}: a scenario id is made of letters, digits and _")
+    dimension = data.get("dimension")
+    if dimension not in DIMENSIONS:
+        raise UserError(f"{where}.dimension: got {dimension!r}{suggest(str(dimension), DIMENSIONS)}")
+    if "shift" in data and "reference" in data:
+        raise UserError(f"{where}: give shift or reference, not both")
+    fields = {"id": key, "label": data.get("label", key), "dimension": dimension}
+    if "reference" in data:
+        from vla_gen_bench.episodes.table1 import parse_reference
+
+        return parse(Scenario, {**fields, "reference": parse_reference(data["reference"], f"{where}.reference")}, where)
+    return parse(Scenario, {**fields, "shift": Shift.parse(data.get("shift"), key, f"{where}.shift")}, where)

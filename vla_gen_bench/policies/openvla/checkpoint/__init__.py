@@ -1,0 +1,1 @@
+"""Checkpoints of OpenVLA: configuration, tensors, tokenizer, adapters; read strictly, written as Hugging Face does."""

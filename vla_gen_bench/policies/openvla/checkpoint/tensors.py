@@ -1,0 +1,153 @@
+"""Reads safetensors checkpoints: one file or shards, memory-mapped, every fault named with its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vla_gen_bench.data import parse_json, read_json
+from vla_gen_bench.policies.openvla.checkpoint.extras import need
+from vla_gen_bench.policies.openvla.config import CheckpointError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+HEADER_LENGTH_BYTES = 8
+LONGEST_HEADER = 100_000_000  # the format's own limit
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies, and its shape."""
+
+    file: Path
+    shape: tuple[int, ...]
+
+
+class TensorFiles:
+    """The tensors of a checkpoint by name; none is read before it is asked for.
+
+    Args:
+        entries: Name -> place.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self.entries = dict(entries)
+        self._open: dict[Path, Any] = {}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: entry.shape for name, entry in self.entries.items()}
+
+    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns a tensor backed by the file, or a copy as `dtype` where it has another.
+
+        Raises:
+            CheckpointError: It holds a value that is not finite.
+        """
+        file = self.entries[name].file
+        if file not in self._open:
+            self._open[file] = need("safetensors").safe_open(file, framework="pt")
+        tensor = self._open[file].get_tensor(name)
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{file}: {name}: {_count_bad(tensor)}; the checkpoint is damaged")
+        return tensor if dtype is None else tensor.to(dtype)
+
+
+def read_file(file: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Returns every tensor of one safetensors file, checked as by `TensorFiles.read`."""
+    files = open_file(file)
+    return {name: files.read(name, dtype) for name in files.entries}
+
+
+def open_checkpoint(folder: Path) -> TensorFiles:
+    """Finds the weights in `folder`: `model.safetensors`, or the shards its index lists.
+
+    Raises:
+        CheckpointError: Neither is there, a shard is missing, truncated or not what the index says.
+    """
+    if (folder / INDEX_FILE).is_file():
+        return _open_shards(folder)
+    if (folder / SINGLE_FILE).is_file():
+        return open_file(folder / SINGLE_FILE)
+    raise CheckpointError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE}; only safetensors weights are read")
+
+
+def open_file(file: Path) -> TensorFiles:
+    """Opens one safetensors file; checks that it is complete."""
+    return TensorFiles({name: Entry(file, shape) for name, shape in _read_header(file).items()})
+
+
+def check_names(expected: Mapping[str, Any], found: Iterable[str], optional: Iterable[str], where: object) -> None:
+    """Raises `CheckpointError` naming tensors of `expected` that are missing, and those in neither list."""
+    found, optional = set(found), set(optional)
+    for what, names in (("missing", expected.keys() - found), ("unexpected", found - expected.keys() - optional)):
+        if names:
+            listed = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            raise CheckpointError(f"{where}: {len(names)} {what} tensors: {listed}")
+
+
+def check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: object) -> None:
+    """Raises `CheckpointError` for the first tensor of both whose shapes differ."""
+    for name, shape in expected.items():
+        if name in found and tuple(found[name]) != tuple(shape):
+            raise CheckpointError(f"{where}: {name}: has shape {list(found[name])}; expected {list(shape)}")
+
+
+def _open_shards(folder: Path) -> TensorFiles:
+    index = folder / INDEX_FILE
+    try:
+        places: dict[str, str] = read_json(index, dict[str, Any], error=CheckpointError)["weight_map"]
+        shards = {name: _read_header(_inside(folder, name)) for name in sorted(set(places.values()))}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: not an index of shards: {error!r}") from None
+    for name, shard in places.items():
+        if name not in shards[shard]:
+            raise CheckpointError(f"{folder / shard}: lacks the tensor {name}, which {INDEX_FILE} places there")
+    for shard, header in shards.items():
+        for name in header:
+            if places.get(name) != shard:
+                raise CheckpointError(f"{folder / shard}: holds {name}, which {INDEX_FILE} does not place there")
+    return TensorFiles({name: Entry(folder / shard, shards[shard][name]) for name, shard in places.items()})
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if Path(name).name != name:
+        raise CheckpointError(f"{folder / INDEX_FILE}: shard '{name}' is no plain file name")
+    return folder / name
+
+
+def _read_header(file: Path) -> dict[str, tuple[int, ...]]:
+    """Returns name -> shape, after comparing the file's length with what its header promises."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(HEADER_LENGTH_BYTES), "little")
+            text = stream.read(min(length, LONGEST_HEADER))
+            size = stream.seek(0, 2)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: no such file; the checkpoint is incomplete") from None
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error}") from None
+    if len(text) < length:
+        raise CheckpointError(f"{file}: truncated in its header, or no safetensors file ({size} bytes)")
+    try:
+        header = parse_json(text, dict[str, Any], shown=file, error=CheckpointError)
+        header.pop("__metadata__", None)
+        end = HEADER_LENGTH_BYTES + length + max((item["data_offsets"][1] for item in header.values()), default=0)
+        shapes = {name: tuple(item["shape"]) for name, item in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: not a safetensors file: {error!r}") from None
+    if size != end:
+        what = "truncated" if size < end else "too long"
+        raise CheckpointError(f"{file}: {what}: {size} bytes, its header says {end}; download it again")
+    return shapes
+
+
+def _count_bad(tensor: Tensor) -> str:
+    nans, infinities = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    return f"{nans} NaN and {infinities} infinite of {tensor.numel()} values"

@@ -1,0 +1,1 @@
+"""Demonstrations: collected, kept as a LeRobot data set, read for training."""

@@ -1,0 +1,197 @@
+"""`collect`: demonstrations from worker processes into a data set, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED
+from vla_gen_bench.episodes.streams import POOLS_VERSION
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.closed_loop import ROLLOUT_SEED
+from vla_gen_bench.train.demos.dataset import Demos, Writer
+from vla_gen_bench.train.demos.demonstrate import Demo, Demonstrator
+from vla_gen_bench.train.guard import end_with, sole_writer
+from vla_gen_bench.train.starts import Wander
+
+WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # up to 13 cm, 10 cm, 28 degrees away
+AHEAD = 4  # episodes handed out per worker before the first of them is taken
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to collect.
+
+    Attributes:
+        episodes: Successful demonstrations wanted in all.
+        out: Data set folder; one that is there already is continued.
+        policy: "expert", or a policy that takes turns with it (DAgger): its mistakes are shown, the expert's actions
+            are the labels.
+        options: Arguments of that policy.
+        noise: Scale of the disturbances while the expert drives, see `disturbance`.
+        wander: Share of the demonstrations that begin elsewhere: the arm first moves at random, which is not recorded.
+        world: World name.
+        side: Side of the stored square pictures, pixels: what the model takes.
+        seed: Training seed, 1,000,000 or more; episodes are its draws 0, 1, 2, ...
+        drop_small: Leave out frames that hardly move, as the paper's data sets do.
+        workers: Processes.
+    """
+
+    episodes: int
+    out: Path
+    policy: str = "expert"
+    options: dict[str, Any] = field(default_factory=dict)
+    noise: float = 1.0
+    wander: float = 0.0
+    world: str = "builtin"
+    side: int = 96
+    seed: int = FIRST_TRAINING_SEED
+    drop_small: bool = False
+    workers: int = 1
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the data depends on; a folder is continued with equal ones only."""
+        fields = asdict(self)
+        kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small")
+        return {**{key: fields[key] for key in kept}, "pools": POOLS_VERSION}
+
+
+def check_request(request: Request) -> None:
+    """Raises `UserError` for a request that cannot work; nothing has been written then."""
+    from vla_gen_bench.assets.world import get_world
+    from vla_gen_bench.policies.registry import resolve
+
+    get_world(request.world)
+    if not FIRST_TRAINING_SEED <= request.seed < ROLLOUT_SEED:  # beyond: rollouts of RL, then checks
+        raise UserError(
+            f"--seed {request.seed}: demonstrations use training seeds, {FIRST_TRAINING_SEED} to {ROLLOUT_SEED - 1}"
+        )
+    if request.policy != "expert":
+        resolve(request.policy).check_world(request.world)
+
+
+def collect(request: Request, on_progress: Callable[[Writer], None] = lambda writer: None) -> Writer:
+    """Collects until `request.episodes` demonstrations are there.
+
+    Args:
+        on_progress: Called after each episode.
+
+    Raises:
+        UserError: The request, the folder or a worker does not work. What was written stays, and the same call
+            goes on after it.
+    """
+    check_request(request)
+    with sole_writer(request.out):
+        writer = Writer(request.out, request.side, request.origin)
+        if writer.kept < request.episodes:
+            _fill(writer, request, on_progress)
+        if not writer.finished:
+            writer.finish()
+    return writer
+
+
+def _fill(writer: Writer, request: Request, on_progress: Callable[[Writer], None]) -> None:
+    try:
+        for demo in _demos(request, writer.attempts):
+            writer.add(without_small(demo) if request.drop_small else demo)
+            on_progress(writer)
+            if writer.kept >= request.episodes:
+                break
+    finally:  # what is there is kept, whatever happened
+        writer.flush()
+
+
+def _demos(request: Request, first: int) -> Iterator[Demo]:
+    """Yields the episodes from index `first` on, in order."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(request.workers, context, _begin, (os.getpid(),))
+    waiting: list[Future] = []
+    try:
+        while True:
+            while len(waiting) < AHEAD * request.workers:
+                waiting.append(pool.submit(_run, request, first))
+                first += 1
+            yield waiting.pop(0).result()
+    except BrokenProcessPool:
+        raise UserError("a worker process died; run the same command again, it goes on where this one ended") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(parent: int) -> None:
+    """Prepares a worker process."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    end_with(parent)
+    from vla_gen_bench import runtime
+
+    runtime.prepare(1)
+
+
+@cache
+def _demonstrator(world: str, side: int, noise: float, wander: float, policy: str, options: str) -> Demonstrator:
+    """Builds what this worker process needs, once; `options` as JSON."""
+    from vla_gen_bench import runtime
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+    from vla_gen_bench.policies.registry import load_policy, resolve
+
+    driver = None if policy == "expert" else load_policy(resolve(policy), **json.loads(options))
+    runtime.limit_threads(1)
+    moves = WANDER.model_copy(update={"share": wander})
+    return Demonstrator(PickPlaceEnv(world=world, obs_mode="rgb+segmentation"), side, noise, moves, driver)
+
+
+def _run(request: Request, index: int) -> Demo:
+    options = json.dumps(request.options)
+    own = _demonstrator(request.world, request.side, request.noise, request.wander, request.policy, options)
+    return own.run(request.seed, index)
+
+
+def without_small(demo: Demo) -> Demo:
+    """Returns the demonstration without the frames that the paper's small-action filter drops."""
+    from dataclasses import replace
+
+    from vla_gen_bench.train.demos.frames import small_moves
+
+    keep = ~small_moves(demo.actions, np.array([0]))
+    columns = ("images", "foreground", "actions", "executed", "states")
+    return replace(demo, **{name: getattr(demo, name)[keep] for name in columns})
+
+
+def describe(demos: Demos, own: dict[str, Any]) -> dict[str, Any]:
+    """Returns what `vgb data show` tells: counts, success of the collection, coverage, actions."""
+    from vla_gen_bench.train.demos.frames import PHASES, kinds_of, small_moves
+
+    kinds = kinds_of(demos)
+    lengths = np.diff(demos.starts)
+    return {
+        "demonstrations": len(demos),
+        "frames": int(demos.starts[-1]),
+        "attempts": own["attempts"],
+        "success": len(demos) / max(1, own["attempts"]),
+        "failed": own["failed"],
+        "length": {name: float(np.percentile(lengths, part)) for name, part in (("p5", 5), ("p50", 50), ("p95", 95))},
+        "objects": _counted(demos.targets),
+        "tables": _counted(demos.tables),
+        "instructions": len(set(demos.instructions)),
+        "phases": {name: float((kinds.phase == place).mean()) for place, name in enumerate(PHASES)},
+        "small_actions": float(small_moves(demos.actions, demos.starts[:-1]).mean()),
+        "disturbed": float(np.mean(np.abs(demos.actions - demos.executed).max(axis=1) > 1e-6)),
+        "origin": own["origin"],
+    }
+
+
+def _counted(items: list[str]) -> dict[str, int]:
+    return {item: items.count(item) for item in sorted(set(items))}

@@ -1,0 +1,286 @@
+"""Writing demonstrations, and reading them for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.demos import lerobot_format as form
+from vla_gen_bench.train.demos.demonstrate import Demo
+from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
+
+OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
+UNNAMED = {"wander": 0.0}  # what data sets of earlier versions do not name
+PART_DEMOS = 100
+SAMPLED_FRAMES = 2000  # for the statistics of pictures
+
+
+@dataclass
+class Writer:
+    """Appends demonstrations to a folder, part by part; opened again, it goes on after the last finished part.
+
+    Attributes:
+        folder: The data set.
+        side: S, pixels.
+        origin: How the data is made: world, policy, seed, noise, ...; must be the same when continued.
+    """
+
+    folder: Path
+    side: int
+    origin: dict[str, Any]
+    _demos: list[Demo] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.folder / form.INFO_FILE).is_file():
+            own = read_own(self.folder)
+            before = {**UNNAMED, **own["origin"]}
+            changed = [key for key in self.origin if before.get(key) != self.origin[key]]
+            if changed:
+                key = changed[0]
+                raise UserError(
+                    f"{self.folder}: was collected with {key} {before.get(key)!r}, not {self.origin[key]!r}; "
+                    "choose another --out"
+                )
+            self.info, self.own = form.read_info(self.folder), own
+            self.info |= own.get("totals", {})  # killed between the two files, info.json is a part behind
+        else:
+            self._check_empty()
+            self.info, self.own = self._new_info(), {"origin": self.origin, "attempts": 0, "failed": {}}
+
+    def _check_empty(self) -> None:
+        """Lets only what a killed collection left be written over."""
+        others = sorted({path.name for path in self.folder.glob("*")} - {"data", "videos", "meta", CACHE})
+        if others:
+            raise UserError(f"{self.folder}: is no data set, and holds {others[0]}; choose another --out")
+
+    def _new_info(self) -> dict[str, Any]:
+        return {
+            "codebase_version": form.VERSION,
+            "robot_type": "widowx",
+            "fps": form.FPS,
+            "features": form.features(self.side),
+            "total_episodes": 0,
+            "total_frames": 0,
+            "total_tasks": 0,
+            "chunks_size": form.PARTS_PER_CHUNK,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "data_path": form.DATA_PATH,
+            "video_path": form.VIDEO_PATH,
+            "splits": {"train": "0:0"},
+        }
+
+    @property
+    def kept(self) -> int:
+        """Demonstrations so far, the unwritten ones included."""
+        return self.info["total_episodes"] + len(self._demos)
+
+    @property
+    def attempts(self) -> int:
+        """Episodes tried so far; the next one has this index."""
+        return self.own["attempts"]
+
+    def add(self, demo: Demo) -> None:
+        """Takes the episode of index `attempts`; failed ones are counted only."""
+        self.own["attempts"] += 1
+        if demo.success and len(demo):
+            self._demos.append(demo)
+        else:
+            target = demo.spec.target.id
+            self.own["failed"][target] = self.own["failed"].get(target, 0) + 1
+        if len(self._demos) >= PART_DEMOS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the demonstrations taken since the last time as one part."""
+        if not self._demos:
+            return
+        place = form.Place(self.own.get("parts", 0))
+        tasks = self._tasks()
+        self._write_frames(place, tasks)
+        for key, column in ((form.IMAGE, "images"), (form.FOREGROUND, "foreground")):
+            path = place.file(self.folder, form.VIDEO_PATH, video_key=key)
+            form.write_video(path, np.concatenate([getattr(demo, column) for demo in self._demos]))
+        self._write_episodes(place, tasks)
+        self._count(place, tasks)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the statistics are there, and over everything."""
+        if self._demos or not (self.folder / form.STATS_FILE).is_file():
+            return False
+        return form.read_json(self.folder / form.STATS_FILE)["action"]["count"] == [self.info["total_frames"]]
+
+    def finish(self) -> None:
+        """Writes what is left, and the statistics over everything."""
+        self.flush()
+        form.write_json(self.folder / form.INFO_FILE, self.info)
+        demos = load(self.folder)
+        chosen = np.unique(np.linspace(0, len(demos.actions) - 1, SAMPLED_FRAMES).astype(int))
+        numbers = {"action": demos.actions, "action.executed": demos.executed, "observation.state": demos.states}
+        stats = {key: form.numeric_stats(values) for key, values in numbers.items()}
+        stats[form.IMAGE] = form.image_stats(demos.images[chosen])
+        stats[form.FOREGROUND] = form.image_stats(np.repeat(demos.foreground[chosen][..., None], 3, 3))
+        form.write_json(self.folder / form.STATS_FILE, stats)
+
+    def _tasks(self) -> dict[str, int]:
+        """Returns instruction -> task_index, new ones at the end."""
+        import pandas as pd
+
+        file = self.folder / form.TASKS_FILE
+        known = list(pd.read_parquet(file).index) if self.info["total_tasks"] else []
+        for demo in self._demos:
+            if demo.spec.instruction not in known:
+                known.append(demo.spec.instruction)
+        return {task: index for index, task in enumerate(known)}
+
+    def _write_frames(self, place: form.Place, tasks: dict[str, int]) -> None:
+        episodes, episode, first = [], self.info["total_episodes"], self.info["total_frames"]
+        for demo in self._demos:
+            steps = np.arange(len(demo), dtype=np.int64)
+            episodes.append(
+                {
+                    "action": demo.actions,
+                    "action.executed": demo.executed,
+                    "observation.state": demo.states,
+                    "timestamp": (steps / form.FPS).astype(np.float32),
+                    "frame_index": steps,
+                    "episode_index": np.full_like(steps, episode),
+                    "index": first + steps,
+                    "task_index": np.full_like(steps, tasks[demo.spec.instruction]),
+                }
+            )
+            episode, first = episode + 1, first + len(demo)
+        form.write_frames(place.file(self.folder, form.DATA_PATH), episodes)
+
+    def _write_episodes(self, place: form.Place, tasks: dict[str, int]) -> None:
+        import pandas as pd
+
+        rows, begin, within = [], self.info["total_frames"], 0
+        for number, demo in enumerate(self._demos):
+            rows.append(self._episode_row(place, demo, self.info["total_episodes"] + number, begin, within))
+            begin, within = begin + len(demo), within + len(demo)
+        pd.DataFrame(rows).to_parquet(place.file(self.folder, form.EPISODES_PATH), index=False)
+        table = pd.DataFrame({"task_index": list(tasks.values())}, index=pd.Index(list(tasks), name="task"))
+        draft = (self.folder / form.TASKS_FILE).with_suffix(".tmp")
+        table.to_parquet(draft)
+        draft.replace(self.folder / form.TASKS_FILE)
+
+    def _episode_row(self, place: form.Place, demo: Demo, episode: int, begin: int, within: int) -> dict[str, Any]:
+        spec, where = demo.spec, place.numbers
+        row = {"episode_index": episode, "tasks": [spec.instruction], "length": len(demo)}
+        row |= {f"data/{key}": value for key, value in where.items()}
+        row |= {"dataset_from_index": begin, "dataset_to_index": begin + len(demo)}
+        for key in form.CAMERAS:
+            span = {"from_timestamp": within / form.FPS, "to_timestamp": (within + len(demo)) / form.FPS}
+            row |= {f"videos/{key}/{name}": value for name, value in {**where, **span}.items()}
+        row |= {f"meta/episodes/{key}": value for key, value in where.items()}
+        for key, values in (("action", demo.actions), ("observation.state", demo.states)):
+            row |= {f"stats/{key}/{name}": value for name, value in form.numeric_stats(values).items()}
+        own = {"seed": spec.seed, "index": spec.index, "spec": spec.model_dump_json(), "digest": spec.digest()}
+        own |= {"table": spec.table, "target": spec.target.id}
+        return {**row, **{f"vgb/{key}": value for key, value in own.items()}}
+
+    def _count(self, place: form.Place, tasks: dict[str, int]) -> None:
+        """Makes the part count, by what `OWN_FILE` says of it; info.json repeats that for LeRobot."""
+        episodes = self.info["total_episodes"] + len(self._demos)
+        totals = {
+            "total_episodes": episodes,
+            "total_frames": self.info["total_frames"] + sum(map(len, self._demos)),
+            "total_tasks": len(tasks),
+            "splits": {"train": f"0:{episodes}"},
+        }
+        own = {**self.own, "parts": place.part + 1, "totals": totals}
+        form.write_json(self.folder / OWN_FILE, own)
+        self.own, self.info, self._demos = own, {**self.info, **totals}, []
+        form.write_json(self.folder / form.INFO_FILE, self.info)
+
+
+@dataclass(frozen=True)
+class Demos:
+    """Demonstrations in memory: F frames of E episodes, in order.
+
+    Attributes:
+        images, foreground, actions, executed, states: As `Demo`, frames of all episodes one after the other.
+        episode: int64 [F], 0 to E - 1.
+        instructions, tables, targets: One per episode; tables and targets are asset ids.
+        starts: int64 [E + 1], the first frame of each episode, and F.
+        world: World name.
+    """
+
+    images: np.ndarray
+    foreground: np.ndarray
+    actions: np.ndarray
+    executed: np.ndarray
+    states: np.ndarray
+    episode: np.ndarray
+    instructions: list[str]
+    tables: list[str]
+    targets: list[str]
+    starts: np.ndarray
+    world: str
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+
+def read_own(folder: Path) -> dict[str, Any]:
+    """Returns how a data set came about; raises `UserError` where that is missing or broken."""
+    own = form.read_json(folder / OWN_FILE)
+    form.need_keys(own, ("origin", "attempts", "failed", "parts"), folder / OWN_FILE)
+    return own
+
+
+def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> Demos:
+    """Reads the first `episodes` demonstrations (None = all).
+
+    A smaller number gives a subset of a larger one, so that a ladder of sizes is nested. Pictures are decoded once
+    into FOLDER/cache and mapped into memory from there: processes share them, and a resumed run starts at once.
+
+    Args:
+        pictures: Whether to decode them; without, `images` and `foreground` are empty.
+
+    Raises:
+        UserError: Not such a folder, a file of it is broken, or it has fewer demonstrations.
+    """
+    info, own = form.read_info(folder), read_own(folder)
+    total = own.get("totals", info)["total_episodes"]
+    count = total if episodes is None else episodes
+    if not total:
+        raise UserError(f"{folder}: holds no demonstrations; collect some with 'vgb collect'")
+    if not 1 <= count <= total:
+        raise UserError(f"{folder}: holds {total} demonstrations, {count} were asked for")
+    parts = [form.Place(part) for part in range(own["parts"])]
+    keys = ["vgb/table", "vgb/target", "tasks", "length"]
+    rows = _joined([form.read_columns(place.file(folder, form.EPISODES_PATH), keys) for place in parts])
+    lengths = rows["length"][:count].astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    frames = int(starts[-1])
+    data = _joined([form.read_columns(place.file(folder, form.DATA_PATH), list(form.NUMBERS)) for place in parts])
+    if len(lengths) < count or len(data["action"]) < frames:
+        raise UserError(f"{folder}: {OWN_FILE} tells of more demonstrations than the tables hold; collect it again")
+    side = info["features"][form.IMAGE]["shape"][0]
+    shapes = {form.IMAGE: (frames, side, side, 3), form.FOREGROUND: (frames, side, side)}
+    decode = cached_pictures if pictures else lambda folder, parts, key, shape: np.empty((0, *shape[1:]), np.uint8)
+    return Demos(
+        images=decode(folder, parts, form.IMAGE, shapes[form.IMAGE]),
+        foreground=decode(folder, parts, form.FOREGROUND, shapes[form.FOREGROUND]),
+        actions=data["action"][:frames],
+        executed=data["action.executed"][:frames],
+        states=data["observation.state"][:frames],
+        episode=np.repeat(np.arange(count), lengths),
+        instructions=[tasks[0] for tasks in rows["tasks"][:count]],
+        tables=list(rows["vgb/table"][:count]),
+        targets=list(rows["vgb/target"][:count]),
+        starts=starts,
+        world=own["origin"]["world"],
+    )
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

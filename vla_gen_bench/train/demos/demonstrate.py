@@ -1,0 +1,126 @@
+"""One demonstration: an episode of the training pools, driven by a policy, labelled by the expert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vla_gen_bench.assets.world import CAMERA
+from vla_gen_bench.episodes.draw import draw_training
+from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.policies.expert import Expert
+from vla_gen_bench.policies.expert.motion import euler_xyz
+from vla_gen_bench.protocol import Observation, Policy
+from vla_gen_bench.train.demos.disturbance import Disturbance
+from vla_gen_bench.train.resize import squashed
+from vla_gen_bench.train.starts import Wander
+
+if TYPE_CHECKING:
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+    from vla_gen_bench.envs.privileged import PrivilegedState
+
+SETTLED_STEPS = 6  # an episode is cut when it has been successful for so long, as the reference's data sets
+TURN_PART = 0.1  # share of the steps at which driver and expert change places in a relabelling round
+TURN_STREAM = 0x7124
+
+
+@dataclass(frozen=True)
+class Demo:
+    """T frames of one episode, each taken before its action.
+
+    Attributes:
+        images: uint8 [T, S, S, 3], RGB.
+        foreground: uint8 [T, S, S], 255 where robot or objects are, 0 where the table image shows.
+        actions: float32 [T, 7], the expert's label: metres, radians, gripper +1 open or -1 closed.
+        executed: float32 [T, 7], what moved the robot: the label disturbed, or another driver's action.
+        states: float32 [T, 7], measured: end effector [3] metres and Euler XYZ [3] radians in the base frame, mean
+            finger joint position in metres.
+    """
+
+    spec: EpisodeSpec
+    success: bool
+    images: np.ndarray
+    foreground: np.ndarray
+    actions: np.ndarray
+    executed: np.ndarray
+    states: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+@dataclass
+class Demonstrator:
+    """Runs episodes in an environment built with `obs_mode="rgb+segmentation"`.
+
+    Attributes:
+        side: S, pixels; the picture is squashed to S x S as the processor does it (Pillow, bicubic).
+        noise: Scale of the disturbances, see `Disturbance`.
+        wander: Moves at random before the expert takes over; they are not recorded.
+        driver: Another policy to take turns with the expert (DAgger, Ross et al. 2011); the labels stay the expert's.
+        horizon: Longest episode, control steps.
+    """
+
+    env: PickPlaceEnv
+    side: int
+    noise: float = 1.0
+    wander: Wander = Wander()
+    driver: Policy | None = None
+    horizon: int = 80
+
+    def run(self, seed: int, index: int) -> Demo:
+        """Returns training episode `index` of `seed`, successful or not; equal arguments give equal demos."""
+        spec = draw_training(self.env.world.name, seed, index)
+        observation, _ = self.env.reset(options={"spec": spec})
+        moves = self.wander.moves(seed, 0, index)
+        for place, move in enumerate(moves):
+            self.env.draws = place == len(moves) - 1
+            observation, *_ = self.env.step(move)
+        expert = Expert(close_steps=1)
+        expert.reset([spec.instruction], [0])
+        act = self._driver(spec) if self.driver else Disturbance(seed, index, self.noise).apply
+        frames: list[tuple] = []
+        placed = 0
+        for step in range(self.horizon):
+            state = self.env.privileged_state(0)
+            placed = placed + 1 if state.success else 0
+            if placed > SETTLED_STEPS:
+                break
+            seen = Observation(image_of(observation), (spec.instruction,), np.array([step], np.int64), [state])
+            label = expert.act(seen)[0, 0]
+            executed = act(label, seen) if self.driver else act(label)
+            frames.append((*self._pictures(observation), label, executed, measured(state)))
+            observation, *_ = self.env.step(executed.astype(np.float32))
+        success = bool(self.env.privileged_state(0).success)
+        images, foreground, *numbers = (np.stack(column) for column in zip(*frames, strict=True))
+        return Demo(spec, success, images, foreground, *(column.astype(np.float32) for column in numbers))
+
+    def _driver(self, spec: EpisodeSpec) -> Any:
+        """Returns a function of label and observation: the driver's action, or the label in the expert's turns."""
+        random = np.random.default_rng((TURN_STREAM, spec.seed, spec.index))
+        self.driver.reset([spec.instruction], [int(random.integers(2**31))])
+        drives = random.random() < 0.7
+
+        def act(label: np.ndarray, seen: Observation) -> np.ndarray:
+            nonlocal drives
+            drives = drives != (random.random() < TURN_PART)
+            return self.driver.act(seen)[0, 0] if drives else label
+
+        return act
+
+    def _pictures(self, observation: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        data = observation["sensor_data"][CAMERA]
+        foreground = self.env.foreground(data["segmentation"])[0].cpu().numpy()
+        return squashed(image_of(observation)[0], self.side), squashed(foreground.astype(np.uint8) * 255, self.side)
+
+
+def image_of(observation: dict[str, Any]) -> np.ndarray:
+    """Returns the camera image, uint8 [1, H, W, 3]."""
+    return observation["sensor_data"][CAMERA]["rgb"].cpu().numpy()
+
+
+def measured(state: PrivilegedState) -> np.ndarray:
+    """Returns the `Demo.states` row of a simulator state."""
+    return np.concatenate([state.position, euler_xyz(state.rotation), [state.qpos[6:].mean()]])

@@ -1,0 +1,262 @@
+"""Frames for supervised training: what is drawn how often, the table behind it, augmentation, hindsight targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from vla_gen_bench.assets.pack import open_pack
+from vla_gen_bench.assets.world import get_world
+from vla_gen_bench.envs.compositing import load_image
+from vla_gen_bench.episodes.spec import Frozen
+from vla_gen_bench.train.demos.dataset import Demos
+from vla_gen_bench.train.resize import squashed
+
+SMALL_M, SMALL_RAD = 0.01, 0.06  # the paper's small-action filter (RL4VLA: warm-up data set builder)
+AUXILIARY = (
+    "tcp x", "tcp y", "tcp z", "finger", "shut", "retreat",
+    "close dx", "close dy", "close dz", "close dyaw", "free dx", "free dy", "free dz",
+)  # fmt: skip
+PHASES = ("approach", "close", "carry", "release", "retreat")
+
+
+class Balance(Frozen):
+    """How often frames are drawn, relative to 1.
+
+    Attributes:
+        begin: The first `steps` frames of an episode, where the object is farthest.
+        switch: The frame whose action changes the gripper.
+        before: The `steps` frames before one.
+        done: Frames after the object was let go.
+    """
+
+    begin: float = Field(1.0, gt=0)
+    switch: float = Field(1.0, gt=0)
+    before: float = Field(1.0, gt=0)
+    steps: int = Field(4, ge=0)
+    done: float = Field(1.0, gt=0)
+
+
+class Augment(Frozen):
+    """Changes of what is seen and said, drawn anew for every sample.
+
+    Attributes:
+        words: Share of the batches whose sentences are garbled, see `garbled`. A small model that was only ever told
+            one sentence does not act at all when told another one; use it where one picture says all there is to do.
+        tables: Share of the samples that get another table image of the training pool behind them.
+        mix: Share of those others that are a blend of two, mirrored at random.
+        shift: Largest shift along each axis, parts of the picture's side.
+        brightness, contrast, saturation: Factors are drawn from 1 - x to 1 + x.
+    """
+
+    words: float = Field(0.0, ge=0, le=1)
+    tables: float = Field(0.0, ge=0, le=1)
+    mix: float = Field(0.0, ge=0, le=1)
+    shift: float = Field(0.0, ge=0, lt=0.5)
+    brightness: float = Field(0.0, ge=0, lt=1)
+    contrast: float = Field(0.0, ge=0, lt=1)
+    saturation: float = Field(0.0, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What each frame is, read off the labels alone.
+
+    Attributes:
+        phase: int64 [F], index into `PHASES`.
+        next_close, next_free: int64 [F], frame of the next closing that holds, and of the next letting go, in the
+            same episode; -1 for none.
+        small: bool [F], dropped by the paper's small-action filter.
+    """
+
+    phase: np.ndarray
+    next_close: np.ndarray
+    next_free: np.ndarray
+    small: np.ndarray
+
+
+def kinds_of(demos: Demos) -> Kinds:
+    """Returns what each frame is; the gripper counts as open before an episode."""
+    closed = demos.actions[:, 6] < 0
+    count = len(closed)
+    phase, close, free = np.zeros(count, np.int64), np.full(count, -1), np.full(count, -1)
+    for first, end in zip(demos.starts[:-1], demos.starts[1:], strict=True):
+        shut = closed[first:end]
+        before = np.concatenate([[False], shut[:-1]])
+        closes, frees = np.flatnonzero(shut & ~before), np.flatnonzero(~shut & before)
+        phase[first:end] = _phases(shut, closes, frees)
+        close[first:end] = _next(closes, end - first, first)
+        free[first:end] = _next(frees, end - first, first)
+    return Kinds(phase, close, free, small_moves(demos.actions, demos.starts[:-1]))
+
+
+def _phases(shut: np.ndarray, closes: np.ndarray, frees: np.ndarray) -> np.ndarray:
+    """An open gripper approaches as long as it will close again, and retreats after the last time."""
+    last = frees[-1] if len(frees) else len(shut)
+    phase = np.where(shut, PHASES.index("carry"), PHASES.index("approach"))
+    phase[np.arange(len(shut)) > last] = PHASES.index("retreat")
+    phase[closes], phase[frees] = PHASES.index("close"), PHASES.index("release")
+    return phase
+
+
+def _next(events: np.ndarray, length: int, first: int) -> np.ndarray:
+    """Returns for each of `length` frames the number of the first event at or after it, -1 for none."""
+    places = np.searchsorted(events, np.arange(length))
+    padded = np.append(events + first, -1)
+    return padded[np.minimum(places, len(events))]
+
+
+def small_moves(actions: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Returns bool [F]: moves of at most 1 cm and 0.06 rad that leave the gripper as it was commanded before.
+
+    Args:
+        actions: float32 [F, 7].
+        starts: Frames at which episodes begin; the gripper counts as open before.
+    """
+    small = (np.linalg.norm(actions[:, :3], axis=1) <= SMALL_M) & (np.linalg.norm(actions[:, 3:6], axis=1) <= SMALL_RAD)
+    before = np.append(1.0, actions[:-1, 6])
+    before[starts] = 1.0
+    return small & (actions[:, 6] == before)
+
+
+def weights_of(demos: Demos, kinds: Kinds, balance: Balance) -> np.ndarray:
+    """Returns float64 [F], how often each frame is drawn."""
+    names = np.array(PHASES)[kinds.phase]
+    weights = np.where(names == "retreat", balance.done, 1.0)
+    age = np.arange(len(names)) - demos.starts[demos.episode]
+    weights = np.where(age < balance.steps, balance.begin, weights)
+    for events in (kinds.next_close, kinds.next_free):
+        ahead = events - np.arange(len(events))
+        weights = np.where((events >= 0) & (ahead > 0) & (ahead <= balance.steps), balance.before, weights)
+    return np.where(np.isin(names, ("close", "release")), balance.switch, weights)
+
+
+def hindsight(demos: Demos, kinds: Kinds) -> tuple[np.ndarray, np.ndarray]:
+    """Returns targets float32 [F, 13] named `AUXILIARY` and bool [F, 13], where they exist.
+
+    Read off the demonstration itself: where the end effector is, how far the fingers are open, whether they are to be
+    shut, whether the object was let go for good; where the end effector will be when the gripper closes next, and when
+    it lets go next. Metres and radians, base frame; the yaw modulo half a turn.
+    """
+    states = demos.states.astype(np.float64)
+    flags = np.stack([demos.actions[:, 6] < 0, kinds.phase == PHASES.index("retreat")], axis=1)
+    targets = [states[:, [0, 1, 2, 6]], flags.astype(np.float64)]
+    known = [np.ones((len(states), 6), bool)]
+    for events, columns in ((kinds.next_close, [0, 1, 2, 5]), (kinds.next_free, [0, 1, 2])):
+        targets.append((states[events] - states)[:, columns])
+        known.append(np.repeat((events >= 0)[:, None], len(columns), axis=1))
+    joined = np.concatenate(targets, axis=1)
+    yaw = AUXILIARY.index("close dyaw")
+    joined[:, yaw] = (joined[:, yaw] + np.pi / 2) % np.pi - np.pi / 2
+    return joined.astype(np.float32), np.concatenate(known, axis=1)
+
+
+def resized(pictures: np.ndarray, side: int) -> np.ndarray:
+    """Returns uint8 pictures [F, side, side(, 3)], as the processor would squash them; the same array if they fit."""
+    if pictures.shape[1] == side:
+        return pictures
+    out = np.empty((len(pictures), side, side, *pictures.shape[3:]), np.uint8)
+    for place, picture in enumerate(pictures):
+        out[place] = squashed(picture, side)
+    return out
+
+
+def table_images(world: str, side: int, split: str = "train") -> dict[str, np.ndarray]:
+    """Returns the table pictures of a pool by id, uint8 [side, side, 3], squashed like the observations."""
+    pack, size = open_pack(world), get_world(world)
+    tables = {table.id: pack.path(table.image) for table in pack.catalog.tables if table.split == split}
+    return {id: squashed(load_image(path, size.width, size.height).numpy(), side) for id, path in tables.items()}
+
+
+@dataclass
+class Camera:
+    """Turns stored frames into pictures for a batch: another table, then augmentation.
+
+    Attributes:
+        images, foreground: As in `Demos`, at the model's size.
+        table: int64 [F], the row of `tables` behind each frame.
+        tables: float32 [N, S, S, 3], 0 to 255.
+    """
+
+    images: np.ndarray
+    foreground: np.ndarray
+    table: np.ndarray
+    tables: np.ndarray
+    augment: Augment
+
+    def take(self, frames: np.ndarray, random: np.random.Generator | None) -> Tensor:
+        """Returns float32 [B, 3, S, S] in [0, 1]; as stored without `random`."""
+        images = self.images[frames].astype(np.float32)
+        if random is not None and self.augment.tables:
+            images += self._other_tables(frames, random)
+        pictures = torch.from_numpy(images).permute(0, 3, 1, 2).clamp_(0, 255) / 255
+        return pictures if random is None else _augmented(pictures, self.augment, random)
+
+    def _other_tables(self, frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """What to add so that another table shows through wherever the foreground does not cover it."""
+        old = self.table[frames]
+        other = random.random(len(frames)) < self.augment.tables
+        shown = self.tables[np.where(other, random.integers(len(self.tables), size=len(old)), old)]
+        if self.augment.mix:
+            other &= random.random(len(frames)) < self.augment.mix
+            first, second = self._mirrored(other.sum(), random), self._mirrored(other.sum(), random)
+            shown[other] = first + random.random((len(first), 1, 1, 1), np.float32) * (second - first)
+        through = 1.0 - self.foreground[frames].astype(np.float32)[..., None] / 255.0
+        return through * (shown - self.tables[old])
+
+    def _mirrored(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """Returns `count` tables, each mirrored along none, one or both axes."""
+        shown = self.tables[random.integers(len(self.tables), size=count)]
+        for axis in (1, 2):
+            turned = random.random(count) < 0.5
+            shown[turned] = np.flip(shown[turned], axis)
+        return shown
+
+
+def garbled(
+    prompt: list[int], template: tuple[int, int], added: int, words: range, random: np.random.Generator
+) -> list[int]:
+    """Returns a prompt with about half of its sentence's tokens exchanged and some put in between.
+
+    Args:
+        template: How many tokens before and after the sentence stay.
+        added: Tokens put in.
+        words: Ids the new tokens are drawn from.
+    """
+    first, last = template[0], len(prompt) - template[1]
+    sentence = np.array(prompt[first:last], dtype=np.int64)
+    fresh = random.integers(words.start, words.stop, len(sentence) + added)
+    sentence = np.where(random.random(len(sentence)) < 0.5, fresh[: len(sentence)], sentence)
+    places = random.integers(0, len(sentence) + 1, added)
+    return [*prompt[:first], *np.insert(sentence, places, fresh[len(sentence) :]).tolist(), *prompt[last:]]
+
+
+def _augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) -> Tensor:
+    def factors(spread: float) -> Tensor:
+        drawn = random.uniform(1 - spread, 1 + spread, size=(len(pictures), 1, 1, 1))
+        return torch.from_numpy(drawn.astype(np.float32))
+
+    if augment.brightness:
+        pictures = pictures * factors(augment.brightness)
+    if augment.contrast:
+        middle = pictures.mean((1, 2, 3), keepdim=True)
+        pictures = middle + factors(augment.contrast) * (pictures - middle)
+    if augment.saturation:
+        grey = pictures.mean(1, keepdim=True)
+        pictures = grey + factors(augment.saturation) * (pictures - grey)
+    pictures = pictures.clamp(0, 1)
+    return _shifted(pictures, augment.shift, random) if augment.shift else pictures
+
+
+def _shifted(pictures: Tensor, most: float, random: np.random.Generator) -> Tensor:
+    """Moves each picture by whole pixels, the edge repeated."""
+    side = pictures.shape[-1]
+    pad = round(most * side)
+    padded = F.pad(pictures, (pad, pad, pad, pad), mode="replicate")
+    corners = random.integers(0, 2 * pad + 1, size=(len(pictures), 2))
+    return torch.stack([p[:, y : y + side, x : x + side] for p, (y, x) in zip(padded, corners.tolist(), strict=True)])

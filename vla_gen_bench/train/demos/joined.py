@@ -1,0 +1,71 @@
+"""Several sets of demonstrations as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.demos.dataset import Demos
+
+
+class Stacked:
+    """Arrays of pictures one after the other, each still mapped from its own file; read like one array.
+
+    Args:
+        parts: [F, ...] each, equal but for F.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self._parts = parts
+        self._starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+        self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, frames: np.ndarray | int) -> np.ndarray:
+        """Returns pictures of frame numbers [B], or of one."""
+        chosen = np.atleast_1d(frames)
+        if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self):
+            raise IndexError(f"frames {chosen.min()} to {chosen.max()} of {len(self)}")
+        out = np.empty((len(chosen), *self.shape[1:]), self._parts[0].dtype)
+        home = np.searchsorted(self._starts, chosen, side="right") - 1
+        for number in np.unique(home):
+            rows = home == number
+            out[rows] = self._parts[number][chosen[rows] - self._starts[number]]
+        return out if np.ndim(frames) else out[0]
+
+
+def joined(sets: Sequence[Demos], names: Sequence[str]) -> Demos:
+    """Returns the demonstrations of all sets in turn; pictures stay where they are.
+
+    Args:
+        names: What errors call the sets.
+
+    Raises:
+        UserError: They differ in their world, or in the size of their pictures.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    for other, name in zip(sets[1:], names[1:], strict=True):
+        for what, ours, theirs in (
+            ("world", sets[0].world, other.world),
+            ("picture size", sets[0].images.shape[1:3], other.images.shape[1:3]),
+        ):
+            if ours != theirs:
+                raise UserError(f"{name}: {what} {theirs}, that of {names[0]} is {ours}; they cannot be joined")
+    columns = {field.name: [getattr(item, field.name) for item in sets] for field in fields(Demos)}
+    lengths = np.concatenate([np.diff(starts) for starts in columns["starts"]])
+    columns |= {
+        "images": Stacked(columns["images"]),
+        "foreground": Stacked(columns["foreground"]),
+        "episode": np.repeat(np.arange(len(lengths)), lengths),
+        "starts": np.concatenate([[0], np.cumsum(lengths)]),
+        "world": sets[0].world,
+    }
+    columns |= {name: np.concatenate(columns[name]) for name in ("actions", "executed", "states")}
+    columns |= {name: sum(columns[name], []) for name in ("instructions", "tables", "targets")}
+    return Demos(**columns)

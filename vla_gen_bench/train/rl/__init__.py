@@ -1,0 +1,1 @@
+"""Learning from reward: PPO, GRPO and DPO over one kind of rollout."""

@@ -1,0 +1,35 @@
+"""Draws for exploring: each as likely as ever, but like the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.signal import lfilter
+from scipy.special import ndtr
+
+from vla_gen_bench.protocol import ACTION_DIMS
+
+STREAM = 0xC0107  # keys these draws apart from whatever else is seeded with an episode's key
+
+
+def correlated_draws(keys: Sequence[int], decisions: Sequence[int], slots: int, correlation: float) -> torch.Tensor:
+    """Returns float64 [B, slots] uniform in [0, 1); row b depends on `keys[b]` and `decisions[b]` alone.
+
+    Of one episode (one key) the draws for one number of an action follow each other over its control steps as a
+    stationary autoregressive process of first order, taken through the normal distribution. Action tokens are ordered
+    bins and chosen by inversion, so an episode errs to one side for a while instead of trembling.
+
+    Args:
+        decisions: 0, 1, 2, ... of each episode; one decision takes `slots` / 7 control steps.
+        correlation: From one control step to the next, in [0, 1).
+    """
+    chunk = slots // ACTION_DIMS
+    rows = []
+    for key, decision in zip(keys, decisions, strict=True):
+        fresh = np.random.default_rng((STREAM, key)).standard_normal(((decision + 1) * chunk, ACTION_DIMS))
+        fresh[1:] *= np.sqrt(1 - correlation**2)
+        process = lfilter([1.0], [1.0, -correlation], fresh, axis=0)
+        rows.append(ndtr(process[-chunk:]).reshape(slots))
+    return torch.from_numpy(np.stack(rows))

@@ -1,0 +1,53 @@
+"""Group-relative policy optimisation (Shao et al. 2024): PPO without a critic.
+
+What an episode is worth is told by the others that began alike. The reference's code does something else by this name
+(`advantages.as_coded_advantages`); `advantage: as-coded` does that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from vla_gen_bench.train.rl import advantages as adv
+from vla_gen_bench.train.rl import ppo
+from vla_gen_bench.train.rl.learner import Learner
+from vla_gen_bench.train.rl.rollout import Rollout
+
+
+class GrpoRecipe(ppo.ClippedRecipe):
+    """GRPO.
+
+    Attributes:
+        advantage: "group": an episode's return relative to its group, the same for all its actions. "as-coded": the
+            reference's; the group then only says how many episodes begin alike (its "GRPO (s)": all of them).
+    """
+
+    trainer: Literal["grpo"]
+    value: None = None
+    group: int = Field(8, ge=1)
+    advantage: Literal["group", "as-coded"] = "group"
+
+    @model_validator(mode="after")
+    def _compares(self) -> GrpoRecipe:
+        if self.advantage == "group" and self.group < 2:
+            raise ValueError("group: an episode alone cannot be compared; give 2 or more")
+        return self
+
+
+def train(recipe: GrpoRecipe, *arguments: Any, **options: Any) -> Path:
+    """As `ppo.train`."""
+    return ppo.train(recipe, *arguments, improve=improve, **options)
+
+
+def improve(recipe: GrpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, float]:
+    """One iteration's learning; returns numbers for the curve."""
+    if recipe.advantage == "as-coded":
+        advantages = adv.as_coded_advantages(rollout.rewards.sum(axis=2), learner.processes.moments)
+    else:
+        worth = adv.group_advantages(rollout.returns, recipe.group)
+        advantages = np.broadcast_to(worth, rollout.rewards.shape[:2])
+    return ppo.clipped_steps(recipe, learner, ppo.Experience.of(rollout, advantages))

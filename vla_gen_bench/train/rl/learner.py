@@ -1,0 +1,246 @@
+"""What every RL trainer shares: the recipe's common part, the model with its optimisers, and the simulator's set-up."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from vla_gen_bench.assets.world import get_world
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.model.value import SeparateCritic
+from vla_gen_bench.train.processes import Processes
+from vla_gen_bench.train.recipe import Recipe
+from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling, ValueSettings, build_critic
+from vla_gen_bench.train.rl.sim_workers import WorkerSimulator
+from vla_gen_bench.train.rl.simulators import Build, LocalSimulator, Simulator
+from vla_gen_bench.train.run import save_state
+from vla_gen_bench.train.starts import MOST_RUN_SEED, CameraShift, Wander
+from vla_gen_bench.train.student import Averaged, build_optimiser, build_student, set_rate, write_checkpoint
+
+
+class RlRecipe(Recipe):
+    """What PPO, GRPO and DPO share. `optimiser.warmup` and its schedule count iterations here.
+
+    Attributes:
+        env_steps: The budget, control steps; rounded up to whole iterations.
+        episodes: Per iteration.
+        group: So many of them in a row begin alike.
+        horizon: Control steps of an episode; none ends earlier.
+        wander: Random moves before; see its class. Not in the reference.
+        camera_shift: Of what is seen; see its class. Not in the reference.
+        together: Episodes side by side, over all lanes.
+        lanes: Batches the policy decides for by turns; two keep the simulator busy meanwhile.
+        simulation: "cpu": worker processes; "gpu": one PhysX simulation of `together` scenes, in one lane; "auto": the
+            GPU where one can simulate.
+        sampling: How actions are chosen.
+        value: The critic; None = there is none.
+        epochs: Passes over the experience of an iteration.
+        ema: Decay per iteration of the averaged policy, which is checked and becomes the checkpoint; 0 = the last one.
+        check_every: Iterations between two checks by episodes on training-pool draws of their own, after which the
+            checkpoint is written; 0 = never.
+        check_episodes, videos: Episodes of a check, and how many of them become mp4 files.
+        check_temperature: 0 = greedy, which may stand still for ever where a little chance would move on.
+        keep_every: Iterations between two checkpoints that are kept, as checkpoints/0040; 0 = none.
+    """
+
+    env_steps: int = Field(ge=1)
+    episodes: int = Field(64, ge=1)
+    group: int = Field(1, ge=1)
+    horizon: int = Field(80, ge=1)
+    wander: Wander = Wander()
+    camera_shift: CameraShift = CameraShift()
+    together: int = Field(16, ge=1)
+    lanes: int = Field(2, ge=1)
+    simulation: Literal["auto", "cpu", "gpu"] = "auto"
+    sampling: Sampling = Sampling()
+    value: ValueSettings | None = None
+    epochs: int = Field(1, ge=1)
+    ema: float = Field(0.0, ge=0, lt=1)
+    check_every: int = Field(0, ge=0)
+    check_episodes: int = Field(16, ge=1)
+    check_temperature: float = Field(0.0, ge=0)
+    videos: int = Field(0, ge=0)
+    keep_every: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> RlRecipe:
+        if self.episodes % self.group:
+            raise ValueError(f"episodes: {self.episodes} cannot be divided into groups of {self.group}")
+        if self.together % self.lanes:
+            raise ValueError(f"together: {self.together} cannot be divided into {self.lanes} lanes")
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature: a greedy policy explores nothing; give more than 0")
+        if self.seed > MOST_RUN_SEED:
+            raise ValueError(f"seed: {self.seed}; rollouts have the seeds up to {MOST_RUN_SEED}")
+        return self
+
+    @property
+    def steps_per_iteration(self) -> int:
+        return self.episodes * (self.wander.length + self.horizon)
+
+    @property
+    def iterations(self) -> int:
+        return math.ceil(self.env_steps / self.steps_per_iteration)
+
+    @property
+    def foresees(self) -> bool:
+        """Whether learning needs the value of what comes after the last step."""
+        return False
+
+
+class Learner:
+    """A policy in training with its critic, two optimisers, and where it has got to.
+
+    Attributes:
+        iteration: Iterations done.
+        extra: What an algorithm wants kept in the state, by name.
+    """
+
+    def __init__(self, recipe: RlRecipe, processes: Processes) -> None:
+        self.recipe, self.processes, self.iteration = recipe, processes, 0
+        torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
+        self.student = build_student(recipe, None, processes.device)
+        self.critic = recipe.value and build_critic(self.student, recipe.value, recipe.seed)
+        self.actor = ActorCritic(self.student, self.critic, recipe.precision, recipe.sampling.temperature)
+        self.head = self.critic.head if isinstance(self.critic, SeparateCritic) else self.critic
+        self.student.value_head = None if isinstance(self.critic, SeparateCritic) else self.head
+        policy = {name: value for name, value in self.weights().items() if not self._in_head(name)}
+        self._policy = list(policy.values())
+        self._value = list(self.head.parameters()) if self.head else []
+        self.policy_optimiser = build_optimiser(policy, recipe.optimiser)
+        self.value_optimiser = torch.optim.AdamW(self._value, lr=recipe.value.lr) if self.head else None
+        self.averaged = Averaged(self.student.model, recipe.ema)
+        self.extra: dict[str, Any] = {}
+
+    def _in_head(self, name: str) -> bool:
+        return name.startswith("critic.") and not name.startswith("critic.backbone.")
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Returns all that is trained, by name."""
+        modules = {"policy.": self.student.model, "critic.": self.critic or nn.Module()}
+        return {
+            prefix + name: value
+            for prefix, module in modules.items()
+            for name, value in module.named_parameters()
+            if value.requires_grad
+        }
+
+    @property
+    def rate(self) -> float:
+        """The policy's learning rate in this iteration."""
+        return self.recipe.optimiser.rate(self.iteration, self.recipe.iterations)
+
+    def step(self, losses: Iterable[Tensor], value_only: bool = False) -> float:
+        """Adds up the gradients of `losses`, clips them together, steps; returns the norm before clipping.
+
+        Raises:
+            UserError: A gradient is not a number.
+        """
+        set_rate(self.policy_optimiser, self.rate)
+        optimisers = [o for o in (None if value_only else self.policy_optimiser, self.value_optimiser) if o]
+        parameters = self._value if value_only else self._policy + self._value
+        for parameter in self._policy + self._value:
+            parameter.grad = None
+        for loss in losses:
+            loss.backward()
+        self.processes.average(parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip or math.inf))
+        if not math.isfinite(norm):
+            raise UserError(
+                f"iteration {self.iteration + 1}: a gradient is not a number; the earlier state is kept; try a lower "
+                "optimiser.lr"
+            )
+        for optimiser in optimisers:
+            optimiser.step()
+        return norm
+
+    def end_iteration(self) -> None:
+        """Counts the iteration, and takes its weights into the average."""
+        self.averaged.update(self.iteration)
+        self.iteration += 1
+
+    # ---- state ---------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Writes the state to resume from."""
+        optimisers = [self.policy_optimiser, self.value_optimiser]
+        state = {
+            "iteration": self.iteration,
+            "weights": {name: value.detach() for name, value in self.weights().items()},
+            "optimisers": [optimiser and optimiser.state_dict() for optimiser in optimisers],
+            "averaged": self.averaged.values,
+            "extra": self.extra,
+        }
+        save_state(folder, state)
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a saved state."""
+        self.iteration, self.extra = state["iteration"], state["extra"]
+        for name, value in self.weights().items():
+            value.copy_(state["weights"][name])
+        for optimiser, content in zip([self.policy_optimiser, self.value_optimiser], state["optimisers"]):
+            if optimiser:
+                optimiser.load_state_dict(content)
+        for name, value in state["averaged"].items():
+            self.averaged.values[name].copy_(value)
+
+    def export(self, folder: Path) -> None:
+        """Writes the averaged policy and the value head as a checkpoint."""
+        with self.averaged.in_place():
+            write_checkpoint(self.student, folder)
+
+
+def choose_simulation(recipe: RlRecipe) -> str:
+    """Returns "cpu" or "gpu".
+
+    Raises:
+        UserError: No GPU can simulate here, and one is asked for.
+    """
+    from vla_gen_bench.envs.backend import choose_backend
+
+    return choose_backend(recipe.simulation, "simulation: gpu", "give --set simulation=cpu")
+
+
+@contextmanager
+def open_simulator(
+    recipe: RlRecipe, actor: ActorCritic, simulation: str, workers: int, build: Build | None = None
+) -> Iterator[Simulator]:
+    """Gives the recipe's simulator, and ends its processes.
+
+    Args:
+        simulation: "cpu" or "gpu", from `choose_simulation`.
+        workers: Processes; 0 = simulate in this process.
+        build: Makes scenes; None = those of the recipe's world.
+    """
+    from vla_gen_bench.eval.workers import build_batch
+
+    world = get_world(recipe.world)
+    view = actor.view(world.height, world.width)
+    build = build or partial(build_batch, recipe.world, backend=simulation)
+    if simulation == "gpu":
+        simulator: Simulator = LocalSimulator(build, view, recipe.together)
+    elif workers == 0:
+        simulator = LocalSimulator(build, view, recipe.together // recipe.lanes, recipe.lanes)
+    else:
+        width = recipe.together // recipe.lanes
+        simulator = WorkerSimulator(build, view, width, recipe.lanes, min(width, workers))
+    try:
+        yield simulator
+    finally:
+        simulator.close()
+
+
+def use_threads(count: int) -> None:
+    """Sets torch's threads in this process to `count`; what the user says in OMP_NUM_THREADS is the most."""
+    most = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    torch.set_num_threads(min(count, int(most)) if most.isdigit() else count)

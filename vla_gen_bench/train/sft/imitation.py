@@ -1,0 +1,209 @@
+"""Demonstrations as batches of what a model should say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.actions import BINS, CENTRES
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import PromptTokenizer
+from vla_gen_bench.policies.openvla.config import ACTION_BINS
+from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
+from vla_gen_bench.policies.openvla.model.vla import Inputs
+from vla_gen_bench.policies.openvla.processor import pad_prompts
+from vla_gen_bench.train.demos import frames as fr
+from vla_gen_bench.train.demos.dataset import Demos, load
+from vla_gen_bench.train.demos.joined import joined
+from vla_gen_bench.train.processes import Processes
+from vla_gen_bench.train.student import Student
+
+if TYPE_CHECKING:
+    from vla_gen_bench.train.sft.trainer import SftRecipe
+
+STREAM, VALIDATION_STREAM = 0x5F7, 0x5F8
+VALIDATION_FRAMES = 2048
+GRIPPER = 6
+FIRST_WORD = 3  # after <unk>, <s>, </s>
+MOST_WORDS = 32  # put into a garbled sentence
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B frames.
+
+    Attributes:
+        inputs: Prompts and pictures.
+        actions: float32 [B, K, 7], normalised.
+        tokens: int64 [B, 7 K], their ids; `targets` [B, 7 K, 256]: what the distribution over them should be.
+        fed: int64 [B, 7 K], what the model reads as the tokens before each: `tokens`, some of them changed.
+        hindsight, known: float32 and bool [B, 13], in units of their spread.
+    """
+
+    inputs: Inputs
+    actions: Tensor
+    tokens: Tensor
+    targets: Tensor
+    fed: Tensor
+    hindsight: Tensor
+    known: Tensor
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """Yields the batch in `count` parts."""
+        for rows in torch.arange(len(self.tokens)).chunk(count):
+            inputs = Inputs(self.inputs.ids[rows], self.inputs.mask[rows], self.inputs.pixels[rows])
+            rest = (self.actions, self.tokens, self.targets, self.fed, self.hindsight, self.known)
+            yield Batch(inputs, *(tensor[rows] for tensor in rest))
+
+
+def demonstrations(recipe: SftRecipe, processes: Processes) -> Demos:
+    """Returns what the recipe learns from; the first process decodes the pictures, the others find them decoded.
+
+    Raises:
+        UserError: None are named, they cannot be read, or they are of another world.
+    """
+    if not recipe.data:
+        raise UserError("data: none given; collect some with 'vgb collect' and name their folder with --data")
+    if not processes.first:
+        processes.wait()
+    sets = [load(Path(folder), recipe.demos) for folder in recipe.data]
+    if processes.first:
+        processes.wait()
+    demos = joined(sets, recipe.data)
+    if demos.world != recipe.world:
+        raise UserError(f"{recipe.data[0]}: world {demos.world}, the recipe's is {recipe.world}; give --set world=...")
+    return demos
+
+
+class Data:
+    """Demonstrations as batches."""
+
+    def __init__(self, recipe: SftRecipe, demos: Demos, student: Student) -> None:
+        self.demos, self.student, self.recipe = demos, student, recipe
+        self.kinds = fr.kinds_of(demos)
+        tables = fr.table_images(demos.world, student.config.image)
+        names = sorted(tables)
+        table = np.array([names.index(id) for id in demos.tables])[demos.episode]
+        side = student.config.image
+        self.camera = fr.Camera(
+            fr.resized(demos.images, side), fr.resized(demos.foreground, side), table,
+            np.stack([tables[name] for name in names]).astype(np.float32), recipe.augment,
+        )  # fmt: skip
+        self.prompts = [student.processor.tokenizer.prompt(text) for text in demos.instructions]
+        self.template = template_of(student.processor.tokenizer)
+        self.chunk = student.config.acting.chunk
+        self.normalised = student.stats.normalise(demos.actions.astype(np.float64))
+        self.hindsight, self.known = fr.hindsight(demos, self.kinds)
+        self.hindsight_scale = _scale(self.hindsight, self.known)
+        self._split()
+
+    def _split(self) -> None:
+        """Holds out whole episodes; `check_frames` are drawn once from them."""
+        usable = ~self.kinds.small | self.recipe.small_actions
+        every = max(2, round(1 / self.recipe.held_out))
+        held_out = self.demos.episode % every == every - 1
+        if not held_out.any():
+            held_out = self.demos.episode == len(self.demos) - 1
+        self.train_frames = np.flatnonzero(usable & ~held_out)
+        if not len(self.train_frames):
+            self.train_frames = np.flatnonzero(usable)  # a single demonstration: nothing to hold out
+        weights = fr.weights_of(self.demos, self.kinds, self.recipe.balance)[self.train_frames]
+        self.cumulated = np.cumsum(weights) / weights.sum()
+        frames = np.flatnonzero(usable & held_out)
+        random = np.random.default_rng(VALIDATION_STREAM)
+        self.check_frames = np.sort(random.permutation(frames)[:VALIDATION_FRAMES])
+
+    def batch(self, step: int, size: int, rank: int) -> Batch:
+        """Returns the frames this process trains on in `step`."""
+        random = np.random.default_rng((STREAM, self.recipe.seed, step, rank))
+        places = np.searchsorted(self.cumulated, random.random(size), side="right")
+        return self.of(self.train_frames[np.minimum(places, len(self.train_frames) - 1)], random)
+
+    def of(self, frames: np.ndarray, random: np.random.Generator | None) -> Batch:
+        """Returns given frames; augmented if `random` is given."""
+        pictures = self.camera.take(frames, random)
+        prompts = [self.prompts[episode] for episode in self.demos.episode[frames]]
+        if random is not None and self.recipe.augment.words:
+            prompts = self._said(prompts, random)
+        ids, mask = pad_prompts(prompts, self.student.config.pad)
+        actions = self.normalised[self._following(frames)]  # [B, K, 7]
+        tokens = self.student.processor.action_tokens(actions)
+        return Batch(
+            Inputs(ids, mask, normalised_pixels(pictures, self.student.config)),
+            torch.from_numpy(actions.astype(np.float32)),
+            tokens,
+            soft_targets(actions, self.recipe.loss.soft_bins),
+            tokens if random is None else exchanged(tokens, self.recipe.loss.token_noise, random),
+            torch.from_numpy(self.hindsight[frames] / self.hindsight_scale),
+            torch.from_numpy(self.known[frames]),
+        )
+
+    def _said(self, prompts: list[list[int]], random: np.random.Generator) -> list[list[int]]:
+        """Garbles all sentences or none, so that they stay about equally long."""
+        if random.random() >= self.recipe.augment.words:
+            return prompts
+        longest = self.student.processor.tokenizer.longest_prompt
+        added = int(random.integers(0, min(MOST_WORDS, longest - max(map(len, prompts))) + 1))
+        words = range(FIRST_WORD, self.student.config.action_range[0])
+        return [fr.garbled(prompt, self.template, added, words, random) for prompt in prompts]
+
+    def _following(self, frames: np.ndarray) -> np.ndarray:
+        """Returns [B, K]: each frame and the ones after it; at an episode's end the last one again."""
+        ends = self.demos.starts[self.demos.episode[frames] + 1] - 1
+        return np.minimum(frames[:, None] + np.arange(self.chunk), ends[:, None])
+
+    def actions_of(self, bins: Tensor) -> np.ndarray:
+        """Returns the first action [B, 7], robot units, of chosen bins [B, 7 K]."""
+        return self.student.stats.unnormalise(_CENTRES[bins[:, :7].numpy()])
+
+
+_CENTRES = CENTRES[np.clip(ACTION_BINS - 1 - np.arange(ACTION_BINS), 0, ACTION_BINS - 2)]  # by index of action token
+
+
+def template_of(tokenizer: PromptTokenizer) -> tuple[int, int]:
+    """Returns how many tokens every prompt has before and after its sentence."""
+    one, other = tokenizer.prompt("a"), tokenizer.prompt("b")
+    before = next(place for place, (a, b) in enumerate(zip(one, other)) if a != b)
+    after = next(place for place, (a, b) in enumerate(zip(one[::-1], other[::-1])) if a != b)
+    return before, after
+
+
+def exchanged(tokens: Tensor, share: float, random: np.random.Generator) -> Tensor:
+    """Returns a copy of [B, S] in which a share of the tokens is that of another row."""
+    other = tokens[torch.from_numpy(random.permutation(len(tokens)))]
+    return torch.where(torch.from_numpy(random.random(tokens.shape) < share), other, tokens)
+
+
+def soft_targets(normalised: np.ndarray, sigma_bins: float) -> Tensor:
+    """Returns float32 [B, 7 K, 256]: what the action tokens should be, lowest id first.
+
+    Args:
+        normalised: [B, K, 7] in [-1, 1].
+        sigma_bins: Standard deviation around the value, bins; 0 = all on the value's own bin. Gripper: always 0.
+    """
+    flat = normalised.reshape(len(normalised), -1)
+    width = 2.0 / (ACTION_BINS - 1)
+    away = (_CENTRES - np.clip(flat, -1, 1)[..., None]) / width
+    hard = np.zeros_like(away)
+    bins = ACTION_BINS - np.digitize(np.clip(flat, -1, 1), BINS)
+    np.put_along_axis(hard, bins[..., None], 1.0, axis=-1)
+    if sigma_bins:
+        soft = np.exp(-0.5 * (away / sigma_bins) ** 2)
+        soft /= soft.sum(-1, keepdims=True)
+        gripper = np.arange(flat.shape[1]) % 7 == GRIPPER
+        hard = np.where(gripper[None, :, None], hard, soft)
+    return torch.from_numpy(hard.astype(np.float32))
+
+
+def _scale(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns the spread of each column where it is known."""
+    spread = [
+        values[known[:, column], column].std() if known[:, column].any() else 1.0 for column in range(values.shape[1])
+    ]
+    return np.maximum(np.array(spread, np.float32), 1e-3)

@@ -1,0 +1,357 @@
+"""Supervised fine-tuning: demonstrations in, a checkpoint that imitates them out. Reads top to bottom.
+
+One step: draw frames, change their pictures, score the demonstrated action tokens, step. Every random draw is keyed by
+(seed, step), so that a run that was broken off goes on exactly as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field, model_validator
+from torch import Tensor, nn
+
+from vla_gen_bench.episodes.spec import Frozen
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.model.vla import Inputs, token_loss
+from vla_gen_bench.policies.openvla.oft import choose_tokens, chunk_loss, score_tokens, teacher
+from vla_gen_bench.train.demos import frames as fr
+from vla_gen_bench.train.demos.dataset import Demos
+from vla_gen_bench.train.processes import Processes
+from vla_gen_bench.train.recipe import Recipe
+from vla_gen_bench.train.run import CHECKPOINT, Curve, open_run, save_state
+from vla_gen_bench.train.sft.imitation import Batch, Data, demonstrations
+from vla_gen_bench.train.sft.metrics import NUMBERS, progress_line, validation_numbers
+from vla_gen_bench.train.student import (
+    Averaged,
+    Student,
+    action_statistics,
+    build_optimiser,
+    build_student,
+    set_rate,
+    write_checkpoint,
+)
+
+
+class Loss(Frozen):
+    """What is minimised.
+
+    Attributes:
+        over: "actions": cross-entropy among the 256 action tokens. "vocabulary": among all tokens, EOS learned too,
+            as the reference does; needs hard targets and autoregressive decoding.
+        soft_bins: Standard deviation of the target distribution over neighbouring bins, bins; 0 = one bin only. The
+            gripper is always hard.
+        weights: Of the seven dimensions.
+        token_noise: Share of the tokens fed to the model that are another frame's. The motion gives away whether the
+            gripper is shut; with some of it wrong, the picture has to be asked.
+        auxiliary: Weight of the hindsight loss: a small head on the image patches tells where the end effector is,
+            whether it is to be shut, and where it will be when it closes and opens next. For training only.
+    """
+
+    over: Literal["actions", "vocabulary"] = "actions"
+    soft_bins: float = Field(0.0, ge=0)
+    weights: tuple[float, float, float, float, float, float, float] = (1, 1, 1, 1, 1, 1, 1)
+    token_noise: float = Field(0.0, ge=0, lt=1)
+    auxiliary: float = Field(0.0, ge=0)
+
+
+class SftRecipe(Recipe):
+    """Supervised fine-tuning.
+
+    Attributes:
+        data: Folders of demonstrations, as `vgb collect` writes them; one may stand alone.
+        demos: Only the first so many of each; None = all.
+        held_out: Share of them for validation: every so many-th.
+        small_actions: Whether frames that hardly move are used; the paper drops them.
+        samples: Frames to train on, counted with repetition; the schedule of the learning rate ends with them.
+        stop_after: Step to stop at before that, the schedule unfinished; for a stage that another one continues.
+        batch: Frames of one optimiser step over all processes; computed in `accumulate` parts.
+        ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
+        log_every, validate_every, check_every: Steps; each of them makes a row. `check_every` 0 = no closed-loop
+            episodes.
+        check_episodes: Episodes of a closed-loop check, on training-pool draws that no demonstration used.
+    """
+
+    trainer: Literal["sft"]
+    data: Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)] = ()
+    demos: int | None = Field(None, ge=1)
+    held_out: float = Field(0.05, gt=0, lt=1)
+    small_actions: bool = True
+    samples: int = Field(ge=1)
+    stop_after: int | None = Field(None, ge=1)
+    batch: int = Field(64, ge=1)
+    accumulate: int = Field(1, ge=1)
+    loss: Loss = Loss()
+    augment: fr.Augment = fr.Augment()
+    balance: fr.Balance = fr.Balance()
+    ema: float = Field(0.0, ge=0, lt=1)
+    log_every: int = Field(50, ge=1)
+    validate_every: int = Field(2000, ge=1)
+    check_every: int = Field(0, ge=0)
+    check_episodes: int = Field(16, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> SftRecipe:
+        if self.loss.over == "vocabulary" and self.loss.soft_bins:
+            raise ValueError("loss.over: vocabulary needs loss.soft_bins: 0")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.samples / self.batch)
+
+    @property
+    def last(self) -> int:
+        """The step to stop at."""
+        return min(self.steps, self.stop_after or self.steps)
+
+    def due(self, done: int) -> bool:
+        """Whether `done` steps make a row of the curve."""
+        rhythms = (self.log_every, self.validate_every, self.check_every)
+        return done == self.last or any(every and done % every == 0 for every in rhythms)
+
+
+def train(recipe: SftRecipe, out: Path, processes: Processes, say: Callable[[str], None], **options: Any) -> Path:
+    """Trains as `recipe` says, or goes on where the run in `out` was broken off; returns the checkpoint folder.
+
+    Args:
+        say: Gets one line of progress per log.
+        options: `fresh`: begin anew. `wandb`: a project's name.
+
+    Raises:
+        UserError: The recipe, the data or the folder cannot be used, or the loss is not a number.
+    """
+    if recipe.batch % processes.count:
+        raise UserError(f"batch: {recipe.batch} cannot be shared out to {processes.count} processes")
+    state = open_run(out, recipe, options.get("fresh", False)) if processes.first else None
+    state = processes.shared(state)
+    trainer = Trainer(recipe, demonstrations(recipe, processes), processes)
+    if state:
+        trainer.restore(state)
+    curve = None
+    if processes.first:
+        curve = Curve(out, NUMBERS, trainer.step if state else None, options.get("wandb"))
+        say(trainer.describe())
+    for done in range(trainer.step + 1, recipe.last + 1):
+        trainer.one_step(out)
+        if curve is None or not recipe.due(done):
+            continue
+        numbers = trainer.numbers()
+        if done % recipe.validate_every == 0 or done == recipe.last:
+            numbers |= trainer.validate()
+        if recipe.check_every and done % recipe.check_every == 0:
+            trainer.export(out / CHECKPOINT)
+            numbers |= closed_loop(out / CHECKPOINT, recipe, say)
+        curve.log(**numbers)
+        say(progress_line(numbers, recipe, curve.wall_s))
+        if trainer.since_saved() >= recipe.checkpoint_every_s or done == recipe.last:
+            trainer.save(out)  # only where a row ends: its means would not survive a resume
+    if processes.first:
+        trainer.export(out / CHECKPOINT)
+    processes.wait()
+    return out / CHECKPOINT
+
+
+class Trainer:
+    """Everything one process of a run holds."""
+
+    def __init__(self, recipe: SftRecipe, demos: Demos, processes: Processes) -> None:
+        self.recipe, self.processes, self.step = recipe, processes, 0
+        torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
+        statistics = action_statistics(demos.actions, len(demos))
+        self.student = build_student(recipe, statistics, processes.device)
+        if recipe.loss.over == "vocabulary" and self.student.config.acting.decoding == "parallel":
+            raise UserError("loss.over: vocabulary needs model.decoding: autoregressive")
+        self.data = Data(recipe, demos, self.student)
+        self.auxiliary = _auxiliary_head(self.student).to(processes.device) if recipe.loss.auxiliary else None
+        named = {name: p for name, p in self.student.model.named_parameters() if p.requires_grad}
+        self.heads = [head for head in (self.auxiliary, self.student.action_head) if head]
+        for place, head in enumerate(self.heads):
+            named |= {f"head{place}.{name}": p for name, p in head.named_parameters()}
+        self.parameters = list(named.values())
+        self.optimiser = build_optimiser(named, recipe.optimiser)
+        self.averaged = Averaged(self.student.model, recipe.ema)
+        self._patches: list[Tensor] = []
+        self.student.model.projector.register_forward_hook(lambda module, inputs, output: self._patches.append(output))
+        self._sums: dict[str, float] = {}
+        self._restart_clock()
+
+    def describe(self) -> str:
+        count = sum(p.numel() for p in self.student.model.parameters())
+        trained = sum(p.numel() for p in self.student.trained)
+        frames = len(self.data.train_frames)
+        return (
+            f"{count:,} parameters, {trained:,} trained; {frames:,} frames to learn from; {self.recipe.steps:,} steps"
+        )
+
+    # ---- one step ------------------------------------------------------------------------------------------
+
+    def one_step(self, out: Path) -> None:
+        """Draws this process's share of the batch and makes one optimiser step."""
+        recipe = self.recipe
+        batch = self.data.batch(self.step, recipe.batch // self.processes.count, self.processes.rank)
+        rate = recipe.optimiser.rate(self.step, recipe.steps)
+        set_rate(self.optimiser, rate)
+        self.optimiser.zero_grad(set_to_none=True)
+        total, extra = 0.0, 0.0
+        for part in batch.parts(recipe.accumulate):
+            loss, auxiliary = self.loss(part)
+            share = len(part.tokens) / len(batch.tokens)
+            ((loss + recipe.loss.auxiliary * auxiliary) * share).backward()
+            total += float(loss.detach()) * share
+            extra += float(auxiliary.detach()) * share
+        if not math.isfinite(total + extra):
+            file = out / f"bad_batch_{self.step}.pt"
+            torch.save({"step": self.step, "batch": vars(batch) | {"inputs": vars(batch.inputs)}}, file)
+            raise UserError(
+                f"step {self.step}: the loss is {total}; the batch is kept in {file}; try a lower optimiser.lr"
+            )
+        self.processes.average(self.parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimiser.clip or math.inf))
+        if not math.isfinite(norm):
+            raise UserError(f"step {self.step}: a gradient is not a number; try a lower optimiser.lr")
+        self.optimiser.step()
+        self.averaged.update(self.step)
+        self.step += 1
+        self._count(loss=total, auxiliary=extra, grad_norm=norm, lr=rate)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the loss of the tokens and the hindsight loss, scalars."""
+        device = self.processes.device
+        inputs, tokens = batch.inputs.to(device, torch.float32), batch.tokens.to(device)
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+        self._patches.clear()
+        with autocast:
+            if self.student.action_head:
+                loss = chunk_loss(self.student.model, inputs, batch.actions.to(device), self.student.action_head)
+            elif self.recipe.loss.over == "vocabulary":
+                sequence, labels = self.student.processor.targets(inputs, tokens)
+                loss = token_loss(self.student.model(sequence), labels)
+            else:
+                loss = self._slot_losses(inputs, batch.fed.to(device), batch.targets.to(device)).mean()
+            return loss, self._auxiliary_loss(batch)
+
+    def _slot_losses(self, inputs: Inputs, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Returns the weighted cross-entropy [B, 7 K] of each token."""
+        logits = self.logits(inputs, tokens)
+        losses = -(targets * F.log_softmax(logits.float(), -1)).sum(-1)
+        weights = losses.new_tensor(self.recipe.loss.weights).repeat(losses.shape[1] // 7)
+        return losses * weights
+
+    def logits(self, inputs: Inputs, tokens: Tensor) -> Tensor:
+        """Returns logits [B, 7 K, 256] of demonstrated tokens."""
+        return score_tokens(self.student.model, inputs, tokens).logits
+
+    def _auxiliary_loss(self, batch: Batch) -> Tensor:
+        if self.auxiliary is None:
+            return torch.zeros((), device=self.processes.device)
+        told = self.auxiliary(self._patches[-1].flatten(1).float())
+        known = batch.known.to(told)
+        errors = F.smooth_l1_loss(told, batch.hindsight.to(told), reduction="none")
+        return (errors * known).sum() / known.sum().clamp(min=1)
+
+    # ---- numbers -------------------------------------------------------------------------------------------
+
+    def _count(self, **values: float) -> None:
+        for key, value in values.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+        self._steps += 1
+
+    def _restart_clock(self) -> None:
+        self._sums, self._steps, self._since = {}, 0, time.monotonic()
+        self._saved = getattr(self, "_saved", time.monotonic())
+
+    def since_saved(self) -> float:
+        """Seconds since the state was saved."""
+        return time.monotonic() - self._saved
+
+    def numbers(self) -> dict[str, float]:
+        """Returns the means since the last call."""
+        speed = self._steps * self.recipe.batch / (time.monotonic() - self._since)
+        means = {key: value / self._steps for key, value in self._sums.items()}
+        self._restart_clock()
+        return {"step": self.step, "samples": self.step * self.recipe.batch, "samples_per_s": speed, **means}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Returns errors of the averaged weights on held-out frames, by dimension and phase.
+
+        The loss is teacher-forced; the actions are decoded greedily, each token after the model's own: given the true
+        motion the gripper would be read off it.
+        """
+        self.student.model.eval()
+        losses, errors, phases = [], [], []
+        with self.averaged.in_place():
+            for frames in np.array_split(self.data.check_frames, max(1, len(self.data.check_frames) // 64)):
+                loss, told = self._told(self.data.of(frames, None))
+                losses.append(loss)
+                errors.append(np.abs(told - self.data.demos.actions[frames]))
+                phases.append(self.data.kinds.phase[frames])
+        self.student.model.train()
+        self._restart_clock()
+        return validation_numbers(float(np.mean(losses)), np.concatenate(errors), np.concatenate(phases))
+
+    def _told(self, batch: Batch) -> tuple[float, np.ndarray]:
+        """Returns the unweighted loss and the first action [B, 7] the model chooses, robot units."""
+        inputs = batch.inputs.to(self.processes.device, torch.float32)
+        if self.student.action_head:
+            told = teacher(self.student.model, inputs, self.student.action_head).float().cpu()
+            return float(F.l1_loss(told, batch.actions)), self.student.stats.unnormalise(told[:, 0].numpy())
+        logits = self.logits(inputs, batch.tokens.to(self.processes.device)).float().cpu()
+        loss = float(-(batch.targets * F.log_softmax(logits, -1)).sum(-1).mean())
+        tokens = choose_tokens(self.student.model, inputs).tokens.cpu() - self.student.config.action_range[0]
+        return loss, self.data.actions_of(tokens)
+
+    # ---- state ---------------------------------------------------------------------------------------------
+
+    def save(self, out: Path) -> None:
+        """Writes the state to resume from."""
+        self._saved = time.monotonic()
+        save_state(
+            out,
+            {
+                "step": self.step,
+                "model": self.student.model.state_dict(),
+                "heads": [head.state_dict() for head in self.heads],
+                "optimiser": self.optimiser.state_dict(),
+                "averaged": self.averaged.values,
+            },
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a saved state."""
+        self.step = state["step"]
+        self.student.model.load_state_dict(state["model"])
+        for head, saved in zip(self.heads, state["heads"], strict=True):
+            head.load_state_dict(saved)
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name, value in state["averaged"].items():
+            self.averaged.values[name].copy_(value)
+
+    def export(self, folder: Path) -> None:
+        """Writes the averaged weights as a checkpoint."""
+        with self.averaged.in_place():
+            write_checkpoint(self.student, folder)
+
+
+def _auxiliary_head(student: Student) -> nn.Module:
+    width = student.config.patches * student.config.text.width
+    return nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, len(fr.AUXILIARY)))
+
+
+def closed_loop(checkpoint: Path, recipe: SftRecipe, say: Callable[[str], None]) -> dict[str, float]:
+    """Returns what the checkpoint does on training-pool episodes; where the simulator fails, says so and goes on."""
+    from vla_gen_bench.train.closed_loop import check_policy_in_training_pool
+
+    try:
+        return check_policy_in_training_pool(checkpoint, recipe.world, recipe.check_episodes)
+    except Exception as error:  # training does not depend on it
+        say(f"closed-loop check failed: {type(error).__name__}: {error}")
+        return {}
