@@ -89,7 +89,7 @@ def test_statistics_of_the_base_count_below_those_of_an_adapter(folder: Path, tm
 @pytest.mark.parametrize(
     "content, message",
     [
-        ([1], "dataset_statistics.json: .*dictionary"),
+        ([1], r"dataset_statistics.json: .*got \[1\]"),
         ({"x": {}}, "dataset_statistics.json: x: no 'action'"),
         ({"x": {"action": {**stats(1)["action"], "q99": [1, [2]]}}}, r"json: x.action.q99: expected 7 finite numbers"),
         ({"x": {"action": {**stats(1)["action"], "mask": [2] * 7}}}, r"json: x.action.mask: expected 7 true or false"),

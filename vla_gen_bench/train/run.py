@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.log import RUN_FILE
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
+from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
 from vla_gen_bench.strict_yaml import read_yaml
 from vla_gen_bench.train.demos.lerobot_format import INFO_FILE
 from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
@@ -101,8 +102,9 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Replaces the state to resume from; where the disk is full the earlier one stays.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: It cannot be written; or a number in it is not finite, for going on from it would be in vain.
     """
+    check_finite(dict(_tensors(state)), str(folder / STATE_FILE))
     draft = folder / f"{STATE_FILE}.tmp"
     try:
         torch.save(dict(state), draft)
@@ -111,6 +113,15 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
         draft.unlink(missing_ok=True)
         what = f"cannot be written ({error}); is there room? the earlier state is kept"
         raise UserError(f"{folder / STATE_FILE}: {what}") from None
+
+
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the tensors of nested dicts and lists with their names."""
+    if isinstance(state, torch.Tensor):
+        yield name, state
+    elif isinstance(state, (Mapping, list, tuple)):
+        for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
+            yield from _tensors(value, f"{name}.{key}".lstrip("."))
 
 
 class Curve:
