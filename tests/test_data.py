@@ -94,7 +94,9 @@ def test_gzipped_lines_are_read_where_only_they_are_there(tmp_path):
     assert [line.value for line in read_json_lines(tmp_path / "rows.jsonl")] == [3]
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[:-9], lambda c: c[:20], lambda c: b"no gzip", lambda c: c[:40] + b"x" * 9])
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-9], lambda c: c[:20], lambda c: b"no gzip", lambda c: c[:40] + b"x" * 9]
+)
 def test_damaged_gzip_is_named(tmp_path, damage):
     packed = gzip.compress(os.urandom(200).hex().encode() + b"\n")
     path = _file(tmp_path, damage(packed), "rows.jsonl.gz")

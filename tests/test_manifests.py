@@ -72,7 +72,7 @@ def test_check_names_what_changed(tiny):
     with pytest.raises(UserError, match="scenarios.far.5.first: stored 0000000000000000, drawn now"):
         manifest(tiny, "--check")
     path.write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match="not JSON"):
         manifest(tiny, "--check")
 
 

@@ -119,7 +119,7 @@ def test_statistics_that_are_not_there(cli, checkpoint: Path, options: list[str]
         ("dtype=null", "dtype: 'None'; known: bfloat16, float16, float32"),
         ("device=null", "device: expected text, got None"),
         ("temperature=true", "temperature: expected a number >= 0, got True"),
-        ("temperature=.nan", "temperature: expected a number >= 0, got nan"),
+        ("temperature=.nan", "temperature=.nan: line 1: expected a finite number"),
         ("top_k=true", "top_k: expected a whole number >= 1, got True"),
         ("batch_size=2.5", "batch_size: expected a whole number >= 1, got 2.5"),
         ("vision_heads=4", "vision_heads: expected two whole numbers >= 1, got 4"),

@@ -5,9 +5,9 @@ import itertools
 import likeness
 import pytest
 
-from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.episodes.axes import phrasings
+from vla_gen_bench.episodes.catalog import load_catalog
 
 KINDS = ("objects", "receptacles", "tables", "textures")
 BODIES, IMAGES = KINDS[:2], KINDS[2:]

@@ -10,7 +10,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -30,7 +32,8 @@ JSON_LIMIT = 64 * MIB
 LINES_LIMIT = 4096 * MIB  # a log of a million episodes with long instructions is below 1 GiB
 LINE_LIMIT = 16 * MIB
 MAX_DEPTH = 100
-MAX_DIGITS = 4000  # of a whole number; Python itself refuses more than 4,300
+WHOLE_BITS = 63
+SUSPICIOUS = re.compile(rb"\\u|\d{19}|[eE]\+?\d{3}")  # of what `check_plain` refuses; most lines hold none of it
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 KINDS += ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
@@ -107,9 +110,7 @@ def read_json(
     return parse_json(read_text(path, shown=shown, limit=limit, error=error), kind, shown=shown, error=error)
 
 
-def parse_json(
-    text: str | bytes, kind: type[T] | Any = Any, *, shown: object, error: type[UserError] = UserError
-) -> T:
+def parse_json(text: str | bytes, kind: type[T] | Any = Any, *, shown: object, error: type[UserError] = UserError) -> T:
     """Returns the data of a JSON text as `kind`; raises as `read_json`."""
     text = decoded(text, shown, error) if isinstance(text, bytes) else text
     try:
@@ -190,7 +191,7 @@ def _line(number: int, content: bytes) -> Line:
         return Line(number, None, "the last line is unfinished" if len(content) < LINE_LIMIT else "too long a line")
     try:
         value = json.loads(content.decode("utf-8"), parse_constant=_refuse)
-        if b"\\u" in content:
+        if SUSPICIOUS.search(content):
             check_plain(value)
         return Line(number, value)
     except UnicodeDecodeError:
@@ -216,9 +217,14 @@ def _open(path: Path, shown: object, error: type[UserError]) -> BinaryIO:
 
 
 def check_plain(data: Any, depth: int = 0) -> None:
-    """Raises `ValueError` for data nested too deeply, or text with half of a surrogate pair: nothing can write it."""
+    """Raises `ValueError` for what the JSON of others lets in: text with half of a surrogate pair, which nothing can
+    write, numbers that fit into no machine's, and data nested too deeply."""
     if depth > MAX_DEPTH:
         raise ValueError("nested too deeply")
+    if isinstance(data, int) and data.bit_length() > WHOLE_BITS:
+        raise ValueError(f"{shown_value(data)} is too large a whole number")
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ValueError("a number is too large")
     if isinstance(data, str):
         if not data.isascii() and any("\ud800" <= letter <= "\udfff" for letter in data):
             raise ValueError(f"half of a surrogate pair in {shown_value(data)}")

@@ -7,8 +7,8 @@ Letters in shapes: B = episodes run side by side, K = actions per call of `act` 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 DIM_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 DIM_UNITS = ("m", "m", "m", "rad", "rad", "rad", "1")
 ACTION_DIMS = len(DIM_NAMES)
+EXTERNAL, WRIST = "external", "wrist"
+CAMERAS = (EXTERNAL, WRIST)  # in the order in which their images are drawn
 HIGHEST = (1.0, 1.0, 1.0, math.pi / 2, math.pi / 2, math.pi / 2, 1.0)
 LOWEST = tuple(-limit for limit in HIGHEST)
 
@@ -64,6 +66,79 @@ class ActionSpec:
 
 
 @dataclass(frozen=True)
+class StatePart:
+    """A named part of `Observation.state`, which is `state[:, start : start + len(names)]`."""
+
+    start: int
+    names: tuple[str, ...]
+    unit: str
+    frame: str
+
+    @property
+    def columns(self) -> slice:
+        """Where the part stands in a row of the state."""
+        return slice(self.start, self.start + len(self.names))
+
+
+# Measured, never commanded. Position and rotation are those of the end effector, the point between the fingertips.
+# The quaternion, w >= 0, is the rotation R. The Euler angles are BridgeData V2's: those of R relative to a gripper
+# that points straight down, R = Rz(yaw) Ry(pitch) Rx(roll) D with D = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]. So they are
+# small in this task; R itself has a pitch of 90 degrees there, where Euler angles break down.
+# Opening: 0 closed, 1 open, linear in the mean position of the fingers (0.015 m to 0.037 m).
+STATE = {
+    "ee_position": StatePart(0, ("x", "y", "z"), "m", "base"),
+    "ee_quaternion": StatePart(3, ("qw", "qx", "qy", "qz"), "1", "base"),
+    "ee_euler": StatePart(7, ("roll", "pitch", "yaw"), "rad", "base, from straight down"),
+    "joint_angles": StatePart(
+        10, ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"), "rad", "joint"
+    ),
+    "gripper_opening": StatePart(16, ("opening",), "1", "gripper"),
+}
+STATE_NAMES = tuple(name for part in STATE.values() for name in part.names)
+STATE_DIMS = len(STATE_NAMES)  # D = 17
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a policy looks at; what nobody needs is neither drawn nor measured. `Needs()`: the external image alone.
+
+    Attributes:
+        state: Fill `Observation.state`.
+        cameras: Names out of `CAMERAS`.
+        image_size: Height and width of every image in pixels; None = the world's. The whole field of view is drawn
+            into it, so 256 x 256 shows what the world's 4:3 image shows, narrower.
+        history: N, frames per camera in `Observation.history`; 1 = none.
+        chunk_frames: The history counts control steps; otherwise only the steps at which `act` is called, which
+            costs no more drawing.
+    """
+
+    state: bool = False
+    cameras: tuple[str, ...] = (EXTERNAL,)
+    image_size: tuple[int, int] | None = None
+    history: int = 1
+    chunk_frames: bool = False
+
+    @property
+    def every_step(self) -> bool:
+        """Whether control steps at which `act` is not called are drawn as well."""
+        return self.chunk_frames and self.history > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what differs from `Needs()` as plain data, {} where nothing does."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        usual = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(Needs()).items()}
+        return {name: value for name, value in plain.items() if value != usual[name]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Needs:
+        """The inverse of `to_json`; None and {} are `Needs()`."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in (data or {}).items()})
+
+
+USUAL = Needs()
+
+
+@dataclass(frozen=True)
 class Observation:
     """What a policy sees before a control step. Arrays belong to the caller: copy before writing into them.
 
@@ -75,12 +150,35 @@ class Observation:
             because a batch runs in lock-step; with K > 1 it grows by the execution horizon from call to call.
         privileged: None, except for policies whose card says `privileged: true`: then B records of the
             simulator's true state, `vla_gen_bench.envs.privileged.PrivilegedState`.
+        state: None, except for policies that need it: float32 [B, D], the robot's measured state. `part` takes a
+            piece out of it; `STATE` lists the pieces with their units and frames.
+        other_images: Camera -> uint8 [B, H, W, 3], the cameras beside the external one that the policy needs.
+        history: Camera -> uint8 [B, N, H, W, 3], for policies that need it: the latest N frames, oldest first, the
+            present one last. At the start of an episode the first frame is repeated.
+
+    `image` is black for a policy that needs cameras, but not the external one.
     """
 
     image: np.ndarray
     instruction: tuple[str, ...]
     step: np.ndarray
     privileged: Sequence[Any] | None = None
+    state: np.ndarray | None = None
+    other_images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    history: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """Camera -> uint8 [B, H, W, 3]; "external" is `image`."""
+        return {EXTERNAL: self.image, **self.other_images}
+
+    def part(self, name: str) -> np.ndarray:
+        """Returns a part of the state, float32 [B, n]; `name` is one of `STATE`."""
+        if self.state is None:
+            raise ValueError(
+                f"state part '{name}': the policy gets no state; it must say 'needs: {{state: true}}' in its card"
+            )
+        return self.state[:, STATE[name].columns]
 
     def __len__(self) -> int:
         """Returns B."""
@@ -89,8 +187,15 @@ class Observation:
     def select(self, rows: Sequence[int]) -> Observation:
         """Returns the observation of the episodes `rows` (positions in the batch) as a smaller batch."""
         chosen = list(rows)
-        views = None if self.privileged is None else [self.privileged[row] for row in chosen]
-        return Observation(self.image[chosen], tuple(self.instruction[row] for row in chosen), self.step[chosen], views)
+        return Observation(
+            self.image[chosen],
+            tuple(self.instruction[row] for row in chosen),
+            self.step[chosen],
+            None if self.privileged is None else [self.privileged[row] for row in chosen],
+            None if self.state is None else self.state[chosen],
+            {camera: images[chosen] for camera, images in self.other_images.items()},
+            {camera: frames[chosen] for camera, frames in self.history.items()},
+        )
 
 
 class Policy(Protocol):
@@ -107,6 +212,9 @@ class Policy(Protocol):
         action_spec: The convention of the actions, and K. Read once, after construction.
         threads: Optional. The most compute threads that help; an evaluation worker gives torch no more. Without it a
             worker has its share of the cores.
+
+    A policy that needs more than the external image says so in its card (`needs:`); without a card, the class or
+    function that makes it has an attribute `needs`, a `Needs`.
     """
 
     action_spec: ActionSpec

@@ -1,4 +1,4 @@
-"""YAML without its surprises: plain data only, no key twice, bounded in size and depth; errors name `file: key.path`."""
+"""YAML without its surprises: plain data only, no key twice, bounded size and depth; errors name `file: key.path`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from vla_gen_bench.data import MAX_DIGITS, mistake_text, read_text
+from vla_gen_bench.data import WHOLE_BITS, mistake_text, read_text
 from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.errors import shown as shown_value
 
 Model = TypeVar("Model", bound=BaseModel)
 YAML_LIMIT = 1 << 20
 MAX_DEPTH = 20
+LONGEST_NUMBER = 100  # characters; PyYAML reads a colon or an underscore as part of one
 MAX_VALUES = 100_000  # aliases counted each time they are used
 PLAIN = (str, int, float, bool, type(None))
 CONTAINERS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -99,7 +100,7 @@ class _Data:
         return data
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:
-        if len(node.value) > MAX_DIGITS and node.tag.endswith((":int", ":float")):
+        if len(node.value) > LONGEST_NUMBER and node.tag.endswith((":int", ":float")):
             raise _Fault(f"{_at(node, path)}: a number of too many digits")
         try:
             value = self._loader.construct_object(node)
@@ -113,6 +114,8 @@ class _Data:
             raise _Fault(f"{_at(node, path)}: {shown_value(node.value)} is read as a {kind}; quote it if it is text")
         if isinstance(value, float) and not math.isfinite(value):
             raise _Fault(f"{_at(node, path)}: expected a finite number, got {shown_value(node.value)}")
+        if isinstance(value, int) and value.bit_length() > WHOLE_BITS:
+            raise _Fault(f"{_at(node, path)}: {shown_value(value)} is too large")
         if isinstance(value, str):
             _check_text(value, node, path)
         return value

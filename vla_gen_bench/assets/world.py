@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.protocol import CAMERAS
 
-CAMERA = "3rd_view_camera"  # its name in every observation
+CAMERA, WRIST_CAMERA = "3rd_view_camera", "wrist_camera"  # their names in an environment's observations
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class World:
     """Camera settings of a world; its assets are the pack of the same name.
 
     Attributes:
+        width, height: Of its images in pixels, unless the user or a policy asks for another size.
         shader: SAPIEN shader pack. "default" is the reference's; "minimal" costs a third less on a CPU.
     """
 
@@ -21,6 +23,7 @@ class World:
     width: int
     height: int
     shader: str
+    cameras: tuple[str, ...] = CAMERAS
 
 
 WORLDS = {

@@ -8,27 +8,29 @@ from pathlib import Path
 
 import click
 
+from vla_gen_bench.cli.numbers import SEED, WORKERS, Real, Whole
+
 
 @click.command()
-@click.option("--episodes", type=click.IntRange(min=1), required=True, help="Successful demonstrations in all.")
+@click.option("--episodes", type=Whole(1, 10_000_000), required=True, help="Successful demonstrations in all.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data set folder.")
 @click.option(
     "--policy", default="expert", show_default=True, help="Who drives; another policy takes turns with the expert."
 )
 @click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
-@click.option("--noise", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Scale of disturbances.")
+@click.option("--noise", type=Real(0, 100), default=1.0, show_default=True, help="Scale of disturbances.")
 @click.option(
     "--wander",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.0,
     show_default=True,
     help="Share that begins up to 13 cm, 10 cm and 28 degrees elsewhere.",
 )
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
-@click.option("--image-size", type=click.IntRange(min=32), default=96, show_default=True, help="Side, pixels.")
-@click.option("--seed", type=int, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
+@click.option("--image-size", type=Whole(32, 2048), default=96, show_default=True, help="Side, pixels.")
+@click.option("--seed", type=SEED, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
 @click.option("--drop-small-actions", is_flag=True, help="Leave out frames that hardly move, as the paper.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
+@click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def collect(
     episodes: int, out: Path, policy: str, options: tuple[str, ...], noise: float, wander: float, world: str,

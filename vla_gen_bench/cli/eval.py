@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.cli.numbers import EPISODES, WORKERS, Real, Whole
+from vla_gen_bench.errors import UserError, shown
 
 if TYPE_CHECKING:
     from vla_gen_bench.eval.evaluate import Plan, Summary
+
+
+LONGEST_SEEDS = 7000  # characters, for a thousand seeds
 
 
 def parse_seeds(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -21,11 +25,11 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
     if text is None:
         return None
     try:
-        seeds = tuple(int(part) for part in text.split(","))
+        seeds = tuple(int(part) for part in text[:LONGEST_SEEDS].split(","))
     except ValueError:
-        raise click.BadParameter(f"expected integers separated by commas, got '{text}'") from None
+        raise click.BadParameter(f"expected integers separated by commas, got {shown(text)}") from None
     if len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"a seed is given twice in '{text}'")
+        raise click.BadParameter(f"a seed is given twice in {shown(text)}")
     return seeds
 
 
@@ -36,17 +40,22 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option("--suite", "suites", multiple=True, default=["all"], show_default=True, help="Name or YAML file; repeat.")
 @click.option("--scenario", "scenarios", multiple=True, help="Only these; repeat. 'a + b' applies both shifts.")
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
-@click.option("--episodes", type=click.IntRange(min=1), help="Per scenario and seed.  [default: the suite's, 64]")
+@click.option(
+    "--image-size",
+    metavar="PIXELS|HxW",
+    help="Draw images of this size: 256, or 240x320.  [default: the policy's, else the world's]",
+)
+@click.option("--episodes", type=EPISODES, help="Per scenario and seed.  [default: the suite's, 64]")
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per core]")
+@click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option(
     "--backend", default="auto", show_default=True, help="Where physics runs: cpu, gpu, or auto = gpu where one works."
 )
 @click.option(
     "--num-envs",
-    type=click.IntRange(min=1),
+    type=Whole(1, 65_536),
     help="Episodes side by side in a worker.  [default: 1, on a GPU 64]",
 )
 @click.option(
@@ -67,6 +76,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option("--no-render", is_flag=True, help="Draw nothing: for privileged policies, about twice as fast.")
 @click.option(
     "--time-limit",
+    type=Real(0, 1e6, min_open=True),
     default=300.0,
     show_default=True,
     help="Seconds one control step may take before a worker counts as hung.",
@@ -79,6 +89,7 @@ def evaluate_command(
     suites,
     scenarios,
     world,
+    image_size,
     episodes,
     seeds,
     workers,
@@ -100,6 +111,7 @@ def evaluate_command(
     """
     from vla_gen_bench.eval.evaluate import Request, make_plan
     from vla_gen_bench.policies.registry import parse_options
+    from vla_gen_bench.policies.sensing import parse_size
 
     arguments = parse_options(options)
     if checkpoint and "checkpoint" in arguments:
@@ -126,6 +138,7 @@ def evaluate_command(
         record=video,
         render=not no_render,
         time_limit_s=time_limit,
+        image_size=parse_size(image_size) if image_size else None,
     )
     summary = _evaluate(make_plan(request))
     if as_json:

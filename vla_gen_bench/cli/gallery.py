@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from vla_gen_bench.cli.numbers import INDEX, SEED
+
 
 @click.command()
 @click.option(
@@ -24,8 +26,8 @@ import click
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the PNGs.",
 )
-@click.option("--seed", default=0, show_default=True, help="Which seed's episode to show.")
-@click.option("--index", default=0, show_default=True, help="Which episode of that seed.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Which seed's episode to show.")
+@click.option("--index", type=INDEX, default=0, show_default=True, help="Which episode of that seed.")
 def gallery(suites: tuple[str, ...], world: str, out: Path, seed: int, index: int) -> None:
     """Draw one PNG per suite: each scenario's first frame and a later one, with the expert acting.
 

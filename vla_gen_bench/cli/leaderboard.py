@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vla_gen_bench.cli.numbers import Whole
 from vla_gen_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ FOLDER = click.option(
 LOGS = click.option(
     "--log", "logs", multiple=True, metavar="ID=DIR", help="Where a log behind a URL lies here; repeat."
 )
+
+
+COUNT = Whole(0, 10**15)
 
 
 @click.group()
@@ -41,8 +45,8 @@ def leaderboard() -> None:
 )
 @click.option("--weights", type=click.Choice(["finetuned", "shared"]), help="For this task family, or over several.")
 @click.option("--base", help="The model it started from.")
-@click.option("--demonstrations", type=int, help="How many it learned from.")
-@click.option("--env-steps", type=int, help="Of reinforcement learning.")
+@click.option("--demonstrations", type=COUNT, help="How many it learned from.")
+@click.option("--env-steps", type=COUNT, help="Of reinforcement learning.")
 @click.option(
     "--seen",
     multiple=True,
@@ -52,9 +56,9 @@ def leaderboard() -> None:
 @click.option("--policy-version", "version")
 @click.option("--link", metavar="URL", help="Of the policy.")
 @click.option("--license", help="SPDX identifier of code and weights.")
-@click.option("--params", type=int, help="Number of parameters.")
+@click.option("--params", type=COUNT, help="Number of parameters.")
 @click.option("--precision", help="Of the weights when it ran: float32, bfloat16, ...")
-@click.option("--lora-rank", type=int)
+@click.option("--lora-rank", type=COUNT)
 @click.option("--norm-stats-digest", help="SHA-256 of the statistics that un-normalise actions.")
 @click.option("--gpu", help="Model, where the policy ran on one.")
 @click.option("--driver", help="Its driver's version.")

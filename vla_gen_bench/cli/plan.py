@@ -10,28 +10,31 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vla_gen_bench.cli.numbers import Real, Whole
 from vla_gen_bench.errors import UserError
 
 if TYPE_CHECKING:
     from vla_gen_bench.report.plan import Design, Pilot, Side, Test
 
-INSIDE = click.FloatRange(0, 1, min_open=True, max_open=True)
+RATE = Real(0.001, 0.999)
+LEVEL = Real(1e-9, 0.5)
+POWER = Real(0.01, 0.9999)
 
 
 @click.command()
-@click.option("--detect", type=INSIDE, help="Difference of the success rates to find: 0.05 is 5 percentage points.")
-@click.option("--baseline-rate", type=INSIDE, help="Of the policy compared with.  [default: 0.75, or the pilot's]")
-@click.option("--power", type=INSIDE, default=0.8, show_default=True, help="Probability to find it.")
-@click.option("--alpha", type=INSIDE, default=0.05, show_default=True, help="Level of the two-sided test.")
+@click.option("--detect", type=RATE, help="Difference of the success rates to find: 0.05 is 5 percentage points.")
+@click.option("--baseline-rate", type=RATE, help="Of the policy compared with.  [default: 0.75, or the pilot's]")
+@click.option("--power", type=POWER, default=0.8, show_default=True, help="Probability to find it.")
+@click.option("--alpha", type=LEVEL, default=0.05, show_default=True, help="Level of the two-sided test.")
 @click.option(
     "--paired/--unpaired", default=None, help="Only with the same episodes, or only without.  [default: both]"
 )
-@click.option("--discordance", type=INSIDE, help="Share of episodes in which exactly one of the two succeeds.")
-@click.option("--correlation", type=click.FloatRange(-1, 1), help="Of the outcomes.  [default: 0, 0.3 and 0.6]")
+@click.option("--discordance", type=RATE, help="Share of episodes in which exactly one of the two succeeds.")
+@click.option("--correlation", type=Real(-1, 1), help="Of the outcomes.  [default: 0, 0.3 and 0.6]")
 @click.option("--pilot", nargs=2, type=click.Path(path_type=Path), metavar="RUN_A RUN_B", help="Take it from two logs.")
 @click.option(
     "--episodes",
-    type=click.IntRange(min=2),
+    type=Whole(2, 10_000_000),
     default=192,
     show_default=True,
     help="Per policy: what difference do they find?",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+
+from vla_gen_bench.cli.numbers import Whole
 
 if TYPE_CHECKING:
     from vla_gen_bench.policies.card import Card
@@ -68,22 +71,25 @@ def show(ref: str, as_json: bool) -> None:
 
 @policies.command()
 @click.argument("ref", metavar="POLICY")
-@click.option(
-    "--batch", default=3, show_default=True, type=click.IntRange(2), help="Episodes in the larger batch tried."
-)
+@click.option("--batch", default=3, show_default=True, type=Whole(2, 1024), help="Episodes in the larger batch tried.")
 @click.option(
     "--policy-option", "pairs", multiple=True, metavar="KEY=VALUE", help="Argument of the policy's factory; repeatable."
 )
 @click.pass_context
 def check(context: click.Context, ref: str, batch: int, pairs: tuple[str, ...]) -> None:
     """Load POLICY and rehearse it on a synthetic observation. Exits with 2 if a check fails."""
-    from vla_gen_bench.policies.contract import check_policy
+    from vla_gen_bench.assets.world import get_world
+    from vla_gen_bench.policies.contract import check_policy, example_observation
     from vla_gen_bench.policies.registry import load_policy, parse_options, resolve
+    from vla_gen_bench.policies.sensing import sensors_of
 
     card = resolve(ref)
-    policy = load_policy(card, **parse_options(pairs))
+    options = parse_options(pairs)
+    policy = load_policy(card, **options)
     click.echo(f"{MARKS['ok']} loaded: {card.factory} from {card.source}")
-    results = check_policy(policy, card.label, batch=batch, privileged=card.privileged)
+    needs = sensors_of(card, get_world("builtin" if card.worlds == "all" else card.worlds[0]), options=options)
+    observe = None if card.privileged else partial(example_observation, needs=needs)
+    results = check_policy(policy, card.label, batch=batch, observe=observe, privileged=card.privileged)
     for result in results:
         click.echo(_line(result))
     if any(result.status == "failed" for result in results):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vla_gen_bench.cli.numbers import Real
 from vla_gen_bench.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ SHOWN_PROBLEMS = 20
     "--confidence",
     default=0.95,
     show_default=True,
-    type=click.FloatRange(0.5, 1, max_open=True),
+    type=Real(0.5, 0.9999),
     help="Of every interval.",
 )
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Write pictures (SVG, PNG) there.")
@@ -42,7 +43,7 @@ SHOWN_PROBLEMS = 20
     "video_mib",
     default=4.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=Real(0, 100),
     metavar="MIB",
     help="How much of recorded videos an HTML page holds.",
 )

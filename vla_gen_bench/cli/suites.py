@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from vla_gen_bench.cli.numbers import INDEX, SEED
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, draw, draw_training
 from vla_gen_bench.episodes.shift import Scenario
 from vla_gen_bench.episodes.suite import Suite, load_suite, read_suite
@@ -73,8 +74,10 @@ def show(name: str, world: str | None, ids: Sequence[str], as_json: bool) -> Non
 @suites.command("draw")
 @click.argument("name")
 @click.option("--scenario", "scenario_id", required=True, help='Scenario id; "a + b" composes.')
-@click.option("--seed", default=0, show_default=True, help="From 1000000 on: a training draw, which knows only ind.")
-@click.option("--index", default=0, show_default=True)
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="From 1000000 on: a training draw, which knows only ind."
+)
+@click.option("--index", type=INDEX, default=0, show_default=True)
 @WORLD
 def draw_(name: str, scenario_id: str, seed: int, index: int, world: str) -> None:
     """Print one episode of suite NAME as JSON."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from vla_gen_bench.cli.numbers import WORKERS, Whole
+
 
 @click.group()
 def train() -> None:
@@ -65,10 +67,8 @@ def run_folder(out: Path | None, name: str) -> Path:
 @train.command()
 @common_options
 @click.option("--data", multiple=True, type=click.Path(file_okay=False), help="Demonstrations (vgb collect); repeat.")
-@click.option("--demos", type=click.IntRange(min=1), help="Only the first so many of each; smaller sets are nested.")
-@click.option(
-    "--processes", type=click.IntRange(min=1), help="Processes on this machine.  [default: as torchrun says, or 1]"
-)
+@click.option("--demos", type=Whole(1, 10_000_000), help="Only the first so many of each; smaller sets are nested.")
+@click.option("--processes", type=WORKERS, help="Processes on this machine.  [default: as torchrun says, or 1]")
 def sft(
     recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None,
     data: tuple[str, ...], demos: int | None, processes: int | None,

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
+from vla_gen_bench.cli.numbers import WORKERS
 from vla_gen_bench.cli.train import carry_out, common_options, recipe_file, train
 
-WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes that simulate.  [default: one per core]"
-)
+WORKERS = click.option("--workers", type=WORKERS, help="Processes that simulate.  [default: one per core]")
 
 
 @train.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.envs import heap, robot, scene
 from vla_gen_bench.envs.admission import check_specs
+from vla_gen_bench.envs.cameras import UIDS
 from vla_gen_bench.envs.compositing import composite, foreground_mask
 from vla_gen_bench.envs.effects import RunningEffects, scene_setups
 from vla_gen_bench.envs.effects.camera import aim_cameras, table_image
 from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
+from vla_gen_bench.envs.wrist import WristView
 from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.protocol import EXTERNAL, WRIST
 
 SIM_FREQUENCY, CONTROL_FREQUENCY = 500, 5  # Hz: 100 physics substeps per control step
 HORIZON = 80  # control steps, 16 s
@@ -36,7 +40,8 @@ class PickPlaceEnv(BaseEnv):
     """Pick up the named object and put it on the named receptacle.
 
     Observations: `obs["sensor_data"]["3rd_view_camera"]["rgb"]`, uint8 [B, H, W, 3], the camera image composited
-    over the table image with the spec's image effects; with `obs_mode="rgb+segmentation"` also "segmentation".
+    over the table image with the spec's image effects; with `obs_mode="rgb+segmentation"` also "segmentation". The same
+    of "wrist_camera" if `cameras` has "wrist".
     Actions: float32 [B, 7] = (dx, dy, dz, droll, dpitch, dyaw, gripper): metres and radians added to the previous
     *target* pose in the robot's base frame, R_t = Rx Ry Rz R_(t-1), gripper +1 open .. -1 closed.
     Reward ("sparse"): 0.1 for the first grasp, 0.1 for the first hold of 5 steps, 1.0 for being placed after a
@@ -46,6 +51,8 @@ class PickPlaceEnv(BaseEnv):
     Args:
         world: World name; its pack, camera size and shader.
         suite, scenario: What a reset without a spec draws from.
+        cameras: Which cameras there are, names out of `protocol.CAMERAS`.
+        image_size: Height and width of the images in pixels; None = the world's.
         models: The book of loaded models, shared by the environments of a process; None = a book of its own.
         **kwargs: ManiSkill's `BaseEnv` arguments.
 
@@ -62,12 +69,15 @@ class PickPlaceEnv(BaseEnv):
         world: str = "builtin",
         suite: str = "all",
         scenario: str = "ind",
+        cameras: Sequence[str] = (EXTERNAL,),
+        image_size: tuple[int, int] | None = None,
         models: scene.LoadedModels | None = None,
         **kwargs,
     ) -> None:
         self.world = get_world(world)
         self.pack = open_pack(world)
-        self.image_size = (self.world.height, self.world.width)
+        self.cameras = tuple(cameras)
+        self.image_size = tuple(image_size or (self.world.height, self.world.width))
         self._suite_name, self._scenario_name = suite, scenario
         self._scenario = None
         self._resets = 0
@@ -79,7 +89,8 @@ class PickPlaceEnv(BaseEnv):
         kwargs.setdefault("obs_mode", "rgb")
         if not torch.cuda.is_available():  # pictures that stay on a CUDA device could not be read
             kwargs.setdefault("render_backend", "cpu")
-        kwargs.setdefault("robot_uids", robot.agent_class(urdf, self.world.width, self.world.height, self.world.shader))
+        height, width = self.image_size
+        kwargs.setdefault("robot_uids", robot.agent_class(urdf, width, height, self.world.shader, self.cameras))
         super().__init__(*args, **kwargs)
 
     @property
@@ -141,7 +152,7 @@ class PickPlaceEnv(BaseEnv):
         self._close_viewer()
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
         self._things, self._effects, self._points, self.judge = [], None, {}, None
-        self._camera_params = self._table = None
+        self._camera_params = self._table = self._wrist = None
         vars(self).pop("segmentation_id_map", None)  # ManiSkill's, of the old bodies: with it their textures would stay
         agent = getattr(self, "agent", None)  # none before the first reset
         scene.release(self.scene, getattr(agent, "robot", None), agent)
@@ -188,7 +199,8 @@ class PickPlaceEnv(BaseEnv):
 
     def _setup_sensors(self, options: dict) -> None:
         super()._setup_sensors(options)
-        aim_cameras(self._sensors[robot.CAMERA].camera, self._setups)
+        if EXTERNAL in self.cameras:
+            aim_cameras(self._sensors[robot.CAMERA].camera, self._setups)
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
         """Puts everything where the specs say and lets it settle, the same on every backend."""
@@ -218,6 +230,7 @@ class PickPlaceEnv(BaseEnv):
         self._tables = torch.stack(tables).to(self.device)
         self._background = self._table.per_scene_id
         self._effects = RunningEffects(self, self._specs)
+        self._wrist = WristView(self) if WRIST in self.cameras else None
 
     # ---- step ----------------------------------------------------------------------------------------------
 
@@ -289,8 +302,11 @@ class PickPlaceEnv(BaseEnv):
     def _get_obs_sensor_data(self, apply_texture_transforms: bool = True) -> dict:
         self.scene.update_render(update_sensors=True, update_human_render_cameras=False)
         self.capture_sensor_data()
+        return {UIDS[camera]: self._sensor_data(camera) for camera in self.cameras}
+
+    def _sensor_data(self, camera: str) -> dict[str, torch.Tensor]:
         wanted = self.obs_mode_struct.visual
-        data = self._sensors[robot.CAMERA].get_obs(
+        data = self._sensors[UIDS[camera]].get_obs(
             rgb=True,
             depth=wanted.depth,
             position=wanted.position,
@@ -301,18 +317,20 @@ class PickPlaceEnv(BaseEnv):
         if self.backend.render_device.is_cuda():
             torch.cuda.synchronize()  # as ManiSkill does: physics starts when the pictures are done
         data = {name: picture.to(self.device) for name, picture in data.items()}  # a GPU may draw for physics on a CPU
-        data["rgb"] = self._picture(data["rgb"], data["segmentation"])
+        data["rgb"] = self._picture(data["rgb"], data["segmentation"], camera)
         if not wanted.segmentation:
             del data["segmentation"]
-        return {robot.CAMERA: data}
+        return data
 
     def foreground(self, segmentation: torch.Tensor) -> torch.Tensor:
         """Returns bool [B, H, W]: the pixels of an observation's "segmentation" that no table image fills."""
         return foreground_mask(segmentation, self._background)
 
-    def _picture(self, render: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
+    def _picture(self, render: torch.Tensor, segmentation: torch.Tensor, camera: str) -> torch.Tensor:
         foreground = self.foreground(segmentation)
-        return self._effects.images(composite(render, foreground, self._tables), foreground)
+        if camera == EXTERNAL:
+            return self._effects.images(composite(render, foreground, self._tables), foreground)
+        return self._wrist.effects.images(composite(render, foreground, self._wrist.tables()), foreground)
 
     def get_obs(self, info: dict | None = None, unflattened: bool = False) -> dict:
         if self.draws:
@@ -329,11 +347,11 @@ class PickPlaceEnv(BaseEnv):
 
     def render_rgb_array(self, camera_name: str | None = None) -> torch.Tensor:
         """Returns what the policy sees, uint8 [B, H, W, 3], for `render_mode="rgb_array"` and video wrappers."""
-        return self._get_obs_sensor_data()[robot.CAMERA]["rgb"]
+        return self._get_obs_sensor_data()[UIDS[self.cameras[0]]]["rgb"]
 
     def get_sensor_params(self) -> dict:
-        """The camera stands on the fixed base: its parameters are computed once per episode."""
-        if self._camera_params is None:
+        """The external camera stands on the fixed base: its parameters are computed once per episode."""
+        if self._camera_params is None or self.cameras != (EXTERNAL,):
             self._camera_params = super().get_sensor_params()
         return {
             camera: {name: value.clone() for name, value in rows.items()}

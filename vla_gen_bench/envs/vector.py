@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vla_gen_bench.assets.world import CAMERA
+from vla_gen_bench.envs.cameras import UIDS
 from vla_gen_bench.envs.pick_place import PickPlaceEnv
 from vla_gen_bench.envs.privileged import PrivilegedState
+from vla_gen_bench.envs.proprioception import robot_states
 from vla_gen_bench.envs.scene import LoadedModels
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.protocol import ACTION_DIMS
+from vla_gen_bench.protocol import ACTION_DIMS, EXTERNAL, USUAL, Needs
 
 BACKENDS = {"cpu": "physx_cpu", "gpu": "physx_cuda"}
 
@@ -52,7 +53,11 @@ class EnvBatch:
     """Up to `size` episodes side by side; row b of every array is the same episode until it is reset.
 
     Args:
-        envs: Environments of one world, all with the same number of sub-scenes and the same `obs_mode`.
+        envs: Environments of one world, all with the same number of sub-scenes, cameras and `obs_mode`.
+
+    Attributes:
+        views: Camera -> uint8 [B, H, W, 3], what cameras beside the external one saw in the rows of the last `reset`,
+            `reset_rows` or `step`; empty where nothing was drawn.
     """
 
     def __init__(self, envs: Sequence[PickPlaceEnv]) -> None:
@@ -61,6 +66,7 @@ class EnvBatch:
         self._running = 0
         self.size = self._width * len(self.envs)
         self.world, self.image_size = self.envs[0].world, self.envs[0].image_size
+        self.views: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         """Returns B, the number of running episodes."""
@@ -138,6 +144,10 @@ class EnvBatch:
         """Returns what the simulator knows about each running episode; for privileged policies."""
         return [env.privileged_state(row) for env in self.active for row in range(self._width)][: self._running]
 
+    def proprioception(self) -> np.ndarray:
+        """Returns float32 [B, 17], what each robot measures of itself, see `protocol.STATE`."""
+        return np.concatenate([robot_states(env) for env in self.active])[: self._running]
+
     def states(self) -> list[np.ndarray]:
         """Returns per episode float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
         return [state for env in self.active for state in env.state_vectors()][: self._running]
@@ -170,20 +180,28 @@ class EnvBatch:
         return np.split(np.concatenate([actions, np.repeat(actions[-1:], idle, 0)]), len(self.active))
 
     def _pictures(self, observations: list[dict[str, Any]]) -> np.ndarray | None:
-        if "sensor_data" not in observations[0]:
-            return None
-        return self._join([observation["sensor_data"][CAMERA]["rgb"] for observation in observations])
+        """Returns the external images, None where that camera draws nothing; keeps the others in `views`."""
+        drawn = [observation.get("sensor_data", {}) for observation in observations]
+        images = {
+            camera: self._join([data[uid]["rgb"] for data in drawn]) for camera, uid in UIDS.items() if uid in drawn[0]
+        }
+        external = images.pop(EXTERNAL, None)
+        self.views = images
+        return external
 
     def _join(self, parts: list[torch.Tensor]) -> np.ndarray:
         return torch.cat(parts)[: self._running].cpu().numpy()  # a copy, also of one: environments reuse their own
 
 
-def make_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = True) -> EnvBatch:
+def make_batch(
+    world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = USUAL
+) -> EnvBatch:
     """Returns a batch of `size` sub-scenes of `world`.
 
     Args:
         backend: "cpu": one scene after the other in this process; "gpu": all at once in PhysX on a CUDA device.
         render: Draw images; without, `reset` and `step` return None for them.
+        sensors: Which cameras there are, and the size of their images.
 
     Raises:
         UserError: Unknown world or backend.
@@ -194,4 +212,5 @@ def make_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = T
     models = LoadedModels()
     count, width = (size, 1) if backend == "cpu" else (1, size)
     settings = {"world": world, "obs_mode": "rgb" if render else "none", "sim_backend": BACKENDS[backend]}
+    settings |= {"cameras": sensors.cameras, "image_size": sensors.image_size}
     return EnvBatch([PickPlaceEnv(num_envs=width, models=models, **settings) for _ in range(count)])

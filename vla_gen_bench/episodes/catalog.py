@@ -88,8 +88,7 @@ class Catalog(Frozen):
 def load_catalog(world: str) -> Catalog:
     """Returns the catalogue shipped for `world`; raises `UserError` for an unknown world."""
     folder = resources.files("vla_gen_bench.episodes") / "catalogs"
-    file = folder / f"{world}.json"
-    if not file.is_file():
-        known = [entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")]
+    known = [entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")]
+    if world not in known:
         raise UserError(f"unknown world '{world}'{suggest(world, known)}")
-    return Catalog.model_validate(json.loads(file.read_text()))
+    return Catalog.model_validate(json.loads((folder / f"{world}.json").read_text(encoding="utf-8")))

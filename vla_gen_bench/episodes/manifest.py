@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.data import read_json, replace_file
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.episodes.draw import draw
 from vla_gen_bench.episodes.shift import Scenario
@@ -60,7 +61,7 @@ def write_manifest(suite: Suite, world: str) -> Path:
     text = json.dumps(manifest_of(suite, world), indent=1) + "\n"
     try:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        replace_file(path, text)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error}") from None
     return path
@@ -70,12 +71,9 @@ def check_manifest(suite: Suite, world: str) -> None:
     """Raises `UserError` with the first difference between the stored manifest and what is drawn now."""
     path = manifest_path(suite, world)
     fix = f"run `vgb suites manifest {suite.id} --world {world} --write` if the change is meant"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.name}: no such manifest; {fix}") from None
-    except ValueError as error:
-        raise UserError(f"{path.name}: not valid JSON: {error}") from None
+    if not path.exists():
+        raise UserError(f"{path.name}: no such manifest; {fix}")
+    stored = read_json(path, dict[str, Any], shown=path.name)
     difference = _difference(stored, manifest_of(suite, world), "")
     if difference:
         raise UserError(f"{path.name}: {difference}; {fix}")

@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 DIMENSIONS = ("ind", "vision", "semantics", "execution")
+# Folders are named after a suite; union() joins ids with "+".
+ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
+LONGEST_ID = 150
+MOST_EPISODES, LONGEST_HORIZON, MOST_SEEDS = 100_000, 100_000, 1000
 SUITE_KEYS = ("id", "version", "title", "description", "protocol", "include", "scenarios")
 SCENARIO_KEYS = ("label", "dimension", "shift", "reference")
 
@@ -43,9 +47,9 @@ class Protocol(Frozen):
         metric: The headline number.
     """
 
-    episodes_per_seed: int = Field(64, ge=1, strict=True)
+    episodes_per_seed: int = Field(64, ge=1, le=MOST_EPISODES, strict=True)
     seeds: tuple[StrictInt, ...] = (0, 1, 2)
-    horizon: int = Field(80, ge=1, strict=True)
+    horizon: int = Field(80, ge=1, le=LONGEST_HORIZON, strict=True)
     metric: Literal["success_at_end", "success_once"] = "success_at_end"
 
     @field_validator("seeds")
@@ -53,6 +57,8 @@ class Protocol(Frozen):
     def _distinct_evaluation_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError("expected distinct seeds, at least one")
+        if len(seeds) > MOST_SEEDS:
+            raise ValueError(f"expected at most {MOST_SEEDS} seeds")
         if not all(0 <= seed < FIRST_TRAINING_SEED for seed in seeds):
             raise ValueError(f"evaluation seeds are 0 to {FIRST_TRAINING_SEED - 1}")
         return seeds
@@ -68,7 +74,7 @@ class Suite(Frozen):
         path: The file it was read from; None for one built in code.
     """
 
-    id: str
+    id: str = Field(pattern=ID_PATTERN, max_length=LONGEST_ID)
     version: str
     title: str = ""
     description: str = ""
@@ -202,8 +208,8 @@ def _add(scenarios: dict[str, Scenario], scenario: Scenario, where: str) -> None
 
 def _scenario(key: str, data: Any, where: str) -> Scenario:
     check_keys(data, SCENARIO_KEYS, where)
-    if not key.replace("_", "").isalnum() or not key.isascii():
-        raise UserError(f"{where}: a scenario id is made of letters, digits and _")
+    if not key.replace("_", "").isalnum() or not key.isascii() or len(key) > LONGEST_ID:
+        raise UserError(f"{where}: a scenario id is made of letters, digits and _, at most {LONGEST_ID} of them")
     dimension = data.get("dimension")
     if dimension not in DIMENSIONS:
         raise UserError(f"{where}.dimension: got {dimension!r}{suggest(str(dimension), DIMENSIONS)}")

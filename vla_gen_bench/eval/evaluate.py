@@ -22,6 +22,8 @@ from vla_gen_bench.log.log import RUN_FILE, LogWriter, key_of
 from vla_gen_bench.policies.card import Card
 from vla_gen_bench.policies.identity import effect_plugins, file_digests, option_files
 from vla_gen_bench.policies.registry import resolve
+from vla_gen_bench.policies.sensing import sensors_of
+from vla_gen_bench.protocol import Needs
 from vla_gen_bench.runtime import usable_cores
 
 FORMAT = 1
@@ -45,6 +47,7 @@ class Request:
         must_resume: Refuse to start a new log.
         record: Videos: "none", "all", "failures".
         render: Draw observations; a privileged policy does without.
+        image_size: Height and width of the images in pixels; None = the policy's card's, else the world's.
     """
 
     policy: str
@@ -64,6 +67,7 @@ class Request:
     record: str = "none"
     render: bool = True
     time_limit_s: float = 300.0
+    image_size: tuple[int, int] | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -83,6 +87,7 @@ class Plan:
     folder: Path
     identity: dict[str, Any]
     backend: str
+    sensors: Needs = Needs()
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,9 @@ def make_plan(request: Request) -> Plan:
     """
     suite = union([load_suite(name) for name in request.suites])
     scenarios = suite.select(request.scenarios)
-    get_world(request.world)
-    card = resolve(request.policy)
+    world, card = get_world(request.world), resolve(request.policy)
     card.check_world(request.world)
+    sensors = sensors_of(card, world, request.image_size, request.arguments)
     if not request.render and (not card.privileged or request.record != "none"):
         raise UserError("--no-render is for privileged policies without --video: all others need the pictures")
     backend = choose_backend(request.backend)
@@ -129,7 +134,9 @@ def make_plan(request: Request) -> Plan:
     identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
     plugins = effect_plugins(effect.name for job in jobs for effect in job.spec.effects)
     identity |= {"effects": plugins} if plugins else {}
-    return Plan(request, suite, scenarios, card, jobs, folder, identity, backend)
+    if sensors != Needs():  # otherwise left out, as in logs that were written before there was a choice
+        identity["sensors"] = sensors.to_json()
+    return Plan(request, suite, scenarios, card, jobs, folder, identity, backend, sensors)
 
 
 def _run_name(card: Card, request: Request) -> str:
@@ -251,8 +258,8 @@ def _move_aside(folder: Path) -> None:
 
 
 def _check_identity(plan: Plan, header: dict[str, Any]) -> None:
-    theirs = _flat(header)
-    for name, ours in _flat(plan.identity).items():
+    theirs = _flat({"sensors": {}, **header})
+    for name, ours in _flat({"sensors": {}, **plan.identity}).items():
         if theirs.get(name) != ours:
             raise UserError(
                 f"{plan.folder}: the log there is of another run: {name} is {theirs.get(name)!r}, now {ours!r}; "
@@ -264,7 +271,10 @@ def _flat(identity: dict[str, Any]) -> dict[str, Any]:
     """Returns {"suite digest": ...} for {"suite": {"digest": ...}}; what a log does not say counts as None."""
     rows: dict[str, Any] = {}
     for name, value in identity.items():
-        rows |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+        if isinstance(value, dict) and name != "sensors":  # equal or not as a whole: keys are left out where usual
+            rows |= {f"{name} {key}": inner for key, inner in value.items()}
+        else:
+            rows[name] = value
     return rows
 
 
@@ -293,6 +303,7 @@ def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,
         num_envs=num_envs, backend=plan.backend,
         threads=max(1, usable_cores() // workers), record=request.record, render=request.render,
+        sensors=plan.sensors.to_json(),
         videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip

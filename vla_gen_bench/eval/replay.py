@@ -12,7 +12,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.rollout import ActionSource, Episode, Recording, run_episode, unpack_actions
 from vla_gen_bench.log.log import EvalLog, Key, key_of
 from vla_gen_bench.log.video import video_name, write_video
-from vla_gen_bench.protocol import ActionSpec
+from vla_gen_bench.protocol import ActionSpec, Needs
 
 COMPARED = ("success_at_end", "success_once", "first_success_step", "grasped_ever", "held_ever")
 
@@ -87,10 +87,11 @@ def _run(header: dict[str, Any], log: EvalLog, key: Key, spec: EpisodeSpec, act:
     from vla_gen_bench.eval.workers import build_env
 
     packed = None if act else log.actions(key)
-    every = ActionSpec(**header.get("action_spec", {})).execution_horizon
+    needs = Needs.from_json(header.get("sensors"))
+    every = 1 if needs.every_step else ActionSpec(**header.get("action_spec", {})).execution_horizon
     source, privileged = (Recording(unpack_actions(packed), every), False) if packed else _policy(header)
-    env = build_env(spec.world)
-    return run_episode(env, source, spec, header["horizon"], privileged=privileged, record=True)
+    env = build_env(spec.world, sensors=needs)
+    return run_episode(env, source, spec, header["horizon"], privileged=privileged, record=True, needs=needs)
 
 
 def _policy(header: dict[str, Any]) -> tuple[ActionSource, bool]:

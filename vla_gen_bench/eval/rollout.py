@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vla_gen_bench.episodes.spec import EpisodeSpec
-from vla_gen_bench.protocol import ACTION_DIMS, Observation
+from vla_gen_bench.eval.observer import Observer
+from vla_gen_bench.protocol import ACTION_DIMS, USUAL, Needs, Observation
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
@@ -83,6 +84,7 @@ def run_episodes(
     *,
     privileged: bool = False,
     record: bool = False,
+    needs: Needs = USUAL,
     on_step: Callable[[int], None] | None = None,
 ) -> list[Episode]:
     """Realises B = len(specs) episodes side by side, runs `horizon` control steps and judges them.
@@ -95,21 +97,25 @@ def run_episodes(
         source: Where actions come from; it is reset here.
         privileged: Hand the simulator's state to the policy.
         record: Keep the frames.
+        needs: What the policy looks at; the batch must have those cameras.
         on_step: Called with the number of steps done, after the reset and after each step.
 
     Raises:
         Exception: Whatever the policy or the simulator raises; it ends all B episodes.
     """
     images = batch.reset(specs)
-    kept = _Kept(batch, images, record)
+    kept, observer = _Kept(batch, images, record), Observer(batch, needs, privileged)
+    observer.note(images)
     source.reset(list(batch.instructions), [episode_seed(spec) for spec in specs])
     for step in range(horizon):
         if on_step:
             on_step(step)
-        seen = _observe(batch, images, step, privileged) if source.needs_observation else None
+        seen = observer.observe(images, step) if source.needs_observation else None
         actions = source.next_actions(seen)
-        seen_next = source.needs_observation or step == horizon - 1
+        seen_next = source.needs_observation or needs.every_step or step == horizon - 1
         images, _, infos = batch.step(actions, draw=record or seen_next)
+        if seen_next:
+            observer.note(images)
         kept.add(actions, images, seen_next)
     if on_step:
         on_step(horizon)
@@ -121,13 +127,6 @@ def run_episode(env: PickPlaceEnv, source: ActionSource, spec: EpisodeSpec, hori
     from vla_gen_bench.envs.vector import EnvBatch
 
     return run_episodes(EnvBatch([env]), source, [spec], horizon, **options)[0]
-
-
-def _observe(batch: EnvBatch, images: np.ndarray | None, step: int, privileged: bool) -> Observation:
-    views = batch.privileged() if privileged else None
-    if images is None:  # an environment without rendering, for privileged policies
-        images = np.zeros((len(batch), *batch.image_size, 3), np.uint8)
-    return Observation(images, batch.instructions, np.full(len(batch), step, np.int64), views)
 
 
 class _Kept:
@@ -151,7 +150,7 @@ class _Kept:
         """Takes down a control step: its actions [B, 7], the state and images [B, H, W, 3] after it, if any are drawn.
 
         Args:
-            seen: The trace covers the images.
+            seen: The trace covers the images, of all cameras.
         """
         self._actions.append(np.array(actions, np.float32))
         for states in self._states:
@@ -159,13 +158,14 @@ class _Kept:
         self._look(images, seen)
 
     def _look(self, images: np.ndarray | None, seen: bool) -> None:
+        drawn = [*([] if images is None else [images]), *self._batch.views.values()]
         for row, state in enumerate(self._batch.states()):
             self._traces[row].update(state.tobytes())
-            if images is not None:
-                if seen:
-                    self._traces[row].update(np.ascontiguousarray(images[row]))
-                if self._record:
-                    self._frames[row].append(images[row])
+            if drawn and seen:
+                for view in drawn:
+                    self._traces[row].update(np.ascontiguousarray(view[row]))
+            if drawn and self._record:
+                self._frames[row].append(drawn[0][row])
 
     def episodes(self, infos: dict[str, np.ndarray], horizon: int) -> list[Episode]:
         """Returns the outcomes, in the batch's order; `infos` are those of the last step."""

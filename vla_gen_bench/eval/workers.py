@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.protocol import USUAL, Needs
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
@@ -41,6 +42,7 @@ class WorkerConfig:
         threads: Compute threads.
         record: Keep frames: "none", "all" or "failures".
         render: Draw observations; False only for privileged policies.
+        sensors: What the policy looks at, `Needs.to_json()`.
         videos: Folder for the mp4 files, if any are kept.
         time_limit_s: Longest time one control step, or the start, may take before the worker counts as hung.
     """
@@ -55,6 +57,7 @@ class WorkerConfig:
     record: str = "none"
     videos: str | None = None
     render: bool = True
+    sensors: dict[str, Any] = field(default_factory=dict)
     time_limit_s: float = 300.0
     start_limit_s: float = 1800.0
 
@@ -111,12 +114,13 @@ def _build(config: WorkerConfig, beat: Any) -> _Runner:
     runtime.limit_threads(config.threads)
     if getattr(policy, "threads", None):
         runtime.narrow_threads(policy.threads)
-    _rehearse(policy, card, config.world)
-    batch = build_batch(config.world, config.num_envs, config.backend, config.render)
+    needs = Needs.from_json(config.sensors)
+    _rehearse(policy, card, config.world, needs)
+    batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
     return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
 
 
-def _rehearse(policy: Any, card: Any, world: str) -> None:
+def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
     """Lets the policy act on an example before any simulator starts; raises `PolicyError` where it fails."""
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.policies.contract import PolicyError, check_actions, describe_failure, example_observation
@@ -124,7 +128,7 @@ def _rehearse(policy: Any, card: Any, world: str) -> None:
     if card.privileged:
         return
     size = get_world(world)
-    observation = example_observation(1, height=size.height, width=size.width)
+    observation = example_observation(1, height=size.height, width=size.width, needs=needs)
     try:
         policy.reset(list(observation.instruction), [0])
         actions = policy.act(observation)
@@ -133,12 +137,14 @@ def _rehearse(policy: Any, card: Any, world: str) -> None:
     check_actions(card.label, actions, 1, policy.action_spec)
 
 
-def build_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = True) -> EnvBatch:
+def build_batch(
+    world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = USUAL
+) -> EnvBatch:
     """Returns `size` sub-scenes of `world`; raises `UserError` where nothing can render or simulate."""
     from vla_gen_bench.envs.vector import make_batch
 
     try:
-        batch = make_batch(world, size, backend, render)
+        batch = make_batch(world, size, backend, render, sensors)
     except RuntimeError as error:
         if backend == "gpu":
             raise UserError(f"a GPU cannot simulate {size} episodes ({error}); give a smaller --num-envs") from error
@@ -150,9 +156,9 @@ def build_batch(world: str, size: int = 1, backend: str = "cpu", render: bool = 
     return batch
 
 
-def build_env(world: str, render: bool = True) -> PickPlaceEnv:
+def build_env(world: str, render: bool = True, sensors: Needs = USUAL) -> PickPlaceEnv:
     """Returns one environment of `world` on the CPU; raises as `build_batch`."""
-    return build_batch(world, render=render).envs[0]
+    return build_batch(world, render=render, sensors=sensors).envs[0]
 
 
 class _Runner:
@@ -180,6 +186,7 @@ class _Runner:
             episodes = run_episodes(
                 self.batch, self.source, [job.spec for job in jobs], self.config.horizon,
                 privileged=self.card.privileged, record=self.config.record != "none", on_step=self._step_done,
+                needs=Needs.from_json(self.config.sensors),
             )  # fmt: skip
             for job, episode in zip(jobs, episodes, strict=True):
                 self._keep_video(job, episode)

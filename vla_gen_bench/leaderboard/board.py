@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,13 @@ OOD = "ood"
 
 
 class Group(NamedTuple):
-    """Entries that can be compared: one suite, as one digest has it, in one world."""
+    """Entries that can be compared: one suite, as one digest has it, in one world, through the same sensors."""
 
     world: str
     suite: str
     digest: str
     preset: str
+    sensors: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,13 @@ class Board:
         groups: dict[Group, list[Listing]] = {}
         for entry in self.entries.values():
             suite = entry.suite
-            key = Group(suite.world, suite.id, suite.digest or "", entry.protocol.preset)
+            key = Group(
+                suite.world,
+                suite.id,
+                suite.digest or "",
+                entry.protocol.preset,
+                describe_sensors(entry.protocol.sensors),
+            )
             groups.setdefault(key, []).append(self._listing(entry))
         order = sorted(groups, key=lambda key: (key.preset == "paper", key))
         return {key: self._ranked(groups[key]) for key in order}
@@ -165,11 +172,22 @@ class Board:
         return {self.folder / CSV_FILE: sheet(groups), self.folder / PAGE_FILE: page(groups)}
 
 
+def describe_sensors(sensors: Mapping[str, Any]) -> str:
+    """Returns "external + wrist, state, 256x256" for an entry's sensors, "" for the usual ones."""
+    parts = [" + ".join(sensors["cameras"])] if "cameras" in sensors else []
+    parts += ["state"] if sensors.get("state") else []
+    parts += ["x".join(map(str, sensors["image_size"]))] if "image_size" in sensors else []
+    unit = "control steps" if sensors.get("chunk_frames") else "decisions"
+    parts += [f"{sensors['history']} {unit} of history"] if "history" in sensors else []
+    return ", ".join(parts)
+
+
 def _identity(entry: Entry) -> tuple:
     """What a newer entry must share to take the place of this one."""
     policy = entry.policy
     what = policy.digest, policy.checkpoint, policy.options
-    return (*what, entry.suite, entry.protocol.preset, entry.trust.source, entry.measured)
+    seen = describe_sensors(entry.protocol.sensors)
+    return (*what, entry.suite, entry.protocol.preset, seen, entry.trust.source, entry.measured)
 
 
 def _placed(listing: Listing, place: Place | None) -> Listing:

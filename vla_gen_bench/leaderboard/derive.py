@@ -89,6 +89,7 @@ def _protocol(log: Log, suite: Suite) -> dict[str, Any]:
         "episodes_per_seed": protocol.episodes_per_seed,
         "seeds": list(protocol.seeds),
         "decoding": header["decoding"],
+        "sensors": header.get("sensors", {}),
         "chunk": header["action_spec"]["chunk"],
         "execute": header["action_spec"]["execute"],
         "manifest_digest": digest_of(sorted([*key_of(row), row["spec_digest"]] for row in log.rows)),

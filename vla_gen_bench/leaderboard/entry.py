@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
+from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.strict_yaml import check_keys, parse
@@ -66,6 +67,8 @@ class ProtocolInfo(Frozen):
         horizon: Control steps.
         decoding: As the policy reported it; None for a policy that samples nothing.
         chunk, execute: Actions per call, and how many of them are carried out (None: all).
+        sensors: What the policy looked at where that is not the external image of the world's size alone: `state`,
+            `cameras`, `image_size`, `history`, `chunk_frames`. Rows with other sensors are ranked apart.
         image_codec: What the image went through before the policy saw it; "none" in this harness.
         manifest_digest: Over the keys and spec digests of all episodes.
     """
@@ -79,6 +82,7 @@ class ProtocolInfo(Frozen):
     decoding: Any = None
     chunk: StrictInt | None = None
     execute: StrictInt | None = None
+    sensors: dict[str, Any] = Field(default_factory=dict)
     image_codec: str = "none"
     manifest_digest: str | None = None
 
@@ -221,13 +225,7 @@ def is_url(log: str) -> bool:
 
 def read_entry(path: Path) -> Entry:
     """Reads an entry's file; raises `UserError` for bad JSON, a bad field, or an id that is not the file's name."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
-    entry = parse_entry(data, f"{path}:")
+    entry = parse_entry(read_json(path), f"{path}:")
     if entry.id != path.stem:
         raise UserError(f"{path}: id: is '{entry.id}'; expected '{path.stem}', the file's name")
     return entry
@@ -235,4 +233,7 @@ def read_entry(path: Path) -> Entry:
 
 def entry_text(entry: Entry) -> str:
     """Returns the content of the entry's file."""
-    return json.dumps(entry.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    data = entry.model_dump(mode="json")
+    if not entry.protocol.sensors:
+        del data["protocol"]["sensors"]  # named only where they are not the usual ones, as in older entries
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"

@@ -46,6 +46,7 @@ def _section(group: Group, listings: Sequence[Listing]) -> str:
     heads = ["rank", "policy", *(MEANS[name] for name in shown), "episodes", "source", "training", "date", "log"]
     digest = f' <span class="dim">digest {escape(group.digest)}</span>' if group.digest else ""
     note = f'<p class="note">{PAPER_NOTE}</p>' if group.preset == "paper" else ""
+    note += f'<p class="note">Other sensors: {escape(group.sensors)}. Ranked apart.</p>' if group.sensors else ""
     body = "\n".join(_entry(listing, shown, len(heads)) for listing in listings)
     return (
         f'<section data-world="{escape(group.world)}" data-suite="{escape(group.suite)}">'

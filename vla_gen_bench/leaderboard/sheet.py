@@ -55,5 +55,7 @@ def fields(entry: Entry) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section, values in tree.items():
         for name, value in values.items():
+            if (section, name) == ("protocol", "sensors") and not value:
+                continue  # a column only where some row needs it
             flat[f"{section}.{name}"] = json.dumps(value) if isinstance(value, list | dict | bool) else value
     return flat

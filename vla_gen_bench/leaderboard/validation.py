@@ -102,7 +102,7 @@ def _recomputed(entry: Entry, log: Log, suite: Suite) -> Iterator[str]:
 
 def _leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in tree.items():
-        whole = not isinstance(value, dict) or name in ("decoding", "options")
+        whole = not isinstance(value, dict) or name in ("decoding", "options", "sensors")
         yield from [((*path, name), value)] if whole else _leaves(value, (*path, name))
 
 

@@ -1,5 +1,5 @@
 """What a policy is, how one is found, loaded and checked. Importing this package imports no torch and no simulator."""
 
-from vla_gen_bench.protocol import ActionSpec, Observation, Policy
+from vla_gen_bench.protocol import ActionSpec, Needs, Observation, Policy
 
-__all__ = ["ActionSpec", "Observation", "Policy"]
+__all__ = ["ActionSpec", "Needs", "Observation", "Policy"]

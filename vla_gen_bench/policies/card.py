@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
@@ -12,6 +12,7 @@ from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.identity import card_files, code_digests, file_digests
 from vla_gen_bench.policies.importing import make_importable
+from vla_gen_bench.protocol import EXTERNAL, Needs
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
 CARD_FILE = "card.yaml"
@@ -24,6 +25,25 @@ class DeclaredActions(Frozen):
 
     chunk: int | None = Field(None, ge=1)
     execute: int | None = Field(None, ge=1)
+
+
+class DeclaredNeeds(Frozen):
+    """What the policy looks at, see `protocol.Needs`; `image_size: 256` is short for [256, 256]."""
+
+    state: bool = False
+    cameras: tuple[str, ...] = Field((EXTERNAL,), min_length=1)
+    image_size: tuple[int, int] | None = None
+    history: int = Field(1, ge=1, le=64)
+    chunk_frames: bool = False
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    def plain(self) -> Needs:
+        """Returns the same as a `Needs`."""
+        return Needs(**self.model_dump())
 
 
 class Training(Frozen):
@@ -71,6 +91,8 @@ class Card(Frozen):
         kwargs: Plain arguments of the factory.
         privileged: True if it reads the simulator's state; such runs are kept off the leaderboard.
         action_spec: Promises about the chunk, checked at loading.
+        needs: What it looks at beside the external image.
+        adapter: Converters around the policy, see `policies.converters`; each is {name: {argument: value}}.
         worlds: "all", or the worlds it can act in.
         checkpoint: File or folder, relative to the card; the factory gets it as an absolute `Path` named `checkpoint`.
         params: Number of parameters.
@@ -79,6 +101,8 @@ class Card(Frozen):
         links: Label -> URL.
     """
 
+    later_fields: ClassVar[frozenset[str]] = frozenset({"needs", "adapter"})
+
     name: str = Field(pattern=NAME_PATTERN)
     title: str
     summary: str
@@ -86,6 +110,8 @@ class Card(Frozen):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     privileged: bool = False
     action_spec: DeclaredActions = DeclaredActions()
+    needs: DeclaredNeeds = DeclaredNeeds()
+    adapter: tuple[str | dict[str, Any], ...] = ()
     worlds: Literal["all"] | tuple[str, ...] = "all"
     checkpoint: str | None = None
     params: int | None = Field(None, ge=0)
@@ -133,7 +159,7 @@ class Card(Frozen):
             raise UserError(f"{self.label} acts in {', '.join(self.worlds)}, not in world '{world}'")
 
     def digest(self, own_checkpoint: bool = True) -> str:
-        """Returns 16 hex digits over the card, the plugin's version, the policy's code and the checkpoint's bytes.
+        """Returns 16 hex digits over the card, the plugin's version, the policy's code and the checkpoint's every byte.
 
         Independent of where the folder lies. Reads the whole checkpoint: call it once per run. The code of built-in
         policies is this package's, and not part of it: a log names that by version and commit.
@@ -143,7 +169,7 @@ class Card(Frozen):
         """
         path = self.checkpoint_path() if own_checkpoint else None
         files = {} if path is None else file_digests(path)
-        own = {"card": self.model_dump(mode="json"), "from": self.source.distribution, "checkpoint": files}
+        own = {"card": self.canonical(), "from": self.source.distribution, "checkpoint": files}
         return digest_of({**own, **self._code()})
 
     def _code(self) -> dict[str, dict[str, str]]:
@@ -165,7 +191,7 @@ def load_card(file: Path, kind: Literal["built-in", "folder"] = "folder") -> Car
         UserError: The file is missing, not YAML, or has an unknown or bad key; the message is `file: key.path: what`.
     """
     data = read_yaml(file)
-    for key, model in (("action_spec", DeclaredActions), ("training", Training)):
+    for key, model in (("action_spec", DeclaredActions), ("needs", DeclaredNeeds), ("training", Training)):
         if isinstance(data, dict) and key in data:
             check_keys(data[key], model.model_fields, f"{file}: {key}")
     card = parse(Card, data, f"{file}:")

@@ -13,12 +13,25 @@ from typing import Any, Literal
 import numpy as np
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.protocol import ACTION_DIMS, HIGHEST, LOWEST, ActionSpec, Observation, Policy
+from vla_gen_bench.protocol import (
+    ACTION_DIMS,
+    EXTERNAL,
+    HIGHEST,
+    LOWEST,
+    USUAL,
+    ActionSpec,
+    Needs,
+    Observation,
+    Policy,
+)
 
 CALLERS = (__file__, str(Path(__file__).with_name("factory.py")), str(Path(importlib.__file__).parent), "<frozen")
 REHEARSAL_QUERIES = 2
 FIRST_SEED = 11
 CONVENTION = ("names", "units", "frame", "reference", "rotation")
+# The robot's usual start, about: 30 cm before its base, gripper down and open. Laid out as `protocol.STATE`.
+EXAMPLE_STATE = (0.3, 0.0, 0.15, 0.7071068, 0.0, 0.7071068, 0.0, 0.0, 0.0, 0.0)
+EXAMPLE_STATE += (-0.0184, 0.0399, 0.2224, -0.0046, 1.3652, 0.0015, 1.0)
 TARGETS = ("carrot", "spoon", "can", "apple", "banana", "cube", "eggplant", "cup")
 Status = Literal["ok", "failed", "note"]
 Outcome = tuple[Status, str]
@@ -105,14 +118,29 @@ def check_policy(
     return results
 
 
-def example_observation(batch: int, step: int = 0, height: int = 240, width: int = 320) -> Observation:
+def example_observation(
+    batch: int, step: int = 0, height: int = 240, width: int = 320, needs: Needs = USUAL
+) -> Observation:
     """Returns a synthetic observation: a grey-brown table and one coloured blob per episode.
 
     Deterministic, and row b depends on b only, so the first rows of a larger batch equal a smaller batch.
+
+    Args:
+        needs: What the policy looks at; its image size goes before `height` and `width`.
     """
+    height, width = needs.image_size or (height, width)
     images = np.stack([_blob_image(row, height, width) for row in range(batch)])
     sentences = tuple(f"put {TARGETS[row % len(TARGETS)]} on plate" for row in range(batch))
-    return Observation(images, sentences, np.full(batch, step, np.int64))
+    others = {camera: images[:, :, ::-1].copy() for camera in needs.cameras if camera != EXTERNAL}
+    views = {camera: {EXTERNAL: images, **others}[camera] for camera in needs.cameras if needs.history > 1}
+    return Observation(
+        images,
+        sentences,
+        np.full(batch, step, np.int64),
+        state=np.tile(np.float32(EXAMPLE_STATE), (batch, 1)) if needs.state else None,
+        other_images=others,
+        history={camera: np.repeat(view[:, None], needs.history, axis=1) for camera, view in views.items()},
+    )
 
 
 def describe_failure(error: BaseException) -> str:

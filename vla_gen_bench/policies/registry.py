@@ -9,20 +9,20 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vla_gen_bench.errors import UserError, suggest
-from vla_gen_bench.policies.card import CARD_FILE, Card, Source, load_card
+from vla_gen_bench.errors import UserError, one_line, suggest
+from vla_gen_bench.policies.card import CARD_FILE, Card, DeclaredNeeds, Source, load_card
 from vla_gen_bench.policies.contract import PolicyError, check_spec
+from vla_gen_bench.policies.converters import Adapted, parse_adapter
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
 from vla_gen_bench.policies.identity import distribution
-from vla_gen_bench.protocol import Policy
+from vla_gen_bench.protocol import ActionSpec, Needs, Policy
 from vla_gen_bench.resources import data_dir
+from vla_gen_bench.strict_yaml import parse_yaml
 
 GROUP = "vla_gen_bench.policies"
 
@@ -59,8 +59,8 @@ def list_policies() -> list[Listing]:
 def resolve(ref: str) -> Card:
     """Returns the card of a policy; one without a card file gets a minimal card, made from its factory.
 
-    Only for the latter (plugins and `module:attr`) the factory is imported: its attribute `privileged` (False where
-    missing) and the first line of its docstring go into the card.
+    Only for the latter (plugins and `module:attr`) the factory is imported: its attributes `privileged` (False where
+    missing) and `needs` and the first line of its docstring go into the card.
 
     Warns (`UserWarning`) if several policies bear the name: the built-in one wins, then the distribution first by name.
 
@@ -88,17 +88,37 @@ def load_policy(ref: str | Card, **options: Any) -> Policy:
 
     Args:
         ref: As for `resolve`, or what it returned.
-        options: Arguments of the factory; they go before the card's `kwargs`.
+        options: Arguments of the factory; they go before the card's `kwargs`. `adapter`, a list of converters, goes
+            before the card's.
 
     Raises:
         UserError: As `resolve`; or the factory takes no such option, or lacks one it needs.
         PolicyError: The factory raised, or what it gave is no usable policy.
     """
     card = ref if isinstance(ref, Card) else resolve(ref)
-    policy = build(card, options)
+    entries = adapter_entries(card, options)
+    policy = build(card, {name: value for name, value in options.items() if name != "adapter"})
+    if entries is None:
+        entries = getattr(policy, "default_adapter", ())
+    if entries:
+        policy = _adapted(policy, parse_adapter(entries, f"{card.label}: adapter", card.source.folder), card)
     check_spec(card.label, policy)
     _check_promises(card, policy)
     return policy
+
+
+def adapter_entries(card: Card, options: dict[str, Any]) -> Any:
+    """Returns the user's list of converters, else the card's; None where neither names any."""
+    return options.get("adapter", card.adapter or None)
+
+
+def _adapted(policy: Any, converters: list[Any], card: Card) -> Policy:
+    spec = getattr(policy, "action_spec", None)
+    if not isinstance(spec, ActionSpec):
+        raise PolicyError(
+            f"{card.label}: action_spec is {type(spec).__name__}; expected vla_gen_bench.policies.ActionSpec"
+        )
+    return Adapted(policy, converters)
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
@@ -110,10 +130,7 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--policy-option {pair}: expected key=value, the key a Python name")
         if key in options:
             raise UserError(f"--policy-option {pair}: '{key}' is given twice")
-        try:
-            options[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--policy-option {pair}: the value is not YAML; quote it: {key}='\"...\"'") from None
+        options[key] = parse_yaml(text, f"--policy-option {one_line(pair, 80)}")
     return options
 
 
@@ -156,8 +173,18 @@ def _make_card(name: str, reference: str, source: Source) -> Card:
     factory = import_factory(reference, f"policy '{name}'{origin}")
     summary = (inspect.getdoc(factory) or "no description").splitlines()[0]
     privileged = bool(getattr(factory, "privileged", False))
-    card = Card(name=name, title=name, summary=summary, factory=reference, privileged=privileged)
+    needs = DeclaredNeeds(**asdict(_declared_needs(factory, reference)))
+    card = Card(name=name, title=name, summary=summary, factory=reference, privileged=privileged, needs=needs)
     return card.with_source(source)
+
+
+def _declared_needs(factory: Any, reference: str) -> Needs:
+    needs = getattr(factory, "needs", Needs())
+    if not isinstance(needs, Needs):
+        raise PolicyError(
+            f"policy '{reference}': needs is {type(needs).__name__}; expected vla_gen_bench.policies.Needs(...)"
+        )
+    return needs
 
 
 def _check_promises(card: Card, policy: Policy) -> None:

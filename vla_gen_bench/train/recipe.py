@@ -8,11 +8,14 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, model_validator
 
+from vla_gen_bench.data import replace_file
 from vla_gen_bench.episodes.spec import Frozen, digest_of
-from vla_gen_bench.errors import UserError
-from vla_gen_bench.strict_yaml import parse, read_yaml
+from vla_gen_bench.errors import UserError, one_line, shown
+from vla_gen_bench.strict_yaml import parse, parse_yaml, read_yaml
 
 RECIPE_FILE = "recipe.yaml"
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.:+-]*$"  # folders are named after recipes
+DEEPEST_BASE = 20
 R = TypeVar("R", bound="Recipe")
 
 
@@ -96,7 +99,7 @@ class Recipe(Frozen):
         checkpoint_every_s: Seconds between two states to resume from, at least: they are saved with a row of the curve.
     """
 
-    name: str
+    name: str = Field(pattern=NAME_PATTERN, max_length=100)
     trainer: str
     note: str = ""
     world: str = "builtin"
@@ -140,7 +143,11 @@ def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = data.pop("base", None)
     if base is None:
         return data
-    place = (path.parent / str(base)).resolve()
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base: expected the name of a file, got {shown(base)}")
+    place = (path.parent / base).resolve()
+    if len(above) >= DEEPEST_BASE:
+        raise UserError(f"{path}: base: more than {DEEPEST_BASE} recipes upon each other")
     if place in above:
         raise UserError(f"{path}: base: {base} is based on this recipe itself")
     return _merged(_with_base(place, (*above, path.resolve())), data)
@@ -163,23 +170,14 @@ def parse_changes(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UserError(f"--set {pair}: expected key.path=value")
-        changes[key] = _value(value, pair)
+        changes[key] = parse_yaml(value, f"--set {one_line(pair, 80)}")
     return changes
-
-
-def _value(text: str, pair: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {pair}: the value is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def save_recipe(recipe: Recipe, folder: Path) -> None:
     """Replaces recipe.yaml, as it was resolved, in one go."""
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-    draft = folder / f"{RECIPE_FILE}.tmp"
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(folder / RECIPE_FILE)
+    replace_file(folder / RECIPE_FILE, text)
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any, where: str) -> None:

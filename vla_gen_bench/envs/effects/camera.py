@@ -25,8 +25,7 @@ def aim_cameras(camera: RenderCamera, setups: Sequence[SceneSetup]) -> None:
     for component, setup in zip(camera._render_cameras, setups, strict=True):
         if setup.camera != STANDARD.camera:
             component.local_pose = sapien.Pose(setup.camera.position, setup.camera.quaternion)
-            focal = component.fx * setup.camera.zoom
-            component.set_focal_lengths(focal, focal)
+            component.set_focal_lengths(component.fx * setup.camera.zoom, component.fy * setup.camera.zoom)
 
 
 def table_image(pack: Pack, table: str, camera: CameraSetup, size: tuple[int, int]) -> torch.Tensor:

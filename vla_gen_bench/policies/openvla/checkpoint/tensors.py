@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, NonNegativeInt
 from torch import Tensor
 
-from vla_gen_bench.data import parse_json, read_json
+from vla_gen_bench.data import checked, parse_json, read_json
 from vla_gen_bench.policies.openvla.checkpoint.extras import need
 from vla_gen_bench.policies.openvla.config import CheckpointError
 
@@ -27,6 +28,20 @@ class Entry:
 
     file: Path
     shape: tuple[int, ...]
+
+
+class _Index(BaseModel):
+    """What is used of an index of shards: tensor name -> file name."""
+
+    weight_map: dict[str, str]
+
+
+class _Tensor(BaseModel):
+    """A tensor's entry in the header of a safetensors file."""
+
+    dtype: str
+    shape: tuple[NonNegativeInt, ...]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
 
 
 class TensorFiles:
@@ -101,11 +116,8 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
 
 def _open_shards(folder: Path) -> TensorFiles:
     index = folder / INDEX_FILE
-    try:
-        places: dict[str, str] = read_json(index, dict[str, Any], error=CheckpointError)["weight_map"]
-        shards = {name: _read_header(_inside(folder, name)) for name in sorted(set(places.values()))}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: not an index of shards: {error!r}") from None
+    places = read_json(index, _Index, error=CheckpointError).weight_map
+    shards = {name: _read_header(_inside(folder, name)) for name in sorted(set(places.values()))}
     for name, shard in places.items():
         if name not in shards[shard]:
             raise CheckpointError(f"{folder / shard}: lacks the tensor {name}, which {INDEX_FILE} places there")
@@ -117,7 +129,7 @@ def _open_shards(folder: Path) -> TensorFiles:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise CheckpointError(f"{folder / INDEX_FILE}: shard '{name}' is no plain file name")
     return folder / name
 
@@ -135,13 +147,12 @@ def _read_header(file: Path) -> dict[str, tuple[int, ...]]:
         raise CheckpointError(f"{file}: cannot be read: {error}") from None
     if len(text) < length:
         raise CheckpointError(f"{file}: truncated in its header, or no safetensors file ({size} bytes)")
-    try:
-        header = parse_json(text, dict[str, Any], shown=file, error=CheckpointError)
-        header.pop("__metadata__", None)
-        end = HEADER_LENGTH_BYTES + length + max((item["data_offsets"][1] for item in header.values()), default=0)
-        shapes = {name: tuple(item["shape"]) for name, item in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: not a safetensors file: {error!r}") from None
+    where = f"{file}: not a safetensors file: its header"
+    header = parse_json(text, dict[str, Any], shown=where, error=CheckpointError)
+    header.pop("__metadata__", None)
+    tensors = checked(header, dict[str, _Tensor], where, CheckpointError)
+    end = HEADER_LENGTH_BYTES + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if size != end:
         what = "truncated" if size < end else "too long"
         raise CheckpointError(f"{file}: {what}: {size} bytes, its header says {end}; download it again")

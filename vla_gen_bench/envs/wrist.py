@@ -1,0 +1,31 @@
+"""What the wrist camera's images are completed with: the table behind the bodies, and the episode's image effects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from vla_gen_bench.envs.cameras import table_seen_from_wrist
+from vla_gen_bench.envs.effects import RunningEffects
+from vla_gen_bench.envs.effects.camera import table_image
+from vla_gen_bench.envs.effects.setup import STANDARD
+
+if TYPE_CHECKING:
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+
+
+class WristView:
+    """Made once per episode. Its effects are its own: one that remembers images remembers this camera's."""
+
+    def __init__(self, env: PickPlaceEnv) -> None:
+        self._link = env.agent.robot.links_map["gripper_link"]
+        self._tables = [table_image(env.pack, spec.table, STANDARD.camera, env.image_size) for spec in env.specs]
+        self.effects = RunningEffects(env, env.specs)
+
+    def tables(self) -> torch.Tensor:
+        """Returns uint8 [B, H, W, 3], the table as each wrist camera sees it now."""
+        poses = self._link.pose.raw_pose
+        links = poses.double().cpu().numpy()
+        seen = [table_seen_from_wrist(*pair) for pair in zip(links, (t.numpy() for t in self._tables), strict=True)]
+        return torch.stack([torch.from_numpy(image) for image in seen]).to(poses.device)

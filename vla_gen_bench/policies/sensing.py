@@ -1,0 +1,62 @@
+"""What a policy looks at, worked out before any simulator starts: its card, the user's options, the world."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vla_gen_bench.assets.world import World
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.policies.card import Card
+from vla_gen_bench.policies.converters import needs_with, parse_adapter
+from vla_gen_bench.policies.registry import adapter_entries
+from vla_gen_bench.protocol import Needs
+
+SMALLEST_SIDE, LARGEST_SIDE = 32, 2048  # pixels
+
+
+def parse_size(text: str, option: str = "--image-size") -> tuple[int, int]:
+    """Turns "256" into (256, 256) and "240x320" into (240, 320), height first; raises `UserError` for anything else."""
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
+    if not found:
+        raise UserError(f"{option} {text}: expected pixels, 256 for a square or HEIGHTxWIDTH such as 240x320")
+    size = int(found[1]), int(found[2] or found[1])
+    check_size(size, f"{option} {text}")
+    return size
+
+
+def check_size(size: tuple[int, int], where: str) -> None:
+    """Raises `UserError` unless both sides are drawable."""
+    if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
+        raise UserError(f"{where}: each side must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
+
+
+def sensors_of(
+    card: Card, world: World, image_size: tuple[int, int] | None = None, options: Mapping[str, Any] | None = None
+) -> Needs:
+    """Returns what has to be sensed for the policy in `world`.
+
+    Args:
+        image_size: The user's; it goes before the card's.
+        options: Arguments of the policy; an `adapter` among them goes before the card's.
+
+    Raises:
+        UserError: The card needs a camera that the world lacks, or an image that cannot be drawn.
+    """
+    entries = adapter_entries(card, dict(options or {})) or ()
+    needs = needs_with(card.needs.plain(), parse_adapter(entries, f"{card.label}: adapter", card.source.folder))
+    for camera in needs.cameras:
+        if camera not in world.cameras:
+            raise UserError(
+                f"{card.label}: its card needs camera '{camera}'{suggest(camera, world.cameras)}; "
+                f"world '{world.name}' has {', '.join(world.cameras)}"
+            )
+    size = image_size or needs.image_size
+    if size == (world.height, world.width):
+        size = None  # the world's own size is no difference
+    if size is not None:
+        check_size(size, f"{card.label}: needs.image_size {list(size)}")
+    ordered = tuple(camera for camera in world.cameras if camera in needs.cameras)
+    return replace(needs, cameras=ordered, image_size=size)
