@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vla_gen_bench import runtime
 from vla_gen_bench.cli.numbers import EPISODES, WORKERS, Real, Whole
 from vla_gen_bench.errors import UserError, shown
 
@@ -140,7 +141,8 @@ def evaluate_command(
         time_limit_s=time_limit,
         image_size=parse_size(image_size) if image_size else None,
     )
-    summary = _evaluate(make_plan(request))
+    with runtime.stdout_for_results():
+        summary = _evaluate(make_plan(request))
     if as_json:
         click.echo(json.dumps(summary.to_json()))
     else:

@@ -1,18 +1,14 @@
-"""Guards of a folder in which a run or a collection grows: one writer at a time, disk errors named, no orphans."""
+"""Guards of a folder in which a run or a collection grows: one writer at a time, disk errors named."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vla_gen_bench.errors import UserError
-
-WATCH_S = 1.0
 
 
 @contextmanager
@@ -43,18 +39,3 @@ def _lock(held: int, folder: Path) -> None:
         raise UserError(f"{folder}: another process is writing there; wait for it, or choose another --out") from None
     except OSError:
         pass  # a file system without locks: nothing is guarded there
-
-
-def end_with(parent: int) -> None:
-    """Ends this process soon after the one that started it: after `kill -9` that cannot end anyone any more.
-
-    Args:
-        parent: Process id, told by the parent itself: it may be gone before this is called.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
