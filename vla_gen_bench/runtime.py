@@ -101,7 +101,8 @@ def tell_ctrl_c() -> None:
     def interrupt(*_: object) -> None:
         raise UserInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
 
 
