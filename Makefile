@@ -12,7 +12,7 @@ PACKAGES := $(VENV)/.packages-installed
 RUNS := runs/openvla-ppo/execution-builtin runs/openvla-sft/execution-builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vulkan eval test bench gallery doctor lint clean
+.PHONY: help setup vulkan eval test bench gallery results docs doctor lint clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,14 @@ bench: setup  ## Measure against the targets; prints a table, writes JSON
 gallery: setup  ## Draw the contact sheets of the suites
 	$(BIN)/vgb gallery $(ARGS)
 
+results: $(PACKAGES)  ## Write docs/results.md and the README's table from the committed logs
+	$(BIN)/python tools/make_results.py
+
+docs: $(PACKAGES)  ## Build the documentation site into build/site
+	@$(BIN)/python -c 'import mkdocs, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "open build/site/index.html, or serve it: $(BIN)/python -m http.server --directory build/site --bind 127.0.0.1"
+
 doctor: $(PACKAGES)  ## Say what this machine can run
 	$(BIN)/vgb doctor $(ARGS)
 
@@ -57,8 +65,8 @@ $(VENV)/.extras-$(EXTRAS): | $(BIN)/python
 	@touch $@
 
 $(BIN)/python:
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.10 or newer (Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), 3.10 or newer is needed: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.10 to 3.12 (Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), 3.10 to 3.12 is needed (mani_skill needs mplib 0.1.1, which has no build for a newer one): make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make environments: install its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 

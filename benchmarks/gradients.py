@@ -1,6 +1,6 @@
 """Whether an iteration of RL can tell what is better: `.venv/bin/python benchmarks/gradients.py NAME=CHECKPOINT ...`.
 
-Two tables under benchmarks/results, rows per checkpoint in place of those of that name and temperature. All with the
+Two tables under docs/experiments/data, rows per checkpoint in place of those of that name and temperature. All with the
 recipe of `openvla-ppo`, of training-pool episodes from run seeds that nobody trains.
 
 `gradients.csv`: the cosine between the policy gradients of two independent iterations (mean and extremes over all pairs

@@ -1,4 +1,4 @@
-"""Tables under benchmarks/results, to which scripts add a row per checkpoint."""
+"""Tables under docs/experiments/data, to which scripts add a row per checkpoint."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-RESULTS = Path(__file__).resolve().parent / "results"
+TABLES = Path(__file__).resolve().parents[1] / "docs" / "experiments" / "data"
 
 
 def add(file: str, rows: list[dict[str, object]], keys: tuple[str, ...]) -> None:
     """Puts rows into a table, in place of those that agree with one of them in all of `keys`."""
-    path, new = RESULTS / file, pd.DataFrame(rows)
+    path, new = TABLES / file, pd.DataFrame(rows)
     old = pd.read_csv(path) if path.exists() else new[:0]
     replaced = pd.MultiIndex.from_frame(old[list(keys)]).isin(pd.MultiIndex.from_frame(new[list(keys)]))
     pd.concat([old[~replaced], new]).to_csv(path, index=False)

@@ -175,3 +175,8 @@ def test_a_file_is_replaced_whole_and_as_readable_as_the_umask_lets_it_be(tmp_pa
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o644
     with pytest.raises(OSError):
         replace_file(tmp_path / "absent" / "f", "new")
+
+
+def test_the_message_of_a_user_error_is_harmless_and_bounded():
+    assert str(UserError("a\x1b]0;x\x07: bad\n  more")) == "a\\x1b]0;x\\x07: bad\n  more"
+    assert len(str(UserError("x" * 10**7))) < 2100

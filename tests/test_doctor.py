@@ -13,6 +13,7 @@ from vla_gen_bench.assets.pack import PackStatus
 from vla_gen_bench.doctor import checks as doctor
 from vla_gen_bench.doctor import probe
 from vla_gen_bench.doctor.checks import Check
+from vla_gen_bench.doctor.vulkan import find_drivers
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -41,13 +42,98 @@ def test_a_warning_alone_exits_with_0() -> None:
     assert doctor.exit_code([Check("a", "warn", "b", "c")]) == 0
 
 
-def test_without_a_driver_rendering_fails_with_the_fix(monkeypatch) -> None:
-    monkeypatch.setenv("VK_DRIVER_FILES", "/nonexistent.json")
-    monkeypatch.setenv("VK_ICD_FILENAMES", "/nonexistent.json")
-    lines = by_name(list(doctor.check_vulkan()))
-    assert lines["Vulkan drivers"].status == "FAIL"
+DRAWN = {"device": "llvmpipe", "frame_ms": 1.0, "first_frame_ms": 2.0}
+LOADER = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES", "VK_LOADER_DRIVERS_SELECT")
+LOADER += ("VK_LOADER_DRIVERS_DISABLE", "VK_LOADER_DEVICE_SELECT", "XDG_DATA_DIRS", "XDG_CONFIG_DIRS")
+
+
+@pytest.fixture
+def loader(monkeypatch):
+    """Sets variables of the Vulkan loader, and no others of them."""
+
+    def put(**variables: object) -> None:
+        for name in LOADER:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+
+    return put
+
+
+@pytest.fixture
+def icds(tmp_path: Path) -> Path:
+    """A folder of two driver descriptions, as XDG_DATA_DIRS would name it."""
+    for name in ("lvp_icd.json", "nvidia_icd.json"):
+        path = tmp_path / "vulkan/icd.d" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    return tmp_path
+
+
+def test_a_variable_that_names_no_driver_is_to_be_unset(loader) -> None:
+    loader(VK_ICD_FILENAMES="/nonexistent/nvidia_icd.json")
+    lines = by_name(list(doctor.check_rendering()))
     assert lines["rendering"].status == "FAIL" and "rendering device" in lines["rendering"].detail
+    for name in ("Vulkan drivers", "rendering"):
+        assert lines[name].status == "FAIL"
+        assert lines[name].fix.startswith(
+            "VK_ICD_FILENAMES names /nonexistent/nvidia_icd.json, where there is no driver"
+        )
+        assert "unset VK_ICD_FILENAMES" in lines[name].fix
     assert "install-vulkan.sh" in lines["rendering"].fix
+
+
+def test_drivers_are_found_where_the_loader_looks(loader, icds: Path) -> None:
+    both = tuple(sorted((icds / "vulkan/icd.d").iterdir()))
+    loader(VK_DRIVER_FILES=icds / "vulkan/icd.d", VK_ICD_FILENAMES="/nonexistent.json")
+    assert find_drivers().found == both
+    loader(VK_DRIVER_FILES=f"{both[0]}:/nonexistent.json")
+    assert find_drivers().found == both[:1] and find_drivers().absent == (("VK_DRIVER_FILES", "/nonexistent.json"),)
+    for name in ("XDG_DATA_DIRS", "XDG_CONFIG_DIRS"):
+        loader(**{name: f"/nonexistent:{icds}"})
+        assert set(both) <= set(find_drivers().found)
+    loader(VK_ADD_DRIVER_FILES=both[1])
+    assert find_drivers().found[0] == both[1]
+    loader(VK_ADD_DRIVER_FILES=both[1], VK_DRIVER_FILES=both[0])
+    assert find_drivers().found == both[:1]
+
+
+def test_filters_of_the_loader_are_understood_and_blamed(loader, icds: Path) -> None:
+    lavapipe, nvidia = sorted((icds / "vulkan/icd.d").iterdir())
+    loader(VK_DRIVER_FILES=icds / "vulkan/icd.d", VK_LOADER_DRIVERS_SELECT="LVP*, intel*")
+    assert find_drivers().found == (lavapipe,)
+    loader(VK_DRIVER_FILES=icds / "vulkan/icd.d", VK_LOADER_DRIVERS_DISABLE="*lvp*")
+    assert find_drivers().found == (nvidia,)
+    loader(VK_DRIVER_FILES=lavapipe, VK_LOADER_DRIVERS_DISABLE="*")
+    assert find_drivers().found == () and find_drivers().blame.endswith("unset VK_LOADER_DRIVERS_DISABLE")
+    loader(VK_DRIVER_FILES=lavapipe, VK_LOADER_DEVICE_SELECT="0x10de:0x1")
+    assert "unset VK_DRIVER_FILES" in find_drivers().blame
+
+
+def test_nothing_fails_where_an_image_was_drawn(loader, monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "run_probe", lambda what: DRAWN)
+    monkeypatch.setattr(doctor, "SYSTEM_LIBRARIES", ("libnothing.so.9",))
+    loader(VK_DRIVER_FILES="/nonexistent.json")
+    lines = list(doctor.check_rendering())
+    assert "FAIL" not in {line.status for line in lines}
+    assert all(line.fix for line in lines if line.status == "warn")
+
+
+def test_any_build_of_opencv_will_do(monkeypatch) -> None:
+    there = {"opencv-python-headless": "4.9.0"}
+    monkeypatch.setattr(doctor, "_version", there.get)
+    monkeypatch.setattr(doctor, "requirements", lambda: ["opencv-python>=4.8"])
+    (line,) = doctor.check_packages()
+    assert line == Check("opencv-python", "ok", "4.9.0 (needs >=4.8), as opencv-python-headless")
+    there["opencv-python-headless"] = "4.7"
+    assert next(doctor.check_packages()).status == "FAIL"
+
+
+@pytest.mark.parametrize(("version", "status"), [((3, 9), "FAIL"), ((3, 10), "ok"), ((3, 12), "ok"), ((3, 13), "FAIL")])
+def test_pythons_without_a_build_of_mplib_are_refused(monkeypatch, version, status) -> None:
+    monkeypatch.setattr(doctor.sys, "version_info", version)
+    (line,) = doctor.check_python()
+    assert line.status == status and ("3.10 to 3.12" in line.fix) == (status == "FAIL")
 
 
 @pytest.mark.parametrize(
@@ -78,16 +164,11 @@ def test_a_package_outside_its_range_or_absent_fails_with_the_pip_command(monkey
 
 def test_missing_system_libraries_are_named(monkeypatch) -> None:
     monkeypatch.setattr(doctor, "SYSTEM_LIBRARIES", ("libc.so.6", "libnothing.so.9"))
-    (line,) = doctor.check_libraries()
+    monkeypatch.setattr(doctor, "run_probe", lambda what: {"error": "libnothing"})
+    line = next(doctor.check_rendering())
     assert line.status == "FAIL" and line.detail == "not found: libnothing.so.9"
-
-
-def test_the_environment_choice_of_drivers_replaces_the_folders(monkeypatch, tmp_path: Path) -> None:
-    one = tmp_path / "one.json"
-    one.write_text("{}")
-    monkeypatch.delenv("VK_DRIVER_FILES", raising=False)
-    monkeypatch.setenv("VK_ICD_FILENAMES", f"{one}:{tmp_path / 'two.json'}")
-    assert doctor.vulkan_drivers() == [one]
+    assert probe._explained(ImportError("libnothing")) == "system libraries not found: libnothing.so.9"
+    assert probe._explained(ValueError("x")) == "ValueError: x"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ def play(spec, action, steps):
 
 
 def test_what_a_plugin_draws_depends_on_the_episode_alone():
-    row = Scenario(id="far", label="far", dimension="vision", shift=Shift.parse({"effects": named("CAMERA", degrees=8)}))
+    row = Scenario(
+        id="far", label="far", dimension="vision", shift=Shift.parse({"effects": named("CAMERA", degrees=8)})
+    )
     drawn = [draw(row, "builtin", 0, index).effects[0].params["degrees"] for index in range(20)]
     assert set(drawn) == {-8.0, 8.0}
     assert drawn == [draw(row, "rl4vla", 0, index).effects[0].params["degrees"] for index in range(20)]

@@ -139,7 +139,9 @@ def test_an_effect_is_found_by_module_and_attribute():
 
 def test_what_is_no_effect_is_refused(plugin):
     plugin("invert", f"{__name__}:first_image")
-    with pytest.raises(UserError, match="effect 'invert': <function first_image.* is neither an EffectSpec nor a class"):
+    with pytest.raises(
+        UserError, match="effect 'invert': <function first_image.* is neither an EffectSpec nor a class"
+    ):
         find_effect("invert")
     plugin("invert", "no_such_module:Invert")
     with pytest.raises(UserError, match="effect 'invert': no_such_module:Invert cannot be loaded: ModuleNotFoundError"):

@@ -16,6 +16,7 @@ from vla_gen_bench.train.rl.learner import RlRecipe
 from vla_gen_bench.train.rl.ppo import PpoRecipe
 
 FOLDER = data_dir() / "policies" / "openvla-ppo"
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "docs" / "experiments" / "recipes"
 PRESETS = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml") if path.stem != "common")
 
 
@@ -63,14 +64,14 @@ def test_recipes_that_are_compared_with_each_other_differ_in_that_alone(names: t
 @pytest.mark.parametrize(
     ("before", "after", "at"),
     [
-        ("", "-second", "checkpoint"),
-        ("-second", "-third", "checkpoint"),
-        ("", "-tilted", "checkpoint"),
-        ("-tilted", "-shifted", "checkpoints/0030"),
+        (FOLDER / "recipe.yaml", EXPERIMENTS / "ppo-second.yaml", "checkpoint"),
+        (EXPERIMENTS / "ppo-second.yaml", EXPERIMENTS / "ppo-third.yaml", "checkpoint"),
+        (FOLDER / "recipe.yaml", FOLDER / "recipe-tilted.yaml", "checkpoint"),
+        (FOLDER / "recipe-tilted.yaml", FOLDER / "recipe-shifted.yaml", "checkpoints/0030"),
     ],
 )
-def test_each_stage_beyond_the_reference_begins_with_the_one_before(before: str, after: str, at: str) -> None:
-    first, then = (load_recipe(FOLDER / f"recipe{name}.yaml", PpoRecipe) for name in (before, after))
+def test_each_stage_beyond_the_reference_starts_from_the_one_before(before: Path, after: Path, at: str) -> None:
+    first, then = (load_recipe(path, PpoRecipe) for path in (before, after))
     assert then.model.checkpoint == f"runs/train/{first.name}/{at}"
     assert then.seed != first.seed  # other episodes
 

@@ -8,11 +8,19 @@ from difflib import get_close_matches
 from typing import Any
 
 LONGEST = 400  # characters of a message's line
+LONGEST_ERROR = 2000
 SHOWN = 80  # characters of a foreign value within a message
 
 
 class UserError(Exception):
-    """A mistake in what the user gave. Commands print its message without a traceback and exit with 2."""
+    """A mistake in what the user gave. Commands print its message without a traceback and exit with 2.
+
+    The message may quote foreign text: what a terminal would act on is written out, and what no one would read cut off.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        text = printable(str(message)[:LONGEST_ERROR], keep="\n")
+        super().__init__(text if len(str(message)) <= LONGEST_ERROR else f"{text} ...")
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import struct
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +19,12 @@ from typing import Any
 
 from PIL import Image
 
+from vla_gen_bench.assets.derived import ensure_folder
+from vla_gen_bench.data import MIB, parse_json, read_bytes
+from vla_gen_bench.errors import UserError, one_line
+
 LARGE_PIXELS = 4_000_000  # 2048x2048 and more
+LARGEST = 1024 * MIB
 _SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png"}
 _HEADER = struct.Struct("<4sII")  # magic, version, length of the file
 _CHUNK = struct.Struct("<I4s")  # length, kind
@@ -43,10 +46,9 @@ def lean_model(path: Path, cache: Path) -> Path:
     """
     if not _large(path):
         return path
-    root = cache / "models" / _digest(path)
+    root, files = cache / "models" / _digest(path), _split(path)
     try:
-        if not root.is_dir():
-            write_folder(root, _split(path))
+        ensure_folder(root, files)
     except OSError:
         return path
     return root / path.name
@@ -86,6 +88,7 @@ def _large(path: Path) -> frozenset[int]:
     return frozenset(large & colours - others)
 
 
+@lru_cache(maxsize=1)  # a scene asks for the same model many times over
 def _split(path: Path) -> dict[Path, bytes]:
     """Returns the files of the lean copy: the model, naming its large pictures, and these."""
     gltf, pictures = _read(path)
@@ -111,10 +114,19 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[int, _Picture]]:
     """Returns the description in a .glb and the pictures in it by index; nothing for other models."""
     if path.suffix != ".glb":
         return {}, {}
-    content = path.read_bytes()
+    content = read_bytes(path, limit=LARGEST)
+    try:
+        return _parsed(content)
+    except Exception as error:  # bytes of any kind: whatever their reading raises
+        raise UserError(
+            f"{path}: damaged: not a GLB file ({one_line(repr(error), 80)}); fetch the pack again"
+        ) from None
+
+
+def _parsed(content: bytes) -> tuple[dict[str, Any], dict[int, _Picture]]:
     length, _ = _CHUNK.unpack_from(content, _HEADER.size)
     start = _HEADER.size + _CHUNK.size
-    gltf = json.loads(content[start : start + length])
+    gltf = parse_json(content[start : start + length], dict[str, Any], shown="its description")
     data = memoryview(content)[start + length + _CHUNK.size :]
     pictures = {}
     for index, image in enumerate(gltf.get("images", ())):
@@ -134,23 +146,3 @@ def _picture(view: dict[str, int], data: memoryview, kind: str) -> _Picture:
 @lru_cache(maxsize=None)
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def write_folder(root: Path, files: Mapping[Path, bytes]) -> None:
-    """Writes `files`, paths below `root` to contents, at once: another process sees all or none.
-
-    Raises:
-        OSError: The folder cannot be written, and no other process has made it.
-    """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        for path, content in files.items():
-            (work / path).parent.mkdir(exist_ok=True)
-            (work / path).write_bytes(content)
-        work.rename(root)
-    except OSError:
-        if not root.is_dir():  # Otherwise another process was faster.
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

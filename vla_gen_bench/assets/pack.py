@@ -1,7 +1,7 @@
 """Asset packs on disk: where a world's files are, whether they are whole, and how to get them.
 
-A pack is a folder holding the files a catalogue names. `builtin` and `pretrain` are generated into the cache on first use;
-`rl4vla` is a copy of the paper's assets, looked for in `$VGB_RL4VLA_DIR`, else in the cache, where
+A pack is a folder holding the files a catalogue names. `builtin` and `pretrain` are generated into the cache on first
+use; `rl4vla` is a copy of the paper's assets, looked for in `$VGB_RL4VLA_DIR`, else in the cache, where
 `vgb assets fetch rl4vla` puts it (`fetch.py`).
 """
 
@@ -11,18 +11,38 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
+from pydantic import AfterValidator
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
+
+from vla_gen_bench.assets.derived import draft_folder, put_in_place
+from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, shown
 
 PACK_FILE = "pack.json"
 GENERATED = ("builtin", "pretrain")  # worlds this package makes itself, each by `assets.<world>.write_pack`
 ROBOT_MESH_SUFFIXES = (".obj", ".stl", ".glb", ".mtl", ".png")
+
+
+def _inside(name: str) -> str:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not name:
+        raise ValueError("expected a path below the pack")
+    return name
+
+
+class Manifest(TypedDict):
+    """What is written with a generated pack: digest of its catalogue, file -> SHA-256."""
+
+    format: int
+    world: str
+    catalog: str
+    files: dict[Annotated[str, AfterValidator(_inside)], str]
 
 
 @dataclass(frozen=True)
@@ -146,7 +166,7 @@ def _require_version(catalog: Catalog, root: Path) -> None:
     written = _read_manifest(root).get("catalog")
     if written != catalog.digest():
         raise UserError(
-            f"{root}: made by another version of this package (catalogue {written}, expected {catalog.digest()}); "
+            f"{root}: made by another version of this package (catalogue {shown(written)}, expected {catalog.digest()}); "
             "delete the folder to generate it anew"
         )
 
@@ -160,19 +180,23 @@ def generate(world: str, root: Path) -> None:
     catalog = load_catalog(world)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        work = draft_folder(root)
     except OSError as error:
-        raise UserError(f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); set VGB_CACHE") from error
+        raise _unwritable(root, world, error) from error
     try:
         _check_same(import_module(f"vla_gen_bench.assets.{world}").write_pack(work), catalog)
         files = {name: _sha256(work / name) for name in files_of(catalog, work)}
         manifest = {"format": 1, "world": world, "catalog": catalog.digest(), "files": files}
         (work / PACK_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True))
-        _move_into_place(work, root)
+        put_in_place(work, root, (root / PACK_FILE).is_file)
     except OSError as error:
-        raise UserError(f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); set VGB_CACHE") from error
+        raise _unwritable(root, world, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _unwritable(root: Path, world: str, error: OSError) -> UserError:
+    return UserError(f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); set VGB_CACHE")
 
 
 def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> None:
@@ -189,20 +213,11 @@ def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> Non
                 raise UserError(f"generated {shipped.world} asset '{new.id}' has another size than the shipped catalogue says")
 
 
-def _move_into_place(work: Path, root: Path) -> None:
-    """Renames `work` to `root`; another process that was faster wins."""
-    try:
-        work.rename(root)
-    except OSError:
-        if not (root / PACK_FILE).is_file():
-            raise
-
-
 def made_here(world: str, root: Path) -> bool:
     """Tells whether `root` holds a pack of `world` that this package wrote, so that it may replace it."""
     try:
-        return json.loads((root / PACK_FILE).read_text())["world"] == world
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(root / PACK_FILE, dict[str, Any]).get("world") == world
+    except UserError:
         return False
 
 
@@ -211,13 +226,11 @@ def written_digests(root: Path) -> dict[str, str]:
     return _read_manifest(root)["files"]
 
 
-def _read_manifest(root: Path) -> dict:
+def _read_manifest(root: Path) -> Manifest:
     try:
-        return json.loads((root / PACK_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"asset pack {root}: {PACK_FILE} cannot be read; delete that folder to generate it anew"
-        ) from error
+        return read_json(root / PACK_FILE, Manifest)
+    except UserError as error:
+        raise UserError(f"asset pack {root}: {error}; delete that folder to have it made again") from None
 
 
 def _verify_digests(root: Path) -> str:

@@ -50,6 +50,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
 )
+@click.option("--quick", is_flag=True, help="The suite's quick share of its episodes; without it later, the rest is run.")
 @click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option(
     "--backend", default="auto", show_default=True, help="Where physics runs: cpu, gpu, or auto = gpu where one works."
@@ -93,6 +94,7 @@ def evaluate_command(
     image_size,
     episodes,
     seeds,
+    quick,
     workers,
     backend,
     num_envs,
@@ -119,6 +121,8 @@ def evaluate_command(
         raise UserError("the checkpoint is given twice, as --checkpoint and as --policy-option; leave one out")
     if resume and out and Path(resume) != out:
         raise UserError(f"--resume {resume} and --out {out} name different folders; give one of them")
+    if quick and (episodes or seeds):
+        raise UserError("--quick stands for the suite's own choice of --episodes and --seeds; give one or the other")
     if resume is not None and fresh:
         raise UserError("--resume continues a log and --fresh starts a new one; give one of them")
     request = Request(
@@ -129,6 +133,7 @@ def evaluate_command(
         world=world,
         episodes=episodes,
         seeds=seeds,
+        quick=quick,
         workers=workers,
         backend=backend,
         num_envs=num_envs,

@@ -22,13 +22,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vla_gen_bench import runtime
+from vla_gen_bench.doctor.vulkan import Drivers, find_drivers
 
 Status = Literal["ok", "warn", "FAIL"]
 
 PROBE_LIMIT_S = 90.0
+WHY_NOT_NEWER = "mani_skill needs mplib 0.1.1, which has no build for a newer one"
+# Builds of one module under several names: any of them will do.
+ALTERNATIVES = {
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+}
 LOW_DISK_GB = 2.0
 LOW_MEMORY_GB = 2.0
-ICD_FOLDERS = ("/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/usr/share/vulkan/icd.d")
 # Needed by OpenCV (a dependency of ManiSkill) and SAPIEN, absent from minimal systems.
 SYSTEM_LIBRARIES = ("libGL.so.1", "libgthread-2.0.so.0", "libX11.so.6")
 
@@ -58,8 +63,7 @@ def run_checks() -> list[Check]:
     groups: tuple[Callable[[], Iterator[Check]], ...] = (
         check_python,
         check_packages,
-        check_libraries,
-        check_vulkan,
+        check_rendering,
         check_gpu_simulation,
         check_machine,
         check_disk,
@@ -90,10 +94,12 @@ def _guarded(group: Callable[[], Iterator[Check]]) -> list[Check]:
 
 def check_python() -> Iterator[Check]:
     detail = f"{platform.python_version()} ({sys.executable})"
-    if sys.version_info >= (3, 10):  # noqa: UP036  - the one place that tells
+    if (3, 10) <= sys.version_info < (3, 13):  # noqa: UP036  - the one place that tells
         yield Check("python", "ok", detail)
     else:
-        yield Check("python", "FAIL", detail, "use Python 3.10 or newer: make setup PYTHON=python3.12")
+        yield Check(
+            "python", "FAIL", detail, f"use Python 3.10 to 3.12 ({WHY_NOT_NEWER}): make setup PYTHON=python3.12"
+        )
 
 
 def requirements() -> list[str]:
@@ -111,24 +117,25 @@ def check_packages() -> Iterator[Check]:
 
     for requirement in map(Requirement, requirements()):
         name, fix = requirement.name, f"pip install '{requirement}'"
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
+        builds = {build: _version(build) for build in (name, *ALTERNATIVES.get(name, ()))}
+        there = {build: version for build, version in builds.items() if version}
+        if not there:
             yield Check(name, "FAIL", f"not installed, needs {requirement.specifier}", fix)
             continue
-        good = requirement.specifier.contains(version, prereleases=True)
-        yield Check(name, "ok" if good else "FAIL", f"{version} (needs {requirement.specifier})", "" if good else fix)
+        fits = [build for build in there if requirement.specifier.contains(there[build], prereleases=True)]
+        build = (fits or list(there))[0]
+        detail = f"{there[build]} (needs {requirement.specifier})" + (f", as {build}" if build != name else "")
+        yield Check(name, "ok" if fits else "FAIL", detail, "" if fits else fix)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 # ---- Rendering ---------------------------------------------------------------------------------------------
-
-
-def check_libraries() -> Iterator[Check]:
-    missing = missing_libraries()
-    if missing:
-        yield Check("system libraries", "FAIL", f"not found: {', '.join(missing)}", LIBRARIES_FIX)
-    else:
-        yield Check("system libraries", "ok", ", ".join(SYSTEM_LIBRARIES))
 
 
 def missing_libraries() -> list[str]:
@@ -144,35 +151,37 @@ def _loads(library: str) -> bool:
     return True
 
 
-def check_vulkan() -> Iterator[Check]:
-    """The loader and the drivers it would find, then a picture really drawn."""
+def check_rendering() -> Iterator[Check]:
+    """An image really drawn; then what drawing stands on. Where it was drawn, nothing of that is a failure."""
+    result = run_probe("render")
+    drawn = "error" not in result
+    missing = missing_libraries()
+    if missing:
+        yield Check("system libraries", "warn" if drawn else "FAIL", f"not found: {', '.join(missing)}", LIBRARIES_FIX)
+    else:
+        yield Check("system libraries", "ok", ", ".join(SYSTEM_LIBRARIES))
     if _loads("libvulkan.so.1"):
         yield Check("Vulkan loader", "ok", "libvulkan.so.1")
     else:
         # Not fatal by itself: SAPIEN brings a loader of its own.
         yield Check("Vulkan loader", "warn", "libvulkan.so.1 not found; SAPIEN uses its bundled one", VULKAN_FIX)
-    drivers = vulkan_drivers()
-    if drivers:
-        yield Check("Vulkan drivers", "ok", ", ".join(path.name for path in drivers))
-    else:
-        yield Check("Vulkan drivers", "FAIL", "no driver description (ICD) found", VULKAN_FIX)
-    yield check_render()
+    drivers = find_drivers()
+    yield _drivers(drivers, drawn)
+    yield _rendering(result, drivers)
 
 
-def vulkan_drivers() -> list[Path]:
-    """Returns the driver descriptions the Vulkan loader looks at; the environment's choice replaces the folders."""
-    named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
-    if named:
-        return [Path(name) for name in named.split(":") if Path(name).is_file()]
-    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    folders = [Path(folder) for folder in ICD_FOLDERS] + [home / "vulkan/icd.d"]
-    return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.json"))]
+def _drivers(drivers: Drivers, drawn: bool) -> Check:
+    names = ", ".join(path.name for path in drivers.found) or "no driver description (ICD) found"
+    chosen = f" ({', '.join(drivers.variables)} set)" if drivers.variables else ""
+    if drivers.found and not drivers.absent:
+        return Check("Vulkan drivers", "ok", names + chosen)
+    return Check("Vulkan drivers", "warn" if drawn else "FAIL", names + chosen, drivers.blame or VULKAN_FIX)
 
 
-def check_render() -> Check:
-    result = run_probe("render")
+def _rendering(result: dict[str, Any], drivers: Drivers) -> Check:
     if "error" in result:
-        return Check("rendering", "FAIL", result["error"], VULKAN_FIX)
+        fix = f"{drivers.blame}; if that does not help: {VULKAN_FIX}" if drivers.blame else VULKAN_FIX
+        return Check("rendering", "FAIL", result["error"], fix)
     detail = "{device}: a frame in {frame_ms:.1f} ms, the first in {first_frame_ms:.0f} ms".format(**result)
     return Check("rendering", "ok", detail)
 

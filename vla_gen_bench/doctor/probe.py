@@ -20,11 +20,6 @@ SIDE_PX = 8
 
 def render() -> dict[str, Any]:
     """Draws a red box twice, as the benchmark does: through a system that picks its own device."""
-    from vla_gen_bench.doctor.checks import missing_libraries
-
-    missing = missing_libraries()
-    if missing:
-        return {"error": f"system libraries not found: {', '.join(missing)}"}
     import sapien
 
     # The other shaders make SAPIEN integrate a reflection table first: 7 s of CPU in every process.
@@ -108,6 +103,14 @@ def cuda_devices() -> int:
     return count.value
 
 
+def _explained(error: Exception) -> str:
+    """Returns the error, or where a library could not be loaded, which of the known ones are missing."""
+    from vla_gen_bench.doctor.checks import missing_libraries
+
+    missing = missing_libraries() if isinstance(error, (ImportError, OSError)) else []
+    return f"system libraries not found: {', '.join(missing)}" if missing else f"{type(error).__name__}: {error}"
+
+
 def main(arguments: list[str]) -> int:
     probes = {"render": render, "gpu": gpu}
     if len(arguments) != 1 or arguments[0] not in probes:
@@ -117,7 +120,7 @@ def main(arguments: list[str]) -> int:
     try:
         answer = probes[arguments[0]]()
     except Exception as error:  # Drivers raise anything; the parent prints the message beside its fix.
-        answer = {"error": f"{type(error).__name__}: {error}"}
+        answer = {"error": _explained(error)}
     print(json.dumps(answer))
     return 1 if "error" in answer else 0
 

@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 import torch
 
+from vla_gen_bench.errors import UserError
+
 
 @lru_cache(maxsize=64)
 def load_image(path: Path, width: int, height: int) -> torch.Tensor:
     """Returns the picture as uint8 [height, width, 3] RGB, alpha dropped, resized bilinearly as OpenCV does."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise FileNotFoundError(f"{path}: cannot be read as an image")
+        raise UserError(f"{path}: cannot be read as an image; get the pack again (vgb assets list)")
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height))

@@ -179,9 +179,9 @@ class PickPlaceEnv(BaseEnv):
 
     def _load_scene(self, options: dict) -> None:
         scene.finish_robot_surface(self.agent.robot)
-        self._setups = scene_setups(self, self._specs)
-        self._table = scene.build_table(self.scene, self._setups)
-        self._things = scene.build_things(self.scene, self.pack, self._specs, self._setups)
+        self.setups = scene_setups(self, self._specs)
+        self._table = scene.build_table(self.scene, self.setups)
+        self._things = scene.build_things(self.scene, self.pack, self._specs, self.setups)
         self._models.note(self.pack, self._things)
         self.agent.swift = self._draws_swiftly()
         if self.scene.can_render():
@@ -195,12 +195,12 @@ class PickPlaceEnv(BaseEnv):
         return software and not more and scene.all_opaque(self.scene)
 
     def _load_lighting(self, options: dict) -> None:
-        scene.add_lights(self.scene, self._setups)
+        scene.add_lights(self.scene, self.setups)
 
     def _setup_sensors(self, options: dict) -> None:
         super()._setup_sensors(options)
         if EXTERNAL in self.cameras:
-            aim_cameras(self._sensors[robot.CAMERA].camera, self._setups)
+            aim_cameras(self._sensors[robot.CAMERA].camera, self.setups)
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
         """Puts everything where the specs say and lets it settle, the same on every backend."""
@@ -225,8 +225,8 @@ class PickPlaceEnv(BaseEnv):
 
     def _start_task(self) -> None:
         self.judge = Judge(self.scene, self.agent, self._things)
-        views = zip(self._specs, self._setups, strict=True)
-        tables = [table_image(self.pack, spec.table, setup.camera, self.image_size) for spec, setup in views]
+        views = zip(self._specs, self.setups, strict=True)
+        tables = [table_image(self.pack, spec.table, setup, self.image_size) for spec, setup in views]
         self._tables = torch.stack(tables).to(self.device)
         self._background = self._table.per_scene_id
         self._effects = RunningEffects(self, self._specs)
@@ -327,7 +327,7 @@ class PickPlaceEnv(BaseEnv):
         return foreground_mask(segmentation, self._background)
 
     def _picture(self, render: torch.Tensor, segmentation: torch.Tensor, camera: str) -> torch.Tensor:
-        foreground = self.foreground(segmentation)
+        self.segmentation, foreground = segmentation, self.foreground(segmentation)
         if camera == EXTERNAL:
             return self._effects.images(composite(render, foreground, self._tables), foreground)
         return self._wrist.effects.images(composite(render, foreground, self._wrist.tables()), foreground)
@@ -335,7 +335,7 @@ class PickPlaceEnv(BaseEnv):
     def get_obs(self, info: dict | None = None, unflattened: bool = False) -> dict:
         if self.draws:
             return super().get_obs(info, unflattened)
-        if self.obs_mode != "none" and self._effects.every_image:
+        if self.obs_mode != "none" and self._effects.need_image(self._elapsed_steps):
             self._get_obs_sensor_data()
         return {}
 
@@ -357,6 +357,10 @@ class PickPlaceEnv(BaseEnv):
             camera: {name: value.clone() for name, value in rows.items()}
             for camera, rows in self._camera_params.items()
         }
+
+    def measured(self, states: np.ndarray) -> np.ndarray:
+        """Returns what the policy gets of the robots' states [B, N]: an effect may hide them."""
+        return self._effects.measured(states)
 
     def role_mask(self, segmentation: torch.Tensor, role: str) -> torch.Tensor:
         """Returns bool [B, H, W]: pixels of the thing in `role`, or of the robot for "robot"."""

@@ -21,7 +21,7 @@ def robot_states(env: PickPlaceEnv) -> np.ndarray:
     """Returns float32 [B, 17], one row per sub-scene, laid out as `protocol.STATE`; reading changes nothing."""
     link = env.agent.controller.controllers["arm"].ee_link.pose.raw_pose.double().cpu().numpy()  # [B, 7], world
     qpos = env.agent.robot.get_qpos().double().cpu().numpy()  # [B, 8]
-    return state_rows(link, qpos)
+    return env.measured(state_rows(link, qpos))
 
 
 def state_rows(link: np.ndarray, qpos: np.ndarray) -> np.ndarray:

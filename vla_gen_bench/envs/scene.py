@@ -142,7 +142,7 @@ def add_lights(scene: ManiSkillScene, setups: Sequence[SceneSetup]) -> None:
     for row, setup in enumerate(setups):
         scene.sub_scenes[row].render_system.ambient_light = list(setup.ambient)
         for light in setup.lights:
-            scene.add_directional_light(list(light.direction), list(light.colour), light.shadow, scene_idxs=[row])
+            scene.add_directional_light(list(light.direction), list(light.colour), scene_idxs=[row])
 
 
 def finish_robot_surface(robot) -> None:

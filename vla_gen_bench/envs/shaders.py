@@ -23,7 +23,7 @@ import sapien
 import torch
 from mani_skill.render import PREBUILT_SHADER_CONFIGS, ShaderConfig, set_shader_pack
 
-from vla_gen_bench.assets.models import write_folder
+from vla_gen_bench.assets.derived import ensure_folder
 from vla_gen_bench.assets.pack import cache_dir
 
 _DECLARATION = re.compile(r"^layout\([^)]*\) uniform sampler2D samplerBRDFLUT;\n?", re.MULTILINE)
@@ -123,7 +123,7 @@ def _segmentation(body: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _copied(name: str, kind: str, cache: Path) -> Path:
-    """Returns the folder of the copied shaders in `cache`, made on first use and again if somebody cleared the cache.
+    """Returns the folder of the copied shaders in `cache`, made on first use and again where it differs.
 
     Raises:
         ValueError: The shaders are not written as expected.
@@ -131,8 +131,7 @@ def _copied(name: str, kind: str, cache: Path) -> Path:
     """
     digest, texts = _edited(name, kind)
     root = cache / "shaders" / digest[:16]
-    if not (root / name).is_dir():
-        write_folder(root, {path: text.encode() for path, text in texts.items()})
+    ensure_folder(root, {path: text.encode() for path, text in texts.items()})
     return root / name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,9 @@ class WristView:
 
     def __init__(self, env: PickPlaceEnv) -> None:
         self._link = env.agent.robot.links_map["gripper_link"]
-        self._tables = [table_image(env.pack, spec.table, STANDARD.camera, env.image_size) for spec in env.specs]
+        setups = [replace(setup, camera=STANDARD.camera) for setup in env.setups]
+        views = zip(env.specs, setups, strict=True)
+        self._tables = [table_image(env.pack, spec.table, setup, env.image_size) for spec, setup in views]
         self.effects = RunningEffects(env, env.specs)
 
     def tables(self) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -16,25 +17,100 @@ class Number(NamedTuple):
     low: float
     high: float
     whole: bool = False
+    unit: str = ""
+
+
+class Levels(NamedTuple):
+    """Severities of the levels 1 to 5.
+
+    Attributes:
+        values: Severity -> its value at each of the five levels.
+        reason: Why these: a source, or a measurement.
+    """
+
+    values: Mapping[str, tuple[float, ...]]
+    reason: str
+
+    def at(self, level: int) -> dict[str, float]:
+        """Returns the severities of `level`, 1 to 5."""
+        return {name: values[level - 1] for name, values in self.values.items()}
+
+
+LEVELS = (1, 2, 3, 4, 5)
 
 
 DISTRACTOR = {"min_distance": Number(0.15, 0.05, 0.20)}
 
-AXES: dict[str, dict[str, dict[str, Number]]] = {
+CLUTTER = {"count": Number(2, 1, 4, whole=True, unit="objects"), **DISTRACTOR}
+GRADE = {"grade": Number(3, 1, 5, whole=True)}
+DISPLACEMENT = {"displacement": Number(0.03, 0.005, 0.10, unit="m")}
+
+FOUNDING: dict[str, dict[str, dict[str, Number]]] = {
     "object": {"train": {}, "unseen": {}},
     "receptacle": {"train": {}, "unseen": {}},
     "distractor_object": {"none": {}, "train": DISTRACTOR, "unseen": DISTRACTOR},
     "distractor_receptacle": {"none": {}, "unseen": DISTRACTOR},
     "table": {"train": {}, "unseen": {}},
-    "phrasing": {"train": {}, "unseen": {}},
-    "layout": {"grid": {}, "ring": {"displacement": Number(0.03, 0.005, 0.10)}},
+    "phrasing": {
+        "train": {},
+        "unseen": {},
+        "paraphrase": GRADE,
+        "polite": GRADE,
+        "typos": {"count": Number(2, 1, 10, whole=True, unit="typing errors")},
+        "spanish": {},
+    },
+    "layout": {"grid": {}, "ring": DISPLACEMENT, "outside": DISPLACEMENT},
     "yaw": {"train": {}, "unseen": {}},
-    "joint_offset": {"none": {}, "unseen": {"scale": Number(1.0, 0.0, 2.0)}},
+    "joint_offset": {"none": {}, "unseen": {"scale": Number(1.0, 0.0, 2.0, unit="x 0.15 rad")}},
 }
+LATER: dict[str, dict[str, dict[str, Number]]] = {
+    "clutter": {"none": {}, "train": CLUTTER, "unseen": CLUTTER},
+    "instruction": {"own": {}, "none": {}, "other_object": {}, "other_episode": {}},
+}
+AXES: dict[str, dict[str, dict[str, Number]]] = {**FOUNDING, **LATER}
 """Axis -> pool -> severities. The first pool of each axis is the in-distribution one."""
 
-FOUNDING_AXES = tuple(AXES)
+FOUNDING_AXES = tuple(FOUNDING)
 """Those every suite's digest names. An axis added later counts only where a shift sets it, so no digest moves."""
+
+EXPLICIT = "explicit"
+"""The pool of a choice that lists what it draws from."""
+
+LISTS = {
+    "object": "objects",
+    "receptacle": "receptacles",
+    "distractor_object": "objects",
+    "distractor_receptacle": "receptacles",
+    "table": "tables",
+    "phrasing": None,
+    "yaw": None,
+}
+"""Axes whose pool may be a list: of ids of that kind in the catalogue, of templates (phrasing) or of degrees (yaw)."""
+
+_CLUTTER_LEVELS = Levels(
+    {"count": (1, 2, 3, 4, 4), "min_distance": (0.15, 0.15, 0.15, 0.15, 0.08)},
+    "one to four more objects; at level 5 the four may lie 8 cm from the target, a hand's width of the gripper",
+)
+_GRADES = {"grade": LEVELS}
+POOL_LEVELS: dict[tuple[str, str], Levels] = {
+    ("layout", "outside"): Levels(
+        {"displacement": (0.01, 0.02, 0.03, 0.045, 0.06)},
+        "0.03 is the paper's unseen positions; beyond 0.06 objects reach the edge of the arm's comfortable reach",
+    ),
+    ("joint_offset", "unseen"): Levels(
+        {"scale": (0.2, 0.4, 0.7, 1.0, 1.3)},
+        "1.0 is the paper's unseen robot pose, up to 0.15 rad a joint and 0.6 at the wrist; beyond 1.3 "
+        "fingers may touch the table",
+    ),
+    ("clutter", "train"): _CLUTTER_LEVELS,
+    ("clutter", "unseen"): _CLUTTER_LEVELS,
+    ("phrasing", "paraphrase"): Levels(
+        _GRADES, "another verb; two steps; another order; a wish or question; among other things that are said"
+    ),
+    ("phrasing", "polite"): Levels(_GRADES, "from one word to three clauses around the unchanged instruction"),
+    ("phrasing", "typos"): Levels({"count": (1, 2, 3, 4, 6)}, "people leave 1 to 2 typing errors in 20 letters"),
+}
+
 
 # Fact sheet 3.3. The reference has four more that no episode id reaches. Capitals, full stops and the
 # typographic apostrophe of 13 are the source's.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from vla_gen_bench.episodes import geometry
-from vla_gen_bench.episodes.axes import Number
+from vla_gen_bench.episodes.action_effects import ACTION_EFFECTS
+from vla_gen_bench.episodes.axes import Levels, Number
 from vla_gen_bench.episodes.effects import Draw, Drawing, EffectSpec
 from vla_gen_bench.episodes.geometry import Footprint
+from vla_gen_bench.episodes.image_effects import IMAGE_EFFECTS
+from vla_gen_bench.episodes.scene_effects import SCENE_EFFECTS
 from vla_gen_bench.episodes.spec import Placed
 
 SETTLE_SUBSTEPS = 50
@@ -61,10 +64,14 @@ def _reposition(episode: Drawing, severities: dict[str, Any]) -> dict[str, Any]:
     return teleport(severities["step"], placed(goal, geometry.TELEPORT_Z), keep_velocity=False)
 
 
-BUILT_IN = (
+ALPHA = {"alpha": Number(0.3, 0.0, 1.0)}
+ALPHA_LEVELS = Levels(
+    {"alpha": (0.1, 0.2, 0.3, 0.4, 0.5)}, "0.3 and 0.5 are the paper's weak and strong rows; the others lie between"
+)
+FOUNDING = (
     # A texture over robot and objects; the same over the whole image; the target teleported after control step `step`.
-    EffectSpec("texture", "image", {"alpha": Number(0.3, 0.0, 1.0)}, _overlay("texture"), f"{ENVS}.overlays:Texture"),
-    EffectSpec("noise", "image", {"alpha": Number(0.3, 0.0, 1.0)}, _overlay("noise"), f"{ENVS}.overlays:Noise"),
+    EffectSpec("texture", "image", ALPHA, _overlay("texture"), f"{ENVS}.overlays:Texture", ALPHA_LEVELS),
+    EffectSpec("noise", "image", ALPHA, _overlay("noise"), f"{ENVS}.overlays:Noise", ALPHA_LEVELS),
     EffectSpec(
         "reposition",
         "state",
@@ -73,3 +80,5 @@ BUILT_IN = (
         f"{ENVS}.reposition:Reposition",
     ),
 )
+
+BUILT_IN = (*FOUNDING, *SCENE_EFFECTS, *ACTION_EFFECTS, *IMAGE_EFFECTS)

@@ -87,8 +87,13 @@ class Catalog(Frozen):
 @lru_cache(maxsize=None)
 def load_catalog(world: str) -> Catalog:
     """Returns the catalogue shipped for `world`; raises `UserError` for an unknown world."""
+    if world not in worlds():
+        raise UserError(f"unknown world '{world}'{suggest(world, worlds())}")
+    file = resources.files("vla_gen_bench.episodes") / "catalogs" / f"{world}.json"
+    return Catalog.model_validate(json.loads(file.read_text(encoding="utf-8")))
+
+
+def worlds() -> list[str]:
+    """Returns the names of the worlds that a catalogue is shipped for."""
     folder = resources.files("vla_gen_bench.episodes") / "catalogs"
-    known = [entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")]
-    if world not in known:
-        raise UserError(f"unknown world '{world}'{suggest(world, known)}")
-    return Catalog.model_validate(json.loads((folder / f"{world}.json").read_text(encoding="utf-8")))
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json"))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from vla_gen_bench.episodes import geometry
+from vla_gen_bench.episodes import geometry, wording
 from vla_gen_bench.episodes.axes import phrasings, unseen_joint_offsets
 from vla_gen_bench.episodes.built_in_effects import placed
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.episodes.effects import find_effect
 from vla_gen_bench.episodes.geometry import Footprint, Point
-from vla_gen_bench.episodes.shift import Scenario, Shift
+from vla_gen_bench.episodes.shift import Choice, Scenario, Shift
 from vla_gen_bench.episodes.spec import NO_OFFSET, Effect, EpisodeSpec, Placed
 from vla_gen_bench.episodes.streams import POOLS_VERSION, Stream
 from vla_gen_bench.errors import UserError
@@ -93,19 +95,21 @@ class _Episode:
 
     def spec(self) -> EpisodeSpec:
         target, receptacle = self._pick("objects", "object"), self._pick("receptacles", "receptacle")
-        yaw = self.stream("yaw").choice(geometry.YAWS[self.shift.choice("yaw").pool])
-        here, there = self.stream("layout").choice(geometry.pairs(self.points()))
+        yaw = self.stream("yaw").choice(self._yaws())
+        here, there = self._pair()
         self.lying += [Footprint(target, here, yaw), Footprint(receptacle, there, 0.0)]
-        phrase = self.stream("phrasing").choice(phrasings(self.catalog.world, self.shift.choice("phrasing").pool))
+        distractors = self._distractor("objects", "distractor_object")
+        others = self._distractor("receptacles", "distractor_receptacle")
+        distractors += self._clutter()
         return EpisodeSpec(
             world=self.catalog.world,
             seed=self.seed,
             index=self.index,
-            instruction=phrase.format(object=target.name, receptacle=receptacle.name),
+            instruction=self._instruction([body.name for body, *_ in self.lying]),
             target=placed(self.lying[0], geometry.SPAWN_Z),
             receptacle=placed(self.lying[1], geometry.SPAWN_Z),
-            distractor_objects=self._distractor("objects", "distractor_object"),
-            distractor_receptacles=self._distractor("receptacles", "distractor_receptacle"),
+            distractor_objects=distractors,
+            distractor_receptacles=others,
             table=self._pick("tables", "table").id,
             joint_offset=self._joint_offset(),
             effects=tuple(self._effect(effect) for effect in self.shift.effects),
@@ -117,23 +121,94 @@ class _Episode:
     def pool(self, kind: str, split: str) -> tuple[Any, ...]:
         return _pool(self.catalog.world, kind, split)
 
-    def _pick(self, kind: str, axis: str, but: tuple[Body, ...] = ()) -> Any:
-        pool = self.pool(kind, self.shift.choice(axis).pool)
+    def _pick(self, kind: str, axis: str, but: tuple[Body, ...] = (), stream: str = "") -> Any:
+        pool = self._pool_of(kind, axis)
         left = [item for item in pool if all(item.id != other.id and item.name != other.name for other in but)]
-        return self.stream(axis, self.catalog.version).choice(left)
+        if not left:
+            raise UserError(f"axis '{axis}': nothing in {[item.id for item in pool]} that is not on the table already")
+        return self.stream(stream or axis, self.catalog.version).choice(left)
+
+    def _pool_of(self, kind: str, axis: str) -> tuple[Any, ...]:
+        choice = self.shift.choice(axis)
+        if choice.items:
+            return tuple(self.catalog.get(kind, item) for item in choice.items)
+        return self.pool(kind, choice.pool)
+
+    def _yaws(self) -> tuple[float, ...]:
+        choice = self.shift.choice("yaw")
+        return tuple(math.radians(degrees) for degrees in choice.items) or geometry.YAWS[choice.pool]
 
     def points(self) -> tuple[Point, ...]:
         layout = self.shift.choice("layout")
         return geometry.grid() if layout.pool == "grid" else geometry.ring(**layout.params)
+
+    def _pair(self) -> tuple[Point, Point]:
+        """Where target and receptacle lie. "outside" moves one draw in or out; "ring" draws anew at each distance."""
+        stream, layout = self.stream("layout"), self.shift.choice("layout")
+        if layout.pool != "outside":
+            return stream.choice(geometry.pairs(self.points()))
+        here, there = stream.choice(geometry.pairs(geometry.ring()))
+        moved = dict(zip(geometry.ring(), self.points(), strict=True))
+        return moved[here], moved[there]
+
+    def _clutter(self) -> tuple[Placed, ...]:
+        """Adds further objects one by one: those of a lower count are among those of a higher one."""
+        choice = self.shift.choice("clutter")
+        if choice.pool == "none":
+            return ()
+        numbers = range(int(choice.params["count"]))
+        return tuple(self._third("objects", "clutter", f"clutter.{number}", choice.params) for number in numbers)
+
+    def _instruction(self, names: list[str]) -> str:
+        """Returns what the policy is told; `names` are those of all that lies there, target and receptacle first."""
+        pool = self.shift.choice("instruction").pool
+        if pool == "none":
+            return ""
+        if pool == "other_episode":
+            return self._instruction_of_another(self._phrased(names[0], names[1]))
+        return self._phrased(self._another_object(names) if pool == "other_object" else names[0], names[1])
+
+    def _phrased(self, target: str, receptacle: str) -> str:
+        choice, stream = self.shift.choice("phrasing"), self.stream("phrasing")
+        if choice.pool == "spanish":
+            return wording.spanish(target, receptacle)
+        templates = choice.items or self._templates(choice)
+        phrase = stream.choice(templates).format(object=target, receptacle=receptacle)
+        if choice.pool == "polite":
+            return wording.POLITE[int(choice.params["grade"])].format(phrase=phrase)
+        return wording.misspelt(phrase, int(choice.params.get("count", 0)), self.stream("phrasing.typos"))
+
+    def _templates(self, choice: Choice) -> tuple[str, ...]:
+        if choice.pool == "paraphrase":
+            return wording.PARAPHRASES[int(choice.params["grade"])]
+        return phrasings(self.catalog.world, choice.pool if choice.pool in ("train", "unseen") else "train")
+
+    def _another_object(self, names: list[str]) -> str:
+        """Returns another object's name: of one on the table if there is one, else of the training pool."""
+        objects = {item.name for item in self.catalog.objects}
+        there = [name for name in names[2:] if name in objects]
+        others = [item.name for item in self.pool("objects", "train") if item.name != names[0]]
+        return there[0] if there else self.stream("instruction", self.catalog.version).choice(others)
+
+    def _instruction_of_another(self, own: str) -> str:
+        """Returns the first instruction of the episodes after this one that is not `own`."""
+        axes = {axis: choice for axis, choice in self.shift.axes.items() if axis != "instruction"}
+        later = (replace(self, shift=Shift(axes=axes), index=self.index + step, lying=[]) for step in range(1, 1000))
+        return next((text for text in (other.spec().instruction for other in later) if text != own), own)
 
     def _distractor(self, kind: str, axis: str) -> tuple[Placed, ...]:
         """Adds one more object or receptacle; its name differs too, or the instruction would be ambiguous."""
         choice = self.shift.choice(axis)
         if choice.pool == "none":
             return ()
+        return (self._third(kind, axis, axis, choice.params),)
+
+    def _third(self, kind: str, axis: str, stream: str, params: Mapping[str, float]) -> Placed:
+        """Puts one more thing on the table; `stream` keys which and where. Nothing there shares its kind and name."""
         target, receptacle, *rest = self.lying
         twin, other = (target, receptacle) if kind == "objects" else (receptacle, target)
-        body = self._pick(kind, axis, but=(twin.body,))
+        same = [it.body for it in (twin, *rest) if axis == "clutter" or it is twin]
+        body = self._pick(kind, axis, tuple(same), stream)
         height = geometry.DISTRACTOR_OBJECT_Z if kind == "objects" else geometry.DISTRACTOR_RECEPTACLE_Z
         spare = geometry.fine_grid(), geometry.fine_grid(DISTRACTOR_MARGIN_STEPS)
         candidates = geometry.third_candidates(
@@ -143,11 +218,11 @@ class _Episode:
             other.xy,
             twin.xy,
             [twin, other, *rest],
-            choice.params["min_distance"],
+            params["min_distance"],
         )
-        place = self.stream(f"{axis}.position").choice(candidates)
+        place = self.stream(f"{stream}.position").choice(candidates)
         self.lying.append(Footprint(body, place, twin.yaw))
-        return (placed(self.lying[-1], height),)
+        return placed(self.lying[-1], height)
 
     def _joint_offset(self) -> tuple[float, ...]:
         choice = self.shift.choice("joint_offset")

@@ -13,9 +13,9 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
-from vla_gen_bench.episodes.axes import Number
+from vla_gen_bench.episodes.axes import Levels, Number
 from vla_gen_bench.episodes.catalog import Catalog
 from vla_gen_bench.episodes.geometry import Footprint, Point
 from vla_gen_bench.episodes.streams import POOLS_VERSION, Stream
@@ -55,13 +55,6 @@ def seeded(name: str) -> Draw:
     return lambda episode, severities: {"seed": episode.stream(f"effects.{name}").below(2**31), **severities}
 
 
-class Levels(NamedTuple):
-    """Severities of the levels 1 to 5, and why these."""
-
-    values: tuple[Mapping[str, float], ...]
-    reason: str
-
-
 @dataclass(frozen=True)
 class EffectSpec:
     """Everything there is to know about an effect.
@@ -74,7 +67,7 @@ class EffectSpec:
         draw: Maps the severities to the params stored in the episode's spec; None adds a `seed` to them.
         apply: A class, or "module:attr" of one, imported when an environment realises the effect. It is built once
             per episode as `apply(env, rows, params)`.
-        levels: Severities of levels 1 to 5.
+        levels: Severities of the levels 1 to 5 and why these; None for an effect without levels.
         worlds: Those that can realise it; None = all.
     """
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from vla_gen_bench.episodes.axes import AXES, FOUNDING_AXES, Number
+from vla_gen_bench.episodes.axes import AXES, EXPLICIT, FOUNDING_AXES, LEVELS, LISTS, POOL_LEVELS, Levels, Number
+from vla_gen_bench.episodes.catalog import load_catalog, worlds
 from vla_gen_bench.episodes.effects import find_effect, known_effects
 from vla_gen_bench.episodes.spec import Effect, Frozen, digest_of
 from vla_gen_bench.errors import UserError, suggest
 
-Dimension = Literal["ind", "vision", "semantics", "execution", "mixed"]
+UNSAID = ("min_distance", "displacement", "scale", "step")
 
 
 class Choice(Frozen):
-    """The pool an axis draws from, with every severity of that pool."""
+    """The pool an axis draws from, with every severity of that pool.
 
+    Attributes:
+        pool: A named pool, or "explicit".
+        params: Severities.
+        items: What an explicit pool holds: ids, templates, or degrees.
+    """
+
+    later_fields = frozenset({"items"})
     pool: str
     params: dict[str, float] = Field(default_factory=dict)
+    items: tuple[str | float, ...] = ()
 
 
 class Shift(Frozen):
@@ -67,15 +76,19 @@ class Shift(Frozen):
         return self.axes.get(axis) or _standard(axis)
 
     def resolved(self) -> dict[str, Any]:
-        """Returns the choices and effects as JSON data, equal for equal episodes: the founding axes, and later ones set."""
+        """Returns the choices and effects as JSON data, equal for equal episodes: founding axes, and later ones set."""
         later = [axis for axis in AXES if axis not in FOUNDING_AXES and self.choice(axis) != _standard(axis)]
-        choices = {axis: self.choice(axis).model_dump() for axis in (*FOUNDING_AXES, *later)}
+        choices = {axis: self.choice(axis).canonical() for axis in (*FOUNDING_AXES, *later)}
         return {**choices, "effects": [effect.model_dump() for effect in self.effects]}
 
     def describe(self) -> str:
         """Returns one line for people, for example `table unseen; noise alpha 0.3`."""
-        parts = [_words(f"{axis} {at.pool}", at.params, AXES[axis][at.pool]) for axis, at in self.axes.items()]
-        parts += [_words(effect.name, effect.params, find_effect(effect.name).severities or {}) for effect in self.effects]
+        parts = [
+            _words(f"{axis} {_pool_words(at)}", at.params, numbers_of(axis, at.pool)) for axis, at in self.axes.items()
+        ]
+        parts += [
+            _words(effect.name, effect.params, find_effect(effect.name).severities or {}) for effect in self.effects
+        ]
         return "; ".join(parts) or "nothing"
 
 
@@ -87,19 +100,27 @@ class Scenario(Frozen):
         label: For tables.
         dimension: The kind of generalization the row measures; "mixed" for a composition across kinds.
         shift: What differs from training.
+        sweep, level: Which rows are one disturbance at several strengths, and where this one stands among them.
+        strength: The level's severities, for people: "0.06 m".
+        parts: The scenarios whose shifts this one combines.
         reference: For rows of `table1` only: which reference environment the episodes are decoded from.
     """
 
     id: str
     label: str
-    dimension: Dimension
+    dimension: str
     shift: Shift = Shift()
     reference: dict[str, Any] | None = None
+    sweep: str | None = None
+    level: int | None = None
+    strength: str = ""
+    parts: tuple[str, ...] = ()
 
     def resolved(self) -> dict[str, Any]:
         """Returns what determines the episodes and their place in a report, without the wording of the label."""
         episodes = {"reference": self.reference} if self.reference else {"shift": self.shift.resolved()}
-        return {"id": self.id, "dimension": self.dimension, **episodes}
+        later = {"sweep": self.sweep, "level": self.level, "parts": list(self.parts)}
+        return {"id": self.id, "dimension": self.dimension, **episodes, **{k: v for k, v in later.items() if v}}
 
     def digest(self) -> str:
         """Returns 16 hex digits that change whenever the scenario's definition does."""
@@ -120,6 +141,7 @@ def compose(scenarios: list[Scenario]) -> Scenario:
         label=" + ".join(scenario.label for scenario in scenarios),
         dimension=dimensions.pop() if len(dimensions) == 1 else "mixed",
         shift=shift,
+        parts=tuple(scenario.id for scenario in scenarios),
     )
 
 
@@ -129,8 +151,8 @@ def _standard(axis: str) -> Choice:
 
 
 def _words(what: str, params: Mapping[str, Any], numbers: Mapping[str, Number]) -> str:
-    """Returns `what` with its severities; a distance or scale that nobody changed goes without saying."""
-    told = [key for key in params if key == "alpha" or key not in numbers or params[key] != numbers[key].default]
+    """Returns `what` with its severities; a distance, scale or step that nobody changed goes without saying."""
+    told = [key for key in params if key not in UNSAID or key not in numbers or params[key] != numbers[key].default]
     return " ".join([what, *(f"{key} {params[key]}" for key in told)])
 
 
@@ -146,9 +168,69 @@ def _known(names: Iterable[str], known: Iterable[str], what: str, where: str) ->
             raise UserError(f"{where}.{name}: unknown {what} '{name}'{suggest(str(name), known)}")
 
 
+def numbers_of(axis: str, pool: str) -> Mapping[str, Number]:
+    """Returns the severities of a pool; an explicit one has those of the axis's last named pool."""
+    return list(AXES[axis].values())[-1] if pool == EXPLICIT else AXES[axis][pool]
+
+
+def _pool_words(choice: Choice) -> str:
+    return " or ".join(map(str, choice.items)) if choice.items else choice.pool
+
+
 def _choice(axis: str, data: Any, where: str) -> Choice:
-    pool, severities = _named(data, "pool", AXES[axis], where)
-    return Choice(pool=pool, params=_severities(severities, AXES[axis][pool], where))
+    items = data.get("pool") if isinstance(data, Mapping) else data
+    if isinstance(items, list):
+        data = {**(data if isinstance(data, Mapping) else {}), "pool": EXPLICIT}
+        items = check_items(axis, items, where)
+    pool, severities = _named(data, "pool", [*AXES[axis], *([EXPLICIT] if isinstance(items, tuple) else [])], where)
+    severities = _levelled(severities, POOL_LEVELS.get((axis, pool)), f"{axis} {pool}", where)
+    params = _severities(severities, numbers_of(axis, pool), where)
+    return Choice(pool=pool, params=params, items=items if isinstance(items, tuple) else ())
+
+
+def check_items(axis: str, items: list[Any], where: str) -> tuple[str | float, ...]:
+    """Returns what an explicit pool holds; raises `UserError` for an id no world has, or an axis that takes no list."""
+    if axis not in LISTS:
+        raise UserError(f"{where}: axis '{axis}' takes no list; expected one of {', '.join(AXES[axis])}")
+    kind, wanted = (float, "degrees") if axis == "yaw" else (str, "text")
+    fits = [isinstance(item, (int, float) if kind is float else str) and not isinstance(item, bool) for item in items]
+    if not items or not all(fits) or len(set(items)) < len(items):
+        raise UserError(f"{where}: expected a list of {wanted}, each once, got {items!r}")
+    for item in items:
+        _check_item(axis, item, where)
+    return tuple(float(item) if kind is float else item for item in items)
+
+
+def _check_item(axis: str, item: Any, where: str) -> None:
+    kind = LISTS[axis]
+    if kind is not None:
+        known = sorted({id for world in worlds() for id in load_catalog(world).ids(kind)})
+        if item not in known:
+            raise UserError(f"{where}: no world has {kind} with the id '{item}'{suggest(item, known)}")
+    elif axis == "phrasing":
+        try:
+            item.format(object="", receptacle="")
+        except (KeyError, IndexError, ValueError):
+            raise UserError(
+                f"{where}: template '{item}': expected no other braces than {{object}}, {{receptacle}}"
+            ) from None
+
+
+def _levelled(severities: dict[str, Any], levels: Levels | None, what: str, where: str) -> dict[str, Any]:
+    """Returns severities with `level` replaced by the values it stands for."""
+    if "level" not in severities:
+        return severities
+    level = severities.pop("level")
+    if levels is None:
+        raise UserError(f"{where}.level: {what} has no levels; write its severity")
+    if level not in LEVELS or isinstance(level, bool):
+        raise UserError(f"{where}.level: expected a whole number from 1 to 5, got {level!r}")
+    for name in levels.values:
+        if name in severities:
+            raise UserError(
+                f"{where}: both level and {name} are given; level {level} means {name} {levels.at(level)[name]}"
+            )
+    return {**severities, **levels.at(level)}
 
 
 def _effects(data: Any, where: str) -> tuple[Effect, ...]:
@@ -167,9 +249,10 @@ def _effect(data: Any, where: str) -> Effect:
     if ":" not in name:
         _named(name, "name", known_effects(), where)
     try:
-        known = find_effect(name).severities
+        found = find_effect(name)
     except UserError as error:
         raise UserError(f"{where}.name: {error}") from error
+    known, severities = found.severities, _levelled(severities, found.levels, f"effect '{name}'", where)
     return Effect(name=name, params=severities if known is None else _severities(severities, known, where))
 
 

@@ -46,7 +46,7 @@ class Placed(Frozen):
 
 
 class Effect(Frozen):
-    """A named disturbance of the image or the state, see `vla_gen_bench.episodes.effects`; `params` are its drawn arguments."""
+    """A named disturbance of the image or the state, see `episodes.effects`; `params` are its drawn arguments."""
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)

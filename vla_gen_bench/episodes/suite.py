@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, draw, draw_for_env,
 from vla_gen_bench.episodes.shift import Scenario, Shift, compose
 from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.episodes.streams import POOLS_VERSION
+from vla_gen_bench.episodes.sweeps import combined, expand, is_sweep
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
@@ -33,8 +34,8 @@ DIMENSIONS = ("ind", "vision", "semantics", "execution")
 ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
 LONGEST_ID = 150
 MOST_EPISODES, LONGEST_HORIZON, MOST_SEEDS = 100_000, 100_000, 1000
-SUITE_KEYS = ("id", "version", "title", "description", "protocol", "include", "scenarios")
-SCENARIO_KEYS = ("label", "dimension", "shift", "reference")
+SUITE_KEYS = ("id", "version", "title", "description", "protocol", "quick", "dimensions", "include", "scenarios")
+SCENARIO_KEYS = ("label", "dimension", "shift", "reference", "levels", "combine")
 
 
 class Protocol(Frozen):
@@ -64,12 +65,24 @@ class Protocol(Frozen):
         return seeds
 
 
+class Quick(Frozen):
+    """A smaller share of the protocol's episodes, to be run first; the full protocol resumes its log.
+
+    Attributes:
+        episodes_per_seed, seeds: At most those of the protocol.
+    """
+
+    episodes_per_seed: int = Field(16, ge=1, strict=True)
+    seeds: tuple[StrictInt, ...] = (0,)
+
+
 class Suite(Frozen):
     """A versioned set of scenarios.
 
     Attributes:
         id, version, title, description: Of the suite.
         protocol: How it is run.
+        quick: Which of its episodes `vgb eval --quick` runs; not part of the digest.
         scenarios: By id, in the order of the table.
         path: The file it was read from; None for one built in code.
     """
@@ -79,8 +92,19 @@ class Suite(Frozen):
     title: str = ""
     description: str = ""
     protocol: Protocol = Protocol()
+    quick: Quick = Quick()
     scenarios: dict[str, Scenario]
     path: Path | None = None
+
+    @model_validator(mode="after")
+    def _quick_is_a_share(self) -> Suite:
+        full, seeds = self.protocol, set(self.quick.seeds)
+        if self.quick.episodes_per_seed > full.episodes_per_seed or not seeds or not seeds <= set(full.seeds):
+            if "quick" in self.model_fields_set:
+                raise ValueError("quick: expected at most the protocol's episodes_per_seed, and some of its seeds")
+            small = min(Quick().episodes_per_seed, full.episodes_per_seed)
+            object.__setattr__(self, "quick", Quick(episodes_per_seed=small, seeds=full.seeds[:1]))
+        return self
 
     @model_validator(mode="after")
     def _one_family(self) -> Suite:
@@ -151,7 +175,7 @@ def union(suites: Sequence[Suite]) -> Suite:
             _add(scenarios, scenario, f"suites {', '.join(suite.id for suite in suites)}")
     ids = list(dict.fromkeys(suite.id for suite in suites))
     versions = "+".join(dict.fromkeys(suite.version for suite in suites))
-    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "scenarios": scenarios}
+    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "quick": first.quick, "scenarios": scenarios}
     return parse(Suite, fields, f"suites {'+'.join(ids)}:")
 
 
@@ -174,14 +198,18 @@ def read_suite(path: Path, shown: str | None = None, including: tuple[Path, ...]
     if "id" not in data:
         raise UserError(f"{shown}: no id given; start with `id: {path.stem}`")
     scenarios = _included(data.get("include", []), path, shown, (*including, path.resolve()))
-    own = data.get("scenarios", {})
+    own, dimensions = data.get("scenarios", {}), _dimensions(data.get("dimensions", []), shown)
     check_keys(own, own, f"{shown}: scenarios")
     for key, row in own.items():
-        _add(scenarios, _scenario(key, row, f"{shown}: scenarios.{key}"), f"{shown}: scenarios.{key}")
+        where = f"{shown}: scenarios.{key}"
+        for scenario in _rows(key, row, dimensions, scenarios, where):
+            _add(scenarios, scenario, where)
     if not scenarios:
         raise UserError(f"{shown}: no scenarios; give `scenarios:` or `include:`")
     protocol = parse(Protocol, data.get("protocol", {}), f"{shown}: protocol")
     fields = {key: data[key] for key in ("id", "version", "title", "description") if key in data}
+    if "quick" in data:
+        fields["quick"] = parse(Quick, data["quick"], f"{shown}: quick")
     return parse(Suite, {**fields, "protocol": protocol, "scenarios": scenarios, "path": path}, f"{shown}:")
 
 
@@ -206,16 +234,45 @@ def _add(scenarios: dict[str, Scenario], scenario: Scenario, where: str) -> None
         raise UserError(f"{where}: scenario '{scenario.id}' is already defined differently")
 
 
-def _scenario(key: str, data: Any, where: str) -> Scenario:
+def _dimensions(names: Any, shown: str) -> tuple[str, ...]:
+    """Returns the dimensions a suite may use: the usual ones, and its own."""
+    if not isinstance(names, list) or not all(isinstance(name, str) and _is_id(name) for name in names):
+        raise UserError(f"{shown}: dimensions: expected a list of names of letters, digits and _, got {names!r}")
+    return (*DIMENSIONS, *names)
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.replace("_", "").isalnum()
+
+
+def _rows(
+    key: str, data: Any, dimensions: tuple[str, ...], known: dict[str, Scenario], where: str
+) -> Iterable[Scenario]:
+    """Returns the scenarios of one row: itself, or those of its levels."""
     check_keys(data, SCENARIO_KEYS, where)
-    if not key.replace("_", "").isalnum() or not key.isascii() or len(key) > LONGEST_ID:
+    if not _is_id(key) or len(key) > LONGEST_ID:
         raise UserError(f"{where}: a scenario id is made of letters, digits and _, at most {LONGEST_ID} of them")
-    dimension = data.get("dimension")
-    if dimension not in DIMENSIONS:
-        raise UserError(f"{where}.dimension: got {dimension!r}{suggest(str(dimension), DIMENSIONS)}")
+    allowed = (*dimensions, "mixed", None) if "combine" in data else dimensions
+    if data.get("dimension") not in allowed:
+        given = data.get("dimension")
+        hint = suggest(str(given), dimensions) or "; one of your own is declared with `dimensions: [..]`"
+        raise UserError(f"{where}.dimension: got {given!r}{hint}")
+    if "combine" in data:
+        wrong = {"shift", "reference", "levels"} & set(data)
+        if wrong:
+            raise UserError(f"{where}: give combine or {wrong.pop()}, not both")
+        return [combined(key, data, known, where)]
+    if "reference" not in data and is_sweep(data):
+        return expand(key, data, where)
+    if "levels" in data:
+        raise UserError(f"{where}: give reference or levels, not both")
+    return [_scenario(key, data, where)]
+
+
+def _scenario(key: str, data: Any, where: str) -> Scenario:
     if "shift" in data and "reference" in data:
         raise UserError(f"{where}: give shift or reference, not both")
-    fields = {"id": key, "label": data.get("label", key), "dimension": dimension}
+    fields = {"id": key, "label": data.get("label", key), "dimension": data["dimension"]}
     if "reference" in data:
         from vla_gen_bench.episodes.table1 import parse_reference
 

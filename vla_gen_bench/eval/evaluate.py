@@ -39,6 +39,7 @@ class Request:
         suites: Names or paths, at least one.
         scenarios: Ids, compositions such as "unseen_table + noise_weak"; None = all.
         episodes: Per scenario and seed.
+        quick: Run the suite's quick share of its episodes, where `episodes` and `seeds` say nothing else.
         workers: Processes; None = one per core, on a GPU one.
         backend: Where the physics runs: "cpu", "gpu", or "auto" = on a GPU where one can be used.
         num_envs: Episodes side by side in a process; None = 1, on a GPU 64.
@@ -57,6 +58,7 @@ class Request:
     world: str = "builtin"
     episodes: int | None = None
     seeds: Sequence[int] | None = None
+    quick: bool = False
     workers: int | None = None
     backend: str = "auto"
     num_envs: int | None = None
@@ -149,8 +151,8 @@ def default_folder(policy: str, suite: str, world: str) -> Path:
 
 
 def _draw_jobs(request: Request, suite: Suite, scenarios: list[Scenario]) -> list[Job]:
-    episodes = request.episodes or suite.protocol.episodes_per_seed
-    seeds = request.seeds or suite.protocol.seeds
+    share = suite.quick if request.quick else suite.protocol
+    episodes, seeds = request.episodes or share.episodes_per_seed, request.seeds or share.seeds
     keys = [(scenario, seed, index) for scenario in scenarios for seed in seeds for index in range(episodes)]
     return [Job((s.id, seed, index), draw(s, request.world, seed, index)) for s, seed, index in keys]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.data import read_text
+from vla_gen_bench.errors import UserError, one_line, shown, suggest
 from vla_gen_bench.report.drawing import legend_above, line_style, style
 from vla_gen_bench.strict_yaml import read_yaml
 from vla_gen_bench.train.recipe import RECIPE_FILE
@@ -58,19 +60,19 @@ def _training(folder: Path) -> Training:
     import pandas
 
     path = folder / CURVE_FILE
+    if not path.exists():
+        raise UserError(f"{folder}: no training run there ({CURVE_FILE} not found)")
     try:
-        curve = pandas.read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no training run there ({CURVE_FILE} not found)") from None
+        curve = pandas.read_csv(io.StringIO(read_text(path)))
     except ValueError as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{path}: not a table: {error}") from None
+        raise UserError(f"{path}: not a table: {one_line(error)}") from None
     wrong = [name for name in curve.columns if not pandas.api.types.is_numeric_dtype(curve[name])]
     if wrong:
-        raise UserError(f"{path}: column '{wrong[0]}' holds something other than numbers")
+        raise UserError(f"{path}: column {shown(wrong[0])} holds something other than numbers")
     if WALL not in curve:
         raise UserError(f"{path}: no column '{WALL}'{suggest(WALL, curve.columns)}")
     recipe = read_yaml(folder / RECIPE_FILE)
-    if not isinstance(recipe, dict) or "name" not in recipe:
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("name"), str):
         raise UserError(f"{folder / RECIPE_FILE}: no name given; runs are labelled with it")
     return Training(recipe, folder, curve)
 

@@ -12,7 +12,7 @@ from vla_gen_bench.report.compare import Comparison, Row
 from vla_gen_bench.report.drawing import COLOURS, INK, bar_style, beside, legend_above, line_style, save, style, wrapped
 from vla_gen_bench.report.notes import PARTIAL_MARK
 from vla_gen_bench.report.outcomes import METRICS
-from vla_gen_bench.report.scenarios import TITLES
+from vla_gen_bench.report.scenarios import title_of
 from vla_gen_bench.report.severity import Sweep, sweeps
 from vla_gen_bench.report.summaries import ABSOLUTE, RELATIVE, Estimate, Summary
 from vla_gen_bench.report.workspace import coverage_rows, workspace_figure
@@ -102,7 +102,7 @@ def _rate_bars(axes: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
         axes.errorbar(x, rates, np.abs(bounds - rates), **ERROR_BAR)
     marks = [PARTIAL_MARK if any(cell.partial for cell in row.cells) else "" for row in rows]
     axes.set_xticks(range(len(rows)), [wrapped(row.info.label) + mark for row, mark in zip(rows, marks)])
-    axes.set(xlim=(-0.55, len(rows) - 0.45), ylim=(0, 1.02), title=TITLES[rows[0].info.dimension])
+    axes.set(xlim=(-0.55, len(rows) - 0.45), ylim=(0, 1.02), title=title_of(rows[0].info.dimension))
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -140,7 +140,7 @@ def _drop_bars(axes: Axes, labels: Sequence[str], found: Sequence[Summary]) -> N
         x = np.arange(len(found)) + offset
         axes.bar(x, np.nan_to_num(values), width, label=label, **bar_style(place))
         axes.errorbar(x, values, errors, **ERROR_BAR)
-    names = {**TITLES, "ood": "All shifted"}
+    names = {summary.dimension: title_of(summary.dimension) for summary in found} | {"ood": "All shifted"}
     axes.set_xticks(range(len(found)), [wrapped(names[summary.dimension]) for summary in found])
     axes.tick_params(axis="x", length=0)
     axes.axhline(0, color=INK, linewidth=0.8)

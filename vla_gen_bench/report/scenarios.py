@@ -26,14 +26,25 @@ class ScenarioInfo:
     Attributes:
         id: As in the log.
         label: For people.
-        dimension: A key of `TITLES`.
+        dimension: A key of `TITLES`, or a suite's own.
         shift: `Shift.resolved()`; None where it is not known or the row is one of the reference's.
+        sweep, level, strength: Of a row that is one disturbance at one of several levels.
+        parts: The scenarios a combined row combines.
     """
 
     id: str
     label: str
     dimension: str
     shift: dict[str, Any] | None = None
+    sweep: str | None = None
+    level: int | None = None
+    strength: str = ""
+    parts: tuple[str, ...] = ()
+
+
+def title_of(dimension: str) -> str:
+    """Returns what a report calls a dimension."""
+    return TITLES.get(dimension) or dimension.replace("_", " ").capitalize()
 
 
 def find_suite_of(header: dict[str, Any], name: str | None = None) -> Suite | None:
@@ -74,7 +85,9 @@ def describe(ids: Iterable[str], suite: Suite | None) -> list[ScenarioInfo]:
     rank = {id: place for place, id in enumerate(suite.scenarios)} if suite else {}
     ordered = sorted(ids, key=lambda id: rank.get(id, len(rank)))
     infos = [_info(id, suite) for id in ordered]
-    order = list(TITLES)
+    last = [name for name in TITLES if name in ("mixed", "other")]
+    found = [info.dimension for info in infos if info.dimension not in last]
+    order = list(dict.fromkeys([*(name for name in TITLES if name not in last), *found, *last]))
     return sorted(infos, key=lambda info: order.index(info.dimension))
 
 
@@ -83,7 +96,8 @@ def _info(id: str, suite: Suite | None) -> ScenarioInfo:
     if scenario is None:
         return ScenarioInfo(id, id, "ind" if id == "ind" else "other")
     shift = None if scenario.reference else scenario.shift.resolved()
-    return ScenarioInfo(id, scenario.label, scenario.dimension, shift)
+    levels = {"sweep": scenario.sweep, "level": scenario.level, "strength": scenario.strength, "parts": scenario.parts}
+    return ScenarioInfo(id, scenario.label, scenario.dimension, shift, **levels)
 
 
 def _find(id: str, suite: Suite | None) -> Scenario | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vla_gen_bench.report.compare import Comparison
-from vla_gen_bench.report.scenarios import TITLES
+from vla_gen_bench.report.scenarios import title_of
 from vla_gen_bench.report.summaries import MEAN, RELATIVE, Summary
 
 SIGNIFICANT = 0.05
@@ -47,7 +47,7 @@ def _worst_drop(comparison: Comparison, place: int) -> str:
     dimension = max(drops, key=drops.__getitem__)
     if drops[dimension] <= 0:
         return "no dimension costs it anything"
-    return f"it loses most on {TITLES[dimension]}: {drops[dimension]:.1%} of its IND success"
+    return f"it loses most on {title_of(dimension)}: {drops[dimension]:.1%} of its IND success"
 
 
 def _contrast(comparison: Comparison, place: int) -> str:

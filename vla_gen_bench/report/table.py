@@ -10,7 +10,7 @@ from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import Contrast
 from vla_gen_bench.report.notes import definitions
 from vla_gen_bench.report.outcomes import METRICS, Cell
-from vla_gen_bench.report.scenarios import TITLES
+from vla_gen_bench.report.scenarios import title_of
 from vla_gen_bench.report.summaries import ABSOLUTE, MEAN, RELATIVE, Estimate, Summary
 
 
@@ -148,7 +148,7 @@ def _sections(
     for dimension in comparison.dimensions():
         lines = [line(row) for row in comparison.rows if row.info.dimension == dimension]
         lines += [summary(of) for of in comparison.summaries if of.dimension == dimension]
-        sections.append((TITLES[dimension], tuple(lines)))
+        sections.append((title_of(dimension), tuple(lines)))
     overall = tuple(summary(of) for of in comparison.summaries if of.dimension == "ood")
     return (*sections, ("All shifted scenarios", overall)) if overall else tuple(sections)
 

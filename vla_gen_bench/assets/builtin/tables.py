@@ -5,8 +5,10 @@ intersecting every pixel's ray with the table-top plane, so that lines on the ta
 World frame: metres, z up, table top at z = 0.870.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,10 +53,37 @@ class Table:
     """Width (m) of the band along the outline painted in the edge colour."""
 
 
-def camera_pose() -> tuple[np.ndarray, np.ndarray]:
-    """World rotation [3, 3] (columns: forward, left, up) and position [3] of the benchmark camera."""
-    base, mount = (Rotation.from_quat(q, scalar_first=True) for _, q in (BASE_POSE, MOUNT_POSE))
-    return (base * mount).as_matrix(), np.array(BASE_POSE[0]) + base.apply(MOUNT_POSE[0])
+@dataclass(frozen=True)
+class View:
+    """A pinhole camera and the size of its image.
+
+    Attributes:
+        width, height, focal: Pixels.
+        centre: Column and row of the optical axis; pixel column i spans [i, i + 1].
+        mount: Position, and quaternion wxyz, in the robot's base.
+    """
+
+    width: int = WIDTH
+    height: int = HEIGHT
+    focal: float = FOCAL
+    centre: tuple[float, float] = (CENTRE_U, CENTRE_V)
+    mount: tuple[tuple[float, ...], tuple[float, ...]] = MOUNT_POSE
+
+    def scaled(self, width: int) -> View:
+        """Returns the same view in an image `width` pixels wide."""
+        factor = width / self.width
+        u, v = self.centre
+        size = {"width": width, "height": round(self.height * factor)}
+        return replace(self, focal=self.focal * factor, centre=(u * factor, v * factor), **size)
+
+
+STANDARD = View()
+
+
+def camera_pose(view: View = STANDARD) -> tuple[np.ndarray, np.ndarray]:
+    """World rotation [3, 3] (columns: forward, left, up) and position [3] of the camera."""
+    base, mount = (Rotation.from_quat(q, scalar_first=True) for _, q in (BASE_POSE, view.mount))
+    return (base * mount).as_matrix(), np.array(BASE_POSE[0]) + base.apply(view.mount[0])
 
 
 def project(points: np.ndarray) -> np.ndarray:
@@ -65,17 +94,17 @@ def project(points: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _rays(offset: tuple[float, float]) -> np.ndarray:
+def _rays(view: View, offset: tuple[float, float]) -> np.ndarray:
     """World ray directions [3, H, W] through the point `offset` of each pixel."""
-    column, row = np.meshgrid(np.arange(WIDTH) + offset[0], np.arange(HEIGHT) + offset[1])
-    local = np.stack([np.ones_like(column), (CENTRE_U - column) / FOCAL, (CENTRE_V - row) / FOCAL])
-    return np.tensordot(camera_pose()[0], local, 1).astype(np.float32)
+    column, row = np.meshgrid(np.arange(view.width) + offset[0], np.arange(view.height) + offset[1])
+    local = np.stack([np.ones_like(column), (view.centre[0] - column) / view.focal, (view.centre[1] - row) / view.focal])
+    return np.tensordot(camera_pose(view)[0], local, 1).astype(np.float32)
 
 
 @lru_cache(maxsize=12)
-def _plane(z: float, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+def _plane(view: View, z: float, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """World x and y [H, W] where the pixels' rays meet the horizontal plane at height `z`."""
-    ray, position = _rays(offset), camera_pose()[1].astype(np.float32)
+    ray, position = _rays(view, offset), camera_pose(view)[1].astype(np.float32)
     reach = (z - position[2]) / ray[2]
     return position[0] + reach * ray[0], position[1] + reach * ray[1]
 
@@ -88,19 +117,21 @@ def _distance(table: Table, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return outside + np.minimum(np.maximum(du, dv), 0) - table.corner
 
 
-def _surroundings(table: Table) -> np.ndarray:
+def _surroundings(view: View, table: Table) -> np.ndarray:
     """Floor with the table's soft shadow, and wall, slightly out of focus: RGB [H, W, 3]."""
-    x, y = _plane(FLOOR_Z, (0.5, 0.5))
+    x, y = _plane(view, FLOOR_Z, (0.5, 0.5))
     shadow = 0.45 + 0.55 * paint.step(-0.1, 0.4, _distance(table, x, y))
     image = table.floor(x, y) * shadow[..., None]
     if table.wall is not None:
-        image = _add_wall(image, x, y, *table.wall)
-    return np.asarray(paint.to_image(image).filter(ImageFilter.BoxBlur(2)), np.float32) / 255
+        image = _add_wall(view, image, x, y, *table.wall)
+    return np.asarray(paint.to_image(image).filter(ImageFilter.BoxBlur(2 * view.width / WIDTH)), np.float32) / 255
 
 
-def _add_wall(image: np.ndarray, x: np.ndarray, y: np.ndarray, code: str, azimuth: float, distance: float) -> np.ndarray:
+def _add_wall(
+    view: View, image: np.ndarray, x: np.ndarray, y: np.ndarray, code: str, azimuth: float, distance: float
+) -> np.ndarray:
     """Covers the floor beyond a vertical wall; x, y are where the rays meet the floor."""
-    ray, position = _rays((0.5, 0.5)), camera_pose()[1].astype(np.float32)
+    ray, position = _rays(view, (0.5, 0.5)), camera_pose(view)[1].astype(np.float32)
     outward, _ = paint.turn(x, y, azimuth)
     towards, _ = paint.turn(ray[0], ray[1], azimuth)
     reach = (distance - paint.turn(position[0], position[1], azimuth)[0]) / np.where(towards > 1e-6, towards, 1e-6)
@@ -113,11 +144,11 @@ def _add_wall(image: np.ndarray, x: np.ndarray, y: np.ndarray, code: str, azimut
     return np.where((outward > distance)[..., None], plaster, image)
 
 
-def _table_layer(table: Table, offset: tuple[float, float], below: np.ndarray) -> np.ndarray:
+def _table_layer(view: View, table: Table, offset: tuple[float, float], below: np.ndarray) -> np.ndarray:
     """One subsample of the picture: top, rim and the visible side of the table over the surroundings."""
-    x, y = _plane(TOP_Z, offset)
+    x, y = _plane(view, TOP_Z, offset)
     inside = _distance(table, x, y)
-    side = (inside >= 0) & (_distance(table, *_plane(TOP_Z - table.thickness, offset)) < 0)
+    side = (inside >= 0) & (_distance(table, *_plane(view, TOP_Z - table.thickness, offset)) < 0)
     image = below.copy()
     image[side] = paint.rgb(table.edge) * np.float32(0.62)
     top = inside < -table.rim
@@ -126,10 +157,11 @@ def _table_layer(table: Table, offset: tuple[float, float], below: np.ndarray) -
     return image
 
 
-def _light(table: Table, image: np.ndarray) -> np.ndarray:
-    """Light falling off across the picture, a broad soft reflection, and vignetting."""
+def _light(view: View, table: Table, image: np.ndarray) -> np.ndarray:
+    """Light falling off across the image, a broad soft reflection, and vignetting; they move with the camera."""
     generator = paint.stream("light", table.id)
-    u, v = np.meshgrid(np.linspace(-1, 1, WIDTH, dtype=np.float32), np.linspace(-1, 1, HEIGHT, dtype=np.float32))
+    across, down = (np.linspace(-1, 1, count, dtype=np.float32) for count in (view.width, view.height))
+    u, v = np.meshgrid(across, down)
     slope, _ = paint.turn(u, v, float(generator.uniform(0, 360)))
     spot = (u - generator.uniform(-0.5, 0.5)) ** 2 + (v - generator.uniform(-0.4, 0.6)) ** 2 * 1.6
     gloss = table.gloss * np.exp(-spot * 2.2)
@@ -137,11 +169,13 @@ def _light(table: Table, image: np.ndarray) -> np.ndarray:
     return image * shade[..., None] + (gloss.astype(np.float32) * 0.8)[..., None]
 
 
-def render(table: Table, samples: tuple[tuple[float, float], ...] = SUBSAMPLES) -> np.ndarray:
-    """Image of a table: float RGB [480, 640, 3], the mean of `samples` places within each pixel."""
-    below = _surroundings(table)
-    layers = sum(_table_layer(table, offset, below) for offset in samples)
-    return _light(table, layers / np.float32(len(samples)))
+def render(
+    table: Table, samples: tuple[tuple[float, float], ...] = SUBSAMPLES, view: View = STANDARD
+) -> np.ndarray:
+    """Returns the image of a table, float RGB [H, W, 3], the mean of `samples` places within each pixel of `view`."""
+    below = _surroundings(view, table)
+    layers = sum(_table_layer(view, table, offset, below) for offset in samples)
+    return _light(view, table, layers / np.float32(len(samples)))
 
 
 def write_tables(root: Path) -> list[dict]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 
 from vla_gen_bench.envs.effects.setup import STANDARD, SceneSetup
@@ -60,8 +61,9 @@ class StateEffect(Protocol):
 class ImageEffect(Protocol):
     """Changes the composited images of some sub-scenes.
 
-    Attributes:
-        remembers: True for an effect whose images depend on earlier ones: then every control step is drawn.
+    One whose images depend on earlier ones also has `needs(step) -> bool`: whether the image after control step `step`
+    must be drawn although nobody looks at it. One that changes what the robot measures of itself has
+    `measured(states)`, float32 [len(rows), N] to the same. `env.segmentation` are the ids of what the image shows.
     """
 
     kind: ClassVar[str] = "image"
@@ -90,10 +92,10 @@ class RunningEffects:
         for kind, rows, effect in _build(env, specs, kinds):
             self._built[kind].append((rows, effect))
 
-    @property
-    def every_image(self) -> bool:
-        """Whether an image depends on earlier ones, so that none may be left out."""
-        return any(getattr(effect, "remembers", False) for _, effect in self._built["image"])
+    def need_image(self, steps: torch.Tensor) -> bool:
+        """Returns whether the images after control step `steps` [B] must be drawn: later ones depend on them."""
+        looks = [(rows[0], effect.needs) for rows, effect in self._built["image"] if hasattr(effect, "needs")]
+        return any(needs(int(steps[row])) for row, needs in looks)
 
     def actions(self, actions: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """Returns the actions [B, 7] to carry out in control step `steps` [B]."""
@@ -112,6 +114,14 @@ class RunningEffects:
         for rows, effect in self._built["image"]:
             images[rows] = effect.apply(images[rows], foreground[rows])
         return images
+
+
+    def measured(self, states: np.ndarray) -> np.ndarray:
+        """Returns the robots' states [B, N] as a policy gets them; `states` itself is changed."""
+        for rows, effect in self._built["image"]:
+            if hasattr(effect, "measured"):
+                states[rows] = effect.measured(states[rows])
+        return states
 
 
 def _build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,13 @@ import torch
 from mani_skill.utils.structs.render_camera import RenderCamera
 from scipy.spatial.transform import Rotation
 
+from vla_gen_bench.assets.builtin import tables
+from vla_gen_bench.assets.builtin.paint import to_image
 from vla_gen_bench.assets.pack import Pack
 from vla_gen_bench.envs import robot
 from vla_gen_bench.envs.compositing import load_image
+from vla_gen_bench.envs.effects.scene_changes import irradiance
+from vla_gen_bench.envs.effects.sensor import GAMMA
 from vla_gen_bench.envs.effects.setup import STANDARD, CameraSetup, SceneSetup
 
 FULL_SIZE = (480, 640)  # of the table images in a pack
@@ -28,16 +33,30 @@ def aim_cameras(camera: RenderCamera, setups: Sequence[SceneSetup]) -> None:
             component.set_focal_lengths(component.fx * setup.camera.zoom, component.fy * setup.camera.zoom)
 
 
-def table_image(pack: Pack, table: str, camera: CameraSetup, size: tuple[int, int]) -> torch.Tensor:
-    """Returns the table image as `camera` sees it, uint8 [H, W, 3].
+def table_image(pack: Pack, table: str, setup: SceneSetup, size: tuple[int, int]) -> torch.Tensor:
+    """Returns the table image as the camera of `setup` sees it in its light, uint8 [H, W, 3].
 
-    A moved camera sees the image warped as what it shows were a plane at the height of the table's top: exact for the
-    top, wrong for floor and wall behind it. What the image does not show repeats its nearest edge.
+    The tables of `builtin` are known in three dimensions: a moved camera sees them painted again, exactly. Those of
+    other worlds are photographs, warped as what they show were a plane at the height of the table's top: right for
+    the top, wrong for what lies behind and below it; what the photograph does not show repeats its nearest edge.
+    Light changes the image as it would change a matt table: by the ratio of what falls on a horizontal surface.
     """
     file = pack.path(pack.catalog.get("tables", table).image)
-    if camera == STANDARD.camera:
-        return load_image(file, size[1], size[0])
-    return torch.from_numpy(_warped(file, camera, size))
+    if setup.camera == STANDARD.camera:
+        image = load_image(file, size[1], size[0])
+    elif pack.catalog.world == "builtin":
+        image = torch.from_numpy(_painted(table, setup.camera, size))
+    else:
+        image = torch.from_numpy(_warped(file, setup.camera, size))
+    return _lit(image, setup)
+
+
+def _painted(table: str, camera: CameraSetup, size: tuple[int, int]) -> np.ndarray:
+    row = next(row for row in tables.TABLES if row.id == table)
+    width = max(size[1], round(size[0] * FULL_SIZE[1] / FULL_SIZE[0]))  # an image of other sides is squeezed
+    view = replace(tables.STANDARD.scaled(width), mount=(camera.position, camera.quaternion))
+    seen = np.array(to_image(tables.render(row, view=replace(view, focal=view.focal * camera.zoom))))
+    return seen if seen.shape[:2] == size else cv2.resize(seen, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _warped(file: Path, camera: CameraSetup, size: tuple[int, int]) -> np.ndarray:
@@ -46,6 +65,14 @@ def _warped(file: Path, camera: CameraSetup, size: tuple[int, int]) -> np.ndarra
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     seen = cv2.warpPerspective(full, mapping, FULL_SIZE[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return seen if size == FULL_SIZE else cv2.resize(seen, size[::-1])
+
+
+def _lit(image: torch.Tensor, setup: SceneSetup) -> torch.Tensor:
+    if (setup.ambient, setup.lights) == (STANDARD.ambient, STANDARD.lights):
+        return image
+    ratio = irradiance(setup.ambient, setup.lights) / irradiance(STANDARD.ambient, STANDARD.lights)
+    curve = np.clip(np.arange(256)[:, None] * ratio ** (1 / GAMMA), 0, 255).astype(np.uint8)  # [256, 3]
+    return torch.from_numpy(cv2.LUT(image.numpy(), curve[:, None]))
 
 
 def homography(new: CameraSetup, old: CameraSetup) -> np.ndarray:

@@ -27,11 +27,10 @@ class CameraSetup:
 
 @dataclass(frozen=True)
 class LightSetup:
-    """A directional light: where it shines to (world frame, any length), its colour (1 = full), and shadows."""
+    """A directional light: where it shines to (world frame, any length) and its colour (1 = full); no shadow."""
 
     direction: tuple[float, float, float]
     colour: Colour
-    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,11 @@ class BodySetup:
         scale: Factor on its size, about the actor's origin.
         density: Factor on its density, on top of what `scale` does to the mass.
         friction: Of its surface; None = `BODY_FRICTION`.
-        tint: RGB of 0..1 its colours are multiplied with.
     """
 
     scale: float = 1.0
     density: float = 1.0
     friction: float | None = None
-    tint: Colour | None = None
 
 
 AS_IT_IS = BodySetup()

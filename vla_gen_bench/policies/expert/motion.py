@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.envs.privileged import PrivilegedState
 
 DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])  # columns x, y, z: approach down, closing axis y
+NO_TURN = 1e-5  # radians, as much as a rotation matrix of float32 poses is off
 OPEN, CLOSED = 1.0, -1.0
 
 
@@ -44,8 +45,25 @@ def yaw_of(rotation: np.ndarray) -> float:
 
 
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:
-    """Returns axis times angle [3], radians."""
-    return cv2.Rodrigues(rotation)[0][:, 0]
+    """Returns axis times angle [3], radians, the angle below pi."""
+    twice_sin = np.array(  # of the angle, along the axis
+        [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
+    )
+    sin, cos = 0.5 * np.linalg.norm(twice_sin), 0.5 * (np.trace(rotation) - 1.0)
+    if sin < NO_TURN:
+        return np.zeros(3) if cos > 0 else Rotation.from_matrix(rotation).as_rotvec()
+    return twice_sin * (0.5 / sin) * np.arctan2(sin, cos)
+
+
+def rotation_matrix(vector: np.ndarray) -> np.ndarray:
+    """Returns the rotation [3, 3] of axis times angle [3], radians (the formula of Rodrigues)."""
+    angle = float(np.linalg.norm(vector))
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = axis = vector / angle
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    cos = np.cos(angle)
+    return cos * np.eye(3) + (1.0 - cos) * np.outer(axis, axis) + np.sin(angle) * cross
 
 
 def euler_xyz(rotation: np.ndarray) -> np.ndarray:
@@ -73,7 +91,7 @@ def action_towards(
     move = _capped(_leashed(move, state.commanded_position - state.position, limits.lead_m), limits.step_m)
     lead = rotation_vector(state.commanded_rotation @ state.rotation.T)
     turn = shortened(_leashed(turn, lead, limits.lead_rad), limits.step_rad)
-    return np.concatenate([move, euler_xyz(cv2.Rodrigues(turn)[0]), [gripper]])
+    return np.concatenate([move, euler_xyz(rotation_matrix(turn)), [gripper]])
 
 
 def _capped(move: np.ndarray, cap: float) -> np.ndarray:

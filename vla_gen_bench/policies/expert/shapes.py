@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
@@ -10,8 +9,21 @@ CLEAR_M = 0.005  # kept between open fingers and other things
 
 
 def footprint(points: np.ndarray) -> np.ndarray:
-    """Returns the convex hull [N, 2] of `points` [M, >= 2] seen from above."""
-    return cv2.convexHull(points[:, :2].astype(np.float32))[:, 0].astype(np.float64)
+    """Returns the convex hull [N, 2] of `points` [M, >= 2] seen from above, counter-clockwise from its largest x.
+
+    On coordinates as precise as float32: points of a mesh that differ by less are one corner.
+    """
+    plan = np.unique(points[:, :2].astype(np.float32), axis=0).astype(np.float64)  # sorted by x, then y
+    try:
+        corners = plan[ConvexHull(plan).vertices]
+    except (QhullError, ValueError):  # on a line, or fewer than three points
+        return plan[[0, -1]]
+    return np.roll(corners, -_last(corners), axis=0)
+
+
+def _last(corners: np.ndarray) -> int:
+    """Returns the place of the corner with the largest x, and y among those."""
+    return int(np.lexsort((corners[:, 1], corners[:, 0]))[-1])
 
 
 def centre_of(points: np.ndarray) -> np.ndarray:

@@ -1,0 +1,160 @@
+"""Writes docs/results.md and the table of README.md from committed logs and measurements: `make results`.
+
+Nothing in either is typed by hand. `tests/project/test_results.py` fails where they differ from what this writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin" for name in ("ppo", "sft")]
+BASELINE = "openvla-sft"
+MARKS = ("<!-- results: written by `make results` -->", "<!-- end of results -->")
+README_ROWS = {  # heading of the report's group -> its row in the README
+    "In distribution": "IND",
+    "Vision": "mean of 5 rows",
+    "Semantics": "mean of 7 rows",
+    "Execution": "mean of 3 rows",
+    "All shifted scenarios": "mean of 15 rows",
+}
+SPEEDS = {  # name of a line that `vgb bench` writes (a regular expression) -> what the page calls it
+    r"builtin: step, 320x240, median of whole episodes": "world `builtin`: one step with its 320x240 image, median",
+    r"builtin: reset with a fresh scene, median": "world `builtin`: reset with a fresh scene, median",
+    r"vgb eval --policy expert --suite execution.*": "evaluating the expert on suite execution, 768 episodes, set-up included",
+    r"first use of the builtin assets": "first use: generating all assets of `builtin`",
+    r"vgb --help": "`vgb --help`",
+    r"rl4vla: step, 640x480, median of whole episodes": "world `rl4vla`: one step with its 640x480 image, median",
+    r"rl4vla: reset with a fresh scene, median": "world `rl4vla`: reset with a fresh scene, median",
+    r"rl4vla: memory of that process": "world `rl4vla`: memory of the process",
+    r"PPO nano, builtin, 2 workers: collection": "PPO with `openvla-nano`, chunks of four: rollouts",
+    r"PPO nano, builtin, 2 workers: whole loop": "PPO with `openvla-nano`: the whole loop",
+    r"OpenVLA nano, fp32, 1 thread: decoding, batch 1": "one decision of `openvla-nano`, one thread",
+}
+BENCHES = ("bench-full", "bench-openvla", "bench-rl", "bench-quick-rl4vla", "bench-quick")  # a later file's line counts
+
+
+def report(*arguments: object) -> str:
+    """Returns what `vgb report` prints."""
+    from vla_gen_bench.cli import main
+
+    out = StringIO()
+    with mock.patch.object(sys, "argv", ["vgb", "report", *map(str, arguments)]), mock.patch("sys.stdout", out):
+        try:
+            main()
+        except SystemExit as stop:
+            if stop.code:
+                raise
+    return out.getvalue()
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Returns the tables of a Markdown text: tables, rows, cells; heads left out."""
+    blocks = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    return [[re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()[2:]] for block in blocks]
+
+
+def by_group(table: list[list[str]]) -> Iterator[tuple[str, list[str]]]:
+    """Yields (label in the README, cells) for the rows that the README keeps."""
+    group = ""
+    for name, *cells in table:
+        name = name.strip()
+        if name.startswith("**"):
+            group = name.strip("*")
+        elif name.strip("*") == README_ROWS.get(group):
+            yield (name if name == "IND" else f"{group}, {name.strip('*')}"), [cell.strip() for cell in cells]
+
+
+def readme_table(text: str) -> str:
+    """Returns five rows of the report: rates of each policy, and the paired difference to the baseline."""
+    rates, differences, *_ = tables(text)
+    names = re.search(r"^\| scenario \| (.+) \|$", text, re.MULTILINE)[1].split(" | ")
+    others = dict(by_group(differences))
+    rows = [f"| {label} | {' | '.join(cells)} | {others[label][0]} |" for label, cells in by_group(rates)]
+    head = f"| | {' | '.join(f'`{name}`' for name in names)} | paired difference |"
+    return "\n".join([head, "| --- " * (len(names) + 2) + "|", *rows])
+
+
+def expert_table() -> str:
+    """Returns successes per scenario of the privileged expert, from its log."""
+    from vla_gen_bench.log.counts import count
+    from vla_gen_bench.log.log import EvalLog
+
+    log = EvalLog(RESULTS / "expert-builtin")
+    rows: dict[str, list] = {}
+    for row in log.rows():
+        rows.setdefault(row["scenario"], []).append(row)
+    counted = {scenario: count(group) for scenario, group in rows.items()}
+    lines = [f"| {name} | {cell['success_at_end']}/{cell['episodes']} |" for name, cell in counted.items()]
+    return "\n".join(["| scenario | success at end |", "| --- | --- |", *lines])
+
+
+def speed_table() -> str:
+    """Returns the measured speeds beside their targets."""
+    lines = {}
+    for name in BENCHES:
+        lines |= {line["name"]: line for line in json.loads((RESULTS / f"{name}.json").read_text())["lines"]}
+    rows = []
+    for pattern, label in SPEEDS.items():
+        line = next(line for name, line in lines.items() if re.fullmatch(pattern, name))
+        target = "" if line["target"] is None else f"{line['target']:g} {line['unit']}"
+        rows.append(f"| {label} | {line['value']:.3g} {line['unit']} | {target} |")
+    return "\n".join(["| | measured | target |", "| --- | --- | --- |", *rows])
+
+
+def world() -> str:
+    """Returns the world of the published logs, with its version."""
+    header = json.loads((LOGS[0] / "run.json").read_text())["world"]
+    return f"`{header['name']}` version {header.get('version', 1)}"
+
+
+def page(text: str) -> str:
+    """Returns docs/results.md."""
+    return f"""# Results
+
+Written by `make results` from committed logs; nothing here is typed by hand.
+
+## Reference policies
+`openvla-ppo` and `openvla-sft` (both OpenVLA-nano, 0.85 million parameters) on all 3,072 episodes of world {world()}:
+`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. As `vgb report --baseline
+{BASELINE} --format md` prints them; every number is defined in [report.md](report.md).
+
+{re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
+
+## Ceiling: the privileged expert
+Sees the simulator's state. Log: `benchmarks/results/expert-builtin` (`vgb eval --policy expert --suite all`).
+
+{expert_table()}
+
+## Speed
+Two cores of an AMD EPYC at 2.6 GHz, no GPU (`vgb bench`, `vgb bench --rl`, `vgb bench --openvla`; files:
+`benchmarks/results/bench-*.json`).
+
+{speed_table()}
+"""
+
+
+def readme(text: str, before: str) -> str:
+    """Returns README.md with its table replaced."""
+    first, last = (before.index(mark) for mark in MARKS)
+    return before[: first + len(MARKS[0])] + f"\n{readme_table(text)}\n" + before[last:]
+
+
+def outputs() -> dict[Path, str]:
+    """Returns each file this writes and its text."""
+    text = report(*LOGS, "--baseline", BASELINE, "--format", "md")
+    target = ROOT / "README.md"
+    return {ROOT / "docs" / "results.md": page(text), target: readme(text, target.read_text())}
+
+
+if __name__ == "__main__":
+    for path, content in outputs().items():
+        path.write_text(content)
+        print(f"wrote {path.relative_to(ROOT)}")

@@ -1,0 +1,100 @@
+"""Folders in the cache made from something else: compared before they are used, made again where they differ.
+
+A shader or a model that somebody or a crash changed would change every image, while the log says the same as before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vla_gen_bench.data import sync_folder
+
+_seen: dict[Path, tuple[tuple[int, int, int], ...]] = {}  # folder -> what its files looked like when they were compared
+
+
+def ensure_folder(root: Path, files: Mapping[Path, bytes]) -> None:
+    """Makes `root` hold `files`, paths below it to contents; other processes see all of them or none.
+
+    What is there is read and compared once per process, and again when a file's time or size changes.
+
+    Raises:
+        OSError: It is not as it should be and cannot be written.
+    """
+    looks = _looks(root, files)
+    if looks and _seen.get(root) == looks:
+        return
+    if not looks or not _same(root, files):
+        _replace(root, files)
+    _seen[root] = _looks(root, files)
+
+
+def _looks(root: Path, files: Mapping[Path, bytes]) -> tuple[tuple[int, int, int], ...]:
+    """Returns time, size and number of each file; nothing where one is missing."""
+    try:
+        found = [(root / path).stat() for path in files]
+    except OSError:
+        return ()
+    return tuple((file.st_mtime_ns, file.st_size, file.st_ino) for file in found)
+
+
+def _same(root: Path, files: Mapping[Path, bytes]) -> bool:
+    try:
+        there = {path.relative_to(root) for path in root.rglob("*") if not path.is_dir()}
+        return there == set(files) and all((root / path).read_bytes() == content for path, content in files.items())
+    except OSError:
+        return False
+
+
+def _replace(root: Path, files: Mapping[Path, bytes]) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    work = draft_folder(root)
+    try:
+        for path, content in files.items():
+            (work / path).parent.mkdir(parents=True, exist_ok=True)
+            (work / path).write_bytes(content)
+        put_in_place(work, root, lambda: _same(root, files))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def draft_folder(root: Path) -> Path:
+    """Makes an empty folder beside `root`, as readable to others as the umask lets it be (mkdtemp's is private)."""
+    work = root.parent / f".{root.name}-{uuid.uuid4().hex[:12]}"
+    work.mkdir()
+    return work
+
+
+def put_in_place(work: Path, root: Path, good: Callable[[], bool]) -> None:
+    """Renames `work` to `root`, safely on disk; what was there goes, unless `good()` says that it will do.
+
+    Raises:
+        OSError: Neither could be done.
+    """
+    _sync_tree(work)
+    try:
+        work.rename(root)
+    except OSError:  # something is there
+        if good():  # another process was faster
+            return
+        aside = root.parent / f".{root.name}-old-{uuid.uuid4().hex[:12]}"
+        root.rename(aside)
+        work.rename(root)
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(root.parent)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        else:
+            sync_folder(path)
+    sync_folder(folder)

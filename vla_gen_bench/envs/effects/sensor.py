@@ -1,0 +1,162 @@
+"""Image effects: the sensor, the stream of frames, the target's colour, and what takes the image away."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+
+from vla_gen_bench.envs.effects.random_numbers import noise_start, normal_bank, uniform
+
+GAMMA = 2.2  # as the shader's
+
+
+class SensorEffect:
+    """An image effect whose rows do not depend on each other; subclasses say what becomes of one image."""
+
+    kind: ClassVar[str] = "image"
+
+    def __init__(self, env: Any, rows: list[int], params: list[dict[str, Any]]) -> None:
+        self._env, self._rows, self._params = env, rows, params
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Computes what stays the same over the episode."""
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        steps = self._env.elapsed_steps.tolist()
+        changed = [
+            self.changed(image, place, steps[self._rows[place]]) for place, image in enumerate(images.cpu().numpy())
+        ]
+        return torch.from_numpy(np.stack(changed)).to(images.device)
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        """Returns the image [H, W, 3] of row `place` after control step `step`."""
+        raise NotImplementedError
+
+
+class SensorNoise(SensorEffect):
+    """Adds Gaussian noise of `sigma` times full scale to every channel of every pixel, anew each step."""
+
+    def prepare(self) -> None:
+        self._noise = [np.rint(normal_bank() * (255 * row["sigma"])).astype(np.int16) for row in self._params]
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        start = noise_start(self._params[place]["seed"], step, image.size)
+        noise = self._noise[place][start : start + image.size].reshape(image.shape)
+        return cv2.add(image, noise, dtype=cv2.CV_8U)  # saturates
+
+
+class Blur(SensorEffect):
+    """Blurs by a Gaussian of `sigma` times the image's width; wide ones as three box blurs of the same variance."""
+
+    BOXES_FROM_PIXELS = 2.0
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        sigma = self._params[place]["sigma"] * image.shape[1]
+        if sigma < self.BOXES_FROM_PIXELS:
+            return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0 else image
+        width = int(np.sqrt(4 * sigma * sigma + 1)) | 1  # three boxes of w have variance (w^2 - 1) / 4
+        for _ in range(3):
+            image = cv2.blur(image, (width, width))
+        return image
+
+
+class Jpeg(SensorEffect):
+    """Compresses the image and decodes it again."""
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self._params[place]["quality"]]
+        return cv2.imdecode(cv2.imencode(".jpg", image[..., ::-1], quality)[1], cv2.IMREAD_COLOR)[..., ::-1]
+
+
+class Exposure(SensorEffect):
+    """Multiplies the light on the sensor by 2 to the power of `stops`; white clips."""
+
+    def prepare(self) -> None:
+        gains = [2.0 ** (row["stops"] / GAMMA) for row in self._params]
+        self._tables = [np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8) for gain in gains]
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        return cv2.LUT(image, self._tables[place])
+
+
+class Occlusion(SensorEffect):
+    """Covers a square of `area` times the image's with grey; `centre` (x, y) is a share of width and height."""
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        row, (height, width) = self._params[place], image.shape[:2]
+        half = np.sqrt(row["area"] * height * width) / 2
+        x, y = row["centre"][0] * width, row["centre"][1] * height
+        top, left = (max(0, round(value - half)) for value in (y, x))
+        image = image.copy()
+        image[top : max(0, round(y + half)), left : max(0, round(x + half))] = row["grey"]
+        return image
+
+
+class FrameDrop(SensorEffect):
+    """Shows the last frame that was delivered; each but the first is lost with probability `share`."""
+
+    def prepare(self) -> None:
+        self._shown: list[np.ndarray | None] = [None] * len(self._params)
+
+    def lost(self, place: int, step: int) -> bool:
+        """Returns whether the frame after control step `step` is lost: a function of the seed and the step."""
+        row = self._params[place]
+        return step > 0 and bool(uniform(row["seed"], step, 1)[0] < row["share"])
+
+    def needs(self, step: int) -> bool:
+        """Returns whether the frame after `step` must be drawn although nobody looks at it: a later one repeats it."""
+        return any(not self.lost(place, step) and self.lost(place, step + 1) for place in range(len(self._params)))
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        if self._shown[place] is None or not self.lost(place, step):
+            self._shown[place] = image.copy()
+        return self._shown[place]
+
+
+class FrozenImage(SensorEffect):
+    """Shows the first image of the episode for ever."""
+
+    def prepare(self) -> None:
+        self._first: list[np.ndarray | None] = [None] * len(self._params)
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        if self._first[place] is None:
+            self._first[place] = image.copy()
+        return self._first[place]
+
+
+class BlackImage(SensorEffect):
+    """Shows nothing."""
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(images)
+
+
+class NoState(SensorEffect):
+    """Lets the robot measure nothing of itself: the state that a policy may ask for is all zeros."""
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def measured(self, states: np.ndarray) -> np.ndarray:
+        return np.zeros_like(states)
+
+
+class TargetColour(SensorEffect):
+    """Multiplies the target's colour by `gain`: as light of that colour on a matt surface, highlights included."""
+
+    def prepare(self) -> None:
+        gains = [np.array(row["gain"])[:, None] ** (1 / GAMMA) for row in self._params]
+        self._tables = [np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8).T[:, None] for gain in gains]
+
+    def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        self._mask = self._env.role_mask(self._env.segmentation, "target").cpu().numpy()
+        return super().apply(images, foreground)
+
+    def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
+        mask = self._mask[self._rows[place]]
+        return np.where(mask[..., None], cv2.LUT(image, self._tables[place]), image)
