@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vla_gen_bench.errors import shown, suggest
+from vla_gen_bench.errors import SHOWN, one_line, shown, suggest
 from vla_gen_bench.policies.openvla.config import CheckpointError
 
 # Fields that say nothing about the computation: written by transformers (4 or 5), or used by the reference in training
@@ -32,7 +32,8 @@ def check_fields(data: Any, known: Iterable[str], fixed: Fixed, where: str) -> N
             raise CheckpointError(f"{where}: unknown field '{key}'{suggest(str(key), known)}")
         if key in fixed and value not in fixed[key]:
             expected = " or ".join(json.dumps(choice) for choice in fixed[key])
-            raise CheckpointError(f"{where}: {key}: {shown(value)} is not supported; expected {expected}")
+            given = one_line(json.dumps(value, default=repr), SHOWN)
+            raise CheckpointError(f"{where}: {key}: {given} is not supported; expected {expected}")
 
 
 def check_whole(data: Mapping[str, Any], limits: Limits, where: str) -> None:
