@@ -1,4 +1,4 @@
-"""`make_cpu_env`: numpy arrays and plain spaces, as gymnasium and other libraries of reinforcement learning want them."""
+"""`make_cpu_env`: numpy arrays and plain spaces, as gymnasium and other libraries want them."""
 
 from __future__ import annotations
 

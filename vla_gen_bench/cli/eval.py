@@ -50,7 +50,9 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
 )
-@click.option("--quick", is_flag=True, help="The suite's quick share of its episodes; without it later, the rest is run.")
+@click.option(
+    "--quick", is_flag=True, help="The suite's quick share of its episodes; without it later, the rest is run."
+)
 @click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option(
     "--backend", default="auto", show_default=True, help="Where physics runs: cpu, gpu, or auto = gpu where one works."
@@ -83,6 +85,8 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
     show_default=True,
     help="Seconds one control step may take before a worker counts as hung.",
 )
+@click.option("--wandb", metavar="PROJECT", help="Send the outcome to Weights & Biases too, if it is installed.")
+@click.option("--mlflow", metavar="EXPERIMENT", help="Send the outcome to MLflow too ($MLFLOW_TRACKING_URI).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the table.")
 def evaluate_command(
     policy,
@@ -104,6 +108,8 @@ def evaluate_command(
     fresh,
     no_render,
     time_limit,
+    wandb,
+    mlflow,
     as_json,
 ):
     """Run a policy on every episode of suites, judge it, and log it.
@@ -113,9 +119,13 @@ def evaluate_command(
     from the in-distribution scenario. Exit status: 0 done, 1 done with errored episodes, 2 bad input.
     """
     from vla_gen_bench.eval.evaluate import Request, make_plan
+    from vla_gen_bench.log.trackers import need_tracker, track_summary
     from vla_gen_bench.policies.registry import parse_options
     from vla_gen_bench.policies.sensing import parse_size
 
+    trackers = {name: project for name, project in (("wandb", wandb), ("mlflow", mlflow)) if project}
+    for name in trackers:  # before the work, not after it
+        need_tracker(name, f"--{name}")
     arguments = parse_options(options)
     if checkpoint and "checkpoint" in arguments:
         raise UserError("the checkpoint is given twice, as --checkpoint and as --policy-option; leave one out")
@@ -147,11 +157,15 @@ def evaluate_command(
         image_size=parse_size(image_size) if image_size else None,
     )
     with runtime.stdout_for_results():
-        summary = _evaluate(make_plan(request))
+        plan = make_plan(request)
+        summary = _evaluate(plan)
     if as_json:
         click.echo(json.dumps(summary.to_json()))
     else:
         _print_table(summary)
+    with runtime.stdout_for_results():
+        for name, project in trackers.items():
+            track_summary(summary.to_json(), plan.identity, name, project)
     sys.exit(1 if summary.errors else 0)
 
 

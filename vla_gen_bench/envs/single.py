@@ -1,4 +1,4 @@
-"""One environment on the CPU in gymnasium's own terms: numpy arrays, no batch, spaces that every library understands."""
+"""One environment on the CPU in gymnasium's own terms: numpy arrays, no batch, plain spaces."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from vla_gen_bench.envs.cameras import UIDS
 from vla_gen_bench.envs.pick_place import CONTROL_FREQUENCY, HORIZON, PickPlaceEnv
 from vla_gen_bench.envs.proprioception import robot_states
-from vla_gen_bench.protocol import ACTION_DIMS, EXTERNAL, HIGHEST, LOWEST, STATE
+from vla_gen_bench.protocol import ACTION_DIMS, EXTERNAL, STATE
 
 ID = "VGB/PickPlace-v1"
+# What an action of 1 means, metres and radians: about the largest steps of the expert. The gripper is +1 open, -1 closed.
+ACTION_SCALE = np.float32([0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0])
 Seen = Literal["image", "state", "both"]
 # Far beyond what the robot can do: spaces are finite, and every state is within them.
 STATE_LIMITS = {"ee_position": 3.0, "ee_quaternion": 1.01, "ee_euler": 3.2, "joint_angles": 4 * math.pi}
@@ -25,7 +27,7 @@ class SinglePickPlace(gym.Env):
 
     Observation space: "image" is a Box, uint8 [H, W, 3], what the camera sees; "state" a Box, float32 [17], the robot's
     own state laid out as `protocol.STATE`; "both" a Dict of the two. The sentence is `info["instruction"]`.
-    Action space: Box, float32 [7], see `PickPlaceEnv`. An episode has 80 steps, then it is truncated; success, which
+    Action space: Box, float32 [7] in [-1, 1]: `PickPlaceEnv`'s actions divided by `ACTION_SCALE`. An episode has 80 steps, then it is truncated; success, which
     may be lost again, is `info["success"]`. The reward is `PickPlaceEnv`'s, a float.
 
     Args:
@@ -51,7 +53,7 @@ class SinglePickPlace(gym.Env):
         self.inner = PickPlaceEnv(num_envs=1, obs_mode="rgb", sim_backend="physx_cpu", **options)
         self.inner.draws = observation != "state"
         self.observation_space = _space(observation, self.inner.image_size)
-        self.action_space = gym.spaces.Box(np.float32(LOWEST), np.float32(HIGHEST), (ACTION_DIMS,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (ACTION_DIMS,), np.float32)
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -62,7 +64,7 @@ class SinglePickPlace(gym.Env):
         return self._observation(seen), self._info(self.inner.evaluate())
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        seen, reward, _, _, info = self.inner.step(np.asarray(action, np.float32)[None])
+        seen, reward, _, _, info = self.inner.step((np.asarray(action, np.float32) * ACTION_SCALE)[None])
         self._steps += 1
         return self._observation(seen), float(reward), False, self._steps >= HORIZON, self._info(info)
 

@@ -20,6 +20,7 @@ import torch
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.log import RUN_FILE
+from vla_gen_bench.log.trackers import WANDB_FILE, wandb_curve
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
 from vla_gen_bench.strict_yaml import read_yaml
@@ -66,7 +67,7 @@ def _clear(folder: Path, recipe: Recipe) -> None:
                 f"{folder}: --fresh would remove the checkpoint that the run is to begin with, {start}; "
                 "choose another --out"
             )
-    for name in (STATE_FILE, CURVE_FILE):
+    for name in (STATE_FILE, CURVE_FILE, WANDB_FILE):
         (folder / name).unlink(missing_ok=True)
     for name in MADE_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -195,11 +196,5 @@ def _tensorboard(folder: Path, resumed_at: float | None) -> Any:
 
 
 def _wandb(folder: Path, project: str | None) -> Any:
-    if not project:
-        return None
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("wandb is not installed: pip install wandb, or leave --wandb out") from None
-    run = wandb.init(project=project, dir=str(folder), resume="allow", id=folder.name)
-    return lambda step, row: run.log(dict(row), step=step)
+    """Returns what logs a row to W&B; the run's config is the recipe."""
+    return wandb_curve(folder, project, read_yaml(folder / RECIPE_FILE)) if project else None
