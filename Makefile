@@ -12,10 +12,10 @@ PACKAGES := $(VENV)/.packages-installed
 RUNS := runs/openvla-ppo/execution-builtin runs/openvla-sft/execution-builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vulkan eval test bench gallery results docs doctor lint clean
+.PHONY: help setup vulkan eval test test-ecosystem bench gallery results docs doctor lint clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(PACKAGES) vulkan  ## Prepare .venv and a Vulkan driver, nothing else
 
@@ -29,6 +29,10 @@ eval: setup  ## The main job: PPO against SFT on the execution suite (ARGS="--ep
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest -q -n $(TESTERS) --dist loadfile $(ARGS)
+
+test-ecosystem: setup  ## Install other projects' packages in environments of their own and test against them
+	$(BIN)/python tools/ecosystem.py
+	$(BIN)/python -m pytest -q -rs tests/test_ecosystem.py $(ARGS)
 
 bench: setup  ## Measure against the targets; prints a table, writes JSON
 	$(BIN)/vgb bench $(ARGS)

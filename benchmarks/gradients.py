@@ -25,12 +25,14 @@ from vla_gen_bench import runtime
 
 runtime.prepare()
 
-from vla_gen_bench.cli.train import recipe_file  # noqa: E402  after the threads are settled
+from vla_gen_bench.cli.train_options import recipe_file  # noqa: E402  after the threads are settled
 from vla_gen_bench.train.processes import join  # noqa: E402
 from vla_gen_bench.train.recipe import load_recipe  # noqa: E402
 from vla_gen_bench.train.rl import advantages as adv  # noqa: E402
+from vla_gen_bench.train.rl.clipped import clipped_loss, old_numbers  # noqa: E402
+from vla_gen_bench.train.rl.experience import Experience  # noqa: E402
 from vla_gen_bench.train.rl.learner import Learner, open_simulator, use_threads  # noqa: E402
-from vla_gen_bench.train.rl.ppo import Experience, PpoRecipe, clipped_loss  # noqa: E402
+from vla_gen_bench.train.rl.ppo import PpoRecipe  # noqa: E402
 from vla_gen_bench.train.rl.rollout import Collector, Rollout  # noqa: E402
 from vla_gen_bench.train.starts import starts  # noqa: E402
 
@@ -52,7 +54,7 @@ def gradient(recipe: PpoRecipe, learner: Learner, rollout: Rollout, lam: float) 
         weight.grad = None
     for rows in np.array_split(np.arange(len(experience)), max(1, len(experience) // PART)):
         score = experience.score(learner, rows)
-        loss, _ = clipped_loss(settings, score, *experience.targets(rows, score.log_prob, settings))
+        loss, _ = clipped_loss(settings, score, *old_numbers(experience, rows, score.log_prob, settings))
         (loss * (len(rows) / len(experience))).backward()
     return torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
 

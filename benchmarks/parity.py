@@ -15,7 +15,7 @@ import numpy as np
 from vla_gen_bench import runtime
 
 runtime.prepare()
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / room) for room in ("envs", "support")]
 
 import test_parity_env as parity  # noqa: E402  the replay is the tests' own
 

@@ -19,7 +19,7 @@ from vla_gen_bench import runtime
 
 runtime.prepare()
 
-from vla_gen_bench.cli.train import recipe_file  # noqa: E402  after the threads are settled
+from vla_gen_bench.cli.train_options import recipe_file  # noqa: E402  after the threads are settled
 from vla_gen_bench.envs.vector import EnvBatch, make_batch  # noqa: E402
 from vla_gen_bench.episodes.draw import draw_training  # noqa: E402
 from vla_gen_bench.eval.rollout import run_episodes  # noqa: E402

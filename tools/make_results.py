@@ -28,7 +28,7 @@ README_ROWS = {  # heading of the report's group -> its row in the README
 SPEEDS = {  # name of a line that `vgb bench` writes (a regular expression) -> what the page calls it
     r"builtin: step, 320x240, median of whole episodes": "world `builtin`: one step with its 320x240 image, median",
     r"builtin: reset with a fresh scene, median": "world `builtin`: reset with a fresh scene, median",
-    r"vgb eval --policy expert --suite execution.*": "evaluating the expert on suite execution, 768 episodes, set-up included",
+    r"vgb eval --policy expert --suite execution.*": "the expert on suite execution, 768 episodes, set-up included",
     r"first use of the builtin assets": "first use: generating all assets of `builtin`",
     r"vgb --help": "`vgb --help`",
     r"rl4vla: step, 640x480, median of whole episodes": "world `rl4vla`: one step with its 640x480 image, median",
@@ -122,9 +122,9 @@ def page(text: str) -> str:
 Written by `make results` from committed logs; nothing here is typed by hand.
 
 ## Reference policies
-`openvla-ppo` and `openvla-sft` (both OpenVLA-nano, 0.85 million parameters) on all 3,072 episodes of world {world()}:
-`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. As `vgb report --baseline
-{BASELINE} --format md` prints them; every number is defined in [report.md](report.md).
+`openvla-ppo` and `openvla-sft` (OpenVLA-nano, 0.85 million parameters) on all 3,072 episodes of world {world()}:
+`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. `vgb report --baseline
+{BASELINE} --format md` prints the tables; every number is defined in [report.md](report.md).
 
 {re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
 
@@ -149,7 +149,7 @@ def readme(text: str, before: str) -> str:
 
 def outputs() -> dict[Path, str]:
     """Returns each file this writes and its text."""
-    text = report(*LOGS, "--baseline", BASELINE, "--format", "md")
+    text = report(*LOGS, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
     target = ROOT / "README.md"
     return {ROOT / "docs" / "results.md": page(text), target: readme(text, target.read_text())}
 

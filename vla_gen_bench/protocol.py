@@ -212,6 +212,9 @@ class Policy(Protocol):
         action_spec: The convention of the actions, and K. Read once, after construction.
         threads: Optional. The most compute threads that help; an evaluation worker gives torch no more. Without it a
             worker has its share of the cores.
+        memoryless: Optional. True if what it does depends on instruction, seed and the present observation alone: then
+            `vgb serve` computes any episodes together, each at a step of its own. Otherwise every episode has an
+            instance of its own there.
 
     A policy that needs more than the external image says so in its card (`needs:`); without a card, the class or
     function that makes it has an attribute `needs`, a `Needs`.

@@ -29,7 +29,7 @@ def reward_learning(
     """One iteration of the reference recipe, after a short one that starts the workers and their scenes."""
     from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.rl.learner import Learner, open_simulator, use_threads
-    from vla_gen_bench.train.rl.ppo import improve_by_ppo
+    from vla_gen_bench.train.rl.ppo import improve
     from vla_gen_bench.train.rl.rollout import Collector
     from vla_gen_bench.train.starts import starts
 
@@ -45,7 +45,7 @@ def reward_learning(
         collector = Collector(simulator, learner.actor, horizon)
         rollout = collector.collect(starts(recipe.world, recipe.seed, 0, episodes), recipe.sampling, recipe.foresees)
         use_threads(runtime.usable_cores())
-        improve_by_ppo(recipe, learner, rollout)
+        improve(recipe, learner, rollout)
         total = time.perf_counter() - began
     spent, how = rollout.seconds, f"PPO {size}, {recipe.world}, {workers} workers"
     yield Line(f"{how}: collection", rollout.env_steps / spent["total"], "steps/s")

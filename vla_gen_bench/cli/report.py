@@ -28,7 +28,7 @@ SHOWN_PROBLEMS = 20
 @click.option("--baseline", metavar="RUN|POLICY", help="Compare the others with this one.  [default: the first run]")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="[default: by the ending of --out, else text]")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to stdout.")
-@click.option("--metric", help="success_at_end or success_once; with --curves any column.  [default: the suite's]")
+@click.option("--metric", help="success_at_end or success_once.  [default: the suite's]")
 @click.option(
     "--confidence",
     default=0.95,
@@ -49,7 +49,7 @@ SHOWN_PROBLEMS = 20
 )
 @click.option("--allow-partial", is_flag=True, help="Accept missing and errored episodes, and mark what they touch.")
 @click.option("--suite", metavar="NAME|FILE", help="The runs' suite, where it is not found by itself.")
-@click.option("--curves", is_flag=True, help="RUN is a training folder: draw --metric over time to --out FILE.png|svg.")
+@click.option("--curves", is_flag=True, hidden=True)
 def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite, curves):
     """Compare evaluation logs: rates, drops from IND, and tests against a baseline.
 
@@ -57,11 +57,7 @@ def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_m
     every number.
     """
     if curves:
-        useless = {"--baseline": baseline, "--format": kind, "--plots": plots, "--stages": stages, "--suite": suite}
-        given = [name for name, value in useless.items() if value]
-        if given:
-            raise UserError(f"--curves draws training folders; leave {given[0]} out")
-        return _draw_curves(runs, metric or "success", confidence, out)
+        raise UserError("--curves has become a command: vgb curves RUN... --out FILE.png")
     kind = kind or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
     comparison, notes = _compare(_load(runs, allow_partial), baseline, metric, confidence, suite)
     if plots:
@@ -101,16 +97,6 @@ def _compare(
     ids = {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
     metric = metric or (suite.protocol.metric if suite else "success_at_end")
     return compare(runs, describe(ids, suite), place, metric, confidence), remarks(runs)
-
-
-def _draw_curves(folders: Sequence[str], metric: str, confidence: float, out: Path | None) -> None:
-    from vla_gen_bench.report.curves import curves_figure, load_trainings
-    from vla_gen_bench.report.drawing import save_as
-
-    if out is None:
-        raise UserError("--curves draws a picture: name it with --out FILE.png or FILE.svg")
-    path = save_as(curves_figure(load_trainings(folders), metric, confidence), out)
-    click.echo(f"wrote {path}", err=True)
 
 
 def _draw(comparison: Comparison, folder: Path) -> None:

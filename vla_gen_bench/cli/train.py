@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from vla_gen_bench.cli.numbers import WORKERS, Whole
+from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
+from vla_gen_bench.cli.train_rl import dpo, grpo, ppo
 
 
 @click.group()
@@ -19,49 +20,6 @@ def train() -> None:
     A recipe is a YAML file, or the name of a policy that has one. A run that was broken off goes on when the same
     command is given again.
     """
-
-
-def recipe_file(name: str) -> Path:
-    """Returns the path of a recipe: `name` itself, recipe.yaml of a policy, or one of the files in its `recipes`.
-
-    Raises:
-        UserError: Neither is there.
-    """
-    from vla_gen_bench.errors import UserError, suggest
-    from vla_gen_bench.resources import data_dir
-
-    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
-        return Path(name)
-    policies = data_dir() / "policies"
-    known = {path.parent.name: path for path in policies.glob("*/recipe.yaml")}
-    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml") if path.stem != "common"}  # no whole one
-    if name not in known:
-        raise UserError(f"--recipe {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
-    return known[name]
-
-
-def common_options(command: Any) -> Any:
-    """The options every trainer takes."""
-    options = (
-        click.option("--recipe", required=True, metavar="FILE|POLICY", help="The recipe."),
-        click.option(
-            "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/train/NAME]"
-        ),
-        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeat."),
-        click.option("--fresh", is_flag=True, help="Begin anew in a folder that holds a run."),
-        click.option(
-            "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto = a GPU if any."
-        ),
-        click.option("--wandb", metavar="PROJECT", help="Log to Weights & Biases too, if it is installed."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def run_folder(out: Path | None, name: str) -> Path:
-    """Returns the run folder of a recipe's name."""
-    return out or Path("runs") / "train" / name
 
 
 @train.command()
@@ -77,6 +35,7 @@ def sft(
     from vla_gen_bench import runtime
     from vla_gen_bench.train.processes import join, launch
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.run import RunOptions
     from vla_gen_bench.train.sft import trainer
 
     given = {"data": list(data) or None, "demos": demos}
@@ -88,26 +47,7 @@ def sft(
     joined = join(device)
     if joined.device.type == "cpu" and joined.count > 1:
         runtime.limit_threads(1)
-    carry_out(trainer.train, loaded, out, joined, fresh=fresh, wandb=wandb)
-
-
-def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, acting: str = "", **options: Any) -> None:
-    """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone.
-
-    Args:
-        acting: Options of `vgb eval` for the policy to act as it was checked.
-    """
-    from contextlib import nullcontext
-
-    from vla_gen_bench.train.guard import sole_writer
-
-    say = (lambda line: click.echo(line, err=True)) if joined.first else (lambda line: None)
-    folder = run_folder(out, recipe.name)
-    with sole_writer(folder) if joined.first else nullcontext():
-        checkpoint = trainer(recipe, folder, joined, say, **options)
-    if joined.first:
-        click.echo(f"checkpoint: {checkpoint}")
-        click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint}{acting} --suite execution")
+    carry_out(trainer.train, loaded, out, joined, RunOptions(fresh, wandb))
 
 
 @train.command()
@@ -124,4 +64,5 @@ def mean(checkpoints: tuple[Path, ...], out: Path) -> None:
     click.echo(out)
 
 
-from vla_gen_bench.cli import train_rl  # noqa: E402, F401  adds ppo, grpo and dpo to the group
+for command in (ppo, grpo, dpo):
+    train.add_command(command)

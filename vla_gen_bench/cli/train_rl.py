@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
 from vla_gen_bench.cli.numbers import WORKERS
-from vla_gen_bench.cli.train import carry_out, common_options, recipe_file, train
+from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
 
-WORKERS = click.option("--workers", type=WORKERS, help="Processes that simulate.  [default: one per core]")
+SIMULATORS = click.option("--workers", type=WORKERS, help="Processes that simulate.  [default: one per core]")
 
 
-@train.command()
+@click.command()
 @common_options
-@WORKERS
+@SIMULATORS
 def ppo(**options: Any) -> None:
     """Learn from reward by proximal policy optimisation.
 
@@ -25,9 +26,9 @@ def ppo(**options: Any) -> None:
     _train("ppo", "PpoRecipe", **options)
 
 
-@train.command()
+@click.command()
 @common_options
-@WORKERS
+@SIMULATORS
 def grpo(**options: Any) -> None:
     """Learn from reward relative to groups of episodes that began alike.
 
@@ -36,9 +37,9 @@ def grpo(**options: Any) -> None:
     _train("grpo", "GrpoRecipe", **options)
 
 
-@train.command()
+@click.command()
 @common_options
-@WORKERS
+@SIMULATORS
 def dpo(**options: Any) -> None:
     """Learn from preferences between episodes that began alike (TPO).
 
@@ -48,13 +49,13 @@ def dpo(**options: Any) -> None:
 
 
 def _train(
-    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, workers: int | None, **options: Any
+    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, out: Path | None, **options: Any
 ) -> None:
     from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.rl.loop import RlOptions
 
     trainer = import_module(f"vla_gen_bench.train.rl.{module}")
     loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
-    options |= {"workers": workers} if workers else {}
     acting = f" --policy-option temperature={loaded.check_temperature:g}"
-    carry_out(trainer.train, loaded, joined=join(device), acting=acting, **options)
+    carry_out(trainer.train, loaded, out, join(device), RlOptions(**options), acting)

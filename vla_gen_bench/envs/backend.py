@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from vla_gen_bench.doctor import checks, probe
 from vla_gen_bench.errors import UserError, suggest
 
 SIMULATIONS = {"cpu": "physx_cpu", "gpu": "physx_cuda"}
@@ -38,9 +39,6 @@ NO_DEVICE = "there is no CUDA device"
 
 def gpu_problem() -> str:
     """Returns why no GPU can simulate and draw here, or nothing."""
-    from vla_gen_bench.doctor.checks import run_probe
-    from vla_gen_bench.doctor.probe import cuda_devices
-
-    if not cuda_devices():
+    if not probe.cuda_devices():
         return NO_DEVICE
-    return run_probe("gpu").get("error", "")
+    return checks.run_probe("gpu").get("error", "")

@@ -7,7 +7,7 @@ the table is multiplied by black. Every copy leaves it out.
 The *swift* copy of `default` draws what `Color` and `Segmentation` need and no more: 11 ms instead of 43 ms at 640x480
 on lavapipe, most of which goes per pixel, not per triangle. It drops the passes for transparent bodies, lines and
 points and the pictures of positions, normals and segmentation colours, shades only pixels that show a body, and
-makes bytes of colours itself. Bodies look the same bit by bit (tests/test_shaders.py); empty pixels are black.
+makes bytes of colours itself. Bodies look the same bit by bit (tests/envs/test_shaders.py); empty pixels are black.
 """
 
 from __future__ import annotations

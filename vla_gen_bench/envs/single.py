@@ -14,7 +14,7 @@ from vla_gen_bench.envs.proprioception import robot_states
 from vla_gen_bench.protocol import ACTION_DIMS, EXTERNAL, STATE
 
 ID = "VGB/PickPlace-v1"
-# What an action of 1 means, metres and radians: about the largest steps of the expert. The gripper is +1 open, -1 closed.
+# What an action of 1 means, metres and radians; the gripper is +1 open, -1 closed.
 ACTION_SCALE = np.float32([0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0])
 Seen = Literal["image", "state", "both"]
 # Far beyond what the robot can do: spaces are finite, and every state is within them.
@@ -27,8 +27,9 @@ class SinglePickPlace(gym.Env):
 
     Observation space: "image" is a Box, uint8 [H, W, 3], what the camera sees; "state" a Box, float32 [17], the robot's
     own state laid out as `protocol.STATE`; "both" a Dict of the two. The sentence is `info["instruction"]`.
-    Action space: Box, float32 [7] in [-1, 1]: `PickPlaceEnv`'s actions divided by `ACTION_SCALE`. An episode has 80 steps, then it is truncated; success, which
-    may be lost again, is `info["success"]`. The reward is `PickPlaceEnv`'s, a float.
+    Action space: Box, float32 [7] in [-1, 1]: `PickPlaceEnv`'s actions divided by `ACTION_SCALE`. An episode has 80
+    steps, then it is truncated; success, which may be lost again, is `info["success"]`. The reward is
+    `PickPlaceEnv`'s, a float.
 
     Args:
         scenario, suite, world: What a reset draws from.

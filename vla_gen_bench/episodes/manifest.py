@@ -13,7 +13,7 @@ from vla_gen_bench.episodes.draw import draw
 from vla_gen_bench.episodes.shift import Scenario
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Suite
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, one_line
 
 
 def manifest_of(suite: Suite, world: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def check_manifest(suite: Suite, world: str) -> None:
     stored = read_json(path, dict[str, Any], shown=path.name)
     difference = _difference(stored, manifest_of(suite, world), "")
     if difference:
-        raise UserError(f"{path.name}: {difference}; {fix}")
+        raise UserError(f"{path.name}: {one_line(difference)}; {fix}")
 
 
 def _difference(stored: Any, drawn: Any, path: str) -> str:

@@ -133,6 +133,8 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
         policy.reset(list(observation.instruction), [0])
         actions = policy.act(observation)
     except BaseException as error:  # sys.exit() and KeyboardInterrupt are the policy's own: Ctrl-C never comes here
+        if getattr(error, "says_all", False):
+            raise
         raise PolicyError(f"{card.label}: raised {describe_failure(error)} on an example observation") from error
     check_actions(card.label, actions, 1, policy.action_spec)
 
@@ -168,7 +170,9 @@ class _Runner:
 
     def describe(self) -> dict[str, Any]:
         policy, env = self.source.policy, self.batch.envs[0]
+        connection = getattr(policy, "connection", None)  # of a policy behind a server
         return {
+            **({"connection": connection} if connection else {}),
             "action_spec": self.source.spec.to_json(),
             "decoding": getattr(policy, "decoding", None),
             "backend": {
@@ -196,6 +200,8 @@ class _Runner:
         except PolicyError as error:
             return "failed", str(error)
         except BaseException as error:  # sys.exit() and KeyboardInterrupt are the policy's own
+            if getattr(error, "stops_run", False):
+                return "refused", str(error)
             return "failed", describe_failure(error)
         done = [(episode.row, pack_actions(episode.actions)) for episode in episodes]
         try:

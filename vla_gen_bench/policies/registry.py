@@ -20,6 +20,7 @@ from vla_gen_bench.policies.contract import PolicyError, check_spec
 from vla_gen_bench.policies.converters import Adapted, parse_adapter
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
 from vla_gen_bench.policies.identity import distribution
+from vla_gen_bench.policies.remote.address import card_of, is_url
 from vla_gen_bench.protocol import ActionSpec, Needs, Policy
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.strict_yaml import parse_yaml
@@ -72,6 +73,8 @@ def resolve(ref: str) -> Card:
     if built_in or points:
         _warn_if_ambiguous(ref, built_in, points)
         return load_card(built_in, "built-in") if built_in else _plugin_card(points[0])
+    if is_url(ref):
+        return card_of(ref)
     path = Path(ref).expanduser()
     if path.name == CARD_FILE or (path / CARD_FILE).exists():
         return load_card(path if path.name == CARD_FILE else path / CARD_FILE)
@@ -100,8 +103,11 @@ def load_policy(ref: str | Card, **options: Any) -> Policy:
     policy = build(card, {name: value for name, value in options.items() if name != "adapter"})
     if entries is None:
         entries = getattr(policy, "default_adapter", ())
-    if entries:
-        policy = _adapted(policy, parse_adapter(entries, f"{card.label}: adapter", card.source.folder), card)
+    converters = parse_adapter(entries, f"{card.label}: adapter", card.source.folder)
+    if hasattr(policy, "prepare"):
+        policy.prepare(converters)
+    if converters:
+        policy = _adapted(policy, converters, card)
     check_spec(card.label, policy)
     _check_promises(card, policy)
     return policy

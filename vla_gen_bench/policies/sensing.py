@@ -9,9 +9,10 @@ from typing import Any
 
 from vla_gen_bench.assets.world import World
 from vla_gen_bench.errors import UserError, suggest
-from vla_gen_bench.policies.card import Card
+from vla_gen_bench.policies.card import Card, DeclaredNeeds
 from vla_gen_bench.policies.converters import needs_with, parse_adapter
 from vla_gen_bench.policies.registry import adapter_entries
+from vla_gen_bench.policies.remote.address import FACTORY
 from vla_gen_bench.protocol import Needs
 
 SMALLEST_SIDE, LARGEST_SIDE = 32, 2048  # pixels
@@ -45,8 +46,10 @@ def sensors_of(
     Raises:
         UserError: The card needs a camera that the world lacks, or an image that cannot be drawn.
     """
-    entries = adapter_entries(card, dict(options or {})) or ()
-    needs = needs_with(card.needs.plain(), parse_adapter(entries, f"{card.label}: adapter", card.source.folder))
+    given = dict(options or {})
+    entries = adapter_entries(card, given) or ()
+    needs = _remote(card, given) if card.factory == FACTORY else card.needs.plain()
+    needs = needs_with(needs, parse_adapter(entries, f"{card.label}: adapter", card.source.folder))
     for camera in needs.cameras:
         if camera not in world.cameras:
             raise UserError(
@@ -60,3 +63,19 @@ def sensors_of(
         check_size(size, f"{card.label}: needs.image_size {list(size)}")
     ordered = tuple(camera for camera in world.cameras if camera in needs.cameras)
     return replace(needs, cameras=ordered, image_size=size)
+
+
+def serving_needs(card: Card, options: Mapping[str, Any] | None = None) -> Needs:
+    """Returns what a policy looks at, for a server that has no world of its own: an image size is up to the client."""
+    from vla_gen_bench.assets.world import get_world
+
+    return sensors_of(card, get_world("builtin" if card.worlds == "all" else card.worlds[0]), options=options)
+
+
+def _remote(card: Card, options: dict[str, Any]) -> Needs:
+    """Returns what a server wants to see: what the card says, or else what key map or server tell."""
+    if card.needs != DeclaredNeeds():
+        return card.needs.plain()
+    from vla_gen_bench.policies.remote.policy import remote_needs
+
+    return remote_needs({**card.kwargs, **options})

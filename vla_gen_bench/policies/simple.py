@@ -14,6 +14,8 @@ RANDOM_STREAM = 0x5EED  # keys this policy's draws apart from whatever else is s
 class HoldPolicy:
     """Keeps the end effector where it is, gripper open. Any success it scores is the scene's own doing."""
 
+    memoryless = True
+
     def __init__(self, chunk: int = 1) -> None:
         self.action_spec = ActionSpec(chunk=chunk)
 

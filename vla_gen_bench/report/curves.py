@@ -14,14 +14,13 @@ from vla_gen_bench.data import read_text
 from vla_gen_bench.errors import UserError, one_line, shown, suggest
 from vla_gen_bench.report.drawing import legend_above, line_style, style
 from vla_gen_bench.strict_yaml import read_yaml
-from vla_gen_bench.train.recipe import RECIPE_FILE
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVE_FILE = "curve.csv"
+CURVE_FILE, RECIPE_FILE = "curve.csv", "recipe.yaml"  # as `vla_gen_bench.train.run` writes them
 WALL = "wall_s"
 AMOUNTS = {"env_steps": "environment steps", "samples": "samples", "step": "optimiser steps"}  # the first all have
 GRID = 200

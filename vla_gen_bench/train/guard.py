@@ -10,6 +10,8 @@ from pathlib import Path
 
 from vla_gen_bench.errors import UserError
 
+INFO_FILE = "meta/info.json"  # by it a folder of demonstrations is known
+
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:

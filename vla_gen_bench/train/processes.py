@@ -17,10 +17,14 @@ from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.runtime import end_with
-from vla_gen_bench.train.rl.advantages import own_moments
 
 TIMEOUT = timedelta(hours=2)  # the others wait while the first one evaluates
 LAUNCHER = "VGB_LAUNCHER"  # process id of the one that started this one by `launch`
+
+
+def own_moments(values: np.ndarray) -> tuple[float, float]:
+    """Returns the mean and standard deviation; 0 and 0 of nothing."""
+    return (values.mean(), values.std()) if values.size else (0.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import csv
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,26 @@ from vla_gen_bench.log.trackers import WANDB_FILE, wandb_curve
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
 from vla_gen_bench.strict_yaml import read_yaml
-from vla_gen_bench.train.demos.lerobot_format import INFO_FILE
+from vla_gen_bench.train.guard import INFO_FILE
 from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
 from vla_gen_bench.train.student import checkpoint_of
 
 CURVE_FILE, STATE_FILE, CHECKPOINT, TENSORBOARD = "curve.csv", "state.pt", "checkpoint", "tensorboard"
 MADE_FOLDERS = (CHECKPOINT, "checkpoints", "videos", TENSORBOARD)
 FOREIGN = {INFO_FILE: "demonstrations", RUN_FILE: "an evaluation's log"}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to carry out a run; nothing here changes what is learnt.
+
+    Attributes:
+        fresh: Remove an earlier run in the folder instead of resuming it.
+        wandb: Weights & Biases project to log to as well.
+    """
+
+    fresh: bool = False
+    wandb: str | None = None
 
 
 def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from vla_gen_bench.assets.pretrain.shapes import HELD_OUT, TRAIN, Shape
 ATLAS = 32  # side in texels: toys are plain
 HELD_OUT_COLOURS = ("red", "blue", "yellow")  # of the held-out shapes
 DENSITY = 550.0  # kg / m^3, of wood
-TOO_NEAR = frozenset(  # to an unseen object, see tests/test_pretrain_world.py
+TOO_NEAR = frozenset(  # to an unseen object, see tests/episodes/test_pretrain_world.py
     {
         ("yellow", "ball"), ("yellow", "dome"), ("yellow", "hexagon"), ("red", "hexagon"), ("red", "spool"),
         ("white", "stick"),

@@ -43,7 +43,7 @@ HELD_OUT = {
     "triangle": Kind(_corners(3, 180), slab(7)),
 }
 ARTS = 6
-TOO_NEAR = frozenset(  # to an unseen receptacle, see tests/test_pretrain_world.py
+TOO_NEAR = frozenset(  # to an unseen receptacle, see tests/episodes/test_pretrain_world.py
     {
         ("oval", "red"), ("pad", "white"), ("tile", "white"), ("slab", "white"), ("pad", "black"), ("cushion", "white"),
         ("stand", "orange"), ("stand", "white"),

@@ -16,7 +16,7 @@ from vla_gen_bench.assets.builtin.tables import Material, Table
 from vla_gen_bench.assets.pretrain.colours import darker, drawn
 
 COUNTS = {"train": 74, "unseen": 17}  # of which some are left out
-TOO_NEAR = {  # to an unseen table, see tests/test_pretrain_world.py
+TOO_NEAR = {  # to an unseen table, see tests/episodes/test_pretrain_world.py
     "train": frozenset({7, 26, 28, 40, 43, 44, 48, 49, 52, 56, 57, 67, 69}),
     "unseen": frozenset({4}),
 }

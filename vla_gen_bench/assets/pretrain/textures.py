@@ -12,7 +12,7 @@ from vla_gen_bench.assets.pretrain.colours import drawn
 
 WIDTH, HEIGHT = 320, 240
 VARIANTS = 3
-TOO_NEAR = frozenset({"veins_0", "rectangles_1", "rays_0"})  # to an unseen overlay, see tests/test_pretrain_world.py
+TOO_NEAR = frozenset({"veins_0", "rectangles_1", "rays_0"})  # to an unseen overlay, see tests/episodes/test_pretrain_world.py
 
 Pattern = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 """Pixel coordinates (column, row) and a generator -> field in [0, 1], coloured afterwards."""

@@ -52,6 +52,12 @@ def parse_adapter(entries: Any, where: str, folder: Path | None = None) -> list[
     return [_parse(entry, f"{where}[{place}]", folder or Path()) for place, entry in enumerate(entries)]
 
 
+def describe_adapter(converters: Sequence[Converter]) -> list[dict[str, Any]]:
+    """Returns the converters as a card would list them, every argument written out."""
+    names = {model: name for name, model in CONVERTERS.items()}
+    return [{names[type(item)]: item.model_dump(mode="json", exclude_none=True)} for item in converters]
+
+
 def _parse(entry: Any, where: str, folder: Path) -> Converter:
     if isinstance(entry, str):
         entry = {entry: {}}

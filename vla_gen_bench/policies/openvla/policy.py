@@ -55,6 +55,8 @@ class OpenVLAPolicy:
         UserError: An option is out of range.
     """
 
+    memoryless = True
+
     def __init__(
         self,
         checkpoint: str | Path,

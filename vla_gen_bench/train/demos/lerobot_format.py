@@ -18,6 +18,7 @@ import numpy as np
 
 from vla_gen_bench import data
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.guard import INFO_FILE
 
 VERSION = "v3.0"
 FPS = 5
@@ -30,7 +31,7 @@ NUMBERS = {"action": ACTION_NAMES, "action.executed": ACTION_NAMES, "observation
 INDICES = ("frame_index", "episode_index", "index", "task_index")
 QUALITY = {"crf": "8", "preset": "veryfast"}  # x264 constant rate factor: about 2 kB a frame of 96 px, hardly any loss
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
-INFO_FILE, STATS_FILE, TASKS_FILE = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+STATS_FILE, TASKS_FILE = "meta/stats.json", "meta/tasks.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vla_gen_bench.train.processes import own_moments
+
 EPSILON = 1e-5  # the reference's, in every normalisation
 
 
@@ -47,11 +49,6 @@ def gae(
 
 Moments = Callable[[np.ndarray], tuple[float, float]]
 """Values -> their mean and standard deviation; over several processes, all of which then have to ask."""
-
-
-def own_moments(values: np.ndarray) -> tuple[float, float]:
-    """Returns the mean and standard deviation; 0 and 0 of nothing."""
-    return (values.mean(), values.std()) if values.size else (0.0, 0.0)
 
 
 def normalised(advantages: np.ndarray, moments: Moments = own_moments) -> np.ndarray:

@@ -9,10 +9,10 @@ where log pi of an episode is the sum over all its action tokens. Pairs are made
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from torch import Tensor
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.processes import Processes
-from vla_gen_bench.train.rl import ppo
+from vla_gen_bench.train.rl import loop
 from vla_gen_bench.train.rl.advantages import Pair, preference_pairs
+from vla_gen_bench.train.rl.experience import Experience
 from vla_gen_bench.train.rl.learner import Learner, RlRecipe
 from vla_gen_bench.train.rl.rollout import Rollout
 
@@ -54,11 +55,17 @@ class DpoRecipe(RlRecipe):
     part: int = Field(160, ge=1)
 
 
-def train(recipe: DpoRecipe, out: Path, processes: Processes, *arguments: Any, **options: Any) -> Path:
-    """As `ppo.train`; in one process only, for processes find different numbers of pairs."""
+def train(
+    recipe: DpoRecipe,
+    out: Path,
+    processes: Processes,
+    say: Callable[[str], None],
+    options: loop.RlOptions,
+) -> Path:
+    """Trains by DPO, see `loop.run`; in one process only, for processes find different numbers of pairs."""
     if processes.count > 1:
         raise UserError("vgb train dpo: runs in one process; leave torchrun or accelerate out")
-    return ppo.train(recipe, out, processes, *arguments, improve=improve, **options)
+    return loop.run(recipe, out, processes, say, improve, options)
 
 
 def improve(recipe: DpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, float]:
@@ -130,7 +137,7 @@ class _Episodes:
 
     def __init__(self, learner: Learner, rollout: Rollout, part: int) -> None:
         self._learner, self._part = learner, part
-        self._experience = ppo.Experience.of(rollout, np.zeros(rollout.rewards.shape[:2]))
+        self._experience = Experience.of(rollout, np.zeros(rollout.rewards.shape[:2]))
         self._decisions, self.count = rollout.tokens.shape[:2]
         self._change = torch.empty(0)
 

@@ -6,19 +6,23 @@ What an episode is worth is told by the others that began alike. The reference's
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.rl import advantages as adv
-from vla_gen_bench.train.rl import ppo
+from vla_gen_bench.train.rl import loop
+from vla_gen_bench.train.rl.clipped import ClippedRecipe, clipped_steps
+from vla_gen_bench.train.rl.experience import Experience
 from vla_gen_bench.train.rl.learner import Learner
 from vla_gen_bench.train.rl.rollout import Rollout
 
 
-class GrpoRecipe(ppo.ClippedRecipe):
+class GrpoRecipe(ClippedRecipe):
     """GRPO.
 
     Attributes:
@@ -38,9 +42,15 @@ class GrpoRecipe(ppo.ClippedRecipe):
         return self
 
 
-def train(recipe: GrpoRecipe, *arguments: Any, **options: Any) -> Path:
-    """As `ppo.train`."""
-    return ppo.train(recipe, *arguments, improve=improve, **options)
+def train(
+    recipe: GrpoRecipe,
+    out: Path,
+    processes: Processes,
+    say: Callable[[str], None],
+    options: loop.RlOptions,
+) -> Path:
+    """Trains by GRPO; see `loop.run`."""
+    return loop.run(recipe, out, processes, say, improve, options)
 
 
 def improve(recipe: GrpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, float]:
@@ -50,4 +60,4 @@ def improve(recipe: GrpoRecipe, learner: Learner, rollout: Rollout) -> dict[str,
     else:
         worth = adv.group_advantages(rollout.returns, recipe.group)
         advantages = np.broadcast_to(worth, rollout.rewards.shape[:2])
-    return ppo.clipped_steps(recipe, learner, ppo.Experience.of(rollout, advantages))
+    return clipped_steps(recipe, learner, Experience.of(rollout, advantages))

@@ -26,7 +26,7 @@ from vla_gen_bench.train.demos import frames as fr
 from vla_gen_bench.train.demos.dataset import Demos
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
-from vla_gen_bench.train.run import CHECKPOINT, Curve, open_run, save_state
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run, save_state
 from vla_gen_bench.train.sft.imitation import Batch, Data, demonstrations
 from vla_gen_bench.train.sft.metrics import NUMBERS, progress_line, validation_numbers
 from vla_gen_bench.train.student import (
@@ -118,26 +118,31 @@ class SftRecipe(Recipe):
         return done == self.last or any(every and done % every == 0 for every in rhythms)
 
 
-def train(recipe: SftRecipe, out: Path, processes: Processes, say: Callable[[str], None], **options: Any) -> Path:
+def train(
+    recipe: SftRecipe,
+    out: Path,
+    processes: Processes,
+    say: Callable[[str], None],
+    options: RunOptions,
+) -> Path:
     """Trains as `recipe` says, or goes on where the run in `out` was broken off; returns the checkpoint folder.
 
     Args:
         say: Gets one line of progress per log.
-        options: `fresh`: begin anew. `wandb`: a project's name.
 
     Raises:
         UserError: The recipe, the data or the folder cannot be used, or the loss is not a number.
     """
     if recipe.batch % processes.count:
         raise UserError(f"batch: {recipe.batch} cannot be shared out to {processes.count} processes")
-    state = open_run(out, recipe, options.get("fresh", False)) if processes.first else None
+    state = open_run(out, recipe, options.fresh) if processes.first else None
     state = processes.shared(state)
     trainer = Trainer(recipe, demonstrations(recipe, processes), processes)
     if state:
         trainer.restore(state)
     curve = None
     if processes.first:
-        curve = Curve(out, NUMBERS, trainer.step if state else None, options.get("wandb"))
+        curve = Curve(out, NUMBERS, trainer.step if state else None, options.wandb)
         say(trainer.describe())
     for done in range(trainer.step + 1, recipe.last + 1):
         trainer.one_step(out)

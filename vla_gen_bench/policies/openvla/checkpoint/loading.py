@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vla_gen_bench.policies.openvla.checkpoint import adapters
+from vla_gen_bench.policies.openvla.checkpoint.action_head import ACTION_HEAD_FILE, l1_head_from
 from vla_gen_bench.policies.openvla.checkpoint.config_file import read_config
 from vla_gen_bench.policies.openvla.checkpoint.dead import dead_shapes
 from vla_gen_bench.policies.openvla.checkpoint.extras import need
@@ -25,7 +26,7 @@ from vla_gen_bench.policies.openvla.checkpoint.tensors import (
     read_file,
 )
 from vla_gen_bench.policies.openvla.config import CheckpointError, OpenVLAConfig
-from vla_gen_bench.policies.openvla.model.l1_head import ACTION_HEAD_FILE, L1Head, l1_head_from
+from vla_gen_bench.policies.openvla.model.l1_head import L1Head
 from vla_gen_bench.policies.openvla.model.value import ValueHead, value_head_from
 from vla_gen_bench.policies.openvla.model.vla import OpenVLA
 
@@ -174,6 +175,9 @@ def _action_head(folders: Sequence[Path], model: OpenVLA) -> L1Head | None:
     tensors = read_file(found[0], model.dtype) if found[0].suffix == ".safetensors" else _read_pickle(found[0])
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise CheckpointError(f"{found[0]}: holds something else than tensors by name")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{found[0]}: {name}: values that are not finite; the checkpoint is damaged")
     return l1_head_from(tensors, model.config.text.width, found[0]).to(model.device, model.dtype).eval()
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vla_gen_bench.policies.openvla.checkpoint.action_head import ACTION_HEAD_FILE
 from vla_gen_bench.policies.openvla.checkpoint.config_file import CONFIG_FILE, config_fields
 from vla_gen_bench.policies.openvla.checkpoint.extras import need
 from vla_gen_bench.policies.openvla.checkpoint.loading import VALUE_FILE, VALUE_SOURCE
 from vla_gen_bench.policies.openvla.checkpoint.tensors import INDEX_FILE, SINGLE_FILE
 from vla_gen_bench.policies.openvla.checkpoint.tokenizer import TOKENIZER_FILE, PromptTokenizer
 from vla_gen_bench.policies.openvla.config import CheckpointError
-from vla_gen_bench.policies.openvla.model.l1_head import ACTION_HEAD_FILE, L1Head
+from vla_gen_bench.policies.openvla.model.l1_head import L1Head
 from vla_gen_bench.policies.openvla.model.lora import adapted
 from vla_gen_bench.policies.openvla.model.value import ValueHead
 from vla_gen_bench.policies.openvla.model.vla import OpenVLA

@@ -1,0 +1,80 @@
+"""Published numbers follow from committed logs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from published import EXPERIMENTS, RESULTS
+
+from vla_gen_bench.episodes.suite import draw, load_suite
+from vla_gen_bench.log.counts import count
+from vla_gen_bench.log.log import EvalLog, key_of
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
+
+
+@pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
+def test_a_log_holds_exactly_the_suite_s_episodes(folder):
+    log = EvalLog(folder)
+    header, rows = log.header, log.rows()
+    suite, world = load_suite(header["suite"]["id"]), header["world"]["name"]
+    assert header["suite"]["digest"] == suite.digest()
+    protocol = suite.protocol
+    wanted = {
+        (scenario.id, seed, index): draw(scenario, world, seed, index).digest()
+        for scenario in suite.scenarios.values()
+        for seed in protocol.seeds
+        for index in range(protocol.episodes_per_seed)
+    }
+    assert {key_of(row): row["spec_digest"] for row in rows} == wanted
+    assert len(rows) == len(wanted) and all(row["status"] == "ok" for row in rows)
+
+
+def test_the_published_tables_are_what_the_logs_give():
+    """docs/results.md, with its speeds, and the table of README.md; `make results` writes both."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import make_results
+    finally:
+        sys.path.pop(0)
+    written = make_results.outputs()
+    assert [path.name for path, text in written.items() if path.read_text() != text] == []
+    assert len(re.findall(r"^\| .*\d/192 \|", written[ROOT / "docs" / "results.md"], re.MULTILINE)) >= 32
+
+
+def test_the_card_counts_other_episodes_as_their_logs_do():
+    """Seeds not used for model selection."""
+    card = ROOT / "policies" / "openvla-ppo" / "README.md"
+    table = re.findall(r"^\| (.+?) \| (\d+) of 384.*? \| (\d+) of 384", card.read_text(), re.MULTILINE)
+    scenarios, counts = load_suite("execution").scenarios.values(), []
+    for name in ("ppo", "sft"):
+        log = EvalLog(EXPERIMENTS / "logs" / f"other-{name}")
+        assert log.header["policy"]["name"] == f"openvla-{name}"
+        assert {row["seed"] for row in log.rows()} == set(range(3, 9))
+        counts.append([count(row for row in log.rows() if row["scenario"] == each.id) for each in scenarios])
+    found = [
+        (each.label, *(str(column[place]["success_at_end"]) for column in counts))
+        for place, each in enumerate(scenarios)
+    ]
+    assert table == found and all(cell["episodes"] == 384 for column in counts for cell in column)
+    for column in counts:
+        ind, *shifted = [cell["success_at_end"] / 384 for cell in column]
+        assert f"{ind:.3f}" in card.read_text() and f"{sum(shifted) / 3:.3f}" in card.read_text()
+
+
+@pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
+def test_the_published_table_follows_from_the_log(folder):
+    log = EvalLog(folder)
+    suite, rows = load_suite(log.header["suite"]["id"]), log.rows()
+    text = (RESULTS / "README.md").read_text() + (ROOT / "docs" / "fidelity.md").read_text()
+    table = text.partition(f"<!-- from benchmarks/results/{folder.name} -->")[2].partition("\n\n")[0]
+    printed = dict(re.findall(r"^\| (.+?) \| (\d+/\d+) \|", table, re.MULTILINE))
+    expected = {}
+    for scenario in suite.scenarios.values():
+        counted = count(row for row in rows if row["scenario"] == scenario.id)
+        expected[scenario.label] = f"{counted['success_at_end']}/{counted['episodes']}"
+    assert printed == expected

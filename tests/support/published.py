@@ -1,0 +1,13 @@
+"""What is published: measured results, and the recipes of RL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vla_gen_bench.resources import data_dir
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, EXPERIMENTS = ROOT / "benchmarks" / "results", ROOT / "docs" / "experiments"
+PRESETS = sorted(
+    path.stem for path in (data_dir() / "policies" / "openvla-ppo" / "recipes").glob("*.yaml") if path.stem != "common"
+)

@@ -1,0 +1,133 @@
+"""Demonstrations: how they are driven, disturbed and labelled, and the commands that collect and show them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demos import OPEN, SHUT
+
+from vla_gen_bench.train.demos.collect import WANDER
+from vla_gen_bench.train.demos.dataset import load
+from vla_gen_bench.train.demos.demonstrate import Demonstrator
+from vla_gen_bench.train.demos.disturbance import DROP_STEPS, Disturbance
+
+# ---- disturbances ------------------------------------------------------------------------------------------
+
+
+def test_a_disturbance_depends_on_the_episode_alone() -> None:
+    def run(index: int) -> np.ndarray:
+        disturb = Disturbance(1_000_000, index)
+        return np.stack([disturb.apply(np.zeros(7)) for _ in range(20)])
+
+    assert (run(3) == run(3)).all() and (run(3) != run(5)).any()
+
+
+def test_a_quarter_of_the_episodes_is_left_alone() -> None:
+    clean = [Disturbance(1_000_000, index).scale == 0 for index in range(2000)]
+    assert 0.22 < np.mean(clean) < 0.28
+
+
+def test_gripper_faults_invert_the_command_for_their_time_and_end() -> None:
+    disturb = next(d for d in (Disturbance(1_000_000, i, 100.0) for i in range(9)) if d.scale)  # certain to happen
+    closed = np.array([0, 0, 0, 0, 0, 0, SHUT])
+    commands = [disturb.apply(closed)[6] for _ in range(40)]
+    assert commands[0] == OPEN and commands.count(OPEN) >= DROP_STEPS[0]
+    none = Disturbance(1_000_000, 0, 0.0)
+    assert (none.apply(closed) == closed).all()
+
+
+# ---- one demonstration -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demonstrator(request: pytest.FixtureRequest) -> Demonstrator:
+    from vla_gen_bench.envs.pick_place import PickPlaceEnv
+
+    env = PickPlaceEnv(world="builtin", obs_mode="rgb+segmentation")
+    request.addfinalizer(env.close)
+    return Demonstrator(env, side=32, noise=1.0)
+
+
+def test_a_demonstration_is_repeatable_and_clean_where_it_says_so(demonstrator: Demonstrator) -> None:
+    first, again = demonstrator.run(1_000_000, 4), demonstrator.run(1_000_000, 4)
+    for name in ("images", "foreground", "actions", "executed", "states"):
+        assert (getattr(first, name) == getattr(again, name)).all(), name
+    assert first.success and first.images.shape == (len(first), 32, 32, 3)
+    clean = next(index for index in range(20) if Disturbance(1_000_000, index).scale == 0)
+    undisturbed = demonstrator.run(1_000_000, clean)
+    assert (undisturbed.actions == undisturbed.executed).all()
+    assert (first.actions != first.executed).any() or Disturbance(1_000_000, 4).scale == 0
+
+
+def test_labels_are_readable_from_the_picture(demonstrator: Demonstrator) -> None:
+    """The label leads from the *measured* pose: the end effector follows it, and closing takes one frame."""
+    clean = next(index for index in range(20) if Disturbance(1_000_000, index).scale == 0)
+    demo = demonstrator.run(1_000_000, clean)
+    shut = demo.actions[:, 6] < 0
+    closing = int(np.flatnonzero(shut)[0])
+    assert np.abs(demo.actions[closing, :3]).max() < 1e-6  # stands still while the fingers shut
+    assert demo.actions[closing + 1, 2] > 0.003  # and lifts in the next frame, in which they are shut
+    assert demo.states[closing + 1, 6] < demo.states[closing, 6] - 0.003
+
+
+def test_the_driver_takes_turns_and_the_labels_stay_the_experts(demonstrator: Demonstrator) -> None:
+    from vla_gen_bench.policies.simple import HoldPolicy
+
+    mixed = Demonstrator(demonstrator.env, 32, driver=HoldPolicy(), horizon=30).run(1_000_000, 2)
+    follows = (mixed.actions == mixed.executed).all(axis=1)
+    holds = (mixed.executed[:, :6] == 0).all(axis=1)
+    assert follows.any() and (holds & ~follows).any() and (follows | holds).all()
+    assert np.abs(mixed.actions[~follows, :3]).max() > 0.01
+
+
+def test_the_expert_sets_out_from_where_the_arm_has_wandered(demonstrator: Demonstrator) -> None:
+    usual = demonstrator.run(1_000_000, 3)
+    wide = Demonstrator(demonstrator.env, 32, wander=WANDER).run(1_000_000, 3)
+    assert np.linalg.norm(wide.states[0, :3] - usual.states[0, :3]) > 0.03
+    assert wide.success and demonstrator.env.draws  # and every frame that is kept was drawn
+    assert len({image.tobytes() for image in wide.images[:5]}) == 5
+
+
+# ---- the commands ------------------------------------------------------------------------------------------
+
+
+def test_collect_show_and_preview(cli, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    result = cli("collect", "--episodes", "2", "--image-size", "32", "--workers", "1", "--out", str(data))
+    assert result.exit_code == 0, result.output
+    assert "2 demonstrations" in result.stdout and len(load(data)) == 2
+    again = cli("collect", "--episodes", "2", "--image-size", "32", "--workers", "1", "--out", str(data), "--json")
+    assert json.loads(again.stdout)["demonstrations"] == 2
+    shown = cli("data", "show", str(data))
+    assert shown.exit_code == 0 and "2 demonstrations" in shown.stdout and "gripper" in shown.stdout
+    video = tmp_path / "preview.mp4"
+    assert cli("data", "preview", str(data), "--out", str(video), "--episodes", "1").exit_code == 0
+    assert video.stat().st_size > 1000
+    assert cli("data", "preview", str(data), "--out", str(video)).exit_code == 0  # fewer than the default number
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    """The parent is killed before its child has looked who it is."""
+    code = (
+        "import os, subprocess, sys, time; from vla_gen_bench.runtime import end_with\n"
+        "if len(sys.argv) > 1: end_with(int(sys.argv[1])); time.sleep(60); os._exit(0)\n"
+        "child = subprocess.Popen([sys.executable, __file__, str(os.getpid())]); print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    file = tmp_path / "parent.py"
+    file.write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    parent = subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True, env=environment)
+    assert int(parent.stdout.readline()) > 0
+    parent.kill()
+    parent.wait()
+    began = time.monotonic()
+    parent.stdout.read()  # its end comes when the child, which holds the pipe too, is gone
+    assert time.monotonic() - began < 40

@@ -1,0 +1,136 @@
+"""Recipes of PPO, GRPO and DPO as they lie in `policies/openvla-ppo`, and how one is based on another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from published import EXPERIMENTS, PRESETS
+
+from vla_gen_bench.cli.train_options import recipe_file
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.resources import data_dir
+from vla_gen_bench.train.recipe import load_recipe
+from vla_gen_bench.train.rl.dpo import DpoRecipe
+from vla_gen_bench.train.rl.grpo import GrpoRecipe
+from vla_gen_bench.train.rl.learner import RlRecipe
+from vla_gen_bench.train.rl.ppo import PpoRecipe
+
+FOLDER = data_dir() / "policies" / "openvla-ppo"
+
+
+def loaded(name: str) -> RlRecipe:
+    kind = {"ppo": PpoRecipe, "grp": GrpoRecipe, "dpo": DpoRecipe}.get(name[:3], PpoRecipe)
+    return load_recipe(recipe_file(name), kind)
+
+
+@pytest.mark.parametrize("name", ["openvla-ppo", *PRESETS])
+def test_every_preset_loads_and_has_the_same_budget(name: str) -> None:
+    recipe, reference = loaded(name), loaded("openvla-ppo")
+    assert recipe.name == name
+    assert recipe.env_steps == reference.env_steps
+    assert recipe.steps_per_iteration == reference.steps_per_iteration == 64 * (8 + 64)
+    assert recipe.sampling == reference.sampling
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("ppo")])
+def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) -> None:
+    """PPO-ORZ also ends with the time limit: without a discount a bootstrapped return has no end."""
+    allowed = {
+        "ppo-orz": {"gamma", "lam", "time_limit"},
+        "ppo-base": {"model", "batch"},
+        "ppo-warmup": {"model", "batch"},
+        "ppo-single": {"model", "batch"},
+        "ppo-epochs-1": {"epochs", "target_kl"},
+        "ppo-epochs-2": {"target_kl"},
+        "ppo-epochs-5": {"epochs", "target_kl"},
+    }
+    recipe, reference = loaded(name).model_dump(), loaded("openvla-ppo").model_dump()
+    changed = {key for key, value in recipe.items() if reference[key] != value}
+    assert changed == {"name", *allowed.get(name, {"value"})}
+
+
+@pytest.mark.parametrize(
+    ("names", "compared"),
+    [(("ppo-base", "ppo-warmup"), "model"), (("ppo-epochs-1", "ppo-epochs-2", "ppo-epochs-5"), "epochs")],
+)
+def test_recipes_that_are_compared_with_each_other_differ_in_that_alone(names: tuple[str, ...], compared: str) -> None:
+    recipes = [loaded(name).model_dump() for name in names]
+    assert {key for key in recipes[0] if len({str(recipe[key]) for recipe in recipes}) > 1} == {"name", compared}
+    assert len({str(recipe[compared]) for recipe in recipes}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "at"),
+    [
+        (FOLDER / "recipe.yaml", EXPERIMENTS / "recipes" / "ppo-second.yaml", "checkpoint"),
+        (EXPERIMENTS / "recipes" / "ppo-second.yaml", EXPERIMENTS / "recipes" / "ppo-third.yaml", "checkpoint"),
+        (FOLDER / "recipe.yaml", FOLDER / "recipe-tilted.yaml", "checkpoint"),
+        (FOLDER / "recipe-tilted.yaml", FOLDER / "recipe-shifted.yaml", "checkpoints/0030"),
+    ],
+)
+def test_each_stage_beyond_the_reference_starts_from_the_one_before(before: Path, after: Path, at: str) -> None:
+    first, then = (load_recipe(path, PpoRecipe) for path in (before, after))
+    assert then.model.checkpoint == f"runs/train/{first.name}/{at}"
+    assert then.seed != first.seed  # other episodes
+
+
+def test_the_papers_recipe_has_the_papers_numbers() -> None:
+    recipe = load_recipe(FOLDER / "recipe-paper.yaml", PpoRecipe)
+    assert recipe.iterations == 390  # 2,000,000 / 5,120 = 390.6, rounded down
+    assert recipe.steps_per_iteration // recipe.batch == 32
+    assert (recipe.batch // recipe.accumulate, recipe.epochs) == (8, 1)
+    assert (recipe.optimiser.lr, recipe.optimiser.clip, recipe.value.lr) == (1e-4, 10, 3e-3)
+    assert (recipe.gamma, recipe.lam, recipe.loss.clip, recipe.loss.value_clip) == (0.99, 0.95, 0.2, 0.2)
+    assert (recipe.loss.policy_weight, recipe.sampling.top_k, recipe.time_limit) == (7, 50, "terminal")
+    assert (recipe.sampling.temperature, recipe.check_temperature) == (1, 0.6)
+    assert recipe.loss.coarse and not PpoRecipe.model_fields["loss"].default.coarse
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_base_is_merged_key_by_key_and_the_nearest_wins(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "a.yaml",
+        "name: a\ntrainer: ppo\nmodel: {checkpoint: x}\noptimiser: {lr: 1.0, clip: 2.0}\nenv_steps: 9",
+    )
+    write(tmp_path, "b.yaml", "base: a.yaml\noptimiser: {lr: 0.5}\nlam: 0.1")
+    recipe = load_recipe(write(tmp_path, "c.yaml", "base: b.yaml\nname: c\nlam: 0.2"), PpoRecipe, {"env_steps": 10})
+    assert (recipe.name, recipe.lam, recipe.optimiser.lr, recipe.optimiser.clip) == ("c", 0.2, 0.5, 2.0)
+    assert recipe.env_steps == 10
+
+
+def test_bases_that_go_round_or_are_missing_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "base: b.yaml")
+    with pytest.raises(UserError, match="a.yaml: base: b.yaml is based on this recipe itself"):
+        load_recipe(write(tmp_path, "b.yaml", "base: a.yaml"), PpoRecipe)
+    with pytest.raises(UserError, match="none.yaml: no such file"):
+        load_recipe(write(tmp_path, "c.yaml", "base: none.yaml"), PpoRecipe)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"gama": 0.9}, "unknown key 'gama'; did you mean 'gamma'"),
+        ({"value.source": "h1"}, "value.source: input should be 'h0', 'hn', 'concat' or 'separate', got 'h1'"),
+        ({"trainer": "dpo"}, "trainer: 'dpo'; this command takes 'ppo'"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(FOLDER / "recipe.yaml", PpoRecipe, changes)
+
+
+def test_grpo_needs_someone_to_compare_with() -> None:
+    with pytest.raises(UserError, match="group: an episode alone cannot be compared"):
+        load_recipe(FOLDER / "recipes" / "grpo.yaml", GrpoRecipe, {"group": 1})
+
+
+def test_an_unknown_preset_is_named(cli) -> None:
+    ran = cli("train", "ppo", "--recipe", "ppo-orx")
+    assert ran.exit_code == 2 and "did you mean 'ppo-orz'" in ran.stderr

@@ -1,0 +1,99 @@
+"""Installs other projects' packages, each set in an environment of its own, for `make test-ecosystem`.
+
+    python tools/ecosystem.py [FOLDER] [NAME ...]
+
+FOLDER is `.ecosystem` beside this checkout, or $VGB_ECOSYSTEM. A set that cannot be installed is named with pip's last
+line and left out; the tests that need it skip, and say so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(os.environ.get("VGB_ECOSYSTEM") or ROOT / ".ecosystem")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment.
+
+    Attributes:
+        python: Versions that will do, the best first.
+        packages: For pip.
+        alone: For pip without dependencies: their pins would not let them in.
+        probe: A module to import when all is there.
+    """
+
+    python: tuple[str, ...]
+    packages: tuple[str, ...]
+    probe: str
+    alone: tuple[str, ...] = ()
+
+
+ENVIRONMENTS = {
+    "openpi": Environment(
+        ("3.11", "3.12", "3.13", "3.10"),
+        ("numpy", "msgpack", "websockets", "typing_extensions", "pillow", "dm-tree"),
+        "openpi_client.websocket_client_policy",
+        ("openpi-client==0.1.2",),
+    ),
+    "vla_eval": Environment(("3.11", "3.12", "3.13", "3.10"), ("vla-eval==0.8.0",), "vla_eval.connection"),
+    "inspect": Environment(
+        ("3.11", "3.12", "3.13"), ("inspect-robots==0.60.0", "inspect-robots-widowx==0.1.0"), "inspect_robots_widowx"
+    ),
+    "lerobot": Environment(("3.12", "3.13"), ("lerobot[dataset]==0.6.1",), "lerobot.datasets"),
+}
+
+
+def python_of(name: str, folder: Path = FOLDER) -> Path:
+    """Returns the interpreter of an environment, there or not."""
+    return folder / name / "bin" / "python"
+
+
+def interpreter(versions: tuple[str, ...]) -> str | None:
+    """Returns a Python of one of these versions: this one, or one on the PATH."""
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for version in versions:
+        found = sys.executable if version == here else shutil.which(f"python{version}")
+        if found and subprocess.run([found, "-c", "import ensurepip"], capture_output=True).returncode == 0:
+            return found
+    return None
+
+
+def install(name: str, folder: Path = FOLDER) -> str | None:
+    """Makes an environment unless it works already; returns why that failed, None if it is there."""
+    wanted, python = ENVIRONMENTS[name], python_of(name, folder)
+    if python.exists() and _run([python, "-c", f"import {wanted.probe}"]) is None:
+        return None
+    base = interpreter(wanted.python)
+    if base is None:
+        return f"needs Python {' or '.join(wanted.python)}"
+    steps = [[base, "-m", "venv", "--clear", folder / name]]
+    if wanted.alone:
+        steps.append([python, "-m", "pip", "install", "--quiet", "--no-deps", *wanted.alone])
+    steps += [[python, "-m", "pip", "install", "--quiet", *wanted.packages], [python, "-c", f"import {wanted.probe}"]]
+    return next((problem for step in steps if (problem := _run(step)) is not None), None)
+
+
+def _run(command: list) -> str | None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return None if done.returncode == 0 else (lines[-1] if lines else f"exit status {done.returncode}")
+
+
+def main(arguments: list[str]) -> None:
+    folder = Path(arguments[0]).resolve() if arguments else FOLDER
+    for name in arguments[1:] or ENVIRONMENTS:
+        print(f"{name}: installing", flush=True)
+        problem = install(name, folder)
+        print(f"{name}: {'ready' if problem is None else f'NOT INSTALLED, its tests will skip: {problem}'}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,71 @@
+"""What the commands of `vgb train` share: where recipes are, the options, carrying a run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def recipe_file(name: str) -> Path:
+    """Returns the path of a recipe: `name` itself, recipe.yaml of a policy, or one of the files in its `recipes`.
+
+    Raises:
+        UserError: Neither is there.
+    """
+    from vla_gen_bench.errors import UserError, suggest
+    from vla_gen_bench.resources import data_dir
+
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+        return Path(name)
+    policies = data_dir() / "policies"
+    known = {path.parent.name: path for path in policies.glob("*/recipe.yaml")}
+    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml") if path.stem != "common"}  # no whole one
+    if name not in known:
+        raise UserError(f"--recipe {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
+    return known[name]
+
+
+def common_options(command: Any) -> Any:
+    """The options every trainer takes."""
+    options = (
+        click.option("--recipe", required=True, metavar="FILE|POLICY", help="The recipe."),
+        click.option(
+            "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/train/NAME]"
+        ),
+        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeat."),
+        click.option("--fresh", is_flag=True, help="Begin anew in a folder that holds a run."),
+        click.option(
+            "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto = a GPU if any."
+        ),
+        click.option("--wandb", metavar="PROJECT", help="Log to Weights & Biases too, if it is installed."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def run_folder(out: Path | None, name: str) -> Path:
+    """Returns the run folder of a recipe's name."""
+    return out or Path("runs") / "train" / name
+
+
+def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options: Any, acting: str = "") -> None:
+    """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone.
+
+    Args:
+        options: How to carry it out, `RunOptions` or what stands on them.
+        acting: Options of `vgb eval` for the policy to act as it was checked.
+    """
+    from contextlib import nullcontext
+
+    from vla_gen_bench.train.guard import sole_writer
+
+    say = (lambda line: click.echo(line, err=True)) if joined.first else (lambda line: None)
+    folder = run_folder(out, recipe.name)
+    with sole_writer(folder) if joined.first else nullcontext():
+        checkpoint = trainer(recipe, folder, joined, say, options)
+    if joined.first:
+        click.echo(f"checkpoint: {checkpoint}")
+        click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint}{acting} --suite execution")

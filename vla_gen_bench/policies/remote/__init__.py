@@ -1,0 +1,1 @@
+"""Policies behind a server: `--policy openpi://host:port`, `vla-eval://host:port`, `act://host:port`."""

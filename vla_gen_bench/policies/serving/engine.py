@@ -1,0 +1,204 @@
+"""Runs a policy for many conversations at once: requests of several of them are batched where the policy allows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vla_gen_bench.policies.contract import PolicyError, check_actions
+from vla_gen_bench.policies.serving.requests import BadRequest, Request
+from vla_gen_bench.protocol import EXTERNAL, Needs, Observation
+
+
+@dataclass
+class Session:
+    """One episode of one conversation.
+
+    Attributes:
+        step: Control steps done, as far as that is known: clients of this project tell, for others it counts on.
+        frames: Camera -> the latest images, for policies that need a history.
+    """
+
+    number: int
+    episode: Any = None
+    instruction: str = ""
+    seed: int = 0
+    step: int = 0
+    fresh: bool = True
+    policy: Any = None
+    frames: dict[str, deque] = field(default_factory=dict)
+
+
+@dataclass
+class _Waiting:
+    session: Session
+    request: Request
+    answer: asyncio.Future
+
+
+class Engine:
+    """Acts for sessions.
+
+    A policy with an attribute `memoryless = True` depends on instruction, seed and the present observation alone: it
+    is reset before every call and any sessions share a batch. Any other policy keeps its episodes inside, so every
+    session has an instance of its own, at most `instances` of them.
+
+    Args:
+        make: Builds a policy.
+        label: How errors name it.
+        batch: Most sessions that go through the policy at once; images of one size share a batch.
+        wait_s: How long a request waits for others to share a batch with. Without, those share one that came while
+            the last batch was computed.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        label: str,
+        needs: Needs,
+        batch: int = 16,
+        wait_s: float = 0.0,
+        instances: int = 16,
+    ) -> None:
+        self._make, self._label, self.needs = make, label, needs
+        self._batch, self._wait_s, self._instances = batch, wait_s, instances
+        self.policy = make()
+        self.spec = self.policy.action_spec
+        self.memoryless = bool(getattr(self.policy, "memoryless", False))
+        self._spare: list[Any] = [self.policy]
+        self._made, self._sessions = 1, 0
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._last: list[tuple[str, int]] = []  # the episodes a memoryless policy was reset for
+        self._thread = ThreadPoolExecutor(1, "policy")
+        self.served = 0
+
+    def open(self) -> Session:
+        """Returns a new session."""
+        self._sessions += 1
+        return Session(self._sessions)
+
+    def close(self, session: Session) -> None:
+        """Gives back what the session held."""
+        if session.policy is not None:
+            self._spare.append(session.policy)
+            session.policy = None
+
+    def begin(self, session: Session, instruction: str, seed: int, episode: Any = None) -> None:
+        """Starts an episode: what was before is forgotten."""
+        session.instruction, session.seed, session.episode = instruction, seed, episode
+        session.step, session.fresh, session.frames = 0, True, {}
+
+    async def act(self, session: Session, request: Request) -> np.ndarray:
+        """Returns float32 [K, 7].
+
+        Raises:
+            BadRequest: There are as many sessions as instances.
+            PolicyError: The policy failed, or returned what it may not.
+        """
+        if session.policy is None and not self.memoryless:
+            session.policy = await self._instance()
+        self._note(session, request)
+        waiting = _Waiting(session, request, asyncio.get_running_loop().create_future())
+        await self._queue.put(waiting)
+        actions = await waiting.answer
+        session.step += self.spec.execution_horizon
+        return actions
+
+    async def _instance(self) -> Any:
+        if self._spare:
+            return self._spare.pop()
+        if self._made >= self._instances:
+            raise BadRequest(
+                f"{self._label} keeps its episodes inside, and all {self._instances} instances are in use; "
+                "start 'vgb serve' with more --instances"
+            )
+        self._made += 1
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._make)
+
+    def _note(self, session: Session, request: Request) -> None:
+        """Keeps the images for the history, and completes it for clients that do not send it."""
+        if self.needs.history > 1:
+            for camera, image in request.images.items():
+                frames = session.frames.setdefault(camera, deque(maxlen=self.needs.history))
+                frames.extend([image] * (self.needs.history if not frames else 1))
+                request.history.setdefault(camera, np.stack(frames))
+
+    async def run(self) -> None:
+        """Serves the queue until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            group = await self._gather()
+            for part in self._parts(group):
+                try:
+                    actions = await loop.run_in_executor(self._thread, self._compute, part)
+                except Exception as error:  # whatever a policy raises goes to those who asked
+                    for waiting in part:
+                        if not waiting.answer.done():
+                            waiting.answer.set_exception(error)
+                else:
+                    self.served += len(part)
+                    for waiting, chunk in zip(part, actions, strict=True):
+                        if not waiting.answer.done():
+                            waiting.answer.set_result(chunk)
+
+    async def _gather(self) -> list[_Waiting]:
+        """Returns the requests that are there, the first one waited for, and those that come within `wait_s`."""
+        group = [await self._queue.get()]
+        deadline = asyncio.get_running_loop().time() + self._wait_s
+        while len(group) < self._batch:
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                group.append(self._queue.get_nowait() if left <= 0 else await asyncio.wait_for(self._queue.get(), left))
+            except (asyncio.QueueEmpty, asyncio.TimeoutError):
+                break
+        return group
+
+    def _parts(self, group: list[_Waiting]) -> list[list[_Waiting]]:
+        """Splits requests into those that can go through the policy together: same image sizes, a memoryless policy."""
+        if not self.memoryless:
+            return [[waiting] for waiting in group]
+        parts: dict[tuple, list[_Waiting]] = {}
+        for waiting in group:
+            parts.setdefault(tuple(image.shape for image in waiting.request.images.values()), []).append(waiting)
+        return list(parts.values())
+
+    def _compute(self, part: list[_Waiting]) -> np.ndarray:
+        """Asks the policy; runs in the policy's thread."""
+        sessions = [waiting.session for waiting in part]
+        policy = self.policy if self.memoryless else sessions[0].policy
+        episodes = [(session.instruction, session.seed) for session in sessions]
+        if episodes != self._last if self.memoryless else sessions[0].fresh:
+            policy.reset(*map(list, zip(*episodes, strict=True)))
+        self._last = episodes
+        for session in sessions:
+            session.fresh = False
+        actions = policy.act(_observation(part))
+        check_actions(self._label, actions, len(part), self.spec)
+        return actions.copy()
+
+
+def _observation(part: list[_Waiting]) -> Observation:
+    requests, sessions = [waiting.request for waiting in part], [waiting.session for waiting in part]
+    images = {camera: np.stack([request.images[camera] for request in requests]) for camera in requests[0].images}
+    shape = next(iter(images.values())).shape
+    return Observation(
+        images.pop(EXTERNAL) if EXTERNAL in images else np.zeros(shape, np.uint8),
+        tuple(session.instruction for session in sessions),
+        np.array([session.step for session in sessions], np.int64),
+        state=None if requests[0].state is None else np.stack([request.state for request in requests]),
+        other_images=images,
+        history={camera: np.stack([request.history[camera] for request in requests]) for camera in requests[0].history},
+    )
+
+
+def failure_text(error: BaseException) -> str:
+    """Returns what a client may know of a failure: one line, no traceback, no path of this machine."""
+    if isinstance(error, BadRequest | PolicyError):
+        return str(error)
+    return f"the policy raised {type(error).__name__}; the server's own output tells more"

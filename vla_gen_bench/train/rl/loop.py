@@ -1,0 +1,110 @@
+"""The loop of PPO, GRPO and DPO. Reads top to bottom.
+
+One iteration: run episodes with the policy as it is, let the algorithm learn from them (`improve`), log, save. Every
+draw is keyed by (seed, iteration), so that a run that was killed resumes as if it had not been.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vla_gen_bench import runtime
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.processes import Processes
+from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation, open_simulator, use_threads
+from vla_gen_bench.train.rl.rollout import Collector, Rollout
+from vla_gen_bench.train.rl.simulators import Build
+from vla_gen_bench.train.rl.watch import NUMBERS, check, progress_line, summary
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run
+from vla_gen_bench.train.starts import Start, starts
+
+Improve = Callable[[Any, Learner, Rollout], dict[str, float]]
+"""(recipe, learner, rollout) -> numbers for the curve: learns from an iteration's experience."""
+
+
+@dataclass(frozen=True)
+class RlOptions(RunOptions):
+    """How to carry out a run of RL, on top of every run's options.
+
+    Attributes:
+        workers: Processes that simulate; 0 = simulate in this one, None = one per core.
+        build: See `open_simulator`.
+    """
+
+    workers: int | None = None
+    build: Build | None = None
+
+
+def run(
+    recipe: RlRecipe,
+    out: Path,
+    processes: Processes,
+    say: Callable[[str], None],
+    improve: Improve,
+    options: RlOptions,
+) -> Path:
+    """Trains as `recipe` says, or resumes the run that was interrupted in `out`; returns the checkpoint folder.
+
+    Args:
+        say: Gets one line of progress per iteration.
+        improve: How to learn from a rollout.
+
+    Raises:
+        UserError: The recipe, the checkpoint or the folder cannot be used, or learning broke down.
+    """
+    if recipe.episodes % (processes.count * recipe.group):
+        raise UserError(f"episodes: {recipe.episodes} cannot be shared out to {processes.count} processes")
+    simulation = "cpu" if options.build else choose_simulation(recipe)  # before a large model is loaded
+    state = open_run(out, recipe, options.fresh) if processes.first else None
+    state = processes.shared(state)
+    learner = Learner(recipe, processes)
+    if state:
+        learner.restore(state)
+    curve = Curve(out, NUMBERS, learner.iteration if state else None, options.wandb) if processes.first else None
+    cores = max(1, runtime.usable_cores() // processes.count)
+    workers = cores if options.workers is None else options.workers
+    with open_simulator(recipe, learner.actor, simulation, workers, options.build) as simulator:
+        collector = Collector(simulator, learner.actor, recipe.horizon, say)
+        while learner.iteration < recipe.iterations:
+            began = time.perf_counter()
+            use_threads(1)
+            rollout = collector.collect(_own_starts(recipe, learner), recipe.sampling, recipe.foresees)
+            use_threads(cores)
+            numbers = improve(recipe, learner, rollout)
+            numbers |= summary(rollout, time.perf_counter() - began, learner)
+            learner.end_iteration()
+            if curve is None:
+                continue
+            numbers |= _keep(recipe, learner, collector, out)
+            curve.log(**numbers)
+            learner.save(out)
+            say(progress_line(numbers, recipe, curve.wall_s))
+    if processes.first:
+        learner.export(out / CHECKPOINT)
+    processes.wait()
+    return out / CHECKPOINT
+
+
+def _own_starts(recipe: RlRecipe, learner: Learner) -> list[Start]:
+    """Returns this process' part of the iteration's episodes."""
+    share, rank = recipe.episodes // learner.processes.count, learner.processes.rank
+    chosen = starts(
+        recipe.world, recipe.seed, learner.iteration, recipe.episodes, recipe.group, recipe.wander, recipe.camera_shift
+    )
+    return chosen[rank * share :][:share]
+
+
+def _keep(recipe: RlRecipe, learner: Learner, collector: Collector, out: Path) -> dict[str, float]:
+    """Writes the checkpoints that are due after an iteration; returns the numbers of a check, if that is due."""
+    numbers: dict[str, float] = {}
+    if recipe.check_every and learner.iteration % recipe.check_every == 0:
+        with learner.averaged.in_place():
+            numbers = check(collector, recipe, learner.iteration, out)
+        learner.export(out / CHECKPOINT)
+    if recipe.keep_every and learner.iteration % recipe.keep_every == 0:
+        learner.export(out / "checkpoints" / f"{learner.iteration:04d}")
+    return numbers
