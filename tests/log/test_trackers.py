@@ -75,7 +75,7 @@ def test_training_outlives_a_tracker(tmp_path: Path, wandb: list, capsys: pytest
     wandb[0]["logged"] = None  # its append fails from now on
     for step in (1, 2):
         curve.log(step=step, loss=0.5)
-    assert capsys.readouterr().err.count("training goes on without it") == 1
+    assert capsys.readouterr().err.count("training continues without it") == 1
     assert len((tmp_path / "a/curve.csv").read_text().splitlines()) == 3
 
 

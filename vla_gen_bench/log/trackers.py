@@ -14,7 +14,7 @@ from typing import Any
 
 from vla_gen_bench.errors import UserError, one_line
 
-WANDB_FILE = "wandb_run.txt"  # the id of a training run there, so that a resumed run goes on in it
+WANDB_FILE = "wandb_run.txt"  # the id of a training run there, so that a resumed run continues in it
 
 
 def need_tracker(name: str, option: str) -> Any:
@@ -28,7 +28,7 @@ def need_tracker(name: str, option: str) -> Any:
 def wandb_curve(folder: Path, project: str, config: Mapping[str, Any]) -> Callable[[int, Mapping[str, float]], None]:
     """Returns what logs a row of a training curve to W&B.
 
-    The run has a random id, kept in the folder: a resumed run goes on in it, another folder of the same name does not.
+    The run has a random id, kept in the folder: a resumed run continues in it, another folder of the same name does not.
 
     Args:
         config: The recipe.
@@ -48,7 +48,7 @@ def wandb_curve(folder: Path, project: str, config: Mapping[str, Any]) -> Callab
             run.log({key: value for key, value in row.items() if value is not None}, step=step)
         except Exception as error:  # training does not depend on it
             if not lost:
-                print(f"wandb: {one_line(error)}; training goes on without it", file=sys.stderr)
+                print(f"wandb: {one_line(error)}; training continues without it", file=sys.stderr)
             lost = True
 
     return log
