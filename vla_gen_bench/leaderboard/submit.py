@@ -26,7 +26,7 @@ def make_entry(run: Path, declared: Mapping[str, Mapping[str, Any]], id: str | N
         UserError: The log cannot be an entry, one line per reason.
     """
     log = read_log(run)
-    suite = suite_of(log.header["suite"]["id"])
+    suite = suite_of(log.header.suite.id, log.header)
     reasons = list(log_problems(log, suite))
     if reasons:
         raise UserError("\n".join(f"{run}: {reason}" for reason in reasons))
@@ -40,7 +40,7 @@ def make_entry(run: Path, declared: Mapping[str, Mapping[str, Any]], id: str | N
 
 def default_id(policy: str, log: Log) -> str:
     """Returns `<policy>-<suite>-<world>` in lower case, other characters than letters, digits and ._+- replaced."""
-    text = f"{policy}-{log.header['suite']['id']}-{log.header['world']['name']}".lower()
+    text = f"{policy}-{log.header.suite.id}-{log.header.world.name}".lower()
     return re.sub(r"[^a-z0-9._+-]+", "-", text).strip("-._+")
 
 

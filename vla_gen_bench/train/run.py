@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.log.log import RUN_FILE
+from vla_gen_bench.log.files import RUN_FILE
 from vla_gen_bench.log.trackers import WANDB_FILE, wandb_curve
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
