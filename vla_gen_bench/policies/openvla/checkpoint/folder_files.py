@@ -10,6 +10,7 @@ from typing import Any
 
 from vla_gen_bench.data import read_json
 from vla_gen_bench.errors import shown
+from vla_gen_bench.policies.openvla.checkpoint.action_head import ACTION_HEAD_FILE
 from vla_gen_bench.policies.openvla.config import CheckpointError, OpenVLAConfig
 from vla_gen_bench.policies.openvla.images import PIXEL_RANGES
 
@@ -38,6 +39,8 @@ def check_all_used(folder: Path, used: Iterable[Path]) -> None:
     if parts:
         whys = "; ".join(f"{file.name}: {OFT_PARTS[_part(file)]}" for file in parts)
         raise CheckpointError(f"{folder}: saved by openvla-oft, and cannot be run without its other files: {whys}")
+    if left and left[0].name == ACTION_HEAD_FILE:
+        raise CheckpointError(f"{left[0]}: config.json says head: tokens; say l1 there, or remove the file")
     if left:
         raise CheckpointError(
             f"{left[0]}: weights that are not used, beside {', '.join(sorted(taken)) or 'none that are'}; "

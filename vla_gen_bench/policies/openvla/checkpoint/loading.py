@@ -163,13 +163,11 @@ def _value_head(folder: Path, model: OpenVLA) -> ValueHead | None:
 
 def _action_head(folders: Sequence[Path], model: OpenVLA) -> L1Head | None:
     """Reads the regression head from the first folder that has one, if the config says that the model acts by it."""
+    if model.config.acting.head != "l1":
+        return None
     found = next((files for folder in folders if (files := _head_files(folder))), [])
     if len(found) > 1:
         raise CheckpointError(f"{found[0]} and {found[1].name}: two regression heads; keep the one that is meant")
-    if model.config.acting.head != "l1":
-        if found and found[0].name == ACTION_HEAD_FILE:
-            raise CheckpointError(f"{found[0]}: config.json says head: tokens; say l1 there, or remove the file")
-        return None  # openvla-oft's own is named with its other files
     if not found:
         raise CheckpointError(f"{folders[0]}: no {ACTION_HEAD_FILE}, which config.json promises (head: l1)")
     tensors = read_file(found[0], model.dtype) if found[0].suffix == ".safetensors" else _read_pickle(found[0])
