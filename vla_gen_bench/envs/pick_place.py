@@ -12,7 +12,7 @@ import torch
 from gymnasium.utils.seeding import np_random
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs.pose import Pose
-from mani_skill.utils.structs.types import SimConfig
+from mani_skill.utils.structs.types import SceneConfig, SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
@@ -23,6 +23,7 @@ from vla_gen_bench.envs.compositing import composite, foreground_mask
 from vla_gen_bench.envs.effects import RunningEffects, scene_setups
 from vla_gen_bench.envs.effects.camera import aim_cameras, table_image
 from vla_gen_bench.envs.judge import Judge
+from vla_gen_bench.envs.poses import BodyPoses
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
 from vla_gen_bench.envs.wrist import WristView
 from vla_gen_bench.episodes.spec import EpisodeSpec
@@ -41,7 +42,7 @@ class PickPlaceEnv(BaseEnv):
 
     Observations: `obs["sensor_data"]["3rd_view_camera"]["rgb"]`, uint8 [B, H, W, 3], the camera image composited
     over the table image with the spec's image effects; with `obs_mode="rgb+segmentation"` also "segmentation". The same
-    of "wrist_camera" if `cameras` has "wrist".
+    of "wrist_camera" if `cameras` has "wrist". The sentences are in `info["instruction"]` of a reset.
     Actions: float32 [B, 7] = (dx, dy, dz, droll, dpitch, dyaw, gripper): metres and radians added to the previous
     *target* pose in the robot's base frame, R_t = Rx Ry Rz R_(t-1), gripper +1 open .. -1 closed.
     Reward ("sparse"): 0.1 for the first grasp, 0.1 for the first hold of 5 steps, 1.0 for being placed after a
@@ -62,6 +63,7 @@ class PickPlaceEnv(BaseEnv):
 
     SUPPORTED_REWARD_MODES = ["sparse", "none"]
     SUPPORTED_ROBOTS = None
+    metadata = {**BaseEnv.metadata, "render_fps": CONTROL_FREQUENCY}
 
     def __init__(
         self,
@@ -92,10 +94,16 @@ class PickPlaceEnv(BaseEnv):
         height, width = self.image_size
         kwargs.setdefault("robot_uids", robot.agent_class(urdf, width, height, self.world.shader, self.cameras))
         super().__init__(*args, **kwargs)
+        # ManiSkill's constructor resets with seed 2022: forgotten, lest every process draw the same episodes.
+        self._main_seed = self._np_random = self._np_random_seed = None
 
     @property
     def _default_sim_config(self) -> SimConfig:
-        return SimConfig(sim_freq=SIM_FREQUENCY, control_freq=CONTROL_FREQUENCY, spacing=20)
+        physics = SceneConfig(
+            solver_position_iterations=self.world.physics.position_iterations,
+            contact_offset=self.world.physics.contact_offset,
+        )
+        return SimConfig(sim_freq=SIM_FREQUENCY, control_freq=CONTROL_FREQUENCY, spacing=20, scene_config=physics)
 
     # ---- reset ---------------------------------------------------------------------------------------------
 
@@ -103,7 +111,8 @@ class PickPlaceEnv(BaseEnv):
         """Starts an episode in a fresh scene.
 
         Args:
-            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec.
+            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec. None goes on from the
+                seed before; without one, episodes differ from process to process.
             options: `{"spec": EpisodeSpec}` or `{"specs": [one per environment]}` realises exactly these.
         """
         options = dict(options or {})
@@ -112,7 +121,8 @@ class PickPlaceEnv(BaseEnv):
             self._np_random, self._np_random_seed = np_random(int(np.atleast_1d(seed)[0]))
         self._specs = self._specs_of(options, seed)
         options["reconfigure"] = True
-        return super().reset(seed=seed, options=options)
+        observation, info = super().reset(seed=seed, options=options)
+        return observation, {**info, "instruction": list(self.instructions)}
 
     def _specs_of(self, options: dict[str, Any], seed: int | list[int] | None) -> list[EpisodeSpec]:
         specs = options.pop("specs", None) or ([options.pop("spec")] if "spec" in options else None)
@@ -152,7 +162,7 @@ class PickPlaceEnv(BaseEnv):
         self._close_viewer()
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
         self._things, self._effects, self._points, self.judge = [], None, {}, None
-        self._camera_params = self._table = self._wrist = None
+        self._camera_params = self._table = self._wrist = self._poses = None
         vars(self).pop("segmentation_id_map", None)  # ManiSkill's, of the old bodies: with it their textures would stay
         agent = getattr(self, "agent", None)  # none before the first reset
         scene.release(self.scene, getattr(agent, "robot", None), agent)
@@ -192,7 +202,7 @@ class PickPlaceEnv(BaseEnv):
         wanted = self.obs_mode_struct.visual
         more = wanted.depth or wanted.position or wanted.normal or wanted.albedo
         software = self.scene.can_render() and self.scene.backend.render_backend == "sapien_cpu"
-        return software and not more and scene.all_opaque(self.scene)
+        return software and not more and scene.drawn_swiftly(self.scene, self.world.shader)
 
     def _load_lighting(self, options: dict) -> None:
         scene.add_lights(self.scene, self.setups)
@@ -225,6 +235,7 @@ class PickPlaceEnv(BaseEnv):
 
     def _start_task(self) -> None:
         self.judge = Judge(self.scene, self.agent, self._things)
+        self._poses = BodyPoses(self._things, self.num_envs, self.gpu_sim_enabled)
         views = zip(self._specs, self.setups, strict=True)
         tables = [table_image(self.pack, spec.table, setup, self.image_size) for spec, setup in views]
         self._tables = torch.stack(tables).to(self.device)
@@ -272,11 +283,12 @@ class PickPlaceEnv(BaseEnv):
 
     def state_vectors(self) -> list[np.ndarray]:
         """Returns per environment float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
-        vectors = [[qpos] for qpos in self.agent.robot.get_qpos().cpu().numpy()]
-        for thing in self._things:
-            for row, pose in zip(thing.rows, thing.actor.pose.raw_pose.cpu().numpy(), strict=True):
-                vectors[row].append(pose)
-        return [np.concatenate(parts) for parts in vectors]
+        poses = self._poses.read().cpu().numpy()  # [N, B, 7]
+        vectors = []
+        for row, qpos in enumerate(self.agent.robot.get_qpos().cpu().numpy()):
+            there = [row in thing.rows for thing in self._things]
+            vectors.append(np.concatenate([qpos, poses[there, row].reshape(-1)]))
+        return vectors
 
     def cached_points(self, thing: scene.Thing, row: int) -> np.ndarray:
         """Returns the vertices [N, 3] of a thing's collision pieces in its own frame."""
@@ -342,8 +354,15 @@ class PickPlaceEnv(BaseEnv):
     def _get_obs_with_sensor_data(self, info: dict, apply_texture_transforms: bool = True) -> dict:
         """As ManiSkill's, without its empty "extra": gymnasium's checker allows no empty space."""
         observation = super()._get_obs_with_sensor_data(info, apply_texture_transforms)
-        del observation["extra"]
+        if not self.obs_mode_struct.state:  # where ManiSkill flattens it into "state" itself
+            del observation["extra"]
         return observation
+
+    def render(self) -> Any:
+        """As ManiSkill's; of a single environment an array, uint8 [H, W, 3], as gymnasium's video wrappers want it."""
+        images = super().render()
+        single = self.render_mode == "rgb_array" and self.num_envs == 1
+        return images[0].cpu().numpy() if single else images
 
     def render_rgb_array(self, camera_name: str | None = None) -> torch.Tensor:
         """Returns what the policy sees, uint8 [B, H, W, 3], for `render_mode="rgb_array"` and video wrappers."""

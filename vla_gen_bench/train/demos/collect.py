@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shift, draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.runtime import starting_process
 from vla_gen_bench.train.closed_loop import ROLLOUT_SEED
 from vla_gen_bench.train.demos.dataset import Demos, Writer
 from vla_gen_bench.train.demos.demonstrate import Demo, Demonstrator
-from vla_gen_bench.train.guard import end_with
 from vla_gen_bench.train.starts import Wander
 
 WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # up to 13 cm, 10 cm, 28 degrees away
@@ -70,7 +71,8 @@ class Request:
         """What the data depends on; a folder is continued with equal ones only."""
         fields = asdict(self)
         kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small", "shift", "swap")
-        return {**{key: fields[key] for key in kept}, "pools": POOLS_VERSION}
+        versions = {"world_version": get_world(self.world).version, "pools": POOLS_VERSION}
+        return {**{key: fields[key] for key in kept}, **versions}
 
 
 def check_request(request: Request) -> None:
@@ -131,7 +133,8 @@ def _demos(request: Request, first: int) -> Iterator[Demo]:
     try:
         while True:
             while len(waiting) < AHEAD * request.workers:
-                waiting.append(pool.submit(_run, request, first))
+                with starting_process():
+                    waiting.append(pool.submit(_run, request, first))
                 first += 1
             yield waiting.pop(0).result()
     except BrokenProcessPool:
@@ -142,12 +145,9 @@ def _demos(request: Request, first: int) -> Iterator[Demo]:
 
 def _begin(parent: int) -> None:
     """Prepares a worker process."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    end_with(parent)
     from vla_gen_bench import runtime
 
+    runtime.begin_worker(parent)
     runtime.prepare(1)
 
 

@@ -22,7 +22,14 @@ from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run, save_state
-from vla_gen_bench.train.student import Averaged, action_statistics, build_optimiser, build_student, set_rate, write_checkpoint
+from vla_gen_bench.train.student import (
+    Averaged,
+    action_statistics,
+    build_optimiser,
+    build_student,
+    set_rate,
+    write_checkpoint,
+)
 
 NUMBERS = (
     "step", "samples", "wall_s", "samples_per_s", "lr", "loss", "grad_norm",
