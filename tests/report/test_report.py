@@ -20,7 +20,7 @@ from vla_gen_bench.report.formats import to_latex
 from vla_gen_bench.report.scenarios import describe
 from vla_gen_bench.report.stats import percentile_interval
 from vla_gen_bench.report.summaries import bootstrap_rates, mean_tests
-from vla_gen_bench.report.table import Block, Document, Line, Text
+from vla_gen_bench.report.blocks import Block, Document, Line, Text
 
 SUITE = """
 id: dim

@@ -11,6 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from vla_gen_bench.log.header import model_size
+from vla_gen_bench.report.blocks import Block, Line, Text
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import svg_of
 from vla_gen_bench.report.episodes import page_data
@@ -19,9 +20,6 @@ from vla_gen_bench.report.notes import PARTIAL_MARK, definitions
 from vla_gen_bench.report.plots import figures
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import (
-    Block,
-    Line,
-    Text,
     behaviour_blocks,
     contrasts_block,
     items_block,

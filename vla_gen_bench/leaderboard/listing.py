@@ -1,0 +1,60 @@
+"""Entries as they are shown: grouped by what can be compared, with means, standing and place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from vla_gen_bench.leaderboard.entry import Entry
+from vla_gen_bench.leaderboard.rank import Mean, Place
+
+OOD = "ood"
+
+
+class Group(NamedTuple):
+    """Entries that can be compared: one suite, as one digest has it, in one world, through the same sensors."""
+
+    world: str
+    suite: str
+    digest: str
+    preset: str
+    sensors: str = ""
+
+
+class Study(NamedTuple):
+    """What an entry's log shows, small enough to keep of every entry at once.
+
+    Attributes:
+        problems: What is wrong with the entry, given its log.
+        dimensions: Scenario -> dimension, in the order of the table.
+        outcomes: Scenario -> bool [ids].
+    """
+
+    problems: tuple[str, ...]
+    dimensions: dict[str, str]
+    outcomes: dict[str, np.ndarray]
+
+    def of(self, rows: list[str]) -> np.ndarray:
+        """Returns float [rows, ids] of 0 and 1."""
+        return np.array([self.outcomes[row] for row in rows], float)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An entry as it is shown.
+
+    Attributes:
+        means: Dimension, or "ood" for all rows but IND -> mean; None where a row is incomplete.
+        standing: "ranked", or why not.
+        flags: What of the held-out parts it was trained on.
+        place: Rank and letters of a ranked entry.
+    """
+
+    entry: Entry
+    dimensions: dict[str, str]
+    means: dict[str, Mean | None]
+    standing: str
+    flags: list[str]
+    place: Place | None = None
