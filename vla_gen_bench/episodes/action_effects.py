@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vla_gen_bench.episodes.axes import Levels, Number
-from vla_gen_bench.episodes.effects import Drawing, EffectSpec
+from vla_gen_bench.episodes.effect_spec import Drawing, EffectSpec
 
 REALISED = "vla_gen_bench.envs.effects.actuation"
 

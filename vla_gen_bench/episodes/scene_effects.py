@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from vla_gen_bench.episodes.axes import Levels, Number
-from vla_gen_bench.episodes.effects import Draw, Drawing, EffectSpec
+from vla_gen_bench.episodes.effect_spec import Draw, Drawing, EffectSpec
 from vla_gen_bench.episodes.streams import Stream
 
 REALISED = "vla_gen_bench.envs.effects.scene_changes"
