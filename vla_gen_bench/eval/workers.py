@@ -104,20 +104,25 @@ def _worker_main(config: WorkerConfig, pipe: Connection, beat: Any) -> None:
         return  # the parent is gone
 
 
-def _build(config: WorkerConfig, beat: Any) -> _Runner:
-    from vla_gen_bench import runtime
-    from vla_gen_bench.policies.chunking import ChunkRunner
+def _build(config: WorkerConfig, beat: Any) -> Runner:
     from vla_gen_bench.policies.registry import load_policy, resolve
 
     card = resolve(config.policy)
-    policy = load_policy(card, **config.options)
+    return make_runner(config, card, load_policy(card, **config.options), beat)
+
+
+def make_runner(config: WorkerConfig, card: Any, policy: Any, beat: Any) -> Runner:
+    """Tries a loaded policy on an example, then makes its environments; raises `UserError` where one cannot be used."""
+    from vla_gen_bench import runtime
+    from vla_gen_bench.policies.chunking import ChunkRunner
+
     runtime.limit_threads(config.threads)
     if getattr(policy, "threads", None):
         runtime.narrow_threads(policy.threads)
     needs = Needs.from_json(config.sensors)
     _rehearse(policy, card, config.world, needs)
     batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
-    return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
+    return Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
 
 
 def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
@@ -163,7 +168,9 @@ def build_env(world: str, render: bool = True, sensors: Needs = USUAL) -> PickPl
     return build_batch(world, render=render, sensors=sensors).envs[0]
 
 
-class _Runner:
+class Runner:
+    """A policy and its environments: runs the jobs it is given, and reports what went wrong instead of raising it."""
+
     def __init__(self, config: WorkerConfig, card: Any, source: Any, batch: EnvBatch, beat: Any) -> None:
         self.config, self.card, self.source, self.batch, self.beat = config, card, source, batch, beat
 

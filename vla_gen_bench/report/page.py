@@ -11,7 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from vla_gen_bench.log.header import model_size
-from vla_gen_bench.report.blocks import Block, Line, Text
+from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import svg_of
 from vla_gen_bench.report.episodes import page_data
@@ -100,6 +100,13 @@ def _summary(comparison: Comparison) -> str:
     if len(lines) > 6:  # the rest is one click away
         lines = [*lines[:3], "<details><summary>More</summary>", *lines[3:], "</details>"]
     return warning + "".join(lines)
+
+
+def tables_html(tables: Document) -> str:
+    """Returns tables and notes as a fragment of HTML, for a notebook."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes)
+    foot = f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
+    return f"<h2>{escape(tables.title)}</h2>{_blocks_html(tables.blocks)}{foot}"
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------
