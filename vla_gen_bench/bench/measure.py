@@ -76,8 +76,8 @@ def first_use() -> Iterator[Line]:
 def steps(world: str) -> Iterator[Line]:
     """Step and reset of one environment with the expert acting, in this process."""
     from vla_gen_bench import runtime
+    from vla_gen_bench.envs.factory import build_env
     from vla_gen_bench.episodes.suite import draw, load_suite
-    from vla_gen_bench.eval.workers import build_env
     from vla_gen_bench.policies.expert import Expert
 
     runtime.limit_threads(1)
@@ -105,8 +105,8 @@ def side_by_side(world: str) -> Iterator[Line]:
     """Steps of all episodes of a batch together, images drawn, the arms standing still, in this process."""
     import numpy as np
 
+    from vla_gen_bench.envs.factory import build_batch
     from vla_gen_bench.episodes.suite import draw, load_suite
-    from vla_gen_bench.eval.workers import build_batch
 
     batch, ind = build_batch(world, BATCH), load_suite("all").select(["ind"])[0]
     batch.reset([draw(ind, world, FIRST_SEED, index) for index in range(BATCH)])

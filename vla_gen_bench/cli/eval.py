@@ -48,7 +48,8 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
 )
-@click.option("--quick", is_flag=True, help="The suite's quick share of its episodes; without it later, the rest is run.")
+@click.option("--quick", is_flag=True, help="The suite's quick share of its episodes; without it, the rest follows.")
+@click.option("--shard", metavar="I/N", help="Run part I of N of the episodes; 'vgb merge' joins the logs.")
 @click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option(
     "--backend", default="auto", show_default=True, help="Where physics runs: cpu, gpu, or auto = gpu where one works."
@@ -93,6 +94,7 @@ def evaluate_command(
     episodes,
     seeds,
     quick,
+    shard,
     workers,
     backend,
     num_envs,
@@ -111,6 +113,7 @@ def evaluate_command(
     from the in-distribution scenario. Exit status: 0 done, 1 done with errored episodes, 2 bad input.
     """
     from vla_gen_bench.eval.evaluate import Request, make_plan
+    from vla_gen_bench.eval.shards import parse_shard
     from vla_gen_bench.policies.registry import parse_options
     from vla_gen_bench.policies.sensing import parse_size
 
@@ -143,6 +146,7 @@ def evaluate_command(
         render=not no_render,
         time_limit_s=time_limit,
         image_size=parse_size(image_size) if image_size else None,
+        shard=parse_shard(shard) if shard else None,
     )
     summary = _evaluate(make_plan(request))
     if as_json:

@@ -51,6 +51,23 @@ def sft(
 
 
 @train.command()
+@common_options
+@click.option("--scenes", type=click.Path(file_okay=False), help="Scenes to learn from (vgb scenes).")
+def grounding(
+    recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None, scenes: str | None
+) -> None:  # fmt: skip
+    """Pretrain on rendered scenes: where are the things that a sentence names?"""
+    from vla_gen_bench.train.grounding import trainer
+    from vla_gen_bench.train.processes import join
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.run import RunOptions
+
+    settings = parse_changes(changes) | ({"grounding.scenes": scenes} if scenes else {})
+    loaded = load_recipe(recipe_file(recipe), trainer.GroundingRecipe, settings)
+    carry_out(trainer.train, loaded, out, join(device), RunOptions(fresh, wandb))
+
+
+@train.command()
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Checkpoint folder.")
 def mean(checkpoints: tuple[Path, ...], out: Path) -> None:

@@ -15,6 +15,7 @@ from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, union
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.open_log import OpenLog, check_specs, has_rows, now
+from vla_gen_bench.eval.shards import Shard
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
 from vla_gen_bench.log import provenance
 from vla_gen_bench.log.counts import count, count_by_scenario
@@ -48,6 +49,7 @@ class Request:
         record: Videos: "none", "all", "failures".
         render: Draw observations; a privileged policy does without.
         image_size: Height and width of the images in pixels; None = the policy's card's, else the world's.
+        shard: Run this part of the episodes only.
     """
 
     policy: str
@@ -69,6 +71,7 @@ class Request:
     render: bool = True
     time_limit_s: float = 300.0
     image_size: tuple[int, int] | None = None
+    shard: Shard | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -78,13 +81,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request worked out: everything that can be wrong with it has been checked."""
+    """A request worked out: everything that can be wrong with it has been checked.
+
+    Attributes:
+        jobs: Episodes to run, those of the shard alone.
+        manifest: What the log is to hold in the end, all shards together, and a digest over all its specs.
+    """
 
     request: Request
     suite: Suite
     scenarios: list[Scenario]
     card: Card
     jobs: list[Job]
+    manifest: dict[str, Any]
     folder: Path
     identity: dict[str, Any]
     backend: str
@@ -136,12 +145,17 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
         raise UserError(f"--workers {request.workers}: a GPU simulates all episodes in one process; use --num-envs")
     jobs = _draw_jobs(request, suite, scenarios)
     folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
+    if request.shard and not request.out:
+        folder = folder / request.shard.folder
     identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
     plugins = effect_plugins(effect.name for job in jobs for effect in job.spec.effects)
     identity |= {"effects": plugins} if plugins else {}
     if sensors != Needs():  # otherwise left out, as in logs that were written before there was a choice
         identity["sensors"] = sensors.to_json()
-    return Plan(request, suite, scenarios, card, jobs, folder, identity, backend, sensors)
+    mine = request.shard.deal(jobs) if request.shard else jobs
+    if not mine:
+        raise UserError(f"--shard {request.shard}: there are {len(jobs)} episodes only")
+    return Plan(request, suite, scenarios, card, mine, _manifest(jobs), folder, identity, backend, sensors)
 
 
 def _run_name(card: Card, request: Request) -> str:
@@ -270,10 +284,11 @@ def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result]
         time_limit_s=request.time_limit_s,
     )  # fmt: skip
     session = {"started": now(), **provenance.session(), "workers": workers, "num_envs": num_envs}
+    session |= {"shard": str(request.shard)} if request.shard else {}
 
     def ready(info: dict[str, Any]) -> None:
         info = {**info, "warnings": open_pack(request.world).warnings}
-        log.begin(info, {**session, "manifest": _manifest(plan)})
+        log.begin(info, {**session, "manifest": plan.manifest})
 
     def keep(result: Result) -> None:
         log.append(_row(result), result.actions)
@@ -282,12 +297,12 @@ def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result]
     engine(config, workers, ready).run(todo, keep)
 
 
-def _manifest(plan: Plan) -> dict[str, Any]:
-    """What this session was to run, and a digest over all its specs."""
+def _manifest(jobs: Sequence[Job]) -> dict[str, Any]:
     return {
-        "scenarios": [scenario.id for scenario in plan.scenarios],
-        "episodes": len(plan.jobs),
-        "digest": digest_of([[*job.key, job.spec.digest()] for job in plan.jobs]),
+        "scenarios": list(dict.fromkeys(job.key[0] for job in jobs)),
+        "seeds": list(dict.fromkeys(job.key[1] for job in jobs)),
+        "episodes": len(jobs),
+        "digest": digest_of([[*job.key, job.spec.digest()] for job in jobs]),
     }
 
 

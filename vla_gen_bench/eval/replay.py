@@ -91,7 +91,7 @@ def _spec(header: Header, key: Key) -> EpisodeSpec:
 
 
 def _run(header: Header, log: EvalLog, key: Key, spec: EpisodeSpec, act: bool) -> Episode:
-    from vla_gen_bench.eval.workers import build_env
+    from vla_gen_bench.envs.factory import build_env
 
     packed = None if act else log.actions(key)
     needs = Needs.from_json(header.sensors)

@@ -57,10 +57,17 @@ class BackendInfo(_Part):
 
 
 class Manifest(_Part):
-    """What a session was to run: `episodes` of all `scenarios` together."""
+    """What a log is to hold: `episodes` of all `scenarios` together.
+
+    Attributes:
+        seeds: In the order they were asked for; earlier versions did not write it.
+        digest: Over [scenario, seed, index, spec digest] of all, scenario by scenario, seed by seed.
+    """
 
     scenarios: tuple[str, ...] = ()
     episodes: int = 0
+    seeds: tuple[int, ...] = ()
+    digest: str | None = None
 
 
 class Session(_Part):
@@ -71,6 +78,7 @@ class Session(_Part):
     versions: dict[str, str | None] = {}
     git: dict[str, Any] | None = None
     hardware: dict[str, Any] = {}
+    shard: str | None = None
     num_envs: int = 1  # logs from before batches do not hold it
     manifest: Manifest | None = None
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class LogWriter:
     def write_header(self, header: dict[str, Any]) -> None:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(self.folder / RUN_FILE, json.dumps(header, indent=1) + "\n")
+            replace_file(self.folder / RUN_FILE, header_text(header))
 
     def restore(self, run: str | None = None) -> tuple[dict[Key, Row], list[str]]:
         """Drops an unfinished last line, repeated rows, and rows whose episodes are to run again.
@@ -125,6 +125,11 @@ class LogWriter:
             for path in sorted(self.folder.iterdir(), key=lambda path: path.name == RUN_FILE):
                 path.rename(target / path.name)
         return target
+
+
+def header_text(header: Mapping[str, Any]) -> str:
+    """Returns the content of `run.json`."""
+    return json.dumps(header, indent=1) + "\n"
 
 
 def _first_lines(lines: Sequence[Line], rows: dict[Key, Row]) -> list[bytes]:

@@ -19,6 +19,7 @@ from vla_gen_bench.report.compare import compare as compare_runs
 from vla_gen_bench.report.load import Run, check_comparable, load_runs
 from vla_gen_bench.report.outcomes import METRICS
 from vla_gen_bench.report.provenance import remarks
+from vla_gen_bench.report.robustness import robustness_notes, with_robustness
 from vla_gen_bench.report.scenarios import describe
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import document
@@ -88,8 +89,8 @@ class Report:
         if kind == "html":
             from vla_gen_bench.report.page import to_page
 
-            return to_page(self.comparison, self.notes, video_mib, self.figures)
-        tables = document(self.comparison, stages, self.notes)
+            return to_page(self.comparison, self._all_notes, video_mib, self.figures)
+        tables = with_robustness(document(self.comparison, stages, self._all_notes), self.comparison)
         if kind == "text":
             return formats.to_text(tables, width)
         return formats.to_markdown(tables) if kind == "md" else formats.to_latex(tables)
@@ -111,7 +112,11 @@ class Report:
     def _repr_html_(self) -> str:
         from vla_gen_bench.report.page import tables_html
 
-        return tables_html(document(self.comparison, notes=self.notes))
+        return tables_html(with_robustness(document(self.comparison, notes=self._all_notes), self.comparison))
+
+    @property
+    def _all_notes(self) -> tuple[str, ...]:
+        return (*self.notes, *robustness_notes(self.comparison))
 
 
 def compare(

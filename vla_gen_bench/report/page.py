@@ -10,6 +10,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
+from vla_gen_bench.errors import printable
 from vla_gen_bench.log.header import model_size
 from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison
@@ -18,6 +19,7 @@ from vla_gen_bench.report.episodes import page_data
 from vla_gen_bench.report.load import Run
 from vla_gen_bench.report.notes import PARTIAL_MARK, definitions
 from vla_gen_bench.report.plots import figures
+from vla_gen_bench.report.robustness import marked, robustness_blocks
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import (
     behaviour_blocks,
@@ -36,6 +38,7 @@ PICTURES = {
     "wins": "Of the episodes that both policies did: those that only one of them solved.",
     "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did, seen from above. "
     "The robot stands at 0, 0 and looks to the right.",
+    "dose": "Success at each level of a disturbance. Level 0 is IND; the bands are intervals.",
     "severity": "The same shift at several strengths.",
 }
 
@@ -75,11 +78,12 @@ def _sections(
     comparison: Comparison, drawn: Mapping[str, Figure], notes: Sequence[str]
 ) -> list[tuple[str, str, str]]:
     """Returns (id, heading, HTML) of each section."""
-    blocks = [rates_block(comparison)]
+    blocks = [marked(rates_block(comparison), comparison)]
     if comparison.baseline is not None:
         blocks.append(contrasts_block(comparison))
     if comparison.items:
         blocks.append(items_block(comparison))
+    blocks += robustness_blocks(comparison)
     stages = behaviour_blocks(comparison)
     definitions = "".join(f"<p>{escape(note)}</p>" for note in notes)
     parts = [
@@ -177,7 +181,7 @@ def inline_svg(svg: str, name: str, label: str) -> str:
 def _provenance(runs: Sequence[Run]) -> str:
     parts = ['<section id="source">', "<h2>Where it comes from</h2>"]
     for run in runs:
-        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in _facts(run))
+        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(printable(value))}</dd>" for name, value in _facts(run))
         whole = escape(json.dumps(run.header.raw, indent=1, ensure_ascii=False))
         raw = f"<details><summary>run.json</summary><pre tabindex='0'>{whole}</pre></details>"
         parts.append(f"<h3>{escape(run.label)}</h3><dl>{facts}</dl>{raw}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vla_gen_bench.report.compare import Comparison, Row
+from vla_gen_bench.report.dose_plots import dose_figure
 from vla_gen_bench.report.drawing import (
     COLOURS,
     INK,
@@ -46,7 +47,10 @@ def figures(comparison: Comparison) -> dict[str, Figure]:
             found["drops"] = drops_figure(comparison)
         if any(contrast and contrast.paired for row in comparison.rows for contrast in row.contrasts):
             found["wins"] = wins_figure(comparison)
-        for sweep in sweeps([row.info for row in comparison.rows]):
+        levels = dose_figure(comparison)
+        if levels is not None:
+            found["dose-response"] = levels
+        for sweep in sweeps([row.info for row in comparison.rows if not row.info.sweep]):
             found[f"severity-{sweep.name}"] = severity_figure(comparison, sweep)
     rows = coverage_rows(comparison)
     if rows is not None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED
+from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shift, draw_training, with_roles_swapped
+from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.guard import sole_writer
@@ -46,6 +47,8 @@ class Request:
         seed: Training seed, 1,000,000 or more; episodes are its draws 0, 1, 2, ...
         drop_small: Leave out frames that hardly move, as the paper's data sets do.
         workers: Processes.
+        shift: Axes that draw from other training pools, as in a suite: {"distractor_object": "train"}.
+        swap: Two episodes a scene, with the roles of target and first distractor object changed.
     """
 
     episodes: int
@@ -59,12 +62,14 @@ class Request:
     seed: int = FIRST_TRAINING_SEED
     drop_small: bool = False
     workers: int = 1
+    shift: dict[str, Any] = field(default_factory=dict)
+    swap: bool = False
 
     @property
     def origin(self) -> dict[str, Any]:
         """What the data depends on; a folder is continued with equal ones only."""
         fields = asdict(self)
-        kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small")
+        kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small", "shift", "swap")
         return {**{key: fields[key] for key in kept}, "pools": POOLS_VERSION}
 
 
@@ -78,6 +83,11 @@ def check_request(request: Request) -> None:
         raise UserError(
             f"--seed {request.seed}: demonstrations use training seeds, {FIRST_TRAINING_SEED} to {ROLLOUT_SEED - 1}"
         )
+    shift = Shift.parse(request.shift, where="--shift")
+    check_training_shift(shift)
+    spec = draw_training(request.world, request.seed, 0, shift)
+    if request.swap:
+        with_roles_swapped(spec)
     if request.policy != "expert":
         resolve(request.policy).check_world(request.world)
 
@@ -142,8 +152,10 @@ def _begin(parent: int) -> None:
 
 
 @cache
-def _demonstrator(world: str, side: int, noise: float, wander: float, policy: str, options: str) -> Demonstrator:
-    """Builds what this worker process needs, once; `options` as JSON."""
+def _demonstrator(
+    world: str, side: int, noise: float, wander: float, policy: str, options: str, shift: str, swap: bool
+) -> Demonstrator:
+    """Builds what this worker process needs, once; `options` and `shift` as JSON."""
     from vla_gen_bench import runtime
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
     from vla_gen_bench.policies.registry import load_policy, resolve
@@ -151,12 +163,16 @@ def _demonstrator(world: str, side: int, noise: float, wander: float, policy: st
     driver = None if policy == "expert" else load_policy(resolve(policy), **json.loads(options))
     runtime.limit_threads(1)
     moves = WANDER.model_copy(update={"share": wander})
-    return Demonstrator(PickPlaceEnv(world=world, obs_mode="rgb+segmentation"), side, noise, moves, driver)
+    env = PickPlaceEnv(world=world, obs_mode="rgb+segmentation")
+    return Demonstrator(env, side, noise, moves, driver, shift=Shift.parse(json.loads(shift)), swap=swap)
 
 
 def _run(request: Request, index: int) -> Demo:
     options = json.dumps(request.options)
-    own = _demonstrator(request.world, request.side, request.noise, request.wander, request.policy, options)
+    shift = json.dumps(request.shift)
+    own = _demonstrator(
+        request.world, request.side, request.noise, request.wander, request.policy, options, shift, request.swap
+    )
     return own.run(request.seed, index)
 
 

@@ -15,7 +15,7 @@ from vla_gen_bench.train.demos.demonstrate import Demo
 from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
-UNNAMED = {"wander": 0.0}  # what data sets of earlier versions do not name
+UNNAMED = {"wander": 0.0, "shift": {}, "swap": False}  # what data sets of earlier versions do not name
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 

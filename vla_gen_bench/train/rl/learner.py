@@ -21,7 +21,7 @@ from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling, ValueSettings, build_critic
 from vla_gen_bench.train.rl.sim_workers import WorkerSimulator
-from vla_gen_bench.train.rl.simulators import Build, LocalSimulator, Simulator
+from vla_gen_bench.train.rl.simulators import Build, LocalSimulator, Simulator, scenes
 from vla_gen_bench.train.run import save_state
 from vla_gen_bench.train.starts import MOST_RUN_SEED, CameraShift, Wander
 from vla_gen_bench.train.student import Averaged, build_optimiser, build_student, set_rate, write_checkpoint
@@ -222,11 +222,9 @@ def open_simulator(
         workers: Processes; 0 = simulate in this process.
         build: Makes scenes; None = those of the recipe's world.
     """
-    from vla_gen_bench.eval.workers import build_batch
-
     world = get_world(recipe.world)
     view = actor.view(world.height, world.width)
-    build = build or partial(build_batch, recipe.world, backend=simulation)
+    build = build or partial(scenes, recipe.world, simulation)
     if simulation == "gpu":
         simulator: Simulator = LocalSimulator(build, view, recipe.together)
     elif workers == 0:

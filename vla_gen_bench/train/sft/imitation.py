@@ -21,6 +21,7 @@ from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train.demos import frames as fr
 from vla_gen_bench.train.demos.dataset import Demos, load
 from vla_gen_bench.train.demos.joined import joined
+from vla_gen_bench.train.demos.overlays import Overlays
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.student import Student
 
@@ -94,6 +95,7 @@ class Data:
         self.camera = fr.Camera(
             fr.resized(demos.images, side), fr.resized(demos.foreground, side), table,
             np.stack([tables[name] for name in names]).astype(np.float32), recipe.augment,
+            Overlays(demos.world, side) if recipe.augment.overlaid else None,
         )  # fmt: skip
         self.prompts = [student.processor.tokenizer.prompt(text) for text in demos.instructions]
         self.template = template_of(student.processor.tokenizer)
