@@ -8,6 +8,7 @@ import pickle
 import uuid
 from dataclasses import asdict
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.policies.card import Card, DeclaredNeeds, Source
@@ -51,8 +52,19 @@ def card_of_object(policy: Any, name: str | None = None) -> Card:
     return card
 
 
+_SEEN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
 def _state(policy: Any) -> str:
-    """Returns a digest of source and state; of nothing but this very object where either cannot be had."""
+    """Returns a digest of source and state as they were when the object was first seen: running changes its state."""
+    try:
+        return _SEEN.setdefault(policy, _digest(policy))
+    except TypeError:  # no weak reference to it, or no hash
+        return _digest(policy)
+
+
+def _digest(policy: Any) -> str:
+    """Returns a digest of source and state; a random one where either cannot be had: no log continues another's."""
     try:
         source = inspect.getsource(type(policy))
         return hashlib.sha256(source.encode() + pickle.dumps(policy)).hexdigest()[:16]
