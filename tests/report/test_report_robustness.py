@@ -116,3 +116,11 @@ def test_a_suite_without_levels_has_none_of_these_tables(cli, log, tmp_path):
     (plain / "run.json").write_text(json.dumps(header))
     text = cli("report", plain).stdout
     assert not any(title in text for title in ("Dose and response", "Interactions", "What it uses"))
+
+
+def test_controls_count_in_no_mean(cli, log):
+    """The mean over all shifted rows is that of blur, table, object and both: (16 + 8 + 0 + 15 + 14 + 4) / 120."""
+    rows = list(csv.DictReader(io.StringIO(cli("report", log, "--format", "csv").stdout)))
+    (mean,) = (row for row in rows if row["kind"] == "mean" and row["dimension"] == "ood")
+    assert float(mean["value"]) == pytest.approx(57 / 120)
+    assert not [row for row in rows if row["kind"] == "mean" and row["dimension"] == "control"]

@@ -86,14 +86,14 @@ class Board:
             suite = entry.suite
             key = Group(
                 suite.world,
+                suite.world_version,
                 suite.id,
                 suite.digest or "",
                 entry.protocol.preset,
                 describe_sensors(entry.protocol.sensors),
             )
             groups.setdefault(key, []).append(self._listing(entry))
-        order = sorted(groups, key=lambda key: (key.preset == "paper", key))
-        return {key: self._ranked(groups[key]) for key in order}
+        return {key: self._ranked(groups[key]) for key in sorted(groups, key=lambda key: key.order)}
 
     def _listing(self, entry: Entry) -> Listing:
         study = self.study(entry.id)
@@ -184,11 +184,11 @@ def dimensions_of(suite: Suite) -> dict[str, str]:
 
 
 def rows_by_dimension(dimensions: Mapping[str, str]) -> dict[str, list[str]]:
-    """Returns the scenarios of each dimension, and under "ood" those of all but IND."""
+    """Returns the scenarios of each dimension, and under "ood" those of all but IND and controls."""
     rows: dict[str, list[str]] = {}
     for scenario, dimension in dimensions.items():
         rows.setdefault(dimension, []).append(scenario)
-    shifted = [scenario for scenario, dimension in dimensions.items() if dimension != "ind"]
+    shifted = [scenario for scenario, dimension in dimensions.items() if dimension not in ("ind", "control")]
     return {**rows, OOD: shifted} if shifted else rows
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vla_gen_bench.assets.world import world_label
 from vla_gen_bench.leaderboard.entry import Entry
 from vla_gen_bench.leaderboard.rank import Mean, Place
 
@@ -14,13 +15,25 @@ OOD = "ood"
 
 
 class Group(NamedTuple):
-    """Entries that can be compared: one suite, as one digest has it, in one world, through the same sensors."""
+    """Entries that can be compared: one suite, by its digest, in one version of a world, through the same sensors."""
 
     world: str
+    version: str
     suite: str
     digest: str
     preset: str
     sensors: str = ""
+
+    @property
+    def place(self) -> str:
+        """The world as it is shown: "builtin v2"."""
+        return world_label(self.world, self.version)
+
+    @property
+    def order(self) -> tuple:
+        """Sorts a paper's numbers last, and the newest version of a world first."""
+        where = self.world, -int(self.version), self.suite, self.digest
+        return self.preset == "paper", *where, self.preset, self.sensors
 
 
 class Study(NamedTuple):

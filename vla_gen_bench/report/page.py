@@ -197,7 +197,7 @@ def _facts(run: Run) -> list[tuple[str, object]]:
         ("Policy", _joined(header.policy, ("name", "ref", "digest"))),
         ("Model size", model_size(header.policy.params)),
         ("Suite", _joined(header.suite, ("id", "version", "digest"))),
-        ("World", _joined(header.world, ("name", "catalog", "pack"))),
+        ("World", _joined(header.world, ("name", "version", "catalog", "pack"))),
         ("Episodes", len(run.episodes)),
         ("Started", header.started),
         ("Command", " ".join(last.command)),
