@@ -232,7 +232,8 @@ def _ordered(places: Mapping[Key, Place], header: Mapping[str, Any]) -> list[Key
     scenarios = list(suite.get("scenarios") or ())
     sessions = cast("Sequence[Mapping[str, Any]]", header.get("sessions", ()))
     for session in sessions:
-        scenarios += (session.get("manifest") or {}).get("scenarios", ())
+        manifest = session.get("manifest")
+        scenarios += manifest.get("scenarios", ()) if manifest else ()
     rank = {scenario: place for place, scenario in reversed(list(enumerate(scenarios)))}
     return sorted(places, key=lambda key: (rank.get(key[0], len(scenarios)), *key))
 
