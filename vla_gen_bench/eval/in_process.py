@@ -27,7 +27,9 @@ class InProcess:
     def __call__(self, config: WorkerConfig, count: int, on_ready: Callable[[dict[str, Any]], None]) -> InProcess:
         """Makes the environments; as `WorkerPool(config, count, on_ready)`, whatever `count` is."""
         self._size = config.num_envs
-        self._runner = make_runner(config, self._card, self._policy, SimpleNamespace(value=0.0))
+        nobody = SimpleNamespace(send=lambda message: None)  # who would wait for a sign of life
+        self._runner = make_runner(config, self._card, self._policy, nobody)
+        self._runner.interruptible = True
         on_ready(self._runner.describe())
         return self
 
@@ -46,9 +48,12 @@ class InProcess:
         share = round((time.monotonic() - started) / len(jobs), 3)
         if kind == "refused":
             raise UserError(content)
-        if kind == "done":
-            for job, (row, actions) in zip(jobs, content, strict=True):
+        if kind in ("done", "full"):
+            done, trouble = (content, "") if kind == "done" else content
+            for job, (row, actions) in zip(jobs, done, strict=True):
                 on_result(Result(job, 0, share, row, actions))
+            if trouble:
+                raise UserError(trouble)
             return []
         if len(batch) == 1 and batch[0][1] == TRIES:
             on_result(Result(jobs[0], 0, share, error=content))

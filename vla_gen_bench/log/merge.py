@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from vla_gen_bench.data import replace_file, sync_folder
 from vla_gen_bench.episodes.spec import digest_of
@@ -230,10 +230,9 @@ def _ordered(places: Mapping[Key, Place], header: Mapping[str, Any]) -> list[Key
     """Returns the keys as a single run leaves them: scenarios in the order of the suite, then seed and index."""
     suite: Mapping[str, Any] = header["suite"].get("definition") or {}
     scenarios = list(suite.get("scenarios") or ())
-    sessions = cast("Sequence[Mapping[str, Any]]", header.get("sessions", ()))
-    for session in sessions:
-        manifest = session.get("manifest")
-        scenarios += manifest.get("scenarios", ()) if manifest else ()
+    manifests = (session.get("manifest") or {"scenarios": ()} for session in header.get("sessions") or ())
+    for manifest in manifests:
+        scenarios += manifest["scenarios"]
     rank = {scenario: place for place, scenario in reversed(list(enumerate(scenarios)))}
     return sorted(places, key=lambda key: (rank.get(key[0], len(scenarios)), *key))
 
