@@ -11,6 +11,8 @@ print(vgb.compare([log, "runs/openvla-sft/execution-builtin"]))
 Names are imported when they are first used: `import vla_gen_bench` takes milliseconds.
 """
 
+import signal
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -67,3 +69,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if sys.argv[:1] == ["-m"] or sys.argv[:1] and sys.argv[0].endswith("/vgb"):
+    # The command starts: until it can say "interrupted", Ctrl-C ends it without a traceback of imports.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -229,7 +229,7 @@ def _check_manifests(surveys: Sequence[Survey], places: Mapping[Key, Place]) -> 
 def _ordered(places: Mapping[Key, Place], header: Mapping[str, Any]) -> list[Key]:
     """Returns the keys as a single run leaves them: scenarios in the order of the suite, then seed and index."""
     suite: Mapping[str, Any] = header["suite"].get("definition") or {}
-    scenarios = list(suite.get("scenarios") or ())
+    scenarios: list[str] = list(suite.get("scenarios") or ())
     manifests = (session.get("manifest") or {"scenarios": ()} for session in header.get("sessions") or ())
     for manifest in manifests:
         scenarios += manifest["scenarios"]
