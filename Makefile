@@ -32,7 +32,7 @@ test: setup  ## Run the tests
 
 test-ecosystem: setup  ## Install other projects' packages in environments of their own and test against them
 	$(BIN)/python tools/ecosystem.py
-	$(BIN)/python -m pytest -q -rs tests/test_ecosystem.py $(ARGS)
+	$(BIN)/python -m pytest -q -rs tests/policies/remote/test_ecosystem.py $(ARGS)
 
 bench: setup  ## Measure against the targets; prints a table, writes JSON
 	$(BIN)/vgb bench $(ARGS)

@@ -52,7 +52,7 @@ def _decode(folder: Path, parts: Sequence[form.Place], key: str, pictures: np.nd
     """Fills `pictures` [F, S, S(, 3)] from the videos of one camera."""
     filled = 0
     for place in parts:
-        path = place.file(folder, form.VIDEO_PATH, video_key=key)
+        path = form.video_file(folder, place, key)
         for picture in form.read_video(path, grey=pictures.ndim == 3):
             if filled == len(pictures):
                 return
