@@ -1,6 +1,6 @@
 """The simulated WidowX as an Inspect Robots embodiment, to the contract of `inspect-robots-widowx`.
 
-Same arm, same 5 Hz, same image of 480 x 640, same seven numbers: a policy for that package's real arm runs here unchanged.
+Same arm, same 5 Hz, same image of 480 x 640, same seven numbers: a policy for that package's arm runs here unchanged.
 What differs from the benchmark's own convention is converted here: the gripper is 0 closed .. 1 open.
 """
 

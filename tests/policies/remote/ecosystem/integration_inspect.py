@@ -1,4 +1,4 @@
-"""Runs in this project's environment, with inspect-robots' beside it: its own conformance checks, then an episode's start."""
+"""Runs in this project's environment, inspect-robots' beside it: its conformance checks, then an episode's start."""
 
 import json
 import sys
