@@ -34,6 +34,9 @@ test-ecosystem: setup  ## Install other projects' packages in environments of th
 	$(BIN)/python tools/ecosystem.py
 	$(BIN)/python -m pytest -q -rs tests/policies/remote/test_ecosystem.py $(ARGS)
 
+references: setup  ## Train the reference policies from nothing, resumably: hours (ARGS=base: only so far; SEEDS="0 1 2")
+	VGB=$(BIN)/vgb sh tools/references.sh $(ARGS)
+
 bench: setup  ## Measure against the targets; prints a table, writes JSON
 	$(BIN)/vgb bench $(ARGS)
 

@@ -84,15 +84,11 @@ def readme_table(text: str) -> str:
 
 def expert_table() -> str:
     """Returns successes per scenario of the privileged expert, from its log."""
-    from vla_gen_bench.log.counts import count
-    from vla_gen_bench.log.log import EvalLog
+    from vla_gen_bench.log.counts import count_by_scenario
+    from vla_gen_bench.log.folder import EvalLog
 
-    log = EvalLog(RESULTS / "expert-builtin")
-    rows: dict[str, list] = {}
-    for row in log.rows():
-        rows.setdefault(row["scenario"], []).append(row)
-    counted = {scenario: count(group) for scenario, group in rows.items()}
-    lines = [f"| {name} | {cell['success_at_end']}/{cell['episodes']} |" for name, cell in counted.items()]
+    counted = count_by_scenario(EvalLog(RESULTS / "expert-builtin").read().rows.values())
+    lines = [f"| {name} | {counts.success_at_end}/{counts.episodes} |" for name, counts in counted.items()]
     return "\n".join(["| scenario | success at end |", "| --- | --- |", *lines])
 
 

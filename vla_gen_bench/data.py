@@ -155,19 +155,22 @@ def read_json_lines(
     Raises:
         UserError: As `read_bytes`; damaged or truncated gzip; more than `limit` bytes once unpacked.
     """
-    for number, content in _byte_lines(path, shown, limit, error):
-        yield _line(number, content)
+    for number, content in read_byte_lines(path, shown=shown, limit=limit, error=error):
+        yield parse_line(number, content)
 
 
 def read_lines_text(
     path: Path, *, shown: object = None, limit: int = LINES_LIMIT, error: type[UserError] = UserError
 ) -> str:
     """Returns the whole text of a file, or of its gzipped form where only that is there; raises as the line reader."""
-    content = b"".join(content for _, content in _byte_lines(path, shown, limit, error))
+    content = b"".join(content for _, content in read_byte_lines(path, shown=shown, limit=limit, error=error))
     return decoded(content, path if shown is None else shown, error)
 
 
-def _byte_lines(path: Path, shown: object, limit: int, error: type[UserError]) -> Iterator[tuple[int, bytes]]:
+def read_byte_lines(
+    path: Path, *, shown: object = None, limit: int = LINES_LIMIT, error: type[UserError] = UserError
+) -> Iterator[tuple[int, bytes]]:
+    """Yields (number, line with its end) of a file, or of its gzipped form; raises as `read_json_lines`."""
     packed = not os.path.lexists(path) and os.path.lexists(gzipped(path))
     place = gzipped(path) if packed else path
     shown = place if shown is None else shown
@@ -186,11 +189,12 @@ def _byte_lines(path: Path, shown: object, limit: int, error: type[UserError]) -
         raise error(f"{one_line(shown)}: cannot be read: {one_line(fault.strerror or fault)}") from None
 
 
-def _line(number: int, content: bytes) -> Line:
+def parse_line(number: int, content: bytes) -> Line:
+    """Returns what a line of a JSON-lines file holds, or what is wrong with it."""
     if not content.endswith(b"\n"):
         return Line(number, None, "the last line is unfinished" if len(content) < LINE_LIMIT else "too long a line")
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=_refuse)
+        value = LINE_DECODER.decode(content.decode("utf-8"))
         if SUSPICIOUS.search(content):
             check_plain(value)
         return Line(number, value)
@@ -254,6 +258,9 @@ def _finite(text: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"{shown_value(text)} is too large a number")
     return value
+
+
+LINE_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _reason(fault: Exception) -> str:

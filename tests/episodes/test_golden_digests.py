@@ -9,7 +9,7 @@ from vla_gen_bench.episodes.draw import draw
 from vla_gen_bench.episodes.shift import Scenario, Shift
 from vla_gen_bench.episodes.spec import EpisodeSpec, Frozen, digest_of
 from vla_gen_bench.episodes.suite import Protocol, Suite, load_suite
-from vla_gen_bench.log.log import EvalLog
+from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.resources import data_dir
 
 SUITES = {  # as published with the logs of leaderboard/logs and benchmarks/results
@@ -26,13 +26,13 @@ def one_more_axis(monkeypatch):
 @pytest.mark.parametrize("log", LOGS, ids=lambda log: log.name)
 def test_published_logs_have_the_digests_of_today(log):
     header, rows = EvalLog(log).header, EvalLog(log).rows()
-    suite = load_suite(header["suite"]["id"])
-    assert suite.digest() == header["suite"]["digest"]
-    world = header["world"]["name"]
+    suite = load_suite(header.suite.id)
+    assert suite.digest() == header.suite.digest
+    world = header.world.name
     drawn = [draw(suite.scenarios[row["scenario"]], world, row["seed"], row["index"]).digest() for row in rows]
     assert drawn == [row["spec_digest"] for row in rows]
     jobs = [[row["scenario"], row["seed"], row["index"], digest] for row, digest in zip(rows, drawn, strict=True)]
-    assert digest_of(jobs) == header["sessions"][0]["manifest"]["digest"]
+    assert digest_of(jobs) == header.raw["sessions"][0]["manifest"]["digest"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (data_dir() / "suites").glob("*.yaml")))

@@ -18,7 +18,8 @@ from sim import environment, simple_spec
 from vla_gen_bench.envs.vector import EnvBatch
 from vla_gen_bench.episodes.suite import draw, load_suite
 from vla_gen_bench.eval.rollout import episode_seed, run_episode
-from vla_gen_bench.log.log import EvalLog
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.guard import locked
 from vla_gen_bench.policies.chunking import ChunkRunner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,7 +188,7 @@ def test_episodes_side_by_side_are_the_same_episodes(cli, folder):
     one, three = ([stable(row) for row in log.rows()] for log in logs)
     assert one == three and len({row["trace"] for row in one}) == 8
     assert logs[0].actions(("ind", 1, 1)) == logs[1].actions(("ind", 1, 1))
-    assert [log.header["sessions"][0]["num_envs"] for log in logs] == [1, 3]
+    assert [log.header.last.num_envs for log in logs] == [1, 3]
 
 
 def test_an_error_in_a_batch_costs_the_others_one_try_only(cli, folder):
@@ -202,7 +203,7 @@ def test_the_expert_ends_alike_with_and_without_pictures(cli, folder):
     for flags in ((), ("--no-render",)):
         done = evaluate(cli, "expert", "--episodes", 1, "--seeds", "5", "--fresh", *flags)
         assert done.exit_code == 0, done.stderr
-        outcomes.append([{k: v for k, v in stable(row).items() if k != "trace"} for row in rows()])
+        outcomes.append([{k: v for k, v in stable(row).items() if k not in ("trace", "run")} for row in rows()])
     assert outcomes[0] == outcomes[1]
     again = cli("replay", "log", "ind/5/0")
     assert again.exit_code == 0 and "as logged, as far as a log without pictures tells" in again.stderr
@@ -315,6 +316,64 @@ def test_resume_refuses_a_log_of_another_suite_version(cli, folder):
     assert other.exit_code == 2
     assert evaluate(cli, "pol:Fine", "--fresh", "--episodes", 1, "--seeds", "0").exit_code == 0
     assert len(list(folder.glob("log.*/episodes.jsonl"))) == 1
+
+
+def test_a_second_evaluation_into_one_folder_is_refused(cli, folder):
+    """Also with --fresh: the log of the run that is under way stays where it is."""
+    assert evaluate(cli, "pol:Fine", "--episodes", 1, "--seeds", "0").exit_code == 0
+    before = rows()
+    with locked(Path("log")):
+        for flags in ((), ("--fresh",), ("--resume",)):
+            done = evaluate(cli, "pol:Chunks", *flags)
+            assert done.exit_code == 2 and "log: another process is writing there" in done.stderr
+        assert "another process is writing" in cli("replay", "log", "ind/0/0").stderr
+    assert rows() == before and not list(folder.glob("log.*"))
+
+
+def test_fresh_moves_nothing_before_the_policy_has_loaded(cli, folder):
+    assert evaluate(cli, "pol:Fine", "--episodes", 1, "--seeds", "0").exit_code == 0
+    before = rows()
+    assert evaluate(cli, "pol:Raises", "--fresh").exit_code == 2
+    assert rows() == before and not list(folder.glob("log.*"))
+
+
+def test_a_run_without_rows_leaves_nothing_that_refuses_the_next_command(cli, folder):
+    assert evaluate(cli, "pol:Raises").exit_code == 2 and not Path("log").exists()
+    Path("log").mkdir()
+    Path("log/run.json").write_text('{"policy": {"name": "killed before its first row"}}')
+    Path("log/episodes.jsonl").write_text('{"scenario": "in')
+    assert evaluate(cli, "pol:Fine", "--episodes", 1, "--seeds", "0").exit_code == 0
+    assert len(rows()) == 2 and EvalLog(Path("log")).header.policy.name == "pol:Fine"
+
+
+def test_doubled_rows_are_dropped_and_counted_once(cli, folder):
+    done = evaluate(cli, "pol:Fine", "--json")
+    Path("log/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows() + rows()[2:5]))
+    assert "3 rows repeat an episode; the first of each counts" in cli("report", "log").stderr
+    again = evaluate(cli, "pol:Fine", "--json")
+    assert again.exit_code == 0 and json.loads(again.stdout) == json.loads(done.stdout)
+    assert "3 rows that repeated an episode were dropped" in again.stderr and len(rows()) == 8
+
+
+def test_a_complete_log_that_cannot_be_written_is_summarised(cli, folder, monkeypatch):
+    done = evaluate(cli, "pol:Fine", "--json")
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("vla_gen_bench.log.writer.replace_file", refuse)
+    again = evaluate(cli, "pol:Fine", "--json")
+    assert again.exit_code == 0 and json.loads(again.stdout) == json.loads(done.stdout)
+
+
+def test_a_custom_suite_is_found_in_the_log_alone(cli, folder):
+    """Labels and dimensions too, from another folder, when its file is gone."""
+    assert evaluate(cli, "pol:Fine", "--episodes", 1, "--seeds", "0").exit_code == 0
+    Path("short.yaml").unlink()
+    ran = cli("report", "log", "--allow-partial")
+    assert ran.exit_code == 0 and ran.stderr == "" and "Tables" in ran.stdout and "Vision" in ran.stdout
+    again = cli("replay", "log", "tables/0/0")
+    assert again.exit_code == 0 and "as logged, bit for bit" in again.stderr
 
 
 def test_ctrl_c_keeps_finished_episodes_and_the_same_command_goes_on(cli, folder):

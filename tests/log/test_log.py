@@ -12,7 +12,12 @@ import pytest
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.rollout import pack_actions, unpack_actions
 from vla_gen_bench.log.counts import count, wilson
-from vla_gen_bench.log.log import EvalLog, LogWriter
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.guard import locked
+from vla_gen_bench.log.rows import row_of
+from vla_gen_bench.log.writer import LogWriter
+
+HEADER = {"format": 1, "suite": {"id": "s", "digest": "d"}, "policy": {"name": "p"}, "world": {"name": "w"}}
 
 
 def row(index: int, scenario: str = "ind", status: str = "ok", success: bool = True) -> dict:
@@ -23,7 +28,7 @@ def row(index: int, scenario: str = "ind", status: str = "ok", success: bool = T
 @pytest.fixture
 def writer(tmp_path):
     writer = LogWriter(tmp_path / "log")
-    writer.write_header({"format": 1})
+    writer.write_header(HEADER)
     return writer
 
 
@@ -32,7 +37,7 @@ def test_rows_come_back_as_written(writer):
     writer.append(row(1))
     assert writer.log.rows() == [row(0), row(1)]
     assert writer.log.actions(("ind", 0, 0)) == "abc" and writer.log.actions(("ind", 0, 1)) is None
-    assert writer.log.header == {"format": 1}
+    assert writer.log.header.raw == HEADER and writer.log.header.policy.name == "p"
 
 
 def test_rows_as_a_table(writer):
@@ -48,7 +53,8 @@ def test_a_killed_writer_s_half_line_is_dropped_on_resume(writer):
         file.write('{"scenario": "ind", "se')
     with pytest.raises(UserError, match=r"episodes.jsonl:2: the last line is unfinished"):
         writer.log.rows()
-    assert writer.mend() == [row(0)]
+    kept, notes = writer.restore()
+    assert [*kept] == [("ind", 0, 0)] and notes == []
     assert writer.log.rows() == [row(0)]
 
 
@@ -64,7 +70,7 @@ def test_a_malformed_line_is_named_by_file_and_line(writer):
     writer.append(row(0))
     with (writer.folder / "episodes.jsonl").open("a") as file:
         file.write("nonsense\n")
-    with pytest.raises(UserError, match=r"episodes.jsonl:2: not a JSON object"):
+    with pytest.raises(UserError, match=r"episodes.jsonl:2: not JSON: Expecting value"):
         writer.log.rows(forgive_last=True)
 
 
@@ -77,7 +83,7 @@ def test_a_missing_field_is_named(writer):
 def test_errored_episodes_are_run_again_on_resume(writer):
     writer.append(row(0, status="error"))
     writer.append(row(1), "xyz")
-    assert writer.mend() == [row(1)]
+    assert [*writer.restore()[0]] == [("ind", 0, 1)]
     assert writer.log.actions(("ind", 0, 1)) == "xyz"
 
 
@@ -85,7 +91,7 @@ def test_sorting_follows_the_suite(writer):
     for index, scenario in ((1, "b"), (0, "b"), (1, "a"), (0, "a")):
         writer.append(row(index, scenario))
     ordered = writer.sort(["b"])  # scenarios the suite does not list, such as compositions, come last
-    assert [(r["scenario"], r["index"]) for r in ordered] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
+    assert [(scenario, index) for scenario, _, index in ordered] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
     writer.sort(["a", "b"])
     assert [(r["scenario"], r["index"]) for r in writer.log.rows()] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
@@ -115,7 +121,7 @@ def test_actions_survive_packing():
 def test_errors_are_no_failed_attempts():
     """3 successes of 4 finished episodes; Wilson by hand below."""
     rows = [row(i, success=i < 3) for i in range(4)] + [row(9, status="error")]
-    counted = count(rows)
+    counted = count(map(row_of, rows)).to_json()
     assert (counted["episodes"], counted["errors"], counted["success_at_end"]) == (5, 1, 3)
     z, n, p = 1.959964, 4, 0.75
     centre, half = (
@@ -126,10 +132,87 @@ def test_errors_are_no_failed_attempts():
 
 
 def test_the_interval_is_of_the_suite_s_metric():
-    rows = [{**row(i, success=False), "success_once": True} for i in range(4)]
-    assert count(rows)["ci95"][0] == pytest.approx(0, abs=1e-9)
-    assert count(rows, "success_once")["ci95"][1] == pytest.approx(1, abs=1e-9)
+    counted = count(row_of({**row(i, success=False), "success_once": True}) for i in range(4))
+    assert counted.to_json()["ci95"][0] == pytest.approx(0, abs=1e-9)
+    assert counted.to_json("success_once")["ci95"][1] == pytest.approx(1, abs=1e-9)
 
 
 def test_wilson_without_trials_says_nothing():
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+# ---- one writer, one row per episode -------------------------------------------------------------------------
+
+
+def disorder(writer, *rows: dict) -> None:
+    (writer.folder / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_two_writers_rows_count_once_and_a_resume_drops_them(writer):
+    """Rows of episodes 0, 1, 0: the third says what the first says."""
+    twin = {**row(0), "duration_s": 9.0, "worker": 1}
+    disorder(writer, row(0), row(1, success=False), twin)
+    reading = writer.log.read()
+    assert [*reading.rows] == [("ind", 0, 0), ("ind", 0, 1)] and reading.problems == ()
+    assert reading.repeated == (("ind", 0, 0),) and count(reading.rows.values()).episodes == 2
+    assert writer.log.rows() == [row(0), row(1, success=False)] and len(writer.log.frame()) == 2
+    kept, notes = writer.restore()
+    assert [*kept] == [*reading.rows] and notes == ["1 rows that repeated an episode were dropped"]
+    assert (writer.folder / "episodes.jsonl").read_text().count("\n") == 2
+
+
+def test_rows_that_contradict_each_other_are_named_and_run_again(writer):
+    disorder(writer, {**row(0), "trace": "a"}, row(1), {**row(0), "trace": "b"})
+    reading = writer.log.read()
+    assert reading.disputed == (("ind", 0, 0),)
+    assert reading.problems[0].endswith("episodes.jsonl:3: episode ind/0/0 is there twice, with another end; "
+                                        "the first counts")  # fmt: skip
+    kept, notes = writer.restore()
+    assert [*kept] == [("ind", 0, 1)] and "1 episodes had rows that contradict each other" in notes[0]
+
+
+def test_an_outcome_takes_the_place_of_an_earlier_error(writer):
+    disorder(writer, row(0, status="error"), row(0))
+    assert writer.log.read().rows["ind", 0, 0].ok
+    assert [*writer.restore()[0]] == [("ind", 0, 0)] and writer.log.rows() == [row(0)]
+
+
+def test_a_row_of_another_run_is_refused_by_its_digest(writer):
+    disorder(writer, {**row(0), "run": "aaaa"}, {**row(1), "run": "bbbb"}, row(2))
+    reading = writer.log.read("aaaa")
+    assert [key[2] for key in reading.rows] == [0, 2]
+    assert reading.problems[0].endswith("episodes.jsonl:2: a row of another run (bbbb; run.json is of aaaa)")
+    with pytest.raises(UserError, match="a row of another run .* --fresh"):
+        writer.restore("aaaa")
+
+
+def test_a_complete_log_on_a_read_only_disk_is_not_written(writer, monkeypatch):
+    writer.append(row(1), "abc")
+    writer.append(row(2, "far"), "def")
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("vla_gen_bench.log.writer.replace_file", refuse)
+    assert len(writer.restore()[0]) == 2 and len(writer.sort(["ind", "far"])) == 2
+    with pytest.raises(UserError, match="Read-only file system"):
+        writer.sort(["far", "ind"])
+
+
+def test_moving_aside_keeps_the_folder_and_everything_in_it(writer):
+    writer.append(row(0), "abc")
+    (writer.folder / "videos").mkdir()
+    before, inode = sorted(path.name for path in writer.folder.iterdir()), writer.folder.stat().st_ino
+    first, second = writer.move_aside(), writer.move_aside()
+    assert sorted(path.name for path in first.iterdir()) == before and first != second
+    assert list(writer.folder.iterdir()) == [] and writer.folder.stat().st_ino == inode
+
+
+def test_one_process_writes_a_folder_at_a_time(tmp_path):
+    with locked(tmp_path / "a" / "log"), pytest.raises(UserError, match="another process is writing there"):
+        with locked(tmp_path / "a" / "log"):
+            pass
+    assert not (tmp_path / "a").exists()  # nothing was put there
+    with locked(tmp_path / "log"):
+        (tmp_path / "log" / "file").write_text("")
+    assert (tmp_path / "log" / "file").exists()

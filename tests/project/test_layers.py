@@ -28,7 +28,7 @@ STANDS_ON = {
     "cli": ("bench", "leaderboard"),
 }
 """Room -> the rooms it stands on; it may also import what these stand on."""
-ROOMS_OF_TRAIN = {"": (), "demos": ("",), "sft": ("demos",), "rl": ("",)}
+ROOMS_OF_TRAIN = {"": (), "demos": ("",), "grounding": ("demos",), "sft": ("grounding",), "rl": ("",)}
 MOST_AT_THE_TOP = 8
 STILL_THERE = ("episodes.effects", "leaderboard.board", "report.table")  # in circles, to be broken
 

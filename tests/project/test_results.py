@@ -10,8 +10,9 @@ import pytest
 from published import EXPERIMENTS, RESULTS
 
 from vla_gen_bench.episodes.suite import draw, load_suite
-from vla_gen_bench.log.counts import count
-from vla_gen_bench.log.log import EvalLog, key_of
+from vla_gen_bench.log.counts import count_by_scenario
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.rows import key_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
@@ -21,8 +22,8 @@ LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
 def test_a_log_holds_exactly_the_suite_s_episodes(folder):
     log = EvalLog(folder)
     header, rows = log.header, log.rows()
-    suite, world = load_suite(header["suite"]["id"]), header["world"]["name"]
-    assert header["suite"]["digest"] == suite.digest()
+    suite, world = load_suite(header.suite.id), header.world.name
+    assert header.suite.digest == suite.digest()
     protocol = suite.protocol
     wanted = {
         (scenario.id, seed, index): draw(scenario, world, seed, index).digest()
@@ -53,9 +54,11 @@ def test_the_card_counts_other_episodes_as_their_logs_do():
     scenarios, counts = load_suite("execution").scenarios.values(), []
     for name in ("ppo", "sft"):
         log = EvalLog(EXPERIMENTS / "logs" / f"other-{name}")
-        assert log.header["policy"]["name"] == f"openvla-{name}"
-        assert {row["seed"] for row in log.rows()} == set(range(3, 9))
-        counts.append([count(row for row in log.rows() if row["scenario"] == each.id) for each in scenarios])
+        assert log.header.policy.name == f"openvla-{name}"
+        rows = log.read().rows.values()
+        assert {row.seed for row in rows} == set(range(3, 9))
+        found = count_by_scenario(rows)
+        counts.append([found[each.id].to_json() for each in scenarios])
     found = [
         (each.label, *(str(column[place]["success_at_end"]) for column in counts))
         for place, each in enumerate(scenarios)
@@ -69,12 +72,12 @@ def test_the_card_counts_other_episodes_as_their_logs_do():
 @pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
 def test_the_published_table_follows_from_the_log(folder):
     log = EvalLog(folder)
-    suite, rows = load_suite(log.header["suite"]["id"]), log.rows()
+    suite, counts = load_suite(log.header.suite.id), count_by_scenario(log.read().rows.values())
     text = (RESULTS / "README.md").read_text() + (ROOT / "docs" / "fidelity.md").read_text()
     table = text.partition(f"<!-- from benchmarks/results/{folder.name} -->")[2].partition("\n\n")[0]
     printed = dict(re.findall(r"^\| (.+?) \| (\d+/\d+) \|", table, re.MULTILINE))
     expected = {}
     for scenario in suite.scenarios.values():
-        counted = count(row for row in rows if row["scenario"] == scenario.id)
-        expected[scenario.label] = f"{counted['success_at_end']}/{counted['episodes']}"
+        counted = counts[scenario.id]
+        expected[scenario.label] = f"{counted.success_at_end}/{counted.episodes}"
     assert printed == expected

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.log.rows import row_of
 from vla_gen_bench.report import stats
 from vla_gen_bench.report.plan import (
     Alike,
@@ -120,12 +121,12 @@ def test_a_pilot_counts_shared_finished_episodes():
     """Episodes 0 to 3 are shared; 0 and 3 differ; 4 errored in one, 5 is missing in the other."""
     first = [row(i, i < 2) for i in range(4)] + [row(4, False, status="error", success_at_end=None), row(5, True)]
     second = [row(0, False), row(1, True), row(2, False), row(3, True), row(4, True)]
-    pilot = pilot_of(first, second)
+    pilot = pilot_of(map(row_of, first), map(row_of, second))
     assert (pilot.episodes, pilot.rates, pilot.discordance) == (4, (0.5, 0.5), 0.5)
     with pytest.raises(UserError, match="episode ind/0/1 differently"):
-        pilot_of(first, [row(1, True, spec_digest="other")])
+        pilot_of(map(row_of, first), [row_of(row(1, True, spec_digest="other"))])
     with pytest.raises(UserError, match="share no finished episode"):
-        pilot_of(first, [row(9, True)])
+        pilot_of(map(row_of, first), [row_of(row(9, True))])
 
 
 @pytest.fixture
@@ -134,7 +135,8 @@ def runs(tmp_path):
     outcomes = {"a": lambda i: i < 75, "b": lambda i: 5 <= i < 85}
     for name, success in outcomes.items():
         (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text("{}")
+        header = {"suite": {"id": "s", "digest": "d"}, "policy": {"name": name}, "world": {"name": "builtin"}}
+        (tmp_path / name / "run.json").write_text(json.dumps(header))
         lines = (json.dumps(row(i, success(i))) + "\n" for i in range(100))
         (tmp_path / name / "episodes.jsonl").write_text("".join(lines))
     return [str(tmp_path / name) for name in outcomes]

@@ -15,7 +15,7 @@ import pytest
 from report_logs import TABLE1, row, successes, write_log, write_rows
 
 from vla_gen_bench.episodes.suite import load_suite, union
-from vla_gen_bench.log.log import EPISODES_FILE, RUN_FILE
+from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE
 from vla_gen_bench.report.formats import to_latex
 from vla_gen_bench.report.scenarios import describe
 from vla_gen_bench.report.stats import percentile_interval
@@ -90,8 +90,14 @@ def test_contrasts_by_hand(cli, pair):
     assert corrected == pytest.approx({"noise_80": 0.0625, "far": 0.375, "ind": 1, "noise_20": 1})
     assert float(won["noise_80"]["difference"]) == pytest.approx(0.9 - 0.2)
     assert rows["scenario", "ind", "base"]["difference"] == ""
-    # the mean of execution is `far` alone: four episodes lost; all four signs alike: 2 * 2^-4, by 9,999 random flips
-    assert float(rows["mean", "execution", "other"]["p"]) == pytest.approx(0.125, abs=0.015)
+    # the mean of execution is `far` alone: four episodes lost; all four signs alike: 2 * 2^-4, by 99,999 random flips
+    assert float(rows["mean", "execution", "other"]["p"]) == pytest.approx(0.125, abs=0.005)
+    # Holm over the two dimensions: the smaller p times 2, the larger one at least that; their sum is not of the family
+    p = {name: float(rows["mean", name, "other"]["p"]) for name in ("vision", "execution")}
+    corrected = {name: float(rows["mean", name, "other"]["p_holm"]) for name in p}
+    assert p["vision"] < p["execution"]
+    assert corrected == pytest.approx({"vision": 2 * p["vision"], "execution": max(2 * p["vision"], p["execution"])})
+    assert rows["mean", "ood", "other"]["p"] and rows["mean", "ood", "other"]["p_holm"] == ""
     assert rows["drop", "execution", "other"]["p"] == ""
 
 
@@ -239,7 +245,7 @@ def test_partly_shared_episodes_are_paired_over_the_shared_ones(cli, tmp_path, s
 
 def test_means_over_other_episodes_are_not_tested():
     ours, theirs = np.ones((2, 4)), np.zeros((2, 4))
-    assert mean_tests(np.stack([theirs, ours]), 0)[1] == pytest.approx(0.125, abs=0.015)  # 2 * 2^-4
+    assert mean_tests(np.stack([theirs, ours]), 0)[1] == pytest.approx(0.125, abs=0.005)  # 2 * 2^-4
     ours[0, 3] = np.nan
     assert mean_tests(np.stack([theirs, ours]), 0) == [1.0, None]
 
@@ -294,9 +300,9 @@ def test_mixed_suites_are_refused(cli, tmp_path, suite, pair):
     assert "differ in suite" in refused(cli, pair[0], other)
 
 
-@pytest.mark.parametrize("field", ["name", "catalog", "pack"])
+@pytest.mark.parametrize("field", ["name", "version", "catalog", "pack"])
 def test_mixed_worlds_are_refused(cli, tmp_path, suite, pair, field):
-    world = {"name": "builtin", "catalog": "2" * 16, "pack": "3" * 16, field: "another"}
+    world = {"name": "builtin", "version": "2", "catalog": "2" * 16, "pack": "3" * 16, field: "another"}
     other = write_log(tmp_path / "w", BASE, policy="x", suite=suite, change={"world": world})
     assert "differ in world" in refused(cli, pair[0], other)
 
@@ -342,7 +348,7 @@ def test_bad_lines_are_named_and_everything_else_counts(cli, tmp_path, suite):
     ran = cli("report", run, "--allow-partial")
     assert ran.exit_code == 0
     assert ran.stderr.splitlines() == [
-        f"{path}:2: not a JSON object; left out",
+        f"{path}:2: not JSON: Expecting property name enclosed in double quotes; left out",
         f"{path}:4: no field 'seed'; left out",
         f"{path}:9: a field is of the wrong type; left out",
         f"{path}:10: the last line is unfinished; left out",
@@ -358,7 +364,7 @@ def test_gzipped_logs_are_read(cli, tmp_path, pair):
     path.unlink()
     assert cli("report", *pair).stdout == plain
     path.with_name(path.name + ".gz").write_bytes(b"not gzip")
-    assert "cannot be read" in refused(cli, *pair)
+    assert "episodes.jsonl.gz: damaged or truncated gzip" in refused(cli, *pair)
 
 
 def test_suites_that_were_run_together_are_found_together(cli, tmp_path):
@@ -413,7 +419,10 @@ def check_latex(text):
 def test_latex_is_sound(cli, tmp_path, pair):
     text = cli("report", *pair, "--format", "latex").stdout
     check_latex(text)
-    assert r"\textbf{1.000}" in text and text.count(r"\begin{table}") == 2
+    assert r"\textbf{1.000}" in text and text.count(r"\begin{table}") == 3
+    tables = text.split(r"\begin{table}")[1:]
+    for table, note in zip(tables, ("Rate: ", "Difference: ", "Over the items of a pool: "), strict=True):
+        assert [note in other for other in tables].count(True) == 1 and note in table  # under the table it is about
     engine = shutil.which("pdflatex") or shutil.which("tectonic")
     if engine:
         whole = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + text + "\\end{document}\n"

@@ -11,10 +11,11 @@ from report_logs import TABLE1, row, successes, write_log, write_rows
 
 from vla_gen_bench.episodes.suite import load_suite
 from vla_gen_bench.log.coverage import coverage
+from vla_gen_bench.log.suites import find_suite_of
 from vla_gen_bench.report import drawing, plots
 from vla_gen_bench.report.compare import compare, find_baseline
 from vla_gen_bench.report.load import load_runs
-from vla_gen_bench.report.scenarios import ScenarioInfo, describe, find_suite_of
+from vla_gen_bench.report.scenarios import ScenarioInfo, describe
 from vla_gen_bench.report.severity import sweeps
 from vla_gen_bench.report.workspace import coverage_block, coverage_rows
 
@@ -101,7 +102,7 @@ def test_a_count_of_none_stands_on_its_own_side(tmp_path):
 def test_svg_and_png_are_written_and_repeat(tmp_path):
     outcomes = {"ind": [True, False], "noise_weak": [True, False], "noise_strong": [False, False]}
     folders = [write_log(tmp_path / policy, outcomes, policy=policy) for policy in ("p", "q")]
-    first, second = (plots.write_plots(comparison_of(folders), tmp_path / name) for name in ("a", "b"))
+    first, second = (plots.write_plots(plots.figures(comparison_of(folders)), tmp_path / name) for name in ("a", "b"))
     names = ("rates", "drops", "wins", "severity-noise-alpha")
     assert {path.name for path in first} == {f"{name}.{ending}" for name in names for ending in ("svg", "png")}
     for path, again in zip(first, second):

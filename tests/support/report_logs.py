@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from vla_gen_bench.episodes.suite import load_suite
-from vla_gen_bench.log.log import EPISODES_FILE, RUN_FILE, EvalLog, LogWriter
+from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.writer import LogWriter
 
 REAL = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "expert-builtin"
 
@@ -32,7 +34,7 @@ def header(policy: str, suite: str, scenarios: Sequence[str], episodes: int) -> 
         "format": 1,
         "suite": {"id": load_suite(suite).id, "version": "1", "digest": digest, "sources": [suite]},
         "policy": {"name": policy, "ref": policy, "digest": "1" * 16, "options": {}, "privileged": False},
-        "world": {"name": "builtin", "catalog": "2" * 16, "pack": "3" * 16},
+        "world": {"name": "builtin", "version": "2", "catalog": "2" * 16, "pack": "3" * 16},
         "sessions": [{"started": "2026-01-01T00:00:00Z", "manifest": manifest}],
     }
 
@@ -82,7 +84,7 @@ def flipped_copy(folder: Path, policy: str, rates: Mapping[str, float] | float, 
     rng = np.random.default_rng(seed)
     log = EvalLog(REAL)
     folder.mkdir(parents=True)
-    head = log.header
+    head = log.header.raw
     head["policy"] |= {"name": policy, "digest": f"{seed:016x}", "privileged": False}
     (folder / RUN_FILE).write_text(json.dumps(head))
     rows = log.rows()

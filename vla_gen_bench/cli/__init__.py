@@ -14,12 +14,14 @@ LINE_END = "\n"
 
 COMMANDS = {
     "eval": "Evaluate a policy on suites of shifted scenarios.",
+    "merge": "Join the logs of shards into one.",
     "report": "Compare evaluation logs: tables, tests, pictures, a page.",
     "curves": "Draw training curves: a metric over samples and wall time.",
     "replay": "Run one logged episode again, check its outcome, write an mp4.",
     "collect": "Collect demonstrations on training-pool episodes.",
+    "scenes": "Render still scenes to pretrain grounding on.",
     "data": "Show and preview demonstrations.",
-    "train": "Train OpenVLA policies: sft, ppo, grpo, dpo.",
+    "train": "Train OpenVLA policies: grounding, sft, ppo, grpo, dpo.",
     "suites": "List, show, draw and check suites.",
     "policies": "List, show and check policies.",
     "serve": "Serve a policy to other harnesses: openpi, vla-eval, act.",

@@ -36,12 +36,17 @@ from vla_gen_bench.cli.numbers import SEED, WORKERS, Real, Whole
     help="Draw images of this size; equal to --image-size they are stored as drawn.  [default: the world's]",
 )
 @click.option("--seed", type=SEED, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
+@click.option(
+    "--shift", "shifts", multiple=True, metavar="AXIS=POOL", help="Draw an axis from another training pool; repeat."
+)
+@click.option("--swap", is_flag=True, help="Two episodes a scene: each of two objects is asked for.")
 @click.option("--drop-small-actions", is_flag=True, help="Leave out frames that hardly move, as the paper.")
 @click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def collect(
     episodes: int, out: Path, policy: str, options: tuple[str, ...], noise: float, wander: float, world: str,
-    image_size: int, cameras: str, render_size: str | None, seed: int, drop_small_actions: bool, workers: int | None,
+    image_size: int, cameras: str, render_size: str | None, seed: int, shifts: tuple[str, ...], swap: bool,
+    drop_small_actions: bool, workers: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Collect demonstrations for `vgb train sft` on training-pool episodes.
@@ -55,12 +60,14 @@ def collect(
     from vla_gen_bench.runtime import usable_cores
     from vla_gen_bench.train.demos.collect import Request
     from vla_gen_bench.train.demos.collect import collect as run
+    from vla_gen_bench.train.recipe import parse_changes
 
     request = Request(
         episodes=episodes, out=out, policy=policy, options=parse_options(options), noise=noise, wander=wander,
         cameras=tuple(dict.fromkeys(name.strip() for name in cameras.split(","))),
         render=parse_size(render_size, "--render-size") if render_size else None,
         world=world, side=image_size, seed=seed, drop_small=drop_small_actions, workers=workers or usable_cores(),
+        shift=parse_changes(shifts, "--shift"), swap=swap,
     )  # fmt: skip
     writer = _with_progress(run, request)
     summary = {

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vla_gen_bench.cli.numbers import EPISODES, WORKERS, Real, Whole
-from vla_gen_bench.errors import UserError, shown
+from vla_gen_bench.errors import UserError, printable, shown
 
 if TYPE_CHECKING:
     from vla_gen_bench.eval.evaluate import Plan, Summary
@@ -49,7 +48,8 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
 )
-@click.option("--quick", is_flag=True, help="The suite's quick share of its episodes; without it later, the rest is run.")
+@click.option("--quick", is_flag=True, help="The suite's quick share of its episodes; without it, the rest follows.")
+@click.option("--shard", metavar="I/N", help="Run part I of N of the episodes; 'vgb merge' joins the logs.")
 @click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option(
     "--backend", default="auto", show_default=True, help="Where physics runs: cpu, gpu, or auto = gpu where one works."
@@ -94,6 +94,7 @@ def evaluate_command(
     episodes,
     seeds,
     quick,
+    shard,
     workers,
     backend,
     num_envs,
@@ -112,6 +113,7 @@ def evaluate_command(
     from the in-distribution scenario. Exit status: 0 done, 1 done with errored episodes, 2 bad input.
     """
     from vla_gen_bench.eval.evaluate import Request, make_plan
+    from vla_gen_bench.eval.shards import parse_shard
     from vla_gen_bench.policies.registry import parse_options
     from vla_gen_bench.policies.sensing import parse_size
 
@@ -144,6 +146,7 @@ def evaluate_command(
         render=not no_render,
         time_limit_s=time_limit,
         image_size=parse_size(image_size) if image_size else None,
+        shard=parse_shard(shard) if shard else None,
     )
     summary = _evaluate(make_plan(request))
     if as_json:
@@ -157,94 +160,31 @@ def _evaluate(plan: Plan) -> Summary:
     from rich.console import Console
 
     from vla_gen_bench.eval.evaluate import evaluate
+    from vla_gen_bench.eval.progress import Live
 
     console = Console(stderr=True)
-    live = _Live(plan, console)
+    live = Live(plan, console)
     try:
         with live:
-            return evaluate(plan, live.start, live.update)
+            return evaluate(plan, live.start, live.update, live.note)
     except KeyboardInterrupt:
-        console.print(
-            f"interrupted; finished episodes are in {plan.folder}, the same command goes on from there", soft_wrap=True
-        )
+        live.say(f"interrupted; finished episodes are in {plan.folder}, the same command resumes there")
         sys.exit(130)
-
-
-class _Live:
-    """A progress bar on stderr with success so far and time left; plain lines where stderr is no terminal."""
-
-    LINE_EVERY_S = 20.0
-
-    def __init__(self, plan: Plan, console) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._plan, self._console = plan, console
-        self._done = self._errors = self._successes = 0
-        self._printed, self._total, self._skipped = time.monotonic(), 0, 0
-        columns = [
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[success]}"),
-        ]
-        columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-
-    def __enter__(self) -> _Live:
-        self._bar.__enter__()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._bar.__exit__(*error)
-
-    def start(self, done: int, total: int) -> None:
-        plan = self._plan
-        self._total, self._skipped = total, done
-        again = f", {done} of them already in the log" if done else ""
-        say = f"{plan.card.name} on {plan.suite.id} ({plan.request.world}): {total} episodes{again}; log: {plan.folder}"
-        self._console.print(say, highlight=False, soft_wrap=True)
-        self._task = self._bar.add_task("starting workers", total=total, completed=done, success="")
-
-    def update(self, result) -> None:
-        self._done += 1
-        if result.error:
-            self._errors += 1
-            where = "/".join(map(str, result.job.key))
-            self._console.print(
-                f"episode {where} errored twice: {result.error}", highlight=False, markup=False, soft_wrap=True
-            )
-        else:
-            self._successes += result.row["success_at_end"]
-        fine = self._done - self._errors
-        text = f"success {self._successes}/{fine}" + (f", {self._errors} errors" if self._errors else "")
-        self._bar.update(self._task, advance=1, description=result.job.key[0], success=text)
-        self._plain(result, text)
-
-    def _plain(self, result, text: str) -> None:
-        last = self._skipped + self._done == self._total
-        if self._console.is_terminal or (time.monotonic() - self._printed < self.LINE_EVERY_S and not last):
-            return
-        self._printed = time.monotonic()
-        say = f"{self._skipped + self._done}/{self._total} episodes, {text}"
-        self._console.print(say, highlight=False, soft_wrap=True)
 
 
 def _print_table(summary: Summary) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from vla_gen_bench.log.header import model_size
 
     plan = summary.plan
-    table = Table(
-        title=f"{plan.card.name} on {plan.suite.id}, world {plan.request.world}", title_justify="left", box=SIMPLE_HEAD
-    )
+    size = model_size(plan.card.params)
+    policy = f"{plan.card.name} ({size})" if size else plan.card.name
+    title = Text(printable(f"{policy} on {plan.suite.id}, world {plan.request.world}"))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     metric = plan.suite.protocol.metric
     other = {"success_at_end": "once", "success_once": "at end"}[metric]
     names = ["scenario", "success", "95% interval", "k/n", other, "drop", *(["errors"] if summary.errors else [])]
@@ -252,13 +192,14 @@ def _print_table(summary: Summary) -> None:
         table.add_column(name, justify="left" if name == "scenario" else "right", no_wrap=True)
     ind = summary.scenarios.get("ind")
     for scenario in plan.scenarios:
-        table.add_row(*_table_row(scenario.label, summary.scenarios[scenario.id], ind, metric)[: len(names)])
+        cells = _table_row(printable(scenario.label), summary.scenarios[scenario.id], ind, metric)
+        table.add_row(*map(Text, cells[: len(names)]))  # a label is no markup
     console = Console() if sys.stdout.isatty() else Console(width=100)
     console.print(table)
     when = {"success_at_end": "at the end", "success_once": "at any time"}[metric]
     paired = ", same episodes" if plan.suite.family == "shifts" else ""
     console.print(f"success: {when}, with its 95% interval; drop: below IND{paired}", style="dim")
-    console.print(f"log: {plan.folder}", highlight=False, soft_wrap=True)
+    console.print(f"log: {printable(plan.folder)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _table_row(label: str, counts: dict, ind: dict | None, metric: str) -> list[str]:

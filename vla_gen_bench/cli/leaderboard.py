@@ -109,7 +109,7 @@ def validate(ids: Sequence[str], logs: Sequence[str], folder: Path | None) -> No
     chosen = list(ids) or list(board.entries)
     _stop_at(board.problems(chosen))
     for id in chosen:
-        if board.entry(id).measured and board.log(id) is None:
+        if board.entry(id).measured and not board.at_hand(id):
             click.echo(f"{id}: its log is behind a URL and was not checked; give --log {id}=DIR", err=True)
     click.echo(f"{len(chosen)} entries valid")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vla_gen_bench.cli.numbers import Real, Whole
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, printable
 
 if TYPE_CHECKING:
     from vla_gen_bench.report.plan import Design, Pilot, Side, Test
@@ -66,13 +66,14 @@ def plan(detect, baseline_rate, power, alpha, paired, discordance, correlation, 
 
 
 def _pilot(runs: tuple[Path, Path]) -> Pilot:
-    from vla_gen_bench.log.log import EvalLog
+    from vla_gen_bench.log.folder import EvalLog
     from vla_gen_bench.report.plan import pilot_of
 
     first, second = (EvalLog(run) for run in runs)
-    for log in (first, second):
-        log.header  # noqa: B018  # names a folder that holds no log
-    return pilot_of(first.rows(forgive_last=True), second.rows(forgive_last=True))
+    readings = [log.read(log.header.run) for log in (first, second)]
+    for problem in (problem for reading in readings for problem in reading.problems):
+        click.echo(f"{printable(problem)}; left out", err=True)
+    return pilot_of(*(reading.rows.values() for reading in readings))
 
 
 def _baseline(pilot: Pilot | None) -> float:

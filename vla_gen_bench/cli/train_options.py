@@ -60,7 +60,7 @@ def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options:
     """
     from contextlib import nullcontext
 
-    from vla_gen_bench.train.guard import sole_writer
+    from vla_gen_bench.log.guard import sole_writer
 
     say = (lambda line: click.echo(line, err=True)) if joined.first else (lambda line: None)
     folder = run_folder(out, recipe.name)

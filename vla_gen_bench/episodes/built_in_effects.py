@@ -7,7 +7,7 @@ from typing import Any
 from vla_gen_bench.episodes import geometry
 from vla_gen_bench.episodes.action_effects import ACTION_EFFECTS
 from vla_gen_bench.episodes.axes import Levels, Number
-from vla_gen_bench.episodes.effects import Draw, Drawing, EffectSpec
+from vla_gen_bench.episodes.effect_spec import Draw, Drawing, EffectSpec
 from vla_gen_bench.episodes.geometry import Footprint
 from vla_gen_bench.episodes.image_effects import IMAGE_EFFECTS
 from vla_gen_bench.episodes.scene_effects import SCENE_EFFECTS

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from vla_gen_bench.episodes import geometry, wording
-from vla_gen_bench.episodes.axes import phrasings, unseen_joint_offsets
+from vla_gen_bench.episodes.axes import AXES, phrasings, unseen_joint_offsets
 from vla_gen_bench.episodes.built_in_effects import placed
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.episodes.effects import find_effect
@@ -43,11 +43,52 @@ def draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
     return _draw(scenario, world, seed, index)
 
 
-def draw_training(world: str, seed: int, index: int) -> EpisodeSpec:
-    """Returns in-distribution episode `index` of training seed `seed` (1,000,000 or more); see `draw`."""
+def draw_training(world: str, seed: int, index: int, shift: Shift | None = None) -> EpisodeSpec:
+    """Returns in-distribution episode `index` of training seed `seed` (1,000,000 or more); see `draw`.
+
+    Args:
+        shift: What differs from that, for pretraining data; see `check_training_shift`.
+    """
     if seed < FIRST_TRAINING_SEED:
         raise UserError(f"seed {seed}: training seeds start at {FIRST_TRAINING_SEED}; the seeds below are evaluation's")
-    return _draw(training_scenario(), world, seed, index)
+    scenario = training_scenario()
+    return _draw(scenario.model_copy(update={"shift": shift}) if shift else scenario, world, seed, index)
+
+
+TRAINING_POOLS = ("train", "none", "grid")
+
+
+def check_training_shift(shift: Shift) -> None:
+    """Raises `UserError` where a shift draws from a pool that evaluations hold back, or has effects."""
+    if shift.effects:
+        raise UserError(f"{shift.name}: effects: training episodes have none")
+    for axis, choice in shift.axes.items():
+        if choice.items:
+            raise UserError(f"{shift.name}.{axis}: training episodes draw from pools, not from items of their own")
+        if choice.pool not in TRAINING_POOLS:
+            raise UserError(
+                f"{shift.name}.{axis}: pool '{choice.pool}' is held back for evaluation; training takes "
+                f"{', '.join(pool for pool in AXES[axis] if pool in TRAINING_POOLS)}"
+            )
+
+
+def with_roles_swapped(spec: EpisodeSpec) -> EpisodeSpec:
+    """Returns the same scene with the first distractor object as the target, and the sentence naming it.
+
+    A policy that sees both episodes can tell them apart by the sentence only.
+
+    Raises:
+        UserError: There is no other object.
+    """
+    if not spec.distractor_objects:
+        raise UserError("roles can only be swapped where there is another object; give distractor_object=train")
+    catalog, (other, *rest) = load_catalog(spec.world), spec.distractor_objects
+    old, new = (catalog.get("objects", item.id).name for item in (spec.target, other))
+    place = catalog.get("receptacles", spec.receptacle.id).name
+    templates = [text for pool in ("train", "unseen") for text in phrasings(spec.world, pool)]
+    said = next(text for text in templates if text.format(object=old, receptacle=place) == spec.instruction)
+    changes = {"target": other, "distractor_objects": (spec.target, *rest)}
+    return spec.model_copy(update={**changes, "instruction": said.format(object=new, receptacle=place)})
 
 
 def draw_for_env(scenario: Scenario, world: str, seed: int) -> EpisodeSpec:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from vla_gen_bench.episodes.axes import Levels, Number
-from vla_gen_bench.episodes.effects import Drawing, EffectSpec
+from vla_gen_bench.episodes.effect_spec import Drawing, EffectSpec
 from vla_gen_bench.episodes.scene_effects import draw_tint
 
 REALISED = "vla_gen_bench.envs.effects.sensor"
@@ -78,7 +78,7 @@ IMAGE_EFFECTS = (
         f"{REALISED}:Occlusion",
         Levels(
             {"percent": (1.0, 3.0, 6.0, 10.0, 15.0)},
-            "1% covers the gripper's fingertips, 15% a third of the training square and what lies there",
+            "the training square is 7% of the image: 1% hides a seventh as much, 15% twice as much",
         ),
     ),
     EffectSpec(

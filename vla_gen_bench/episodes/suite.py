@@ -25,6 +25,7 @@ __all__ = [
     "draw_training",
     "load_suite",
     "read_suite",
+    "suite_from",
     "training_scenario",
     "union",
 ]
@@ -126,6 +127,10 @@ class Suite(Frozen):
         head = {"id": self.id, "version": self.version, "pools": POOLS_VERSION}
         return digest_of({**head, "protocol": self.protocol.canonical(), "scenarios": rows})
 
+    def definition(self) -> dict[str, Any]:
+        """Returns the whole suite as JSON data, from which `suite_from` makes it again anywhere."""
+        return self.model_dump(mode="json", exclude={"path"})
+
     def select(self, ids: Sequence[str] | None = None) -> list[Scenario]:
         """Returns the scenarios named, all for none; "unseen_table + noise_weak" composes two shifts into one.
 
@@ -142,6 +147,11 @@ class Suite(Frozen):
                 raise UserError(f"suite '{self.id}': unknown scenario '{part}'{suggest(part, self.scenarios)}")
         found = [self.scenarios[part] for part in parts]
         return found[0] if len(found) == 1 else compose(found)
+
+
+def suite_from(definition: Any, where: str) -> Suite:
+    """Returns the suite of a `Suite.definition`; raises `UserError`, which starts with `where`, if it is none."""
+    return parse(Suite, definition, where)
 
 
 def load_suite(name_or_path: str) -> Suite:
@@ -175,8 +185,8 @@ def union(suites: Sequence[Suite]) -> Suite:
             _add(scenarios, scenario, f"suites {', '.join(suite.id for suite in suites)}")
     ids = list(dict.fromkeys(suite.id for suite in suites))
     versions = "+".join(dict.fromkeys(suite.version for suite in suites))
-    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "quick": first.quick, "scenarios": scenarios}
-    return parse(Suite, fields, f"suites {'+'.join(ids)}:")
+    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "quick": first.quick}
+    return parse(Suite, {**fields, "scenarios": scenarios}, f"suites {'+'.join(ids)}:")
 
 
 def read_suite(path: Path, shown: str | None = None, including: tuple[Path, ...] = ()) -> Suite:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,19 @@ from vla_gen_bench.envs.backend import NUM_ENVS, SIMULATIONS, choose_backend
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, union
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.open_log import OpenLog, check_specs, has_rows, now
+from vla_gen_bench.eval.shards import Shard
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
 from vla_gen_bench.log import provenance
-from vla_gen_bench.log.counts import count
-from vla_gen_bench.log.log import RUN_FILE, LogWriter, key_of
+from vla_gen_bench.log.counts import count, count_by_scenario
+from vla_gen_bench.log.guard import locked
+from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.policies.card import Card
 from vla_gen_bench.policies.identity import effect_plugins, file_digests, option_files
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.protocol import Needs
 from vla_gen_bench.runtime import usable_cores
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Request:
         record: Videos: "none", "all", "failures".
         render: Draw observations; a privileged policy does without.
         image_size: Height and width of the images in pixels; None = the policy's card's, else the world's.
+        shard: Run this part of the episodes only.
     """
 
     policy: str
@@ -70,6 +71,7 @@ class Request:
     render: bool = True
     time_limit_s: float = 300.0
     image_size: tuple[int, int] | None = None
+    shard: Shard | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -79,13 +81,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request worked out: everything that can be wrong with it has been checked."""
+    """A request worked out: everything that can be wrong with it has been checked.
+
+    Attributes:
+        jobs: Episodes to run, those of the shard alone.
+        manifest: What the log is to hold in the end, all shards together, and a digest over all its specs.
+    """
 
     request: Request
     suite: Suite
     scenarios: list[Scenario]
     card: Card
     jobs: list[Job]
+    manifest: dict[str, Any]
     folder: Path
     identity: dict[str, Any]
     backend: str
@@ -133,12 +141,17 @@ def make_plan(request: Request) -> Plan:
         raise UserError(f"--workers {request.workers}: a GPU simulates all episodes in one process; use --num-envs")
     jobs = _draw_jobs(request, suite, scenarios)
     folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
+    if request.shard and not request.out:
+        folder = folder / request.shard.folder
     identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
     plugins = effect_plugins(effect.name for job in jobs for effect in job.spec.effects)
     identity |= {"effects": plugins} if plugins else {}
     if sensors != Needs():  # otherwise left out, as in logs that were written before there was a choice
         identity["sensors"] = sensors.to_json()
-    return Plan(request, suite, scenarios, card, jobs, folder, identity, backend, sensors)
+    mine = request.shard.deal(jobs) if request.shard else jobs
+    if not mine:
+        raise UserError(f"--shard {request.shard}: there are {len(jobs)} episodes only")
+    return Plan(request, suite, scenarios, card, mine, _manifest(jobs), folder, identity, backend, sensors)
 
 
 def _run_name(card: Card, request: Request) -> str:
@@ -162,7 +175,7 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     pack = open_pack(request.world)
     versions = provenance.versions()
     return {
-        "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest(), "sources": list(request.suites)},
+        "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest()},
         "policy": {
             "name": card.name,
             "ref": request.policy,
@@ -172,7 +185,12 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
             "privileged": card.privileged,
             **_option_digests(request.options),
         },
-        "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
+        "world": {
+            "name": request.world,
+            "version": get_world(request.world).version,
+            "catalog": pack.catalog.digest(),
+            "pack": pack.digest,
+        },
         "horizon": suite.protocol.horizon,
         "rendered": request.render,
         "simulator": {name: versions[name] for name in provenance.DECISIVE},
@@ -196,108 +214,48 @@ def evaluate(
     plan: Plan,
     on_start: Callable[[int, int], None] = lambda done, total: None,
     on_result: Callable[[Result], None] = lambda result: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Summary:
     """Runs what is missing from the plan's log and returns the counts of all of it.
 
     Args:
         on_start: Called with the episodes already in the log and the number of all.
         on_result: Called after each finished episode is on disk.
+        on_note: Called with what a user should know of the log, one sentence each.
 
     Raises:
-        UserError: The log there belongs to another run, or cannot be written; the policy cannot be used.
+        UserError: Another process writes there; the log belongs to another run, or cannot be written; the policy
+            cannot be used.
         KeyboardInterrupt: Passed on after the finished episodes are safe.
     """
-    writer = LogWriter(plan.folder)
-    header, kept = _open_log(plan, writer)
-    done = {key_of(row) for row in kept}
-    todo = [job for job in plan.jobs if job.key not in done]
-    on_start(len(plan.jobs) - len(todo), len(plan.jobs))
-    if todo:
-        _run(plan, todo, writer, header, on_result)
-    return summarise(plan, writer.sort(list(plan.suite.scenarios)))
+    request = plan.request
+    if request.must_resume and not has_rows(plan.folder):
+        raise UserError(f"{plan.folder}: no log to resume there; leave out --resume to start one")
+    with locked(plan.folder, "{where}: cannot write the log ({what}); give another folder with --out"):
+        log = OpenLog(plan.folder, plan.identity, plan.suite, list(request.suites), plan.card.params, request.fresh)
+        for note in log.notes:
+            on_note(note)
+        check_specs(plan.folder, log.rows, {job.key: job.spec.digest() for job in plan.jobs})
+        todo = [job for job in plan.jobs if job.key not in log.rows]
+        on_start(len(plan.jobs) - len(todo), len(plan.jobs))
+        if todo:
+            _run(plan, todo, log, on_result)
+        return summarise(plan, log.writer.sort(list(plan.suite.scenarios)))
 
 
-def summarise(plan: Plan, rows: list[dict[str, Any]]) -> Summary:
+def summarise(plan: Plan, rows: Mapping[Key, Row]) -> Summary:
     """Returns the counts over those rows that belong to the plan."""
-    wanted = {job.key for job in plan.jobs}
-    chosen = [row for row in rows if key_of(row) in wanted]
-    ids = [scenario.id for scenario in plan.scenarios]
+    chosen = [rows[job.key] for job in plan.jobs if job.key in rows]
+    counts = count_by_scenario(chosen)
     metric = plan.suite.protocol.metric
-    counts = {id: count((row for row in chosen if row["scenario"] == id), metric) for id in ids}
-    return Summary(plan, counts, len(chosen) == len(wanted))
-
-
-# ---- the log folder ----------------------------------------------------------------------------------------
-
-
-def _open_log(plan: Plan, writer: LogWriter) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the header and the rows that stay; refuses a log of another run."""
-    exists = (plan.folder / RUN_FILE).exists()
-    if plan.request.must_resume and not exists:
-        raise UserError(
-            f"{plan.folder}: no log to resume there ({RUN_FILE} not found); leave out --resume to start one"
-        )
-    if exists and plan.request.fresh:
-        _move_aside(plan.folder)
-        exists = False
-    if not exists:
-        header = {"format": FORMAT, **plan.identity, "started": _now(), "sessions": []}
-        writer.write_header(header)
-        return header, []
-    header = writer.log.header
-    _check_identity(plan, header)
-    rows = writer.mend()
-    _check_specs(plan, rows)
-    return header, rows
-
-
-def _move_aside(folder: Path) -> None:
-    target = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-    try:
-        folder.rename(target)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be moved aside ({error.strerror})") from error
-
-
-def _check_identity(plan: Plan, header: dict[str, Any]) -> None:
-    theirs = _flat({"sensors": {}, **header})
-    for name, ours in _flat({"sensors": {}, **plan.identity}).items():
-        if theirs.get(name) != ours:
-            raise UserError(
-                f"{plan.folder}: the log there is of another run: {name} is {theirs.get(name)!r}, now {ours!r}; "
-                "give another folder with --out, or --fresh to move it aside"
-            )
-
-
-def _flat(identity: dict[str, Any]) -> dict[str, Any]:
-    """Returns {"suite digest": ...} for {"suite": {"digest": ...}}; what a log does not say counts as None."""
-    rows: dict[str, Any] = {}
-    for name, value in identity.items():
-        if isinstance(value, dict) and name != "sensors":  # equal or not as a whole: keys are left out where usual
-            rows |= {f"{name} {key}": inner for key, inner in value.items()}
-        else:
-            rows[name] = value
-    return rows
-
-
-def _check_specs(plan: Plan, rows: list[dict[str, Any]]) -> None:
-    logged = {key_of(row): row["spec_digest"] for row in rows}
-    for job in plan.jobs:
-        if job.key in logged and logged[job.key] != job.spec.digest():
-            raise UserError(
-                f"{plan.folder}: episode {'/'.join(map(str, job.key))} in the log was drawn differently; "
-                "use --out or --fresh"
-            )
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    found = {scenario.id: counts.get(scenario.id, count(())).to_json(metric) for scenario in plan.scenarios}
+    return Summary(plan, found, len(chosen) == len(plan.jobs))
 
 
 # ---- running -----------------------------------------------------------------------------------------------
 
 
-def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result: Callable[[Result], None]) -> None:
+def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None]) -> None:
     request = plan.request
     workers = min(request.workers or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
     num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))
@@ -309,33 +267,26 @@ def _run(plan: Plan, todo: list[Job], writer: LogWriter, header: dict, on_result
         videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip
-    session = {
-        "started": _now(),
-        **provenance.session(),
-        "workers": workers,
-        "num_envs": num_envs,
-        "manifest": _manifest(plan),
-    }
+    session = {"started": now(), **provenance.session(), "workers": workers, "num_envs": num_envs}
+    session |= {"shard": str(request.shard)} if request.shard else {}
 
     def ready(info: dict[str, Any]) -> None:
-        header.update(info)
-        header["warnings"] = open_pack(request.world).warnings
-        header["sessions"].append(session)
-        writer.write_header(header)
+        info = {**info, "warnings": open_pack(request.world).warnings}
+        log.begin(info, {**session, "manifest": plan.manifest})
 
     def keep(result: Result) -> None:
-        writer.append(_row(result), result.actions)
+        log.append(_row(result), result.actions)
         on_result(result)
 
     WorkerPool(config, workers, ready).run(todo, keep)
 
 
-def _manifest(plan: Plan) -> dict[str, Any]:
-    """What this session was to run, and a digest over all its specs."""
+def _manifest(jobs: Sequence[Job]) -> dict[str, Any]:
     return {
-        "scenarios": [scenario.id for scenario in plan.scenarios],
-        "episodes": len(plan.jobs),
-        "digest": digest_of([[*job.key, job.spec.digest()] for job in plan.jobs]),
+        "scenarios": list(dict.fromkeys(job.key[0] for job in jobs)),
+        "seeds": list(dict.fromkeys(job.key[1] for job in jobs)),
+        "episodes": len(jobs),
+        "digest": digest_of([[*job.key, job.spec.digest()] for job in jobs]),
     }
 
 

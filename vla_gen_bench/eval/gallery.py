@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw
 from vla_gen_bench.eval.rollout import run_episode
-from vla_gen_bench.eval.workers import build_env
 from vla_gen_bench.policies.chunking import ChunkRunner
 from vla_gen_bench.policies.registry import load_policy, resolve
 
@@ -29,6 +28,8 @@ def write_gallery(suites: Sequence[Suite], world: str, folder: Path, seed: int, 
         folder: Where to write `<suite>-<world>.png`.
         seed, index: Which episode of every scenario is shown; the same, so that only the shift differs.
     """
+    from vla_gen_bench.envs.factory import build_env
+
     env = build_env(world)
     card = resolve("expert")
     source = ChunkRunner(load_policy(card), card.label)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.episodes.spec import EpisodeSpec
-from vla_gen_bench.episodes.suite import draw, load_suite, union
+from vla_gen_bench.episodes.suite import Protocol, draw
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.rollout import ActionSource, Episode, Recording, run_episode, unpack_actions
-from vla_gen_bench.log.log import EvalLog, Key, key_of
+from vla_gen_bench.log.files import VIDEOS
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.guard import locked
+from vla_gen_bench.log.header import Header
+from vla_gen_bench.log.rows import Key, key_of
+from vla_gen_bench.log.suites import find_suite_of, named_suite
 from vla_gen_bench.log.video import video_name, write_video
 from vla_gen_bench.protocol import ActionSpec, Needs
 
@@ -51,22 +58,25 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
     """Runs the episode again from the logged actions, or from the policy if `act` or they were not kept.
 
     Raises:
-        UserError: No such log or episode, an errored one, or the suite draws another episode by now.
+        UserError: No such log or episode, an errored one, the suite draws another episode by now, or another process
+            writes into the folder that the video is for.
     """
-    log = EvalLog(folder)
-    header, key = log.header, parse_key(episode)
+    log, key = EvalLog(folder), parse_key(episode)
+    header = log.header
     row = next((row for row in log.rows(forgive_last=True) if key_of(row) == key), None)
     if row is None:
         raise UserError(f"{folder}: no episode '{episode}' in the log; expected scenario/seed/index of one of its rows")
     if row["status"] != "ok":
         raise UserError(f"{folder}: episode '{episode}' errored when it was run: {row.get('error')}")
+    _check_world(folder, header)
     spec = _spec(header, key)
     if spec.digest() != row["spec_digest"]:
         raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
-    done = _run(header, log, key, spec, act)
-    video = out or folder / "videos" / video_name(key, done.row["success_at_end"])
-    write_video(video, done.frames, spec.instruction)
-    return Replay(done.row, row, video, header.get("rendered", True))
+    with nullcontext() if out else locked(folder):
+        done = _run(header, log, key, spec, act)
+        video = out or folder / VIDEOS / video_name(key, done.row["success_at_end"])
+        write_video(video, done.frames, spec.instruction)
+    return Replay(done.row, row, video, header.rendered)
 
 
 def parse_key(text: str) -> Key:
@@ -77,26 +87,35 @@ def parse_key(text: str) -> Key:
     return parts[0].replace(" ", ""), int(parts[1]), int(parts[2])
 
 
-def _spec(header: dict[str, Any], key: Key) -> EpisodeSpec:
-    sources = header["suite"].get("sources") or header["suite"]["id"].split("+")
-    suite = union([load_suite(name) for name in sources])
-    return draw(suite.select([key[0]])[0], header["world"]["name"], key[1], key[2])
+def _check_world(folder: Path, header: Header) -> None:
+    world = get_world(header.world.name)
+    if header.world.label != world.label:
+        raise UserError(
+            f"{folder}: the log is of world {header.world.label}, this version of vla-gen-bench simulates "
+            f"{world.label}: no episode would end as logged; replay with the version in its run.json, or evaluate again"
+        )
 
 
-def _run(header: dict[str, Any], log: EvalLog, key: Key, spec: EpisodeSpec, act: bool) -> Episode:
-    from vla_gen_bench.eval.workers import build_env
+def _spec(header: Header, key: Key) -> EpisodeSpec:
+    suite = find_suite_of(header) or named_suite(header)
+    return draw(suite.select([key[0]])[0], header.world.name, key[1], key[2])
+
+
+def _run(header: Header, log: EvalLog, key: Key, spec: EpisodeSpec, act: bool) -> Episode:
+    from vla_gen_bench.envs.factory import build_env
 
     packed = None if act else log.actions(key)
-    needs = Needs.from_json(header.get("sensors"))
-    every = 1 if needs.every_step else ActionSpec(**header.get("action_spec", {})).execution_horizon
+    needs = Needs.from_json(header.sensors)
+    every = 1 if needs.every_step else ActionSpec(**header.action_spec or {}).execution_horizon
     source, privileged = (Recording(unpack_actions(packed), every), False) if packed else _policy(header)
     env = build_env(spec.world, sensors=needs)
-    return run_episode(env, source, spec, header["horizon"], privileged=privileged, record=True, needs=needs)
+    horizon = header.horizon or Protocol().horizon
+    return run_episode(env, source, spec, horizon, privileged=privileged, record=True, needs=needs)
 
 
-def _policy(header: dict[str, Any]) -> tuple[ActionSource, bool]:
+def _policy(header: Header) -> tuple[ActionSource, bool]:
     from vla_gen_bench.policies.chunking import ChunkRunner
     from vla_gen_bench.policies.registry import load_policy, resolve
 
-    card = resolve(header["policy"].get("ref", header["policy"]["name"]))
-    return ChunkRunner(load_policy(card, **header["policy"]["options"]), card.label), card.privileged
+    card = resolve(header.policy.ref or header.policy.name)
+    return ChunkRunner(load_policy(card, **header.policy.options), card.label), card.privileged

@@ -6,7 +6,6 @@ need be in a new worker, and then its error is recorded.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import signal
 import time
@@ -21,7 +20,6 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.protocol import USUAL, Needs
 
 if TYPE_CHECKING:
-    from vla_gen_bench.envs.pick_place import PickPlaceEnv
     from vla_gen_bench.envs.vector import EnvBatch
 
 POLL_S = 1.0
@@ -116,6 +114,8 @@ def _build(config: WorkerConfig, beat: Any) -> _Runner:
         runtime.narrow_threads(policy.threads)
     needs = Needs.from_json(config.sensors)
     _rehearse(policy, card, config.world, needs)
+    from vla_gen_bench.envs.factory import build_batch  # not before: a policy that fails needs no simulator
+
     batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
     return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
 
@@ -137,30 +137,6 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
             raise
         raise PolicyError(f"{card.label}: raised {describe_failure(error)} on an example observation") from error
     check_actions(card.label, actions, 1, policy.action_spec)
-
-
-def build_batch(
-    world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = USUAL
-) -> EnvBatch:
-    """Returns `size` sub-scenes of `world`; raises `UserError` where nothing can render or simulate."""
-    from vla_gen_bench.envs.vector import make_batch
-
-    try:
-        batch = make_batch(world, size, backend, render, sensors)
-    except RuntimeError as error:
-        if backend == "gpu":
-            raise UserError(f"a GPU cannot simulate {size} episodes ({error}); give a smaller --num-envs") from error
-        if "render" in str(error) or "vulkan" in str(error).lower():
-            raise UserError(f"no Vulkan driver can render here ({error}); run 'vgb doctor'") from error
-        raise
-    gc.collect()
-    gc.freeze()  # what the imports made stays anyway: the collector need not look at it again and again
-    return batch
-
-
-def build_env(world: str, render: bool = True, sensors: Needs = USUAL) -> PickPlaceEnv:
-    """Returns one environment of `world` on the CPU; raises as `build_batch`."""
-    return build_batch(world, render=render, sensors=sensors).envs[0]
 
 
 class _Runner:

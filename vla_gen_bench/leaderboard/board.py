@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vla_gen_bench.assets.world import world_label
+from vla_gen_bench.data import gzipped
 from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.leaderboard import rank
@@ -17,20 +19,49 @@ from vla_gen_bench.leaderboard.derive import Log, read_log, suite_of
 from vla_gen_bench.leaderboard.entry import Entry, entry_text, is_url, read_entry
 from vla_gen_bench.leaderboard.rank import Mean, Place
 from vla_gen_bench.leaderboard.validation import PAPER_SUITE, flags, problems
-from vla_gen_bench.log.log import EPISODES_FILE, RUN_FILE, packed, read_text
+from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, read_lines
 
 CSV_FILE, PAGE_FILE = "leaderboard.csv", "site/index.html"
 OOD = "ood"
 
 
 class Group(NamedTuple):
-    """Entries that can be compared: one suite, as one digest has it, in one world, through the same sensors."""
+    """Entries that can be compared: one suite, as one digest has it, in one version of a world, through the same sensors."""
 
     world: str
+    version: str
     suite: str
     digest: str
     preset: str
     sensors: str = ""
+
+    @property
+    def place(self) -> str:
+        """The world as it is shown: "builtin v2"."""
+        return world_label(self.world, self.version)
+
+    @property
+    def order(self) -> tuple:
+        """Sorts a paper's numbers last, and the newest version of a world first."""
+        return self.preset == "paper", self.world, -int(self.version), self.suite, self.digest, self.preset, self.sensors
+
+
+class Study(NamedTuple):
+    """What an entry's log shows, small enough to keep of every entry at once.
+
+    Attributes:
+        problems: What is wrong with the entry, given its log.
+        dimensions: Scenario -> dimension, in the order of the table.
+        outcomes: Scenario -> bool [ids].
+    """
+
+    problems: tuple[str, ...]
+    dimensions: dict[str, str]
+    outcomes: dict[str, np.ndarray]
+
+    def of(self, rows: list[str]) -> np.ndarray:
+        """Returns float [rows, ids] of 0 and 1."""
+        return np.array([self.outcomes[row] for row in rows], float)
 
 
 @dataclass(frozen=True)
@@ -58,7 +89,7 @@ class Board:
     def __init__(self, folder: Path, logs: Mapping[str, Path] | None = None) -> None:
         self.folder = folder
         self._elsewhere = dict(logs or {})
-        self._logs: dict[str, Log | None] = {}
+        self._studies: dict[str, Study | None] = {}
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; name a leaderboard with --folder")
         self.entries = {path.stem: read_entry(path) for path in sorted((folder / "entries").glob("*.json"))}
@@ -74,24 +105,34 @@ class Board:
     def path(self, id: str) -> Path:
         return self.folder / "entries" / f"{id}.json"
 
-    def log(self, id: str) -> Log | None:
-        """Returns an entry's log, read once; None for a paper's row and for a log that lies behind a URL."""
-        if id not in self._logs:
-            self._logs[id] = self._read_log(self.entry(id))
-        return self._logs[id]
+    def at_hand(self, id: str) -> bool:
+        """Whether an entry's log lies here: not that of a paper's row, nor one behind a URL."""
+        where = self.entry(id).trust.log
+        return id in self._elsewhere or not (where is None or is_url(where))
 
-    def _read_log(self, entry: Entry) -> Log | None:
-        where = entry.trust.log
-        if entry.id in self._elsewhere:
-            return read_log(self._elsewhere[entry.id])
-        return None if where is None or is_url(where) else read_log(self.folder / where)
+    def study(self, id: str) -> Study | None:
+        """Returns what an entry's log shows, read once and let go; None where it is not at hand."""
+        if id not in self._studies:
+            self._studies[id] = self._study(self.entry(id)) if self.at_hand(id) else None
+        return self._studies[id]
+
+    def _study(self, entry: Entry) -> Study:
+        log = read_log(self._elsewhere.get(entry.id) or self.folder / str(entry.trust.log))
+        found = tuple(problems(entry, log))
+        try:
+            suite = suite_of(entry.suite.id, log.header)
+        except UserError:  # one of the problems found
+            return Study(found, {}, {})
+        return Study(found, dimensions_of(suite), outcomes(log, suite, entry.protocol.metric))
 
     def problems(self, ids: Iterable[str]) -> list[str]:
         """Returns everything wrong with entries, each line with the file it is about."""
         found = []
         for id in ids:
             try:
-                found += [f"{self.path(id)}: {problem}" for problem in problems(self.entry(id), self.log(id))]
+                study = self.study(id)
+                wrong = study.problems if study else problems(self.entry(id), None)
+                found += [f"{self.path(id)}: {one}" for one in wrong]
             except UserError as error:
                 found.append(f"{self.path(id)}: trust.log: {error}")
         return found
@@ -103,17 +144,19 @@ class Board:
             suite = entry.suite
             key = Group(
                 suite.world,
+                suite.world_version,
                 suite.id,
                 suite.digest or "",
                 entry.protocol.preset,
                 describe_sensors(entry.protocol.sensors),
             )
             groups.setdefault(key, []).append(self._listing(entry))
-        order = sorted(groups, key=lambda key: (key.preset == "paper", key))
-        return {key: self._ranked(groups[key]) for key in order}
+        return {key: self._ranked(groups[key]) for key in sorted(groups, key=lambda key: key.order)}
 
     def _listing(self, entry: Entry) -> Listing:
-        dimensions = dimensions_of(entry)
+        study = self.study(entry.id)
+        suite = "table1" if entry.suite.id == PAPER_SUITE else entry.suite.id
+        dimensions = study.dimensions if study else dimensions_of(suite_of(suite))
         means = {name: self._mean(entry, rows) for name, rows in rows_by_dimension(dimensions).items()}
         found = flags(entry)
         return Listing(entry, dimensions, means, self._standing(entry, means, found), found)
@@ -122,12 +165,12 @@ class Board:
         cells = [entry.results[row] for row in rows if row in entry.results]
         if len(cells) < len(rows) or any(cell.n < cell.planned or cell.errors for cell in cells):
             return None
-        log = self.log(entry.id)
+        study = self.study(entry.id)
         if len(cells) == 1:
             return Mean(cells[0].rate, cells[0].low, cells[0].high, cells[0].n, entry.interval.method)
-        if log is None:
+        if study is None:
             return rank.mean_of_counts([(getattr(cell, entry.protocol.metric), cell.n) for cell in cells])
-        return rank.mean_over_rows(outcomes(log, rows, entry.protocol.metric))
+        return rank.mean_over_rows(study.of(rows))
 
     def _standing(self, entry: Entry, means: dict[str, Mean | None], found: list[str]) -> str:
         ranked = means.get(OOD)
@@ -139,7 +182,7 @@ class Board:
             "incomplete": ranked is None,
             "too few episodes": min(cell.n for cell in entry.results.values()) < rank.MIN_LISTED
             or (ranked is not None and ranked.episodes < rank.MIN_RANKED),
-            "log elsewhere": self.log(entry.id) is None,
+            "log elsewhere": not self.at_hand(entry.id),
         }
         return next((reason for reason, holds in reasons.items() if holds), "ranked")
 
@@ -151,13 +194,9 @@ class Board:
 
     def _ranked(self, listings: list[Listing]) -> list[Listing]:
         per_id = {
-            listing.entry.id: outcomes(
-                self.log(listing.entry.id),
-                rows_by_dimension(listing.dimensions)[OOD],
-                listing.entry.protocol.metric,
-            ).mean(axis=0)
+            listing.entry.id: study.of(rows_by_dimension(listing.dimensions)[OOD]).mean(axis=0)
             for listing in listings
-            if listing.standing == "ranked"
+            if listing.standing == "ranked" and (study := self.study(listing.entry.id))
         }
         places = rank.places(per_id)
         placed = [_placed(listing, places.get(listing.entry.id)) for listing in listings]
@@ -200,29 +239,27 @@ def _order(listing: Listing) -> tuple:
     return rank_, -(mean.value if mean else -1.0), listing.entry.id
 
 
-def dimensions_of(entry: Entry) -> dict[str, str]:
+def dimensions_of(suite: Suite) -> dict[str, str]:
     """Returns scenario id -> dimension, in the order of the table."""
-    suite: Suite = suite_of("table1" if entry.suite.id == PAPER_SUITE else entry.suite.id)
     return {scenario.id: scenario.dimension for scenario in suite.scenarios.values()}
 
 
 def rows_by_dimension(dimensions: Mapping[str, str]) -> dict[str, list[str]]:
-    """Returns the scenarios of each dimension, and under "ood" those of all but IND."""
+    """Returns the scenarios of each dimension, and under "ood" those of all but IND and controls."""
     rows: dict[str, list[str]] = {}
     for scenario, dimension in dimensions.items():
         rows.setdefault(dimension, []).append(scenario)
-    shifted = [scenario for scenario, dimension in dimensions.items() if dimension != "ind"]
+    shifted = [scenario for scenario, dimension in dimensions.items() if dimension not in ("ind", "control")]
     return {**rows, OOD: shifted} if shifted else rows
 
 
-def outcomes(log: Log, rows: list[str], metric: str) -> np.ndarray:
-    """Returns float [rows, ids] of 0 and 1; ids are (seed, index), sorted. The log must be complete."""
-    found = {row: {} for row in rows}
-    for episode in log.rows:
-        if episode["scenario"] in found:
-            found[episode["scenario"]][episode["seed"], episode["index"]] = float(episode[metric])
-    ids = sorted(found[rows[0]])
-    return np.array([[found[row][id] for id in ids] for row in rows])
+def outcomes(log: Log, suite: Suite, metric: str) -> dict[str, np.ndarray]:
+    """Returns scenario -> bool [ids] of its finished episodes, by (seed, index); a complete log has all of them."""
+    keys = sorted(key for key, row in log.rows.items() if row.ok)
+    return {
+        scenario: np.array([getattr(log.rows[key], metric) for key in keys if key[0] == scenario], bool)
+        for scenario in suite.scenarios
+    }
 
 
 def write_files(files: Mapping[Path, str]) -> None:
@@ -248,7 +285,7 @@ def add_entry(folder: Path, entry: Entry, run: Path) -> Path:
         target = folder / entry.trust.log
         files[target / RUN_FILE] = (run / RUN_FILE).read_text(encoding="utf-8")
         target.mkdir(parents=True, exist_ok=True)
-        rows = gzip.compress(read_text(run / EPISODES_FILE).encode(), mtime=0)
-        packed(target / EPISODES_FILE).write_bytes(rows)
+        rows = gzip.compress(b"".join(read_lines(run / EPISODES_FILE)), mtime=0)
+        gzipped(target / EPISODES_FILE).write_bytes(rows)
     write_files(files)
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,12 @@ from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Suite, load_suite, union
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.leaderboard.entry import Interval
-from vla_gen_bench.log.counts import wilson
-from vla_gen_bench.log.log import EPISODES_FILE, RUN_FILE, EvalLog, key_of, read_text
+from vla_gen_bench.log.counts import METRICS, Counts, count, count_by_scenario, wilson
+from vla_gen_bench.log.files import RUN_FILE
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.header import Header, PolicyInfo, read_header
+from vla_gen_bench.log.rows import Key, Row
+from vla_gen_bench.log.suites import find_suite_of
 
 CONTROL_HZ = 5  # of every world; vla_gen_bench.envs says it too, but imports a simulator
 DIGITS = 6
@@ -21,27 +24,42 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Log:
-    """A log, read once: header, rows and a digest over both."""
+    """A log, read once: header, one row per episode, the episodes that are there twice, and a digest over the files."""
 
-    header: dict[str, Any]
-    rows: list[dict[str, Any]]
+    header: Header
+    rows: dict[Key, Row]
+    twice: tuple[Key, ...]
     digest: str
 
 
 def read_log(folder: Path) -> Log:
     """Reads a log folder; raises `UserError` where it is missing, broken or of a version before the leaderboard."""
-    log = EvalLog(folder)
-    header, rows = log.header, log.rows()
-    for part in ("suite", "policy", "world", "action_spec", "backend"):
-        if part not in header:
+    header = read_header(folder)
+    for part in ("action_spec", "backend", "sessions", "horizon"):
+        if not getattr(header, part):
             raise UserError(f"{folder / RUN_FILE}: no field '{part}': the run has not begun; run 'vgb eval' first")
-    content = (folder / RUN_FILE).read_text(encoding="utf-8") + read_text(folder / EPISODES_FILE)
-    return Log(header, rows, hashlib.sha256(content.encode()).hexdigest())
+    digest = hashlib.sha256((folder / RUN_FILE).read_bytes())
+    reading = EvalLog(folder).read(header.run, feed=digest.update)
+    bad = [problem for problem in reading.problems if "is there twice" not in problem]
+    if bad:
+        raise UserError(bad[0])
+    return Log(header, reading.rows, reading.repeated + reading.disputed, digest.hexdigest())
 
 
-def suite_of(id: str) -> Suite:
-    """Returns the suite of this checkout that an entry or header names; "vision+execution" is the union of two."""
-    return union([load_suite(name) for name in id.split("+")])
+def suite_of(id: str, header: Header | None = None) -> Suite:
+    """Returns the suite that an entry or header names; "vision+execution" is the union of two.
+
+    Args:
+        id: Looked up among the suites known here, which decide what the leaderboard is about.
+        header: Of the entry's log, which holds the whole of a suite that is not known here.
+    """
+    try:
+        return union([load_suite(name) for name in id.split("+")])
+    except UserError:
+        found = find_suite_of(header) if header else None
+        if found is None or found.id != id:
+            raise
+        return found
 
 
 def derived(log: Log, suite: Suite) -> dict[str, Any]:
@@ -51,72 +69,72 @@ def derived(log: Log, suite: Suite) -> dict[str, Any]:
         log: All rows that are in `suite`.
         suite: As this checkout has it: the protocol, the order of the rows.
     """
-    header, session = log.header, log.header["sessions"][-1]
-    world, policy = header["world"], header["policy"]
+    header, world, policy = log.header, log.header.world, log.header.policy
+    counts = count_by_scenario(log.rows.values())
     return {
         "policy": {
-            "adapter": policy["ref"],
-            "digest": policy["digest"],
-            "checkpoint": policy.get("checkpoint"),
+            "adapter": policy.ref,
+            "digest": policy.digest,
+            "checkpoint": policy.checkpoint,
             "options": _options(policy),
-            "action_spec_digest": digest_of(header["action_spec"]),
+            "action_spec_digest": digest_of(header.action_spec),
         },
         "suite": {
-            **{name: header["suite"][name] for name in ("id", "version", "digest")},
-            **{"world": world["name"], "catalog": world["catalog"], "pack": world["pack"]},
+            **{name: getattr(header.suite, name) for name in ("id", "version", "digest")},
+            **{"world": world.name, "world_version": world.version, "catalog": world.catalog, "pack": world.pack},
         },
         "protocol": _protocol(log, suite),
-        "environment": _environment(header, session),
+        "environment": _environment(header),
         "interval": Interval().model_dump(),
-        "results": {id: cell(suite, [row for row in log.rows if row["scenario"] == id]) for id in suite.scenarios},
-        "trust": {"log_digest": log.digest, "date": session["started"][:10]},
+        "results": {id: cell(suite, counts.get(id, count(()))) for id in suite.scenarios},
+        "trust": {"log_digest": log.digest, "date": header.last.started[:10]},
     }
 
 
-def _options(policy: dict[str, Any]) -> dict[str, Any]:
+def _options(policy: PolicyInfo) -> dict[str, Any]:
     """The policy's options, without where its checkpoint lay if a digest tells which one it was."""
-    known = policy.get("checkpoint") is not None
-    return {name: value for name, value in policy["options"].items() if not (known and name == "checkpoint")}
+    known = policy.checkpoint is not None
+    return {name: value for name, value in policy.options.items() if not (known and name == "checkpoint")}
 
 
 def _protocol(log: Log, suite: Suite) -> dict[str, Any]:
-    header, protocol = log.header, suite.protocol
+    header, protocol, spec = log.header, suite.protocol, log.header.action_spec or {}
     return {
         "preset": "table1" if suite.family == "reference" else "vgb",
         "metric": protocol.metric,
-        "horizon": header["horizon"],
+        "horizon": header.horizon,
         "control_hz": CONTROL_HZ,
         "episodes_per_seed": protocol.episodes_per_seed,
         "seeds": list(protocol.seeds),
-        "decoding": header["decoding"],
-        "sensors": header.get("sensors", {}),
-        "chunk": header["action_spec"]["chunk"],
-        "execute": header["action_spec"]["execute"],
-        "manifest_digest": digest_of(sorted([*key_of(row), row["spec_digest"]] for row in log.rows)),
+        "decoding": header.decoding,
+        "sensors": header.sensors,
+        "chunk": spec.get("chunk"),
+        "execute": spec.get("execute"),
+        "manifest_digest": digest_of(sorted([*row.key, row.spec_digest] for row in log.rows.values())),
     }
 
 
-def _environment(header: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
-    versions, git, backend = session["versions"], session["git"] or {}, header["backend"]
+def _environment(header: Header) -> dict[str, Any]:
+    session, backend = header.last, header.backend
+    versions, git = session.versions, session.git or {}
     return {
-        "harness": versions["vla-gen-bench"],
+        "harness": versions.get("vla-gen-bench"),
         "git_commit": git.get("commit"),
         "git_dirty": git.get("dirty"),
-        **{name: versions[name] for name in ("mani_skill", "sapien", "torch")},
-        "simulation": backend["simulation"],
-        "rendering": backend["rendering"],
-        "num_envs": session.get("num_envs", 1),  # not said by logs from before batches
-        "cpu": session["hardware"]["cpu"],
+        **{name: versions.get(name) for name in ("mani_skill", "sapien", "torch")},
+        "simulation": backend.simulation if backend else None,
+        "rendering": backend.rendering if backend else None,
+        "num_envs": session.num_envs,
+        "cpu": session.hardware.get("cpu"),
     }
 
 
-def cell(suite: Suite, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def cell(suite: Suite, counts: Counts) -> dict[str, Any]:
     """Returns the fields of a scenario's `Cell`: errored episodes count as planned, not as failures."""
-    done = [row for row in rows if row["status"] == "ok"]
-    counts = {name: sum(bool(row[name]) for row in done) for name in ("success_at_end", "success_once")}
     planned = suite.protocol.episodes_per_seed * len(suite.protocol.seeds)
-    head = {"planned": planned, "n": len(done), "errors": len(rows) - len(done)}
-    return {**head, **counts, **rate(counts[suite.protocol.metric], len(done))}
+    head = {"planned": planned, "n": counts.n, "errors": counts.errors}
+    successes = {name: counts.of(name) for name in METRICS}
+    return {**head, **successes, **rate(counts.of(suite.protocol.metric), counts.n)}
 
 
 def rate(successes: int, trials: int) -> dict[str, float]:

@@ -10,9 +10,11 @@ from string import Template
 from vla_gen_bench.leaderboard.board import OOD, Group, Listing, is_url
 from vla_gen_bench.leaderboard.entry import Cell, Entry, TrainingInfo
 from vla_gen_bench.leaderboard.rank import Mean
+from vla_gen_bench.log.header import model_size
 
+SCENARIO_HEADS = ("scenario", "dimension", "success", "95% interval", "k/n", "once")
 MEANS = {OOD: "mean OOD", "ind": "IND", "vision": "vision", "semantics": "semantics", "execution": "execution"}
-SOURCES = {"self": "by the authors", "reproduced": "reproduced", "paper": "from a paper"}
+SOURCES = {"self": "by its authors", "reproduced": "reproduced", "paper": "from a paper"}
 PAPER_NOTE = (
     "Numbers copied from a publication, not measured with this harness: other episodes, another simulator build. They "
     "are never ranked, neither among each other nor against measured policies."
@@ -29,7 +31,7 @@ def page(groups: Mapping[Group, Sequence[Listing]]) -> str:
 def _filters(groups: Mapping[Group, Sequence[Listing]]) -> str:
     sources = {listing.entry.trust.source for listings in groups.values() for listing in listings}
     choices = {
-        "world": {group.world: group.world for group in groups},
+        "world": {group.place: group.place for group in groups},
         "suite": {group.suite: group.suite for group in groups},
         "source": {name: label for name, label in SOURCES.items() if name in sources},
     }
@@ -47,10 +49,10 @@ def _section(group: Group, listings: Sequence[Listing]) -> str:
     digest = f' <span class="dim">digest {escape(group.digest)}</span>' if group.digest else ""
     note = f'<p class="note">{PAPER_NOTE}</p>' if group.preset == "paper" else ""
     note += f'<p class="note">Other sensors: {escape(group.sensors)}. Ranked apart.</p>' if group.sensors else ""
-    body = "\n".join(_entry(listing, shown, len(heads)) for listing in listings)
+    body = "\n".join(_entry(listing, shown, heads) for listing in listings)
     return (
-        f'<section data-world="{escape(group.world)}" data-suite="{escape(group.suite)}">'
-        f"<h2>{escape(group.suite)} in world {escape(group.world)}{digest}</h2>{note}"
+        f'<section data-world="{escape(group.place)}" data-suite="{escape(group.suite)}">'
+        f"<h2>{escape(group.suite)} in world {escape(group.place)}{digest}</h2>{note}"
         f'<div class="wide"><table><thead><tr>{"".join(_head(name) for name in heads)}</tr></thead>\n{body}\n'
         "</table></div></section>"
     )
@@ -62,7 +64,7 @@ def _head(name: str) -> str:
     return f'<th scope="col"{side}{first}><button>{name}</button></th>'
 
 
-def _entry(listing: Listing, shown: Sequence[str], columns: int) -> str:
+def _entry(listing: Listing, shown: Sequence[str], heads: Sequence[str]) -> str:
     entry = listing.entry
     episodes = sum(cell.n for cell in entry.results.values())
     cells = [
@@ -75,8 +77,13 @@ def _entry(listing: Listing, shown: Sequence[str], columns: int) -> str:
         _cell(entry.trust.date, entry.trust.date),
         _cell("", _log(entry)),
     ]
-    more = f'<tr class="more" hidden><td colspan="{columns}">{_more(listing)}</td></tr>'
-    return f'<tbody class="entry" data-source="{entry.trust.source}"><tr>{"".join(cells)}</tr>{more}</tbody>'
+    more = f'<tr class="more" hidden><td colspan="{len(heads)}">{_more(listing)}</td></tr>'
+    return f'<tbody class="entry" data-source="{entry.trust.source}"><tr>{_named(cells, heads)}</tr>{more}</tbody>'
+
+
+def _named(cells: Iterable[str], heads: Iterable[str]) -> str:
+    """Gives each cell its column's name, which a phone shows before it instead of a head."""
+    return "".join(cell.replace("<td", f'<td data-column="{head}"', 1) for cell, head in zip(cells, heads, strict=True))
 
 
 def _cell(value: object, content: str, kind: str = "") -> str:
@@ -91,7 +98,8 @@ def _rank(listing: Listing) -> str:
 
 def _name(listing: Listing) -> str:
     policy = listing.entry.policy
-    notes = [f'<div class="note">{escape(policy.version)}</div>'] if policy.version else []
+    about = ", ".join(filter(None, (model_size(policy.params), policy.version)))
+    notes = [f'<div class="note">{escape(about)}</div>'] if about else []
     if not listing.place and listing.standing not in ("paper", "flagged"):
         notes.append(f'<div class="note">not ranked: {escape(listing.standing)}</div>')
     notes += [f'<div class="note flag">flagged: {escape(flag)}</div>' for flag in listing.flags]
@@ -140,7 +148,7 @@ def _link(address: str, text: str) -> str:
 def _more(listing: Listing) -> str:
     entry = listing.entry
     rows = "".join(_scenario(id, listing.dimensions[id], cell, entry) for id, cell in entry.results.items())
-    head = "".join(f"<th>{name}</th>" for name in ("scenario", "dimension", "success", "95% interval", "k/n", "once"))
+    head = "".join(f"<th>{name}</th>" for name in SCENARIO_HEADS)
     facts = "".join(f'<div class="note">{escape(fact)}</div>' for fact in _facts(entry))
     link = f"<div>{_link(entry.policy.link, escape(entry.policy.link))}</div>" if entry.policy.link else ""
     return f"{link}<table><tr>{head}</tr>{rows}</table>{facts}"
@@ -151,7 +159,7 @@ def _scenario(id: str, dimension: str, cell: Cell, entry: Entry) -> str:
     once = "" if cell.success_once is None else f"{cell.success_once}/{cell.n}"
     picture = _picture(cell.rate, cell.low, cell.high)
     columns = (dimension, f"{cell.rate:.3f} {picture}", f"{cell.low:.3f} to {cell.high:.3f}", f"{k}/{cell.n}", once)
-    return f"<tr><td>{escape(id)}</td>{''.join(f'<td>{column}</td>' for column in columns)}</tr>"
+    return f"<tr>{_named((f'<td>{column}</td>' for column in (escape(id), *columns)), SCENARIO_HEADS)}</tr>"
 
 
 def _facts(entry: Entry) -> Iterable[str]:

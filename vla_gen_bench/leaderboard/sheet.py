@@ -8,8 +8,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vla_gen_bench.leaderboard.board import Group, Listing
+from vla_gen_bench.leaderboard.board import OOD, Group, Listing
 from vla_gen_bench.leaderboard.entry import Entry
+from vla_gen_bench.report.formats import plain_cells
 
 RESULT = (
     "id", "cell", "dimension", "n_planned", "n_done", "n_errors", "k_success_end", "k_success_once", "sr", "sr_lo",
@@ -18,20 +19,22 @@ RESULT = (
 
 
 def sheet(groups: Mapping[Group, Sequence[Listing]]) -> str:
-    """Returns the CSV: the columns of `RESULT`, then every field of the entry, dotted; lists and mappings as JSON."""
+    """Returns the CSV: the columns of `RESULT`, then every field of the entry, dotted; lists and mappings as JSON.
+
+    Rank and letters stand in the line they are about, that of the mean over all shifted rows.
+    """
     lines = [line for listings in groups.values() for listing in listings for line in _lines(listing)]
     about = list(dict.fromkeys(name for line in lines for name in line if name not in RESULT))
     out = io.StringIO()
     writer = csv.DictWriter(out, [*RESULT, *about], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(map(plain_cells, lines))
     return out.getvalue()
 
 
 def _lines(listing: Listing) -> Iterator[dict[str, Any]]:
     entry, place = listing.entry, listing.place
     shown = {
-        "rank": place.rank if place else None, "letters": place.letters if place else None,
         "standing": listing.standing, "flags": "; ".join(listing.flags), "ci_level": entry.interval.level,
     }  # fmt: skip
     about = {**{"id": entry.id}, **shown, **fields(entry)}
@@ -45,7 +48,8 @@ def _lines(listing: Listing) -> Iterator[dict[str, Any]]:
     for name, mean in listing.means.items():
         if mean and name != "ind":
             values = {"sr": round(mean.value, 6), "sr_lo": round(mean.low, 6), "sr_hi": round(mean.high, 6)}
-            row = {"cell": f"mean_{name}", "dimension": name, "n_done": mean.episodes, **values}
+            ranked = {"rank": place.rank, "letters": place.letters} if place and name == OOD else {}
+            row = {"cell": f"mean_{name}", "dimension": name, "n_done": mean.episodes, **values, **ranked}
             yield {**about, **row, "ci_method": mean.method}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 from vla_gen_bench.episodes.axes import PHRASINGS
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.episodes.draw import draw
-from vla_gen_bench.episodes.suite import Suite
+from vla_gen_bench.episodes.suite import Suite, suite_from
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.leaderboard.derive import Log, derived, rate, suite_of
 from vla_gen_bench.leaderboard.entry import Entry
-from vla_gen_bench.log.log import Key, key_of
+from vla_gen_bench.log.rows import Key
 
 PAPER_SUITE, PAPER_WORLD = "table1 (paper)", "rl4vla"
 SHOWN_EPISODES = 3
@@ -35,7 +35,7 @@ def problems(entry: Entry, log: Log | None) -> Iterator[str]:
         return
     yield from _training(entry)
     try:
-        suite = suite_of(entry.suite.id)
+        suite = suite_of(entry.suite.id, log and log.header)
         catalog = load_catalog(entry.suite.world)
     except UserError as error:
         yield f"suite: {error}"
@@ -52,23 +52,21 @@ def problems(entry: Entry, log: Log | None) -> Iterator[str]:
 def log_problems(log: Log, suite: Suite) -> Iterator[str]:
     """Yields what keeps a log off the leaderboard: another suite, a privileged policy, episodes not as planned."""
     header = log.header
-    if header["policy"]["privileged"]:
-        yield f"log: policy '{header['policy']['name']}' is privileged: it reads the simulator's state"
-    yield from _same("log: suite digest", header["suite"]["digest"], suite.digest(), "this checkout has")
-    yield from _same("log: horizon", header["horizon"], suite.protocol.horizon, "the suite has")
+    if header.policy.privileged:
+        yield f"log: policy '{header.policy.name}' is privileged: it reads the simulator's state"
+    yield from _same("log: suite digest", header.suite.digest, suite.digest(), "this checkout has")
+    yield from _same("log: horizon", header.horizon, suite.protocol.horizon, "the suite has")
     yield from _episodes(log, suite)
 
 
 def _episodes(log: Log, suite: Suite) -> Iterator[str]:
-    planned = _planned(suite.id, suite.digest(), log.header["world"]["name"])
-    counts = Counter(key_of(row) for row in log.rows)
-    drawn = {key_of(row): row["spec_digest"] for row in log.rows}
+    planned, rows = _planned(json.dumps(suite.definition()), log.header.world.name), log.rows
     wrong = {
-        "errored": [key_of(row) for row in log.rows if row["status"] != "ok"],
-        "missing": [key for key in planned if key not in counts],
-        "not of the suite": [key for key in counts if key not in planned],
-        "there twice": [key for key, count in counts.items() if count > 1],
-        "drawn differently": [key for key in drawn if key in planned and drawn[key] != planned[key]],
+        "errored": [key for key, row in rows.items() if not row.ok],
+        "missing": [key for key in planned if key not in rows],
+        "not of the suite": [key for key in rows if key not in planned],
+        "there twice": list(dict.fromkeys(log.twice)),
+        "drawn differently": [key for key, row in rows.items() if planned.get(key, row.spec_digest) != row.spec_digest],
     }
     for what, keys in wrong.items():
         if keys:
@@ -77,10 +75,10 @@ def _episodes(log: Log, suite: Suite) -> Iterator[str]:
             yield f"log: {len(keys)} of {len(planned)} planned episodes {what}: {names}{more}"
 
 
-@lru_cache(maxsize=None)
-def _planned(suite_id: str, digest: str, world: str) -> dict[Key, str]:
-    """Returns the spec digest of every episode of the suite, drawn anew once; 2 s for the 3,072 of `all`."""
-    suite = suite_of(suite_id)
+@lru_cache(maxsize=8)
+def _planned(definition: str, world: str) -> dict[Key, str]:
+    """Returns the spec digest of every episode of a suite, drawn again once; 2 s for the 3,072 of `all`."""
+    suite = suite_from(json.loads(definition), "suite")
     protocol = suite.protocol
     return {
         (scenario.id, seed, index): draw(scenario, world, seed, index).digest()

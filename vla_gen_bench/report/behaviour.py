@@ -14,7 +14,7 @@ import pandas
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.coverage import orientation_spread_deg, visits
-from vla_gen_bench.log.log import EvalLog
+from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.stages import STAGES
 
 

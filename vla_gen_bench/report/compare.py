@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.log.counts import count, count_by_scenario
 from vla_gen_bench.report.contrasts import Contrast, contrasts_of
+from vla_gen_bench.report.items import ItemRow, item_rows
 from vla_gen_bench.report.load import Run
-from vla_gen_bench.report.outcomes import Cell, cell_of, outcome_array, stage_counts
+from vla_gen_bench.report.outcomes import Cell, cell_of, outcome_array
 from vla_gen_bench.report.scenarios import ScenarioInfo
 from vla_gen_bench.report.summaries import Summary, summaries_of
 
@@ -33,6 +36,7 @@ class Comparison:
     baseline: int | None
     metric: str
     level: float
+    items: tuple[ItemRow, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -53,6 +57,7 @@ def compare(
     baseline: int | None = None,
     metric: str = "success_at_end",
     level: float = 0.95,
+    suite: Suite | None = None,
 ) -> Comparison:
     """Compares runs of one suite in one world.
 
@@ -62,21 +67,24 @@ def compare(
         baseline: Position of the run that the others are compared with; None for no contrasts.
         metric: A key of `METRICS`.
         level: Confidence of every interval.
+        suite: Theirs, as far as it is known: some items are drawn again to know which episode showed which.
     """
     outcomes = outcome_array(runs, [info.id for info in infos], metric)
-    missing, errored = [run.missing() for run in runs], [run.errored() for run in runs]
+    missing = [run.missing() for run in runs]
+    counts = [count_by_scenario(run.episodes.values()) for run in runs]
+    counted = [[each.get(info.id, count(())) for each in counts] for info in infos]
     cells = [
-        [cell_of(outcomes[p, s], errored[p][info.id], missing[p][info.id], level) for p in range(len(runs))]
+        [cell_of(each, missing[p][info.id], metric, level) for p, each in enumerate(counted[s])]
         for s, info in enumerate(infos)
     ]
     contrasts = [contrasts_of(outcomes, policy, baseline, cells, level) for policy in range(len(runs))]
-    stages = [stage_counts(run) for run in runs]
     rows = tuple(
-        Row(info, tuple(cells[s]), tuple(column[s] for column in contrasts), tuple(each[info.id] for each in stages))
+        Row(info, tuple(cells[s]), tuple(column[s] for column in contrasts), tuple(each.stages for each in counted[s]))
         for s, info in enumerate(infos)
     )
     summaries = summaries_of(outcomes, infos, cells, baseline, level)
-    return Comparison(tuple(runs), rows, summaries, baseline, metric, level)
+    items = item_rows(runs, infos, suite, outcomes, baseline, level)
+    return Comparison(tuple(runs), rows, summaries, baseline, metric, level, items)
 
 
 def find_baseline(runs: Sequence[Run], name: str | None) -> int | None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from vla_gen_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -33,6 +37,7 @@ SETTINGS = {
     "svg.fonttype": "none",  # text stays text: small files, and it can be searched
     "svg.hashsalt": "vgb",  # the same report gives the same file
     "font.family": "sans-serif",
+    "text.parse_math": False,  # a $ in a label is a dollar
 }
 
 
@@ -62,9 +67,29 @@ def wrapped(label: str, width: int = 12) -> str:
     return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label
 
 
-def legend_above(figure: Figure, axes: Axes, title: str, per_row: int = 5) -> float:
-    """Puts a title and below it the legend of `axes` over the figure; returns the inches they take."""
-    handles, labels = axes.get_legend_handles_labels()
+def base_marks(axes: Axes, x: np.ndarray, values: np.ndarray, width: float, place: int) -> None:
+    """Underlines bars in their policy's colour, so that one of no height is seen too; none where nothing was done."""
+    shown = x[np.isfinite(values)]
+    look = {"colors": COLOURS[place % len(COLOURS)], "linewidth": 3, "clip_on": False, "zorder": 3}
+    axes.hlines(np.zeros(len(shown)), shown - width / 2, shown + width / 2, **look)
+
+
+def legend_above(
+    figure: Figure,
+    axes: Axes,
+    title: str,
+    per_row: int = 5,
+    entries: tuple[Sequence[Artist], Sequence[str]] | None = None,
+) -> float:
+    """Puts a title and below it a legend over the figure; returns the inches they take.
+
+    Args:
+        figure, title: What for.
+        axes: Whose legend, unless `entries` are given.
+        per_row: Labels in a line.
+        entries: Handles and labels.
+    """
+    handles, labels = entries or axes.get_legend_handles_labels()
     labels = [textwrap.shorten(label, 40, placeholder="…") for label in labels]
     columns = min(len(labels), per_row)
     height = figure.get_figheight()
@@ -96,12 +121,17 @@ def save_as(figure: Figure, path: Path) -> Path:
     return path
 
 
+_SVG: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
+
+
 def svg_of(figure: Figure) -> str:
-    """Returns the figure as an SVG document."""
-    file = io.StringIO()
-    with style():
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()
+    """Returns a finished figure as an SVG document, made once for the file and the page."""
+    if figure not in _SVG:
+        file = io.StringIO()
+        with style():
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        _SVG[figure] = file.getvalue()
+    return _SVG[figure]
 
 
 def beside(count: int) -> tuple[list[float], float]:

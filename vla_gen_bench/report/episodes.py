@@ -16,10 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vla_gen_bench.log.log import Key, key_of
+from vla_gen_bench.log.files import VIDEOS
+from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.log.video import video_name
 from vla_gen_bench.report.compare import Comparison
-from vla_gen_bench.report.load import Run, read_rows
+from vla_gen_bench.report.load import Run
 
 NOT_RUN, FAILURE, LOST, SUCCESS, ERROR = range(5)  # LOST: success at some step, not at the end
 TEXTS = ("instruction", "target", "receptacle", "table")
@@ -39,15 +40,15 @@ def page_data(comparison: Comparison, video_mib: float) -> dict[str, Any]:
     """Returns the JSON data of a page.
 
     Args:
-        comparison: The rows are read again from its runs' folders, now with all fields.
+        comparison: What to show.
         video_mib: How much of videos to embed, in MiB of mp4.
     """
-    rows = [_first_rows(run) for run in comparison.runs]
+    rows = [run.episodes for run in comparison.runs]
     place = {row.info.id: number for number, row in enumerate(comparison.rows)}
-    every: dict[Key, dict] = {key: row for found in reversed(rows) for key, row in found.items()}
+    every: dict[Key, Row] = {key: row for found in reversed(rows) for key, row in found.items()}
     keys = sorted(every, key=lambda key: (place[key[0]], key[1:]))
     words, stages = _Numbering(), _Numbering()
-    episodes = [[place[key[0]], *key[1:], *(words[str(every[key].get(name) or "")] for name in TEXTS)] for key in keys]
+    episodes = [[place[key[0]], *key[1:], *(words[getattr(every[key], name) or ""] for name in TEXTS)] for key in keys]
     outcomes = [[number for key in keys for number in _outcome(found.get(key), stages)] for found in rows]
     return {
         "policies": comparison.labels, "baseline": comparison.baseline, "metric": comparison.metric,
@@ -57,38 +58,29 @@ def page_data(comparison: Comparison, video_mib: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _first_rows(run: Run) -> dict[Key, dict[str, Any]]:
-    """Returns the rows that `Run.episodes` holds, whole."""
-    rows: dict[Key, dict[str, Any]] = {}
-    for _, row in read_rows(run.folder):
-        if not isinstance(row, str):
-            rows.setdefault(key_of(row), row)
-    return rows
-
-
-def _outcome(row: dict[str, Any] | None, stages: _Numbering) -> tuple[int, int, int]:
+def _outcome(row: Row | None, stages: _Numbering) -> tuple[int, int, int]:
     if row is None:
         return NOT_RUN, -1, -1
-    if row["status"] == "error":
+    if not row.ok:
         return ERROR, -1, -1
-    outcome = SUCCESS if row["success_at_end"] else LOST if row["success_once"] else FAILURE
-    step, stage = row.get("first_success_step"), row.get("stage")
+    outcome = SUCCESS if row.success_at_end else LOST if row.success_once else FAILURE
+    step, stage = row.first_success_step, row.stage
     return outcome, -1 if step is None else step, -1 if stage is None else stages[stage]
 
 
-def _errors(rows: Sequence[dict[Key, dict]], keys: Sequence[Key]) -> dict[str, str]:
+def _errors(rows: Sequence[dict[Key, Row]], keys: Sequence[Key]) -> dict[str, str]:
     return {
-        f"{policy}:{number}": str(found[key].get("error") or "")[:CAUSE_LENGTH]
+        f"{policy}:{number}": (found[key].error or "")[:CAUSE_LENGTH]
         for policy, found in enumerate(rows)
         for number, key in enumerate(keys)
-        if key in found and found[key]["status"] == "error"
+        if key in found and not found[key].ok
     }
 
 
 # ---- videos ---------------------------------------------------------------------------------------------------
 
 
-def _videos(runs: Sequence[Run], rows: Sequence[dict[Key, dict]], keys: Sequence[Key], mib: float) -> dict[str, str]:
+def _videos(runs: Sequence[Run], rows: Sequence[dict[Key, Row]], keys: Sequence[Key], mib: float) -> dict[str, str]:
     """Returns videos up to `mib`, spread evenly: one of each policy, scenario and outcome, then the next of each."""
     number = {key: place for place, key in enumerate(keys)}
     seen: dict[tuple, int] = {}
@@ -106,9 +98,17 @@ def _videos(runs: Sequence[Run], rows: Sequence[dict[Key, dict]], keys: Sequence
     return chosen
 
 
-def _recorded(runs: Sequence[Run], rows: Sequence[dict[Key, dict]]) -> Iterator[tuple[int, Key, bool, Path]]:
+def _recorded(runs: Sequence[Run], rows: Sequence[dict[Key, Row]]) -> Iterator[tuple[int, Key, bool, Path]]:
     for policy, (run, found) in enumerate(zip(runs, rows)):
-        names = {path.name: path for path in (run.folder / "videos").glob("*.mp4")}
+        names = {path.name: path for path in _own_videos(run.folder)}
         for key, row in found.items() if names else ():
-            if row["status"] == "ok" and video_name(key, row["success_at_end"]) in names:
-                yield policy, key, row["success_at_end"], names[video_name(key, row["success_at_end"])]
+            if row.ok and video_name(key, row.success_at_end) in names:
+                yield policy, key, row.success_at_end, names[video_name(key, row.success_at_end)]
+
+
+def _own_videos(folder: Path) -> list[Path]:
+    """Returns the log's videos; a link is none, for it may lead to any file, and the page is passed on."""
+    videos = folder / VIDEOS
+    if videos.is_symlink():
+        return []
+    return [path for path in videos.glob("*.mp4") if path.is_file() and not path.is_symlink()]

@@ -6,13 +6,17 @@ import csv
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
+from typing import Any
 
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.notes import PARTIAL_MARK
+from vla_gen_bench.report.robustness import csv_rows
 from vla_gen_bench.report.table import Block, Document, Line, Text
 
 BEST_MARK = ">"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadsheets compute
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -117,18 +121,23 @@ def _markdown_cell(cell: Text) -> str:
 
 
 def to_latex(document: Document) -> str:
-    """Returns `table` environments that need the package booktabs, the notes below the last one."""
+    """Returns `table` environments that need the package booktabs, each with its notes, the others below the last."""
     comment = "% needs \\usepackage{booktabs}"
-    notes = " ".join(_latex(note) for note in document.notes)
-    tables = [_latex_block(block, document.title, "") for block in document.blocks[:-1]]
-    return "\n\n".join([comment, *tables, _latex_block(document.blocks[-1], document.title, notes)]) + "\n"
+    placed = {note for block in document.blocks for note in block.notes}
+    others = tuple(note for note in document.notes if note not in placed)
+    tables = [
+        _latex_block(block, document.title, block.notes + (others if block is document.blocks[-1] else ()))
+        for block in document.blocks
+    ]
+    return "\n\n".join([comment, *tables]) + "\n"
 
 
 def _latex(text: str) -> str:
     return "".join(LATEX_SPECIAL.get(character, character) for character in text)
 
 
-def _latex_block(block: Block, title: str, notes: str) -> str:
+def _latex_block(block: Block, title: str, notes: Sequence[str]) -> str:
+    text = " ".join(map(_latex, notes))
     count = len(block.columns)
     lines = [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{_latex(f'{title}. {block.title}.')}}}"]
     lines += [rf"\begin{{tabular}}{{l{'l' * count}}}", r"\toprule", _latex_row("", map(_latex, block.columns))]
@@ -138,7 +147,7 @@ def _latex_block(block: Block, title: str, notes: str) -> str:
             lines.append(rf"\multicolumn{{{count + 1}}}{{l}}{{\emph{{{_latex(section)}}}}} \\")
         lines += [_latex_row(_latex(line.label), map(_latex_cell, line.cells)) for line in rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {notes}}}"] if notes else []
+    lines += [rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize\raggedright {text}}}"] if notes else []
     return "\n".join([*lines, r"\end{table}"])
 
 
@@ -166,7 +175,8 @@ CSV_FIELDS = (
 def to_csv(comparison: Comparison) -> str:
     """Returns one line per policy and scenario, stage, mean or drop (`kind`); numbers in full, rates as fractions.
 
-    What does not apply is empty: means have no k, the baseline no difference. A stage's value is its share.
+    What does not apply is empty: means have no k, the baseline no difference. A stage's value is its share. Of the
+    kinds that name items of a pool, k is the number of items, n that of independent episodes they are worth.
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, CSV_FIELDS, restval="", lineterminator="\n")
@@ -177,8 +187,16 @@ def to_csv(comparison: Comparison) -> str:
             "policy": run.label, "run": str(run.folder), "metric": comparison.metric, "level": comparison.level,
             "baseline": comparison.labels[comparison.baseline] if against else "",
         }  # fmt: skip
-        writer.writerows(common | fields for fields in _csv_rows(comparison, policy))
+        writer.writerows(plain_cells(common | fields) for fields in _csv_rows(comparison, policy))
     return file.getvalue()
+
+
+def plain_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row in which no text is taken for a formula by a spreadsheet: an apostrophe goes before it."""
+    return {
+        name: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+        for name, value in row.items()
+    }
 
 
 def _csv_rows(comparison: Comparison, policy: int) -> Iterable[dict]:
@@ -206,8 +224,21 @@ def _csv_rows(comparison: Comparison, policy: int) -> Iterable[dict]:
             "kind": summary.kind, "dimension": summary.dimension, **_csv_estimate(summary.estimates[policy], ""),
             "partial": summary.estimates[policy].partial,
             **({} if difference is None else _csv_estimate(difference, "difference_")),
-            **({} if difference is None or difference.p is None else {"p": difference.p}),
+            **({} if difference is None else {"p": difference.p, "p_holm": difference.p_holm}),
         }  # fmt: skip
+    yield from _csv_items(comparison, policy)
+    yield from csv_rows(comparison, policy)
+
+
+def _csv_items(comparison: Comparison, policy: int) -> Iterable[dict]:
+    for row in comparison.items:
+        rate, difference, info = row.rates[policy], row.differences[policy], row.info
+        if rate is not None:
+            yield {
+                "kind": row.kind, "dimension": info.dimension, "scenario": info.id, "label": info.label,
+                **_csv_estimate(rate, ""), "k": row.count, "n": rate.effective,
+                **({} if difference is None else _csv_estimate(difference, "difference_")),
+            }  # fmt: skip
 
 
 def _csv_contrast(contrast) -> dict:
@@ -219,5 +250,5 @@ def _csv_contrast(contrast) -> dict:
 def _csv_estimate(estimate, prefix: str) -> dict:
     if estimate.value is None:
         return {}
-    name = prefix.rstrip("_") or "value"
-    return {name: estimate.value, f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}
+    bounds = {} if isnan(estimate.low) else {f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}
+    return {prefix.rstrip("_") or "value": estimate.value, **bounds}

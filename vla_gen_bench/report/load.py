@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from vla_gen_bench.errors import UserError
-from vla_gen_bench.log.log import EPISODES_FILE, REQUIRED, EvalLog, Key, key_of, packed
+from vla_gen_bench.errors import UserError, printable
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.header import Header, read_header
+from vla_gen_bench.log.rows import Key, Row
 
-WORLD_PARTS = ("name", "catalog", "pack")
-
-
-class Episode(NamedTuple):
-    """What a table needs of an episode; the two successes are None where it errored."""
-
-    spec_digest: str
-    success_at_end: bool | None
-    success_once: bool | None
-    stage: str | None
+WORLD_PARTS = ("name", "version", "catalog", "pack")
 
 
 @dataclass(frozen=True)
@@ -34,21 +23,23 @@ class Run:
         label: Its column's name, unique within a report.
         folder: Where it lies.
         header: The content of `run.json`.
-        episodes: By (scenario, seed, index), in the order of the file.
+        episodes: One row for each (scenario, seed, index), in the order of the file.
         planned: Episodes each scenario was to have, as far as the header says.
         problems: Bad lines, each as `file:line: what is wrong`.
+        repeats: How many lines repeat what another line of their episode says; they do not count.
     """
 
     label: str
     folder: Path
-    header: dict[str, Any]
-    episodes: dict[Key, Episode]
+    header: Header
+    episodes: dict[Key, Row]
     planned: dict[str, int]
     problems: tuple[str, ...]
+    repeats: int = 0
 
     @property
     def policy(self) -> str:
-        return self.header["policy"]["name"]
+        return self.header.policy.name
 
     def missing(self) -> Counter[str]:
         """Returns how many planned episodes have no row, by scenario; complete ones are left out."""
@@ -56,7 +47,7 @@ class Run:
 
     def errored(self) -> Counter[str]:
         """Returns how many episodes errored, by scenario."""
-        return Counter(key[0] for key, episode in self.episodes.items() if episode.success_at_end is None)
+        return Counter(row.scenario for row in self.episodes.values() if not row.ok)
 
     def defect(self) -> str:
         """Returns what the run lacks, as a phrase; empty for a complete one."""
@@ -92,15 +83,15 @@ def _parted(name: str) -> tuple[str, Path]:
     return (label, Path(folder)) if equals and not Path(name).exists() else ("", Path(name))
 
 
-def _labels(given: list[str], headers: list[dict], folders: list[Path]) -> list[str]:
+def _labels(given: list[str], headers: list[Header], folders: list[Path]) -> list[str]:
     """The policy's name; where several runs share it, what is different in their folders tells them apart."""
-    names = [label or header["policy"]["name"] for label, header in zip(given, headers)]
+    names = [printable(label or header.policy.name) for label, header in zip(given, headers)]
     shared = [folder.resolve().parts for name, folder in zip(names, folders) if names.count(name) > 1]
     head, tail = _common(shared), _common([parts[::-1] for parts in shared])
     labels = []
     for name, folder in zip(names, folders):
         parts = folder.resolve().parts
-        own = "/".join(parts[head : len(parts) - tail]) or str(folder)
+        own = printable("/".join(parts[head : len(parts) - tail]) or folder)
         labels.append(f"{name} ({own})" if names.count(name) > 1 else name)
     return labels
 
@@ -110,85 +101,9 @@ def _common(rows: Sequence[Sequence[str]]) -> int:
     return next((depth for depth, column in enumerate(zip(*rows)) if len(set(column)) > 1), 0)
 
 
-def read_header(folder: Path) -> dict[str, Any]:
-    """Returns the content of `run.json`; raises `UserError` where a part that reports need is not there."""
-    header = EvalLog(folder).header
-    for part, field in (("suite", "digest"), ("suite", "id"), ("world", "name"), ("policy", "name")):
-        if not isinstance(header, dict) or not isinstance(header.get(part), dict) or field not in header[part]:
-            raise UserError(
-                f"{folder / 'run.json'}: no field '{part}.{field}'; not a log of this version of 'vgb eval'"
-            )
-    return header
-
-
-def _run(label: str, folder: Path, header: dict[str, Any]) -> Run:
-    episodes: dict[Key, Episode] = {}
-    problems = []
-    for where, row in read_rows(folder):
-        if isinstance(row, str):
-            problems.append(f"{where}: {row}")
-        elif key_of(row) in episodes:
-            problems.append(f"{where}: episode {'/'.join(map(str, key_of(row)))} is there twice; the first counts")
-        else:
-            episodes[key_of(row)] = _episode(row)
-    return Run(label, folder, header, episodes, planned_episodes(header), tuple(problems))
-
-
-def _episode(row: dict[str, Any]) -> Episode:
-    outcome = (row["success_at_end"], row["success_once"]) if row["status"] == "ok" else (None, None)
-    return Episode(row["spec_digest"], *outcome, row.get("stage"))
-
-
-def read_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yields (`file:line`, row) for each line of the log; for a bad line, what is wrong instead of the row."""
-    path = folder / EPISODES_FILE
-    lines = _text(path).split("\n")
-    unfinished = lines.pop()
-    for number, line in enumerate(lines, 1):
-        yield f"{path}:{number}", _parse(line)
-    if unfinished:
-        yield f"{path}:{len(lines) + 1}", "the last line is unfinished"
-
-
-def _text(path: Path) -> str:
-    """Returns the text of a log, plain or gzipped, "" where there is none; a byte that is no text spoils its line."""
-    try:
-        if path.exists():
-            data = path.read_bytes()
-        else:
-            data = gzip.decompress(packed(path).read_bytes()) if packed(path).exists() else b""
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    return data.decode("utf-8", errors="replace")
-
-
-def _parse(line: str) -> dict[str, Any] | str:
-    try:
-        row = json.loads(line)
-        for name in REQUIRED:
-            row[name]
-    except KeyError as error:
-        return f"no field {error}"
-    except (ValueError, TypeError, IndexError):
-        return "not a JSON object"
-    return row if _sound(row) else "a field is of the wrong type"
-
-
-def _sound(row: dict[str, Any]) -> bool:
-    outcome = row["success_at_end"], row["success_once"]
-    fine = row["status"] == "error" or (row["status"] == "ok" and all(type(value) is bool for value in outcome))
-    return fine and type(row["scenario"]) is str and type(row["seed"]) is int and type(row["index"]) is int
-
-
-def planned_episodes(header: dict[str, Any]) -> dict[str, int]:
-    """Returns how many episodes each scenario was to have: the most that any session planned for it."""
-    planned: dict[str, int] = {}
-    for session in header.get("sessions", ()):
-        manifest = session.get("manifest") or {"scenarios": ()}
-        for scenario in manifest["scenarios"]:
-            each = manifest["episodes"] // len(manifest["scenarios"])
-            planned[scenario] = max(planned.get(scenario, 0), each)
-    return planned
+def _run(label: str, folder: Path, header: Header) -> Run:
+    reading = EvalLog(folder).read(header.run)
+    return Run(label, folder, header, reading.rows, header.planned(), reading.problems, len(reading.repeated))
 
 
 def check_comparable(runs: Sequence[Run], allow_partial: bool) -> None:
@@ -207,12 +122,12 @@ def check_comparable(runs: Sequence[Run], allow_partial: bool) -> None:
 
 
 def _check_same(first: Run, other: Run, part: str, fields: Sequence[str], fix: str) -> None:
-    ours, theirs = first.header[part], other.header[part]
+    ours, theirs = getattr(first.header, part), getattr(other.header, part)
     for field in fields:
-        if ours.get(field) != theirs.get(field):
+        if getattr(ours, field, None) != getattr(theirs, field, None):
             name = "id" if part == "suite" else "name"
             sides = (
-                f"{run.folder} is on {side[name]} ({field} {side.get(field)})"
+                f"{run.folder} is on {getattr(side, name)} ({field} {getattr(side, field, None)})"
                 for run, side in ((first, ours), (other, theirs))
             )
             raise UserError(f"the runs differ in {part}: {', '.join(sides)}; {fix}")

@@ -5,16 +5,15 @@ All numbers of a report are computed from that array, so that the bootstrap can 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vla_gen_bench.report import stats
+from vla_gen_bench.log.counts import METRICS, Counts
 from vla_gen_bench.report.load import Run
 
-METRICS = {"success_at_end": "success at the end", "success_once": "success at any time"}
+__all__ = ["METRICS", "Cell", "cell_of", "episode_ids", "outcome_array"]
 
 
 @dataclass(frozen=True)
@@ -37,30 +36,24 @@ class Cell:
         return bool(self.errors or self.missing)
 
 
+def episode_ids(runs: Sequence[Run]) -> list[tuple[int, int]]:
+    """Returns (seed, index) of all episodes of all runs, sorted."""
+    return sorted({key[1:] for run in runs for key in run.episodes})
+
+
 def outcome_array(runs: Sequence[Run], scenarios: Sequence[str], metric: str) -> np.ndarray:
     """Returns float [policies, scenarios, ids]: 1 success, 0 failure, NaN no outcome; ids are (seed, index), sorted."""
-    ids = sorted({key[1:] for run in runs for key in run.episodes})
+    ids = episode_ids(runs)
     place = {id: position for position, id in enumerate(ids)}
     row = {scenario: position for position, scenario in enumerate(scenarios)}
     outcomes = np.full((len(runs), len(scenarios), len(ids)), np.nan)
     for policy, run in enumerate(runs):
         for (scenario, *id), episode in run.episodes.items():
-            success = getattr(episode, metric)
-            if success is not None and scenario in row:
-                outcomes[policy, row[scenario], place[tuple(id)]] = success
+            if episode.ok and scenario in row:
+                outcomes[policy, row[scenario], place[tuple(id)]] = getattr(episode, metric)
     return outcomes
 
 
-def cell_of(outcomes: np.ndarray, errors: int, missing: int, level: float) -> Cell:
-    """Returns the counts of outcomes [ids], with how many more episodes errored and are missing."""
-    k, n = int(np.nansum(outcomes)), int(np.isfinite(outcomes).sum())
-    return Cell(k, n, errors, missing, *stats.wilson(k, n, level))
-
-
-def stage_counts(run: Run) -> defaultdict[str, Counter[str]]:
-    """Returns how many episodes of each scenario have each stage label; errored ones and old logs have none."""
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for (scenario, _, _), episode in run.episodes.items():
-        if episode.stage is not None:
-            counts[scenario][episode.stage] += 1
-    return counts
+def cell_of(counts: Counts, missing: int, metric: str, level: float) -> Cell:
+    """Returns a cell of counted episodes, with how many more are missing."""
+    return Cell(counts.of(metric), counts.n, counts.errors, missing, *counts.interval(metric, level))

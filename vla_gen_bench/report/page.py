@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
+from vla_gen_bench.log.header import model_size
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import svg_of
 from vla_gen_bench.report.episodes import page_data
 from vla_gen_bench.report.load import Run
 from vla_gen_bench.report.notes import PARTIAL_MARK, definitions
 from vla_gen_bench.report.plots import figures
+from vla_gen_bench.report.robustness import marked, robustness_blocks
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import (
     Block,
@@ -23,6 +25,7 @@ from vla_gen_bench.report.table import (
     Text,
     behaviour_blocks,
     contrasts_block,
+    items_block,
     rates_block,
     title,
 )
@@ -34,21 +37,30 @@ PICTURES = {
     "rates": "Success rate in every scenario. The lines are intervals.",
     "drops": "What each dimension costs, against the same policy in distribution.",
     "wins": "Of the episodes that both policies did: those that only one of them solved.",
-    "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did. The robot is at 0, 0.",
+    "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did, seen from above. "
+    "The robot stands at 0, 0 and looks to the right.",
+    "dose": "Success at each level of a disturbance. Level 0 is IND; the bands are intervals.",
     "severity": "The same shift at several strengths.",
 }
 
 
-def to_page(comparison: Comparison, notes: Iterable[str] = (), video_mib: float = 0.0) -> str:
+def to_page(
+    comparison: Comparison,
+    notes: Iterable[str] = (),
+    video_mib: float = 0.0,
+    drawn: Mapping[str, Figure] | None = None,
+) -> str:
     """Returns the page as HTML.
 
     Args:
-        comparison: What to show; the runs' folders are read again for the list of episodes.
+        comparison: What to show.
+        drawn: Its figures, if they were drawn already.
         notes: Further remarks below the definitions.
         video_mib: How much of recorded videos to embed, in MiB.
     """
     assets = files("vla_gen_bench.report") / "assets"
-    sections = _sections(comparison, [*definitions(comparison), *notes])
+    drawn = figures(comparison) if drawn is None else drawn
+    sections = _sections(comparison, drawn, [*definitions(comparison), *notes])
     data = page_data(comparison, video_mib)
     return Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(title(comparison)),
@@ -63,18 +75,23 @@ def to_page(comparison: Comparison, notes: Iterable[str] = (), video_mib: float 
     )
 
 
-def _sections(comparison: Comparison, notes: Sequence[str]) -> list[tuple[str, str, str]]:
+def _sections(
+    comparison: Comparison, drawn: Mapping[str, Figure], notes: Sequence[str]
+) -> list[tuple[str, str, str]]:
     """Returns (id, heading, HTML) of each section."""
-    blocks = [rates_block(comparison)]
+    blocks = [marked(rates_block(comparison), comparison)]
     if comparison.baseline is not None:
         blocks.append(contrasts_block(comparison))
+    if comparison.items:
+        blocks.append(items_block(comparison))
+    blocks += robustness_blocks(comparison)
     stages = behaviour_blocks(comparison)
     definitions = "".join(f"<p>{escape(note)}</p>" for note in notes)
     parts = [
         ("results", "Results", _blocks_html(blocks) + "<details open><summary>How to read this</summary>"
          f"<p>The best rate of a row is underlined on green. Choose a scenario to see its episodes.</p>{definitions}"
          "</details>"),
-        ("pictures", "Pictures", "".join(_figure_html(*item) for item in figures(comparison).items())),
+        ("pictures", "Pictures", "".join(_figure_html(*item) for item in drawn.items())),
     ]  # fmt: skip
     return parts + ([("stages", "What happened", _blocks_html(stages))] if stages else [])
 
@@ -98,7 +115,7 @@ def _blocks_html(blocks: Sequence[Block]) -> str:
 
 
 def table_html(block: Block) -> str:
-    """Returns a block as a table that scrolls sideways by itself."""
+    """Returns a block as a table; on a phone each row becomes a list, with the column's name before each cell."""
     width = len(block.columns) + 1
     heads = "".join(f'<th scope="col"{_long(name)}>{escape(name)}</th>' for name in block.columns)
     rows = [f"<thead><tr><td></td>{heads}</tr></thead>"]
@@ -106,7 +123,7 @@ def table_html(block: Block) -> str:
         rows.append("<tbody>")
         if section:
             rows.append(f'<tr class="section"><th scope="rowgroup" colspan="{width}">{escape(section)}</th></tr>')
-        rows += [_line_html(line) for line in lines]
+        rows += [_line_html(line, block.columns) for line in lines]
         rows.append("</tbody>")
     name = escape(block.title)
     return f'<div class="wide" tabindex="0" role="region" aria-label="{name}"><table>{"".join(rows)}</table></div>'
@@ -116,19 +133,19 @@ def _long(name: str) -> str:
     return ' class="long"' if len(name) > 12 else ""
 
 
-def _line_html(line: Line) -> str:
+def _line_html(line: Line, columns: Sequence[str]) -> str:
     label = escape(line.label)
     if line.scenario:
         label = f'<a href="#episodes" data-scenario="{escape(line.scenario)}">{label}</a>'
     kind = ' class="summary"' if line.summary else ""
-    return f'<tr{kind}><th scope="row">{label}</th>{"".join(map(_cell_html, line.cells))}</tr>'
+    return f'<tr{kind}><th scope="row">{label}</th>{"".join(map(_cell_html, line.cells, columns))}</tr>'
 
 
-def _cell_html(cell: Text) -> str:
+def _cell_html(cell: Text, column: str) -> str:
     main = f"<b>{escape(cell.main)}</b>" if cell.best else escape(cell.main)
     note = f' <span class="note">{escape(cell.note)}</span>' if cell.note else ""
-    opening = '<td class="best">' if cell.best else "<td>"
-    return f"{opening}{main}{PARTIAL_MARK if cell.partial else ''}{note}</td>"
+    kind = ' class="best"' if cell.best else ""
+    return f'<td{kind} data-column="{escape(column)}">{main}{PARTIAL_MARK if cell.partial else ""}{note}</td>'
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------
@@ -159,7 +176,7 @@ def _provenance(runs: Sequence[Run]) -> str:
     parts = ['<section id="source">', "<h2>Where it comes from</h2>"]
     for run in runs:
         facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in _facts(run))
-        whole = escape(json.dumps(run.header, indent=1, ensure_ascii=False))
+        whole = escape(json.dumps(run.header.raw, indent=1, ensure_ascii=False))
         raw = f"<details><summary>run.json</summary><pre tabindex='0'>{whole}</pre></details>"
         parts.append(f"<h3>{escape(run.label)}</h3><dl>{facts}</dl>{raw}")
     return "\n".join([*parts, "</section>"])
@@ -167,27 +184,26 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 def _facts(run: Run) -> list[tuple[str, object]]:
     """Returns what `run.json` says in short; what an older log does not hold is left out."""
-    header = run.header
-    sessions = header.get("sessions") or [{}]
-    last = sessions[-1]
-    git = last.get("git") or {}
-    versions = last.get("versions") or {}
+    header, last = run.header, run.header.last
+    git = last.git or {}
     facts = [
         ("Folder", run.folder),
-        ("Policy", _joined(header["policy"], ("name", "ref", "digest"))),
-        ("Suite", _joined(header["suite"], ("id", "version", "digest"))),
-        ("World", _joined(header["world"], ("name", "catalog", "pack"))),
+        ("Policy", _joined(header.policy, ("name", "ref", "digest"))),
+        ("Model size", model_size(header.policy.params)),
+        ("Suite", _joined(header.suite, ("id", "version", "digest"))),
+        ("World", _joined(header.world, ("name", "version", "catalog", "pack"))),
         ("Episodes", len(run.episodes)),
-        ("Started", header.get("started")),
-        ("Command", " ".join(last.get("command", ()))),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("Started", header.started),
+        ("Command", " ".join(last.command)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
         ("Commit", f"{git.get('commit', '')}{' with changes' if git.get('dirty') else ''}"),
-        ("Hardware", ", ".join(f"{name} {value}" for name, value in (last.get("hardware") or {}).items())),
-        ("Backend", _joined(header.get("backend") or {}, ("simulation", "rendering", "shader"))),
-        ("Warnings", "; ".join(map(str, header.get("warnings") or ()))),
+        ("Hardware", ", ".join(f"{name} {value}" for name, value in last.hardware.items())),
+        ("Backend", _joined(header.backend, ("simulation", "rendering", "shader"))),
+        ("Warnings", "; ".join(map(str, header.warnings))),
     ]
     return [(name, value) for name, value in facts if value not in (None, "")]
 
 
-def _joined(part: dict, names: Sequence[str]) -> str:
-    return ", ".join(str(part[name]) for name in names if part.get(name) is not None)
+def _joined(part: object, names: Sequence[str]) -> str:
+    found = (getattr(part, name, None) for name in names)
+    return ", ".join(str(value) for value in found if value is not None)

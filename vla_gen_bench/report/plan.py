@@ -14,7 +14,7 @@ import numpy as np
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.counts import wilson
-from vla_gen_bench.log.log import key_of
+from vla_gen_bench.log.rows import Row
 
 CORRELATIONS = (0.0, 0.3, 0.6)  # shown where nobody says how alike the two policies are
 NEGLIGIBLE = 1e-12  # probability of a number of discordant pairs that is left out
@@ -258,20 +258,20 @@ def _other(baseline: float, detect: float | None, sign: int) -> float | None:
     return rate if rate is not None and 0 <= rate <= 1 else None
 
 
-def pilot_of(first: Iterable[dict], second: Iterable[dict], metric: str = "success_at_end") -> Pilot:
+def pilot_of(first: Iterable[Row], second: Iterable[Row], metric: str = "success_at_end") -> Pilot:
     """Returns what two logs' rows say, over the episodes that both finished.
 
     Raises:
         UserError: They share none, or one was drawn differently in the two.
     """
-    ours, theirs = ({key_of(row): row for row in rows if row["status"] == "ok"} for rows in (first, second))
+    ours, theirs = ({row.key: row for row in rows if row.ok} for rows in (first, second))
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         raise UserError("the pilot's runs share no finished episode; evaluate both on one suite")
     for key in shared:
-        if ours[key]["spec_digest"] != theirs[key]["spec_digest"]:
+        if ours[key].spec_digest != theirs[key].spec_digest:
             raise UserError(f"the pilot's runs drew episode {'/'.join(map(str, key))} differently; evaluate both anew")
-    pairs = np.array([[ours[key][metric], theirs[key][metric]] for key in shared], bool)
+    pairs = np.array([[getattr(ours[key], metric), getattr(theirs[key], metric)] for key in shared], bool)
     differing = int((pairs[:, 0] != pairs[:, 1]).sum())
     rates = pairs.mean(axis=0)
     interval = wilson(differing, len(shared))

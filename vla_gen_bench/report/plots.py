@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vla_gen_bench.report.compare import Comparison, Row
-from vla_gen_bench.report.drawing import COLOURS, INK, bar_style, beside, legend_above, line_style, save, style, wrapped
+from vla_gen_bench.report.dose_plots import dose_figure
+from vla_gen_bench.report.drawing import (
+    COLOURS,
+    INK,
+    bar_style,
+    base_marks,
+    beside,
+    legend_above,
+    line_style,
+    save,
+    style,
+    wrapped,
+)
 from vla_gen_bench.report.notes import PARTIAL_MARK
 from vla_gen_bench.report.outcomes import METRICS
 from vla_gen_bench.report.scenarios import title_of
@@ -18,6 +31,7 @@ from vla_gen_bench.report.summaries import ABSOLUTE, RELATIVE, Estimate, Summary
 from vla_gen_bench.report.workspace import coverage_rows, workspace_figure
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -29,11 +43,16 @@ PANELS_PER_ROW = 4
 def figures(comparison: Comparison) -> dict[str, Figure]:
     """Returns every picture the data allow, by name: rates; drops; wins; severity-*; workspace."""
     with style():
+        levels = dose_figure(comparison)
+        if levels is not None:  # which shows the rows with levels: the others need not give way to them
+            comparison = replace(comparison, rows=tuple(row for row in comparison.rows if not row.info.sweep))
         found = {"rates": rates_figure(comparison)}
         if any(summary.kind == ABSOLUTE for summary in comparison.summaries):
             found["drops"] = drops_figure(comparison)
         if any(contrast and contrast.paired for row in comparison.rows for contrast in row.contrasts):
             found["wins"] = wins_figure(comparison)
+        if levels is not None:
+            found["dose-response"] = levels
         for sweep in sweeps([row.info for row in comparison.rows]):
             found[f"severity-{sweep.name}"] = severity_figure(comparison, sweep)
     rows = coverage_rows(comparison)
@@ -42,9 +61,9 @@ def figures(comparison: Comparison) -> dict[str, Figure]:
     return found
 
 
-def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
-    """Writes every picture as SVG and PNG and returns the paths."""
-    return [path for name, figure in figures(comparison).items() for path in save(figure, folder, name)]
+def write_plots(drawn: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Writes figures, by name, as SVG and PNG and returns the paths."""
+    return [path for name, figure in drawn.items() for path in save(figure, folder, name)]
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -99,6 +118,7 @@ def _rate_bars(axes: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
         bounds = np.array([[cell.low, cell.high] for cell in cells]).T
         x = np.arange(len(rows)) + offset
         axes.bar(x, np.nan_to_num(rates), width, label=label, **bar_style(place))
+        base_marks(axes, x, rates, width, place)
         axes.errorbar(x, rates, np.abs(bounds - rates), **ERROR_BAR)
     marks = [PARTIAL_MARK if any(cell.partial for cell in row.cells) else "" for row in rows]
     axes.set_xticks(range(len(rows)), [wrapped(row.info.label) + mark for row, mark in zip(rows, marks)])
@@ -139,6 +159,7 @@ def _drop_bars(axes: Axes, labels: Sequence[str], found: Sequence[Summary]) -> N
         values, errors = _with_errors([summary.estimates[place] for summary in found])
         x = np.arange(len(found)) + offset
         axes.bar(x, np.nan_to_num(values), width, label=label, **bar_style(place))
+        base_marks(axes, x, values, width, place)
         axes.errorbar(x, values, errors, **ERROR_BAR)
     names = {summary.dimension: title_of(summary.dimension) for summary in found} | {"ood": "All shifted"}
     axes.set_xticks(range(len(found)), [wrapped(names[summary.dimension]) for summary in found])
@@ -174,12 +195,25 @@ def wins_figure(comparison: Comparison) -> Figure:
             axes.set_axis_off()
     widest = max(_counts(row, p, side) for row in comparison.rows for p in others for side in ("wins", "losses"))
     panels[0].set_xlim(-1.45 * max(widest, 1), 1.45 * max(widest, 1))
-    base = comparison.labels[comparison.baseline]
-    title = f"Episodes that only one solved, against {base} (stars: McNemar, Holm)"
+    title = "Solved by one alone: the baseline left, the other right (stars: Holm)"
     _margins(
-        figure, legend_above(figure, panels[0], title), left=1.75, right=0.1, bottom=0.1, hspace=0.4 / tall, wspace=0.06
+        figure,
+        legend_above(figure, panels[0], title, 4, _policy_legend(comparison, others)),
+        left=1.75, right=0.1, bottom=0.1, hspace=0.4 / tall, wspace=0.06
     )
     return figure
+
+
+def _policy_legend(comparison: Comparison, others: Sequence[int]) -> tuple[list[Artist], list[str]]:
+    """Each policy in the colour it has in every figure, the baseline first."""
+    from matplotlib.patches import Patch
+
+    shown = [comparison.baseline, *others]
+    labels = [comparison.labels[place] for place in shown]
+    looks = [{**bar_style(place), "facecolor": COLOURS[place % len(COLOURS)]} for place in shown]
+    for look in looks:
+        del look["color"]
+    return [Patch(**look) for look in looks], [f"{labels[0]} (baseline)", *labels[1:]]
 
 
 def _counts(row: Row, policy: int, side: str) -> int:
@@ -189,11 +223,9 @@ def _counts(row: Row, policy: int, side: str) -> int:
 
 def _win_bars(axes: Axes, comparison: Comparison, policy: int, named: bool) -> None:
     y = np.arange(len(comparison.rows))
-    looks = (("losses", -1, COLOURS[1], "///", "the baseline alone"), ("wins", 1, COLOURS[0], "", "this policy alone"))
-    for side, sign, colour, hatch, label in looks:
-        look = {"color": colour, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
+    for side, sign, whose in (("losses", -1, comparison.baseline), ("wins", 1, policy)):
         counts = [_counts(row, policy, side) for row in comparison.rows]
-        axes.barh(y, [sign * count for count in counts], 0.7, label=label, **look)
+        axes.barh(y, [sign * count for count in counts], 0.7, **bar_style(whose))
         for place, (row, count) in enumerate(zip(comparison.rows, counts)):
             stars = row.contrasts[policy].stars if row.contrasts[policy] and sign > 0 else ""
             _beside_bar(axes, sign, count, place, f"{count} {stars}".strip())
@@ -234,7 +266,7 @@ def severity_figure(comparison: Comparison, sweep: Sweep) -> Figure:
         errors = np.abs(bounds - rates)
         axes.errorbar(x + offsets[place], rates, errors, label=label, capsize=2, linewidth=1.3, **line_style(place))
     axes.set_xticks(x, [*["IND" for _ in ind], *(f"{value:g}" for value in sweep.values)])
-    axes.set(ylim=(0, 1.02), xlabel=sweep.title, ylabel="success rate")
+    axes.set(ylim=(-0.03, 1.03), xlabel=sweep.title, ylabel="success rate")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     interval = f"{100 * comparison.level:g}% Wilson intervals"
     _margins(figure, legend_above(figure, axes, f"Success against {sweep.title}, {interval}", per_row=3) - 0.15,

@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vla_gen_bench.errors import printable
+from vla_gen_bench.log.header import model_size
 from vla_gen_bench.report.load import Run
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
     """Returns sentences on suite and world, privileged policies, and what differs between runs that should not."""
     header = runs[0].header
-    suite, world = header["suite"], header["world"]
-    digests = f"suite {suite['id']} {suite.get('version', '')} ({suite['digest']}), world {world['name']}"
-    notes = [f"Source: {digests} ({world.get('catalog')}); runs: {', '.join(str(run.folder) for run in runs)}."]
-    privileged = [run.label for run in runs if run.header["policy"].get("privileged")]
+    suite, world = header.suite, header.world
+    digests = f"suite {suite.id} {suite.version or ''} ({suite.digest}), world {world.label}"
+    source = f"Source: {digests} ({world.catalog}); runs: {', '.join(str(run.folder) for run in runs)}."
+    notes = [printable(source)]
+    sizes = [f"{run.label} {model_size(run.header.policy.params)}" for run in runs if run.header.policy.params]
+    if sizes:
+        notes.append(f"Model sizes: {', '.join(sizes)}.")
+    privileged = [run.label for run in runs if run.header.policy.privileged]
     if privileged:
-        notes.append(f"Privileged, sees the simulator's state: {', '.join(privileged)}.")
+        notes.append(f"Privileged, sees the simulator's state and is never marked best: {', '.join(privileged)}.")
     for what, values in (("simulator", _simulators(runs)), ("backend", _backends(runs))):
         if len(set(values)) > 1:
             sides = "; ".join(f"{run.label}: {value}" for run, value in zip(runs, values))
-            notes.append(f"The runs differ in {what}, which may move every trajectory: {sides}.")
+            notes.append(printable(f"The runs differ in {what}, which may move every trajectory: {sides}."))
     return notes
 
 
 def _simulators(runs: Sequence[Run]) -> list[str]:
-    return [_words(run.header.get("simulator") or {}) for run in runs]
+    return [_words(run.header.simulator) for run in runs]
 
 
 def _backends(runs: Sequence[Run]) -> list[str]:
-    return [str((run.header.get("backend") or {}).get("simulation")) for run in runs]
+    return [str(run.header.backend and run.header.backend.simulation) for run in runs]
 
 
 def _words(parts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a log's scenarios are: label, dimension, shift. Looked up in the suite the log names, checked by its digest."""
+"""What a log's scenarios are: label, dimension, shift. Looked up in its suite."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vla_gen_bench.episodes.suite import Scenario, Suite, load_suite, read_suite, union
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.episodes.suite import Scenario, Suite
+from vla_gen_bench.errors import UserError, printable
 
 TITLES = {
     "ind": "In distribution",
@@ -47,39 +47,6 @@ def title_of(dimension: str) -> str:
     return TITLES.get(dimension) or dimension.replace("_", " ").capitalize()
 
 
-def find_suite_of(header: dict[str, Any], name: str | None = None) -> Suite | None:
-    """Returns the suite a log was made with, None where no suite of its digest is found.
-
-    Args:
-        header: Of the log.
-        name: Where to look; None for the names and files the log was made with, then all suites in known folders.
-
-    Raises:
-        UserError: The suite `name` does not exist or is another one.
-    """
-    digest = header["suite"]["digest"]
-    if name is not None:
-        suite = load_suite(name)
-        if suite.digest() != digest:
-            raise UserError(f"suite '{name}' has digest {suite.digest()}, the runs have {digest}; name another suite")
-        return suite
-    return next((suite for suite in _candidates(header["suite"].get("sources", ())) if suite.digest() == digest), None)
-
-
-def _candidates(sources: Iterable[str]) -> Iterable[Suite]:
-    from vla_gen_bench.episodes.lookup import folder_suites
-
-    try:
-        yield union([load_suite(source) for source in sources])
-    except (UserError, ValueError):  # gone, or changed into something that does not load
-        pass
-    for found in folder_suites().values():
-        try:
-            yield read_suite(*found)
-        except UserError:
-            continue
-
-
 def describe(ids: Iterable[str], suite: Suite | None) -> list[ScenarioInfo]:
     """Returns the scenarios in the suite's order, grouped by dimension; those the suite does not know come last."""
     rank = {id: place for place, id in enumerate(suite.scenarios)} if suite else {}
@@ -94,10 +61,10 @@ def describe(ids: Iterable[str], suite: Suite | None) -> list[ScenarioInfo]:
 def _info(id: str, suite: Suite | None) -> ScenarioInfo:
     scenario = _find(id, suite)
     if scenario is None:
-        return ScenarioInfo(id, id, "ind" if id == "ind" else "other")
+        return ScenarioInfo(id, printable(id), "ind" if id == "ind" else "other")
     shift = None if scenario.reference else scenario.shift.resolved()
     levels = {"sweep": scenario.sweep, "level": scenario.level, "strength": scenario.strength, "parts": scenario.parts}
-    return ScenarioInfo(id, scenario.label, scenario.dimension, shift, **levels)
+    return ScenarioInfo(id, printable(scenario.label), scenario.dimension, shift, **levels)
 
 
 def _find(id: str, suite: Suite | None) -> Scenario | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vla_gen_bench.report.scenarios import ScenarioInfo
@@ -37,7 +37,18 @@ def sweeps(infos: Sequence[ScenarioInfo]) -> list[Sweep]:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 others = (*leaves[:place], *leaves[place + 1 :])
                 groups.setdefault((path, info.dimension, repr(others)), {}).setdefault(value, info.id)
-    return [_sweep(path, found) for (path, *_), found in groups.items() if len(found) > 1]
+    found = [_sweep(path, strengths) for (path, *_), strengths in groups.items() if len(strengths) > 1]
+    labels = {info.id: info.label for info in infos}
+    return [_distinct(sweep, found[:place], labels) for place, sweep in enumerate(found)]
+
+
+def _distinct(sweep: Sweep, before: Sequence[Sweep], labels: dict[str, str]) -> Sweep:
+    """Tells sweeps of the same number of different shifts apart: by a count in the name, by a scenario in the title."""
+    namesakes = sum(other.name == sweep.name for other in before)
+    if not namesakes:
+        return sweep
+    title = f"{sweep.title} ({labels[sweep.ids[0]]} ...)"
+    return replace(sweep, name=f"{sweep.name}-{namesakes + 1}", title=title)
 
 
 def _sweep(path: tuple[str, ...], found: dict[float, str]) -> Sweep:

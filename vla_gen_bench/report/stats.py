@@ -12,15 +12,10 @@ from math import sqrt
 
 import numpy as np
 
-from vla_gen_bench.log import counts as eval_stats
+from vla_gen_bench.log.counts import wilson
 
+FLIPS_AT_ONCE = 20_000  # bounds memory
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
-
-
-@lru_cache(maxsize=None)
-def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """As `eval.stats.wilson`, remembered: a report asks for the same counts again and again."""
-    return eval_stats.wilson(successes, trials, level)
 
 
 def newcombe_paired(
@@ -124,13 +119,22 @@ def sign_flip(differences: np.ndarray, resamples: int, rng: np.random.Generator)
     with the other sign. One choice of signs serves all columns.
 
     Args:
-        differences: float [N, K], of N pairs.
-        resamples: Random choices of signs; the smallest p is 1 / (resamples + 1).
+        differences: float [N, K] of whole numbers, of N pairs.
+        resamples: Random choices of signs; the smallest p is `floor_of(resamples)`.
     """
-    signs = rng.integers(0, 2, size=(resamples, len(differences))) * 2.0 - 1.0
-    observed = np.abs(differences.sum(axis=0))
-    as_far = np.abs(signs @ differences) >= observed - 1e-9
-    return (1 + as_far.sum(axis=0)) / (1 + resamples)
+    total, observed = differences.sum(axis=0), np.abs(differences.sum(axis=0))
+    as_far = np.zeros(len(observed), int)
+    for start in range(0, resamples, FLIPS_AT_ONCE):
+        size = min(FLIPS_AT_ONCE, resamples - start), len(differences)
+        flipped = rng.integers(0, 2, size, np.uint8).astype(np.float32)  # whose sign is changed
+        sums = total - 2 * (flipped @ differences.astype(np.float32))
+        as_far += (np.abs(sums) >= observed - 1e-3).sum(axis=0)
+    return (1 + as_far) / (1 + resamples)
+
+
+def floor_of(resamples: int) -> float:
+    """Returns the smallest p that so many random choices can give: what they show then is that p is at most this."""
+    return 1 / (1 + resamples)
 
 
 def resample(strata: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -12,8 +12,10 @@ from vla_gen_bench.report.outcomes import Cell
 from vla_gen_bench.report.scenarios import ScenarioInfo
 
 RESAMPLES = 5000
-FLIPS = 9999  # of the permutation test
+FLIPS = 99_999  # of the permutation test
+MIN_IDS = 10  # a bootstrap of fewer ids gives intervals that are too narrow, down to no width at all
 BOOTSTRAP_SEED = 0
+CONTROL = "control"
 MEAN, ABSOLUTE, RELATIVE = "mean", "drop", "relative drop"
 
 
@@ -22,7 +24,9 @@ class Estimate:
     """A mean or a drop with its bootstrap interval; `value` is None where it is not defined.
 
     Attributes:
+        low, high: NaN with fewer than `MIN_IDS` episode ids.
         p: That two means are equal, for the difference of means over the same episodes; else None.
+        p_holm: Of a dimension's mean: corrected over the dimensions of this pair of policies.
     """
 
     value: float | None
@@ -30,6 +34,11 @@ class Estimate:
     high: float
     partial: bool = False
     p: float | None = None
+    p_holm: float | None = None
+
+    @property
+    def stars(self) -> str:
+        return "" if self.p_holm is None else stats.stars(self.p_holm)
 
 
 @dataclass(frozen=True)
@@ -59,30 +68,35 @@ def summaries_of(
     ind = groups.pop("ind", [])
     rates = np.array([[np.nan if cell.rate is None else cell.rate for cell in row] for row in cells])  # [S, P]
     samples = bootstrap_rates(outcomes)  # [R, S, P]
+    few = few_ids(outcomes)
+    tests = {} if baseline is None else _tests(outcomes, groups, baseline)
     partial = np.array([[cell.partial for cell in row] for row in cells])
     summaries = []
     for dimension, rows in groups.items():
         for kind in (MEAN, ABSOLUTE, RELATIVE) if ind else (MEAN,):
             value, spread = _figure(kind, rates, ind, rows), _figure(kind, samples, ind, rows)
             flags = partial[rows if kind == MEAN else rows + ind].any(axis=0)
-            estimates = _estimates(value, spread, flags, level)
+            estimates = _estimates(value, spread, flags, level, few)
             differences = [None] * len(value)
             if baseline is not None:
                 against = value - value[baseline], spread - spread[:, [baseline]], flags | flags[baseline]
-                differences = [*_estimates(*against, level)]
+                differences = [*_estimates(*against, level, few)]
                 if kind == MEAN:
-                    tests = mean_tests(outcomes[:, rows], baseline)
-                    differences = [replace(found, p=p) for found, p in zip(differences, tests)]
+                    differences = [replace(found, **test) for found, test in zip(differences, tests[dimension])]
                 differences[baseline] = None
             summaries.append(Summary(kind, dimension, len(rows), estimates, tuple(differences)))
     return tuple(summaries)
 
 
 def _groups(infos: Sequence[ScenarioInfo]) -> dict[str, list[int]]:
-    """Returns the positions of each dimension's rows, and under "ood" those of all but IND if they are of several."""
+    """Returns the positions of each dimension's rows, and under "ood" those of all but IND if they are of several.
+
+    Rows of controls, which take an input away, measure no generalization: they count in no mean.
+    """
     groups: dict[str, list[int]] = {}
     for place, info in enumerate(infos):
-        groups.setdefault(info.dimension, []).append(place)
+        if info.dimension != CONTROL:
+            groups.setdefault(info.dimension, []).append(place)
     shifted = [rows for dimension, rows in groups.items() if dimension != "ind"]
     return {**groups, "ood": sum(shifted, [])} if len(shifted) > 1 else groups
 
@@ -131,13 +145,31 @@ def mean_tests(outcomes: np.ndarray, baseline: int) -> list[float | None]:
     return [float(p[policy]) if same[policy] else None for policy in range(len(outcomes))]
 
 
-def _estimates(value: np.ndarray, spread: np.ndarray, partial: np.ndarray, level: float) -> tuple[Estimate, ...]:
-    """Returns an estimate per policy from values [P] and bootstrap samples [R, P]."""
+def few_ids(outcomes: np.ndarray) -> bool:
+    """Whether some policy did fewer than `MIN_IDS` episode ids, of outcomes [P, S, N]."""
+    return bool((np.isfinite(outcomes).any(axis=1).sum(axis=1) < MIN_IDS).any())
+
+
+def _tests(outcomes: np.ndarray, groups: dict[str, list[int]], baseline: int) -> dict[str, list[dict]]:
+    """Returns, by dimension, each policy's `p` and `p_holm`; the family are the dimensions, without "ood"."""
+    p = {name: mean_tests(outcomes[:, rows], baseline) for name, rows in groups.items()}
+    found = {name: [{"p": one} for one in values] for name, values in p.items()}
+    for policy in range(len(outcomes)):
+        family = [name for name in groups if name != "ood" and p[name][policy] is not None]
+        for name, corrected in zip(family, stats.holm([p[name][policy] for name in family])):
+            found[name][policy]["p_holm"] = corrected
+    return found
+
+
+def _estimates(
+    value: np.ndarray, spread: np.ndarray, partial: np.ndarray, level: float, few: bool
+) -> tuple[Estimate, ...]:
+    """Returns an estimate per policy from values [P] and bootstrap samples [R, P]; without intervals for `few` ids."""
     found = []
     for policy, middle in enumerate(value):
         if np.isnan(middle):
             found.append(Estimate(None, np.nan, np.nan, bool(partial[policy])))
         else:
-            low, high = stats.percentile_interval(spread[:, policy], level)
+            low, high = (np.nan, np.nan) if few else stats.percentile_interval(spread[:, policy], level)
             found.append(Estimate(float(middle), float(low), float(high), bool(partial[policy])))
     return tuple(found)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import isnan
 
+from vla_gen_bench.errors import printable
 from vla_gen_bench.log.stages import STAGES
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import Contrast
-from vla_gen_bench.report.notes import definitions
+from vla_gen_bench.report.items import ItemEstimate
+from vla_gen_bench.report.notes import contrast_notes, definitions, item_notes, rate_notes
 from vla_gen_bench.report.outcomes import METRICS, Cell
 from vla_gen_bench.report.scenarios import title_of
-from vla_gen_bench.report.summaries import ABSOLUTE, MEAN, RELATIVE, Estimate, Summary
+from vla_gen_bench.report.stats import floor_of
+from vla_gen_bench.report.summaries import ABSOLUTE, FLIPS, MEAN, RELATIVE, Estimate, Summary
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """A table: named columns after the label's, lines in titled sections."""
+    """A table: named columns after the label's, lines in titled sections; `notes` are those of its document on it."""
 
     title: str
     columns: tuple[str, ...]
     sections: tuple[tuple[str, tuple[Line, ...]], ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
     blocks = [rates_block(comparison)]
     if comparison.baseline is not None:
         blocks.append(contrasts_block(comparison))
+    if comparison.items:
+        blocks.append(items_block(comparison))
     if stages:
         blocks += behaviour_blocks(comparison)
     return Document(title(comparison), tuple(blocks), (*definitions(comparison), *notes))
@@ -71,26 +78,28 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
 def title(comparison: Comparison) -> str:
     """Returns one line: what, on which suite and world; PARTIAL in front where episodes are missing or errored."""
     header = comparison.runs[0].header
-    text = (
-        f"{METRICS[comparison.metric].capitalize()} on suite {header['suite']['id']}, world {header['world']['name']}"
-    )
+    what = METRICS[comparison.metric].capitalize()
+    text = printable(f"{what} on suite {header.suite.id}, world {header.world.label}")
     return f"PARTIAL: {text}" if comparison.partial else text
 
 
 def rates_block(comparison: Comparison) -> Block:
     """Returns rates per scenario, and the mean and drops per dimension, one column per policy."""
 
+    fair = [not run.header.policy.privileged for run in comparison.runs]
+
     def line(row) -> Line:
-        best = _best([cell.rate for cell in row.cells])
+        best = _best([cell.rate for cell in row.cells], fair)
         cells = [_rate_text(cell, place in best) for place, cell in enumerate(row.cells)]
         return Line(row.info.label, tuple(cells), scenario=row.info.id)
 
     def summary(of: Summary) -> Line:
-        best = _best([estimate.value for estimate in of.estimates]) if of.kind == MEAN else ()
+        best = _best([estimate.value for estimate in of.estimates], fair) if of.kind == MEAN else ()
         cells = [_estimate_text(of.kind, estimate, place in best) for place, estimate in enumerate(of.estimates)]
         return Line(_summary_label(of), tuple(cells), summary=True)
 
-    return Block("Success rates", tuple(comparison.labels), _sections(comparison, line, summary))
+    sections = _sections(comparison, line, summary)
+    return Block("Success rates", tuple(comparison.labels), sections, tuple(rate_notes(comparison)))
 
 
 def contrasts_block(comparison: Comparison) -> Block:
@@ -106,7 +115,33 @@ def contrasts_block(comparison: Comparison) -> Block:
 
     heading = f"Difference from {comparison.labels[comparison.baseline]}"
     columns = tuple(comparison.labels[o] for o in others)
-    return Block(heading, columns, _sections(comparison, line, summary))
+    return Block(heading, columns, _sections(comparison, line, summary), tuple(contrast_notes(comparison)))
+
+
+def items_block(comparison: Comparison) -> Block:
+    """Returns rates, and differences from the baseline, with intervals over the items of a pool."""
+    rates = [
+        Line(f"{row.info.label}: {row.count} {row.kind}", tuple(map(_item_text, row.rates)), scenario=row.info.id)
+        for row in comparison.items
+    ]
+    sections: list[tuple[str, tuple[Line, ...]]] = [("", tuple(rates))]
+    if comparison.baseline is not None:
+        lines = [
+            Line(row.info.label, tuple(_item_text(one, signed=True) for one in row.differences), scenario=row.info.id)
+            for row in comparison.items
+        ]
+        sections.append((f"Difference from {comparison.labels[comparison.baseline]}", tuple(lines)))
+    return Block("Over the items of a pool", tuple(comparison.labels), tuple(sections), tuple(item_notes(comparison)))
+
+
+def _item_text(estimate: ItemEstimate | None, signed: bool = False) -> Text:
+    if estimate is None:
+        return Text("-")
+    form = "{:+.3f}" if signed else "{:.3f}"
+    value, low, high = (form.format(number + 0.0) for number in (estimate.value, estimate.low, estimate.high))
+    interval = "" if isnan(estimate.low) else f"[{low}, {high}]"
+    worth = "" if estimate.effective is None else f" n {estimate.effective:.0f}"
+    return Text(value, interval + worth)
 
 
 def behaviour_blocks(comparison: Comparison) -> list[Block]:
@@ -118,17 +153,20 @@ def behaviour_blocks(comparison: Comparison) -> list[Block]:
 
 
 def stage_blocks(comparison: Comparison) -> list[Block]:
-    """Returns, per policy, the share of each stage label in each scenario. docs/stages.md defines the labels."""
+    """Returns, per policy, the share of each stage label in each scenario: the same columns for all policies.
+
+    docs/stages.md defines the labels.
+    """
+    found = {stage for row in comparison.rows for stages in row.stages for stage in stages}
+    names = [*(stage for stage in STAGES if stage in found), *sorted(found - set(STAGES))]
     blocks = []
     for policy, label in enumerate(comparison.labels):
-        found = {stage for row in comparison.rows for stage in row.stages[policy]}
-        names = [*(stage for stage in STAGES if stage in found), *sorted(found - set(STAGES))]
-        if names:
+        if any(row.stages[policy] for row in comparison.rows):
             lines = tuple(
                 Line(row.info.label, tuple(_share_texts(row.stages[policy], names)), scenario=row.info.id)
                 for row in comparison.rows
             )
-            columns = tuple(name.replace("_", " ") for name in names)
+            columns = tuple(printable(name.replace("_", " ")) for name in names)
             blocks.append(Block(f"What happened: {label}", (*columns, "episodes"), (("", lines),)))
     return blocks
 
@@ -153,12 +191,12 @@ def _sections(
     return (*sections, ("All shifted scenarios", overall)) if overall else tuple(sections)
 
 
-def _best(values: list[float | None]) -> list[int]:
-    """Returns the places of the highest value; none for a single policy, or where all are equal."""
-    known = [value for value in values if value is not None]
+def _best(values: list[float | None], fair: list[bool]) -> list[int]:
+    """Returns the places of the highest value of those that are `fair`, none where all of these are equal."""
+    known = [value for value, counts in zip(values, fair) if value is not None and counts]
     if len(set(known)) < 2:
         return []
-    return [place for place, value in enumerate(values) if value == max(known)]
+    return [place for place, value in enumerate(values) if fair[place] and value == max(known)]
 
 
 def _rate_text(cell: Cell, best: bool) -> Text:
@@ -181,8 +219,11 @@ def _estimate_text(kind: str, estimate: Estimate, best: bool = False, signed: bo
         unit = " pp"  # the difference of two percentages
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
     value, low, high = (form.format(scale * number + 0.0) for number in (estimate.value, estimate.low, estimate.high))
-    test = "" if estimate.p is None else f" p {p_text(estimate.p)}"
-    return Text(f"{value}{unit}", f"[{low}, {high}]{test}", best, estimate.partial)
+    interval = "" if isnan(estimate.low) else f"[{low}, {high}]"
+    p = estimate.p if estimate.p_holm is None else estimate.p_holm
+    test = "" if p is None else f"p {mean_p_text(p, estimate.p)}"
+    note = " ".join(filter(None, (interval, test)))
+    return Text(f"{value}{unit}{estimate.stars}", note, best, estimate.partial)
 
 
 def _contrast_text(contrast: Contrast | None) -> Text:
@@ -191,6 +232,12 @@ def _contrast_text(contrast: Contrast | None) -> Text:
     counts = f"{contrast.wins}:{contrast.losses}" if contrast.paired else "unpaired"
     note = f"[{contrast.low:+.3f}, {contrast.high:+.3f}] {counts} p {p_text(contrast.p_holm)}"
     return Text(f"{contrast.difference:+.3f}{contrast.stars}", note, partial=contrast.partial)
+
+
+def mean_p_text(p: float, raw: float | None) -> str:
+    """As `p_text`, of a p that the permutation test gave as `raw`: at its floor it is known to be no larger."""
+    bound = raw is not None and raw <= floor_of(FLIPS) * (1 + 1e-9)
+    return f"<= {p:.0e}".replace("e-0", "e-") if bound else p_text(p)
 
 
 def p_text(p: float) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from vla_gen_bench.log.coverage import CELL_M, ORIGIN_M, SHAPE, visits
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import style, wrapped
-from vla_gen_bench.report.load import read_rows
 from vla_gen_bench.report.table import Block, Line, Text
 
 if TYPE_CHECKING:
@@ -33,10 +32,10 @@ def coverage_rows(comparison: Comparison) -> pandas.DataFrame | None:
     import pandas
 
     found = [
-        {"policy": run.label, "coverage": row["coverage"]}
+        {"policy": run.label, "coverage": row.coverage}
         for run in comparison.runs
-        for _, row in read_rows(run.folder)
-        if not isinstance(row, str) and row.get("coverage")
+        for row in run.episodes.values()
+        if row.coverage
     ]
     return pandas.DataFrame(found) if found else None
 
@@ -57,6 +56,7 @@ def workspace_figure(rows: pandas.DataFrame) -> Figure:
     """Maps, seen from above: the share of a policy's episodes that entered a cell, at the height where most did."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     groups = {label: list(group) for label, group in rows.groupby("policy", sort=False)["coverage"]}
     shares = {label: visits(group).max(axis=2) / len(group) for label, group in groups.items()}  # [x, y]
@@ -64,23 +64,32 @@ def workspace_figure(rows: pandas.DataFrame) -> Figure:
     down = -(-len(groups) // across)
     with style():
         figure = Figure(figsize=(1.5 + 2.1 * max(across, 2), 0.9 + 2.45 * down), layout="constrained")
-        figure.suptitle("Where the end effector went, seen from above (metres)", x=0.01, ha="left", fontsize=11)
+        figure.suptitle("Where the end effector went, seen from above", x=0.01, ha="left", fontsize=11)
         panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
         for axes in panels[len(groups) :]:
             axes.set_axis_off()
         draw = partial(_draw_map, norm=LogNorm(0.5 / max(map(len, groups.values())), 1))
         images = [draw(axes, share, label) for axes, (label, share) in zip(panels, shares.items())]
-        bar = figure.colorbar(images[0], ax=list(panels), label="share of episodes", shrink=0.7, aspect=15)
+        shares_as_numbers = FuncFormatter(lambda share, _: f"{share:.3g}" if share <= 1 else "")
+        look = {"label": "share of episodes", "shrink": 0.7, "aspect": 15, "format": shares_as_numbers}
+        bar = figure.colorbar(images[0], ax=list(panels), **look)
         bar.outline.set_visible(False)
     return figure
 
 
 def _draw_map(axes, share: np.ndarray, label: str, norm: LogNorm):
-    """x is forward, so it points up; y is to the left. All episodes begin in one cell, so that shares span decades."""
+    """The robot stands at 0, 0 and looks to the right. All episodes begin in one cell, so that shares span decades.
+
+    Args:
+        axes: To draw into.
+        share: [x, y]; x is forward, y to the robot's left.
+        label: The policy.
+        norm: Common to all panels.
+    """
     x, y = (np.array([0, SHAPE[axis]]) * CELL_M + ORIGIN_M[axis] for axis in (0, 1))
-    shown = np.ma.masked_equal(share, 0)
-    image = axes.imshow(shown, origin="lower", extent=(*y, *x), cmap="viridis_r", norm=norm)
-    axes.invert_xaxis()
+    shown = np.ma.masked_equal(share.T, 0)
+    image = axes.imshow(shown, origin="lower", extent=(*x, *y), cmap="viridis_r", norm=norm)
+    axes.set(xlabel="x, forward (m)", ylabel="y, to its left (m)")
     axes.set_title(wrapped(label, 24), fontsize=9)
     axes.label_outer()
     return image

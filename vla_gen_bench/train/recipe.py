@@ -163,14 +163,14 @@ def _are_mappings(*values: Any) -> bool:
     return all(isinstance(value, dict) for value in values)
 
 
-def parse_changes(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    """Reads `--set key.path=value` options; values are YAML."""
+def parse_changes(pairs: list[str] | tuple[str, ...], option: str = "--set") -> dict[str, Any]:
+    """Reads `--set key.path=value` options, or those of another `option`; values are YAML."""
     changes = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UserError(f"--set {pair}: expected key.path=value")
-        changes[key] = parse_yaml(value, f"--set {one_line(pair, 80)}")
+            raise UserError(f"{option} {pair}: expected key.path=value")
+        changes[key] = parse_yaml(value, f"{option} {one_line(pair, 80)}")
     return changes
 
 

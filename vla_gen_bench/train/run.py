@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.log.log import RUN_FILE
+from vla_gen_bench.log.files import RUN_FILE
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.strict_yaml import read_yaml
 from vla_gen_bench.train.guard import INFO_FILE

@@ -18,7 +18,7 @@ from vla_gen_bench.policies.openvla.checkpoint.config_file import parse_config, 
 from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_action_head, new_model, new_tokenizer
 from vla_gen_bench.policies.openvla.checkpoint.loading import load
 from vla_gen_bench.policies.openvla.checkpoint.saving import save
-from vla_gen_bench.policies.openvla.checkpoint.tokenizer import TOKENIZER_FILE, PromptTokenizer
+from vla_gen_bench.policies.openvla.checkpoint.tokenizer import TOKENIZER_FILE, PromptTokenizer, benchmark_sentences
 from vla_gen_bench.policies.openvla.config import OpenVLAConfig
 from vla_gen_bench.policies.openvla.model.l1_head import L1Head
 from vla_gen_bench.policies.openvla.model.lora import LoraConfig, add_lora, merge
@@ -73,7 +73,9 @@ def build_student(recipe: Recipe, statistics: dict[str, Any] | None, device: tor
         if statistics is None:
             raise UserError("model.size: a new model needs demonstrations to scale its actions")
         config = _configured(size(choice.size), choice, recipe.name, statistics)
-        model, tokenizer, heads = new_model(config, recipe.seed), new_tokenizer(config), (None, None)
+        worlds = dict.fromkeys(("builtin", "rl4vla", recipe.world))
+        tokenizer = new_tokenizer(config, benchmark_sentences(worlds))
+        model, heads = new_model(config, recipe.seed), (None, None)
     else:
         loaded = load(checkpoint_of(choice.checkpoint), revision=choice.revision, device=device, dtype=torch.float32)
         config = _configured(loaded.config, choice, recipe.name, statistics)

@@ -127,7 +127,7 @@ def test_pictures_are_decoded_once_for_a_ladder_of_sizes(tmp_path: Path) -> None
 
 def test_a_disk_without_room_for_the_pictures_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Room is asked for before anything is decoded: a map over a full disk would end the process without a word."""
-    from vla_gen_bench.train.guard import sole_writer
+    from vla_gen_bench.log.guard import sole_writer
 
     written(tmp_path, [demo(0)])
     [file.unlink() for file in (tmp_path / "cache").iterdir()]
@@ -142,7 +142,7 @@ def test_a_disk_without_room_for_the_pictures_is_named(tmp_path: Path, monkeypat
 
 
 def test_two_cannot_write_at_once(tmp_path: Path) -> None:
-    from vla_gen_bench.train.guard import sole_writer
+    from vla_gen_bench.log.guard import sole_writer
 
     with sole_writer(tmp_path), pytest.raises(UserError, match="another process is writing there"):
         with sole_writer(tmp_path):

@@ -26,12 +26,17 @@ from vla_gen_bench.policies.openvla.model.vla import Inputs, OpenVLA, Sequence
 
 def slot_states(model: OpenVLA, inputs: Inputs, chunk: int, attention: Attention) -> Tensor:
     """Returns the hidden states [B, 7 K, D] that speak about the action tokens, with gradients."""
+    return states_with_slots(model, inputs, chunk, attention)[:, -chunk * ACTION_TOKENS - 1 : -1]
+
+
+def states_with_slots(model: OpenVLA, inputs: Inputs, chunk: int, attention: Attention) -> Tensor:
+    """Returns the hidden states [B, 1 + P + L - 1 + 7 K, D] of BOS, patches, words and blank action slots."""
     prompt = model.splice(inputs)
     slots = chunk * ACTION_TOKENS
     blank = prompt.embeds.new_zeros(len(inputs.ids), slots, prompt.embeds.shape[2])
     seen = prompt.mask.new_ones(len(inputs.ids), slots)
     sequence = Sequence(torch.cat([prompt.embeds, blank], 1), torch.cat([prompt.mask, seen], 1))
-    return model.hidden(sequence, attention)[:, -slots - 1 : -1]
+    return model.hidden(sequence, attention)
 
 
 def parallel_decode(

@@ -113,9 +113,9 @@ function toggleVideo(button, key) {
 
 function line(item) {
   const row = element("tr");
-  COLUMNS.forEach(([name, , , text], place) => {
+  COLUMNS.forEach(([name, head, , text], place) => {
     const cell = name === "outcome" ? outcomeCell(item) : element(place ? "td" : "th", text(item), name === "instruction" ? "words" : "");
-    if (!place) cell.scope = "row";
+    if (place) cell.dataset.column = head; else cell.scope = "row";
     row.append(cell);
   });
   return row;

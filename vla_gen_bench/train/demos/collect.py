@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED
+from vla_gen_bench.assets.world import get_world
+from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shift, draw_training, with_roles_swapped
+from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
 from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.log.guard import sole_writer
 from vla_gen_bench.protocol import EXTERNAL, WRIST
 from vla_gen_bench.train.closed_loop import ROLLOUT_SEED
 from vla_gen_bench.train.demos.dataset import Demos, Writer
 from vla_gen_bench.train.demos.demonstrate import Demo, Demonstrator
-from vla_gen_bench.train.guard import end_with, sole_writer
+from vla_gen_bench.train.guard import end_with
 from vla_gen_bench.train.starts import Wander
 
 WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # up to 13 cm, 10 cm, 28 degrees away
@@ -49,6 +52,8 @@ class Request:
         seed: Training seed, 1,000,000 or more; episodes are its draws 0, 1, 2, ...
         drop_small: Leave out frames that hardly move, as the paper's data sets do.
         workers: Processes.
+        shift: Axes that draw from other training pools, as in a suite: {"distractor_object": "train"}.
+        swap: Two episodes a scene, with the roles of target and first distractor object changed.
     """
 
     episodes: int
@@ -64,14 +69,17 @@ class Request:
     seed: int = FIRST_TRAINING_SEED
     drop_small: bool = False
     workers: int = 1
+    shift: dict[str, Any] = field(default_factory=dict)
+    swap: bool = False
 
     @property
     def origin(self) -> dict[str, Any]:
         """What the data depends on; a folder is continued with equal ones only."""
         fields = asdict(self)
-        kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small")
+        kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small", "shift", "swap")
+        versions = {"world_version": get_world(self.world).version, "pools": POOLS_VERSION}
         sensed = {"cameras": list(self.cameras), "render": None if self.render is None else list(self.render)}
-        return {**{key: fields[key] for key in kept}, **sensed, "pools": POOLS_VERSION}
+        return {**{key: fields[key] for key in kept}, **sensed, **versions}
 
 
 def check_request(request: Request) -> None:
@@ -92,6 +100,11 @@ def check_request(request: Request) -> None:
         raise UserError(
             f"--seed {request.seed}: demonstrations use training seeds, {FIRST_TRAINING_SEED} to {ROLLOUT_SEED - 1}"
         )
+    shift = Shift.parse(request.shift, where="--shift")
+    check_training_shift(shift)
+    spec = draw_training(request.world, request.seed, 0, shift)
+    if request.swap:
+        with_roles_swapped(spec)
     if request.policy != "expert":
         resolve(request.policy).check_world(request.world)
 
@@ -158,9 +171,9 @@ def _begin(parent: int) -> None:
 @cache
 def _demonstrator(
     world: str, side: int, cameras: tuple[str, ...], render: tuple[int, int] | None, noise: float, wander: float,
-    policy: str, options: str,
+    policy: str, options: str, shift: str, swap: bool,
 ) -> Demonstrator:  # fmt: skip
-    """Builds what this worker process needs, once; `options` as JSON."""
+    """Builds what this worker process needs, once; `options` and `shift` as JSON."""
     from vla_gen_bench import runtime
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
     from vla_gen_bench.policies.registry import load_policy, resolve
@@ -169,13 +182,14 @@ def _demonstrator(
     runtime.limit_threads(1)
     moves = WANDER.model_copy(update={"share": wander})
     env = PickPlaceEnv(world=world, obs_mode="rgb+segmentation", cameras=cameras, image_size=render)
-    return Demonstrator(env, side, noise, moves, driver)
+    return Demonstrator(env, side, noise, moves, driver, shift=Shift.parse(json.loads(shift)), swap=swap)
 
 
 def _run(request: Request, index: int) -> Demo:
     options = json.dumps(request.options)
     sensed = request.world, request.side, request.cameras, request.render
-    own = _demonstrator(*sensed, request.noise, request.wander, request.policy, options)
+    drawn = json.dumps(request.shift), request.swap
+    own = _demonstrator(*sensed, request.noise, request.wander, request.policy, options, *drawn)
     return own.run(request.seed, index)
 
 

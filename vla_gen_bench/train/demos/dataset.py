@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.protocol import STATE, STATE_DIMS, STATE_NAMES
 from vla_gen_bench.train.demos import lerobot_format as form
@@ -20,7 +21,9 @@ from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
 from vla_gen_bench.train.demos.lerobot_reader import DataMap
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
-UNNAMED = {"wander": 0.0, "cameras": ["external"], "render": None}  # what data sets of earlier versions do not name
+UNNAMED = {  # what data sets of earlier versions do not name
+    "wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION, "cameras": ["external"], "render": None,
+}  # fmt: skip
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 
@@ -359,7 +362,7 @@ def load_any(folder: Path, episodes: int | None, pictures: bool, mapping: DataMa
         foreground=np.broadcast_to(np.uint8(255), images.shape[:3]),
         actions=actions,
         executed=actions,
-        states=_poses(table.columns[state[0]][:frames]) if state else np.full((frames, 7), np.nan, np.float32),
+        states=_poses(table.columns[state[0]][:frames]) if state else np.zeros((frames, 7), np.float32),
         episode=np.repeat(np.arange(count), lengths),
         instructions=reader.instructions(folder, table)[:count],
         tables=[""] * count,

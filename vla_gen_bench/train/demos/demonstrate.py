@@ -9,7 +9,8 @@ import numpy as np
 
 from vla_gen_bench.assets.world import CAMERA, WRIST_CAMERA
 from vla_gen_bench.envs.proprioception import robot_states
-from vla_gen_bench.episodes.draw import draw_training
+from vla_gen_bench.episodes.draw import draw_training, with_roles_swapped
+from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.policies.expert import Expert
 from vla_gen_bench.policies.expert.motion import euler_xyz
@@ -66,6 +67,8 @@ class Demonstrator:
         wander: Moves at random before the expert takes over; they are not recorded.
         driver: Another policy to take turns with the expert (DAgger, Ross et al. 2011); the labels stay the expert's.
         horizon: Longest episode, control steps.
+        shift: What differs from in-distribution episodes.
+        swap: Two episodes a scene: in every second one target and first distractor object have changed roles.
     """
 
     env: PickPlaceEnv
@@ -74,10 +77,12 @@ class Demonstrator:
     wander: Wander = Wander()
     driver: Policy | None = None
     horizon: int = 80
+    shift: Shift | None = None
+    swap: bool = False
 
     def run(self, seed: int, index: int) -> Demo:
         """Returns training episode `index` of `seed`, successful or not; equal arguments give equal demos."""
-        spec = draw_training(self.env.world.name, seed, index)
+        spec = self._spec(seed, index)
         observation, _ = self.env.reset(options={"spec": spec})
         moves = self.wander.moves(seed, 0, index)
         for place, move in enumerate(moves):
@@ -107,6 +112,12 @@ class Demonstrator:
         images, foreground, wrist, *numbers = (np.stack(column) for column in zip(*frames, strict=True))
         numbers = (column.astype(np.float32) for column in numbers)
         return Demo(spec, success, images, foreground, *numbers, wrist if WRIST in self.env.cameras else None)
+
+    def _spec(self, seed: int, index: int) -> EpisodeSpec:
+        if not self.swap:
+            return draw_training(self.env.world.name, seed, index, self.shift)
+        spec = draw_training(self.env.world.name, seed, index // 2, self.shift)
+        return with_roles_swapped(spec) if index % 2 else spec
 
     def _driver(self, spec: EpisodeSpec) -> Any:
         """Returns a function of label and observation: the driver's action, or the label in the expert's turns."""

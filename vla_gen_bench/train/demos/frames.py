@@ -15,6 +15,8 @@ from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.envs.compositing import load_image
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.train.demos.dataset import Demos
+from vla_gen_bench.train.demos.overlays import Overlays
+from vla_gen_bench.train.demos.overlays import weights as overlay_weights
 from vla_gen_bench.train.resize import squashed
 
 SMALL_M, SMALL_RAD = 0.01, 0.06  # the paper's small-action filter (RL4VLA: warm-up data set builder)
@@ -52,6 +54,10 @@ class Augment(Frozen):
         mix: Share of those others that are a blend of two, mirrored at random.
         shift: Largest shift along each axis, parts of the picture's side.
         brightness, contrast, saturation: Factors are drawn from 1 - x to 1 + x.
+        gamma: Exponents are drawn from 1 / (1 + x) to 1 + x, evenly in their logarithm.
+        texture, noise: Share of the samples with an overlay pattern over robot and things, and over the whole image; a
+            sample has one of them at most. Only worlds that hold patterns to train with: `pretrain`.
+        overlay: Their strengths are drawn up to this.
     """
 
     words: float = Field(0.0, ge=0, le=1)
@@ -61,6 +67,15 @@ class Augment(Frozen):
     brightness: float = Field(0.0, ge=0, lt=1)
     contrast: float = Field(0.0, ge=0, lt=1)
     saturation: float = Field(0.0, ge=0, lt=1)
+    gamma: float = Field(0.0, ge=0)
+    texture: float = Field(0.0, ge=0, le=1)
+    noise: float = Field(0.0, ge=0, le=1)
+    overlay: float = Field(0.6, ge=0, le=1)
+
+    @property
+    def overlaid(self) -> bool:
+        """Whether overlay patterns are needed."""
+        return self.texture + self.noise > 0
 
 
 @dataclass(frozen=True)
@@ -181,6 +196,7 @@ class Camera:
         images, foreground: As in `Demos`, at the model's size.
         table: int64 [F], the row of `tables` behind each frame.
         tables: float32 [N, S, S, 3], 0 to 255.
+        overlays: Patterns, where `augment` asks for any.
     """
 
     images: np.ndarray
@@ -188,14 +204,20 @@ class Camera:
     table: np.ndarray
     tables: np.ndarray
     augment: Augment
+    overlays: Overlays | None = None
 
     def take(self, frames: np.ndarray, random: np.random.Generator | None) -> Tensor:
         """Returns float32 [B, 3, S, S] in [0, 1]; as stored without `random`."""
         images = self.images[frames].astype(np.float32)
         if random is not None and self.augment.tables:
             images += self._other_tables(frames, random)
+        if random is not None and self.overlays:
+            shares = self.augment.texture, self.augment.noise
+            images = self.overlays.blend(
+                images, overlay_weights(self.foreground[frames], shares, self.augment.overlay, random), random
+            )
         pictures = torch.from_numpy(images).permute(0, 3, 1, 2).clamp_(0, 255) / 255
-        return pictures if random is None else _augmented(pictures, self.augment, random)
+        return pictures if random is None else augmented(pictures, self.augment, random)
 
     def _other_tables(self, frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """What to add so that another table shows through wherever the foreground does not cover it."""
@@ -236,7 +258,9 @@ def garbled(
     return [*prompt[:first], *np.insert(sentence, places, fresh[len(sentence) :]).tolist(), *prompt[last:]]
 
 
-def _augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) -> Tensor:
+def augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) -> Tensor:
+    """Returns float32 [B, 3, S, S] in [0, 1] with other light and colours, shifted."""
+
     def factors(spread: float) -> Tensor:
         drawn = random.uniform(1 - spread, 1 + spread, size=(len(pictures), 1, 1, 1))
         return torch.from_numpy(drawn.astype(np.float32))
@@ -250,6 +274,10 @@ def _augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) 
         grey = pictures.mean(1, keepdim=True)
         pictures = grey + factors(augment.saturation) * (pictures - grey)
     pictures = pictures.clamp(0, 1)
+    if augment.gamma:
+        spread = np.log1p(augment.gamma)
+        exponents = np.exp(random.uniform(-spread, spread, size=(len(pictures), 1, 1, 1))).astype(np.float32)
+        pictures = pictures ** torch.from_numpy(exponents)
     return _shifted(pictures, augment.shift, random) if augment.shift else pictures
 
 

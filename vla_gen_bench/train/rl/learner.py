@@ -14,14 +14,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vla_gen_bench.assets.world import get_world
+from vla_gen_bench.assets.world import FIRST_VERSION, get_world, world_label
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.model.value import SeparateCritic
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling, ValueSettings, build_critic
 from vla_gen_bench.train.rl.sim_workers import WorkerSimulator
-from vla_gen_bench.train.rl.simulators import Build, LocalSimulator, Simulator
+from vla_gen_bench.train.rl.simulators import Build, LocalSimulator, Simulator, scenes
 from vla_gen_bench.train.run import save_state
 from vla_gen_bench.train.starts import MOST_RUN_SEED, CameraShift, Wander
 from vla_gen_bench.train.student import Averaged, build_optimiser, build_student, set_rate, write_checkpoint
@@ -179,12 +179,17 @@ class Learner:
             "optimisers": [optimiser and optimiser.state_dict() for optimiser in optimisers],
             "averaged": self.averaged.values,
             "extra": self.extra,
+            "world": get_world(self.recipe.world).label,
         }
         save_state(folder, state)
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a saved state."""
+        """Takes up a saved state; raises `UserError` for one that learned in another version of the world."""
+        now = get_world(self.recipe.world).label
+        earlier = state.get("world", world_label(self.recipe.world, FIRST_VERSION))
+        if earlier != now:
+            raise UserError(f"the run learned in world {earlier}, this version simulates {now}; give --fresh")
         self.iteration, self.extra = state["iteration"], state["extra"]
         for name, value in self.weights().items():
             value.copy_(state["weights"][name])
@@ -222,11 +227,9 @@ def open_simulator(
         workers: Processes; 0 = simulate in this process.
         build: Makes scenes; None = those of the recipe's world.
     """
-    from vla_gen_bench.eval.workers import build_batch
-
     world = get_world(recipe.world)
     view = actor.view(world.height, world.width)
-    build = build or partial(build_batch, recipe.world, backend=simulation)
+    build = build or partial(scenes, recipe.world, simulation)
     if simulation == "gpu":
         simulator: Simulator = LocalSimulator(build, view, recipe.together)
     elif workers == 0:

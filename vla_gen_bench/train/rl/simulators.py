@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 KEPT_INFOS = ("success", "success_once", "held_ever")
 
 Build = Callable[[int], "EnvBatch"]
-"""Makes a batch of so many scenes, for example `partial(build_batch, "builtin")`; travels to worker processes."""
+"""Makes a batch of so many scenes, for example `partial(scenes, "builtin", "cpu")`; travels to worker processes."""
+
+
+def scenes(world: str, simulation: str, count: int) -> EnvBatch:
+    """Returns `count` scenes of `world`, simulated on "cpu" or "gpu"."""
+    from vla_gen_bench.envs.factory import build_batch
+
+    return build_batch(world, count, simulation)
 
 
 class LostWorkerError(Exception):

@@ -21,6 +21,7 @@ from vla_gen_bench.train.demos import frames as fr
 from vla_gen_bench.train.demos.dataset import Demos, load
 from vla_gen_bench.train.demos.joined import joined
 from vla_gen_bench.train.demos.lerobot_reader import local_folder
+from vla_gen_bench.train.demos.overlays import Overlays
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.student import Student
 
@@ -74,7 +75,7 @@ def demonstrations(recipe: SftRecipe, processes: Processes) -> Demos:
         processes.wait()
     folders = [local_folder(name) for name in recipe.data]
     sets = [load(folder, recipe.demos, mapping=recipe.data_map, world=recipe.world) for folder in folders]
-    if recipe.loss.auxiliary and any(np.isnan(demos.states).any() for demos in sets):
+    if recipe.loss.auxiliary and any(not demos.states.any() for demos in sets):
         raise UserError("loss.auxiliary: these demonstrations do not tell where the arm is; --set loss.auxiliary=0")
     if processes.first:
         processes.wait()
@@ -98,6 +99,7 @@ class Data:
         self.camera = fr.Camera(
             fr.resized(demos.images, side), fr.resized(demos.foreground, side), table,
             np.stack([tables[name] for name in names]).astype(np.float32), recipe.augment,
+            Overlays(demos.world, side) if recipe.augment.overlaid else None,
         )  # fmt: skip
         self.prompts = [student.processor.tokenizer.prompt(text) for text in demos.instructions]
         self.template = template_of(student.processor.tokenizer)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vla_gen_bench.train.sft.trainer import SftRecipe
 
 NUMBERS = (
-    "step", "samples", "wall_s", "samples_per_s", "lr", "loss", "auxiliary", "grad_norm",
+    "step", "samples", "wall_s", "samples_per_s", "lr", "loss", "auxiliary", "grounding", "grad_norm",
     "val_loss", "val_x_mm", "val_y_mm", "val_z_mm", "val_yaw_rad", "val_gripper",
     "val_close_z_mm", "val_carry_z_mm", "val_switch", "success", "success_once", "grasped", "episodes",
 )  # fmt: skip

@@ -25,6 +25,7 @@ from vla_gen_bench.policies.openvla.oft import choose_tokens, chunk_loss, score_
 from vla_gen_bench.train.demos import frames as fr
 from vla_gen_bench.train.demos.dataset import Demos
 from vla_gen_bench.train.demos.lerobot_reader import DataMap
+from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run, save_state
@@ -76,6 +77,7 @@ class SftRecipe(Recipe):
         samples: Frames to train on, counted with repetition; the schedule of the learning rate ends with them.
         stop_after: Step to stop at before that, the schedule unfinished; for a stage that another one continues.
         batch: Frames of one optimiser step over all processes; computed in `accumulate` parts.
+        grounding: Scenes to keep asking about, beside the demonstrations: where is what the sentence names?
         ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
         log_every, validate_every, check_every: Steps; each of them makes a row. `check_every` 0 = no closed-loop
             episodes.
@@ -96,6 +98,7 @@ class SftRecipe(Recipe):
     loss: Loss = Loss()
     augment: fr.Augment = fr.Augment()
     balance: fr.Balance = fr.Balance()
+    grounding: Grounding | None = None
     ema: float = Field(0.0, ge=0, lt=1)
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(2000, ge=1)
@@ -183,6 +186,8 @@ class Trainer:
         self.auxiliary = _auxiliary_head(self.student).to(processes.device) if recipe.loss.auxiliary else None
         named = {name: p for name, p in self.student.model.named_parameters() if p.requires_grad}
         self.heads = [head for head in (self.auxiliary, self.student.action_head) if head]
+        self.task = self._grounding_task()
+        self.heads += [self.task.head] if self.task else []
         for place, head in enumerate(self.heads):
             named |= {f"head{place}.{name}": p for name, p in head.named_parameters()}
         self.parameters = list(named.values())
@@ -192,6 +197,14 @@ class Trainer:
         self.student.model.projector.register_forward_hook(lambda module, inputs, output: self._patches.append(output))
         self._sums: dict[str, float] = {}
         self._restart_clock()
+
+    def _grounding_task(self) -> Task | None:
+        settings = self.recipe.grounding
+        if settings is None:
+            return None
+        if settings.batch % self.processes.count:
+            raise UserError(f"grounding.batch: {settings.batch} cannot be shared out to {self.processes.count} processes")
+        return Task(settings, self.student, self.recipe.seed, self.processes.device)
 
     def describe(self) -> str:
         count = sum(p.numel() for p in self.student.model.parameters())
@@ -217,7 +230,8 @@ class Trainer:
             ((loss + recipe.loss.auxiliary * auxiliary) * share).backward()
             total += float(loss.detach()) * share
             extra += float(auxiliary.detach()) * share
-        if not math.isfinite(total + extra):
+        asked = self._learn_grounding()
+        if not math.isfinite(total + extra + asked):
             file = out / f"bad_batch_{self.step}.pt"
             torch.save({"step": self.step, "batch": vars(batch) | {"inputs": vars(batch.inputs)}}, file)
             raise UserError(
@@ -230,7 +244,17 @@ class Trainer:
         self.optimiser.step()
         self.averaged.update(self.step)
         self.step += 1
-        self._count(loss=total, auxiliary=extra, grad_norm=norm, lr=rate)
+        self._count(loss=total, auxiliary=extra, grounding=asked, grad_norm=norm, lr=rate)
+
+    def _learn_grounding(self) -> float:
+        """Adds the gradients of the grounding loss; returns its value, 0 without scenes."""
+        if self.task is None:
+            return 0.0
+        settings = self.task.settings
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            loss = self.task.loss(self.step, settings.batch // self.processes.count, self.processes.rank)
+        (settings.weight * loss).backward()
+        return float(loss.detach())
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the loss of the tokens and the hindsight loss, scalars."""

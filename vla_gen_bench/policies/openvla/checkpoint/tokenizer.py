@@ -125,7 +125,7 @@ def benchmark_sentences(worlds: Iterable[str] = ("builtin", "rl4vla")) -> list[s
 
     Unseen names and phrasings are left out: not even the tokenizer sees what the benchmark holds back.
     """
-    from vla_gen_bench.episodes.axes import PHRASINGS
+    from vla_gen_bench.episodes.axes import phrasings
     from vla_gen_bench.episodes.catalog import load_catalog
 
     sentences = []
@@ -136,7 +136,7 @@ def benchmark_sentences(worlds: Iterable[str] = ("builtin", "rl4vla")) -> list[s
         )
         sentences += [
             template.format(object=item, receptacle=place)
-            for template in PHRASINGS["train"]
+            for template in phrasings(world, "train")
             for item in objects
             for place in receptacles
         ]

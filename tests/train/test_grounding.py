@@ -1,0 +1,260 @@
+"""Grounding scenes: drawing, rendering, storing, and learning where named things are."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from demos import demo, written
+
+from vla_gen_bench.episodes.catalog import load_catalog
+from vla_gen_bench.episodes.geometry import Footprint, gap
+from vla_gen_bench.episodes.spec import Placed
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.demos import overlays
+from vla_gen_bench.train.grounding import store, task, trainer
+from vla_gen_bench.train.grounding.scenes import GAP_M, Scene, draw_scene
+from vla_gen_bench.train.processes import Processes
+from vla_gen_bench.train.run import RunOptions
+from vla_gen_bench.train.sft import trainer as sft
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+CATALOG = load_catalog("pretrain")
+SIDE = 32
+PART = 6
+STILL = (0.0,) * 6
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    from vla_gen_bench.train.grounding.render import Renderer
+
+    return Renderer("pretrain", 128)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> Path:
+    """Twelve small scenes, in two parts."""
+    folder = tmp_path_factory.mktemp("scenes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "PART_SCENES", PART)
+        store.render_scenes(store.SceneRequest(12, folder, side=SIDE))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch) -> None:
+    monkeypatch.setattr(store, "PART_SCENES", PART)
+
+
+# ---- drawing -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "unseen"])
+def test_a_scene_holds_different_names_of_one_split_apart_from_each_other(split):
+    for index in range(40):
+        scene = draw_scene(CATALOG, split, 3, index)
+        assert scene == draw_scene(CATALOG, split, 3, index)
+        bodies = [CATALOG.get("objects", item.id) for item in scene.objects]
+        bodies += [CATALOG.get("receptacles", item.id) for item in scene.receptacles]
+        assert {body.split for body in bodies} == {split} and len({body.name for body in bodies}) == len(bodies)
+        turns = [2 * np.arctan2(item.quaternion[3], item.quaternion[0]) for item in (*scene.objects, *scene.receptacles)]
+        placed = zip(bodies, (*scene.objects, *scene.receptacles), turns, strict=True)
+        prints = [Footprint(body, item.position[:2], turn) for body, item, turn in placed]
+        pairs = [(a, b) for place, a in enumerate(prints) for b in prints[:place]]
+        assert all(gap(a, b) > GAP_M - 1e-6 for a, b in pairs)
+
+
+# ---- rendering ---------------------------------------------------------------------------------------------
+
+
+def test_a_thing_is_drawn_where_its_place_says(renderer):
+    """The pixels it adds to an otherwise empty scene lie around its place, as many as `visible` counts."""
+    cube = Placed(id="green_cube", position=(-0.2, 0.1, 0.887))
+    with_it = renderer.draw(Scene((cube,), (), STILL, 0.037))
+    without = renderer.draw(Scene((), (), STILL, 0.037))
+    added = (with_it.foreground > 127) & (without.foreground <= 127)
+    rows, columns = np.nonzero(added)
+    centre = np.array([columns.mean() + 0.5, rows.mean() + 0.5]) / 128
+    assert np.abs(centre - with_it.place[0]).max() < 0.02
+    assert added.sum() == pytest.approx(with_it.visible[0] * 128 * 128 / (320 * 240), rel=0.1)
+    assert CATALOG.objects[with_it.thing[0]].id == "green_cube" and (without.thing == -1).all()
+
+
+def test_things_leave_nothing_behind(renderer):
+    """A scene looks the same whatever was drawn before it."""
+    first = renderer.draw(draw_scene(CATALOG, "train", 0, 1))
+    renderer.draw(draw_scene(CATALOG, "unseen", 0, 2))
+    again = renderer.draw(draw_scene(CATALOG, "train", 0, 1))
+    assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in vars(first))
+
+
+# ---- storing -----------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_rendering_resumes_to_the_same_scenes(rendered, tmp_path):
+    store.render_scenes(store.SceneRequest(6, tmp_path, side=SIDE))
+    (tmp_path / "part-0001.tmp").write_bytes(b"cut off")
+    assert store.render_scenes(store.SceneRequest(12, tmp_path, side=SIDE)) == 12
+    ours, theirs = (store.load_scenes(folder, SIDE) for folder in (tmp_path, rendered))
+    assert len(ours) == 12
+    for name in ("images", "foreground", *store.COLUMNS):
+        assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def test_a_folder_of_other_scenes_is_refused(rendered):
+    with pytest.raises(UserError, match="was rendered with seed 0, not 1"):
+        store.render_scenes(store.SceneRequest(12, rendered, side=SIDE, seed=1))
+    with pytest.raises(UserError, match="holds 12 scenes, 13 were asked for"):
+        store.load_scenes(rendered, SIDE, 13)
+
+
+def test_a_folder_without_scenes_names_the_command(tmp_path):
+    with pytest.raises(UserError, match="render some with 'vgb scenes'"):
+        store.load_scenes(tmp_path, SIDE)
+
+
+# ---- overlays ----------------------------------------------------------------------------------------------
+
+
+def test_an_overlay_over_things_leaves_the_table_alone():
+    images, foreground = np.full((8, 16, 16, 3), 50, np.float32), np.zeros((8, 16, 16), np.uint8)
+    foreground[:, :8] = 255
+    weight = overlays.weights(foreground, (1.0, 0.0), 0.5, np.random.default_rng(0))
+    assert (weight[:, 8:] == 0).all() and (weight[:, :8] > 0).all() and weight.max() <= 0.5
+    blended = overlays.Overlays("pretrain", 16).blend(images, weight, np.random.default_rng(1))
+    assert (blended[:, 8:] == 50).all() and (blended[:, :8] != 50).any()
+
+
+def test_a_world_without_training_patterns_says_so():
+    with pytest.raises(UserError, match="world 'builtin' has no overlay patterns"):
+        overlays.Overlays("builtin", 16)
+
+
+# ---- the task ----------------------------------------------------------------------------------------------
+
+
+def settings(folder: Path, **changes: Any) -> task.Grounding:
+    return task.Grounding(**{"scenes": str(folder), "batch": 8, **changes})
+
+
+def test_places_move_with_the_view(rendered):
+    """A white dot at a place is found again where `moved` says it went."""
+    sight = task.Sight(settings(rendered, warp={"shift": 0.1, "scale": 0.2, "degrees": 20}), "pretrain", 64)
+    sight.tables = np.zeros((1, 64, 64, 3), np.float32)
+    scenes = store.load_scenes(rendered, 64, 6)
+    images, foreground = np.zeros((6, 64, 64, 3), np.uint8), np.zeros((6, 64, 64), np.uint8)
+    images[:, 20:23, 30:33], foreground[:, 20:23, 30:33] = 255, 255  # the middle pixel, [21, 31], has its centre at 21.5, 31.5
+    dotted = replace(scenes, images=images, foreground=foreground)
+    changed, ways = sight.changed(dotted, np.arange(6), np.random.default_rng(2))
+    place = np.tile(np.float32([31.5 / 64, 21.5 / 64]) * 2 - 1, (6, 2))
+    expected = task.moved(place, ways)[:, :2]
+    assert np.abs(expected - place[:, :2]).max() > 0.05
+    for image, (x, y) in zip(changed.mean(1).numpy(), (expected + 1) * 32, strict=True):
+        rows, columns = np.indices(image.shape) + 0.5
+        assert (image * columns).sum() / image.sum() == pytest.approx(x, abs=0.3)
+        assert (image * rows).sum() / image.sum() == pytest.approx(y, abs=0.3)
+
+
+def test_a_pointer_is_to_be_where_the_thing_is():
+    """Four by four patches: (-0.75, -0.75) is the middle of the first one, (0.25, -0.25) of the one in row 1, column 2."""
+    centres = task.patch_centres(16)
+    wished = task.targets(np.float32([[-0.75, -0.75, 0.25, -0.25]]), centres)
+    assert wished.shape == (1, 2, 16) and wished.sum(-1) == pytest.approx(1)
+    assert wished.argmax(-1).tolist() == [[0, 4 + 2]]
+    # A neighbour is 0.5 away, the spread 0.6 patches of 0.5: exp(-(0.5 / 0.3)^2 / 2).
+    assert wished[0, 0, 1] / wished[0, 0, 0] == pytest.approx(np.exp(-((0.5 / 0.3) ** 2) / 2), rel=1e-5)
+    assert (wished[0] @ centres)[1] == pytest.approx([0.25, -0.25], abs=0.02)
+
+
+def test_questions_are_about_things_that_can_be_seen(rendered):
+    scenes = store.load_scenes(rendered, SIDE)
+    hidden = replace(scenes, visible=np.where(np.arange(scenes.visible.shape[1]) == 0, 0, scenes.visible))
+    rows = task.Queries.of(hidden).rows
+    assert len(rows) and (rows[:, 1] != 0).all()
+    assert not scenes.receptacle[rows[:, 0], rows[:, 1]].any() and scenes.receptacle[rows[:, 0], rows[:, 2]].all()
+
+
+def test_found_counts_the_nearest_thing_of_the_kind(rendered):
+    """Two objects at (-0.4, 0) and (0.4, 0): predictions at x = -0.1 and 0.3 find the first and the second one."""
+    scenes = store.load_scenes(rendered, SIDE)
+    place = np.full_like(scenes.place, -1)
+    place[0, :3] = [(0.3, 0.5), (0.7, 0.5), (0.5, 0.9)]
+    thing = np.full_like(scenes.thing, -1)
+    thing[0, :3] = [1, 2, 3]
+    receptacle = np.zeros_like(scenes.receptacle)
+    receptacle[0, 2] = True
+    made = replace(scenes, place=place, thing=thing, receptacle=receptacle)
+    queries = task.Queries(made, np.array([[0, 0, 2], [0, 0, 2]], np.int32))
+    found = task._found(queries, queries.rows, np.float32([[-0.1, 0.0], [0.3, 0.0]]), "object")
+    assert found == {"object": 0.5, "object_chance": 0.5}
+    assert task._found(queries, queries.rows, np.zeros((2, 2), np.float32), "receptacle") == {}
+
+
+def test_a_shift_that_would_leave_the_places_behind_is_refused(rendered):
+    with pytest.raises(ValueError, match="warp.shift moves the places asked for too"):
+        settings(rendered, augment={"shift": 0.1})
+
+
+# ---- training ----------------------------------------------------------------------------------------------
+
+
+def recipe_of(folder: Path, **changes: Any) -> trainer.GroundingRecipe:
+    fields = {
+        "name": "tiny", "trainer": "grounding", "world": "pretrain", "optimiser": {"lr": 2e-3, "clip": 1.0},
+        "model": {"size": "pico", "decoding": "parallel", "chunk": 2}, "grounding": settings(folder),
+        "held_out": str(folder), "samples": 64, "log_every": 2, "check_every": 4, "ema": 0.9, "checkpoint_every_s": 1e-6,
+    }  # fmt: skip
+    return trainer.GroundingRecipe(**{**fields, **changes})
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "curve.csv").open() as file:
+        return [{key: value for key, value in row.items() if "_s" not in key} for row in csv.DictReader(file)]
+
+
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(rendered, tmp_path, monkeypatch):
+    recipe = recipe_of(rendered)
+    trainer.train(recipe, tmp_path / "whole", ALONE, lambda line: None)
+    step = trainer.Trainer.one_step
+
+    def broken(self) -> None:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(trainer.Trainer, "one_step", broken)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(recipe, tmp_path / "parts", ALONE, lambda line: None)
+    monkeypatch.setattr(trainer.Trainer, "one_step", step)
+    trainer.train(recipe, tmp_path / "parts", ALONE, lambda line: None)
+    assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole") and len(rows_of(tmp_path / "whole")) == 4
+    ours, theirs = ((tmp_path / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("parts", "whole"))
+    assert ours == theirs
+    assert float(rows_of(tmp_path / "whole")[-1]["object_chance"]) < 1
+
+
+def test_it_learns_where_the_named_things_are(rendered, tmp_path):
+    """A few scenes by heart: the loss falls far below that of pointing everywhere, the logarithm of 16 patches."""
+    recipe = recipe_of(rendered, samples=8 * 120, held_out=None, log_every=20, check_every=500)
+    trainer.train(recipe, tmp_path, ALONE, lambda line: None)
+    losses = [float(row["loss"]) for row in rows_of(tmp_path)]
+    assert losses[0] == pytest.approx(np.log(16), abs=0.15) and losses[-1] < np.log(16) - 0.4, losses
+
+
+@pytest.mark.parametrize("at", ["h0", "slots"])
+def test_supervised_training_takes_the_scenes_in(rendered, tmp_path, at):
+    written(tmp_path / "data", [demo(index) for index in range(4)])
+    recipe = sft.SftRecipe(
+        name="both", trainer="sft", model={"size": "pico", "decoding": "parallel", "chunk": 2},
+        optimiser={"lr": 1e-3}, data=str(tmp_path / "data"), samples=16, batch=4, log_every=2, validate_every=4,
+        grounding=settings(rendered, batch=4, at=at),
+    )  # fmt: skip
+    sft.train(recipe, tmp_path / "run", ALONE, lambda line: None, RunOptions())
+    asked = [float(row["grounding"]) for row in csv.DictReader((tmp_path / "run" / "curve.csv").open())]
+    assert len(asked) == 2 and min(asked) > 0

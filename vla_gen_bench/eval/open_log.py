@@ -1,0 +1,147 @@
+"""The log folder of an evaluation while it runs: what is there already, and when something of it is written.
+
+Nothing is moved or written before the policy has loaded, and `run.json` appears with the first row: a run that ends
+before leaves the folder as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vla_gen_bench.assets.world import FIRST_VERSION
+from vla_gen_bench.episodes.spec import digest_of
+from vla_gen_bench.episodes.suite import Suite
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, present, read_lines
+from vla_gen_bench.log.header import read_raw_header
+from vla_gen_bench.log.rows import Key, Row
+from vla_gen_bench.log.writer import LogWriter
+
+FORMAT = 1
+
+
+class OpenLog:
+    """A log folder that is evaluated into, by the one process that holds its lock.
+
+    Args:
+        folder: The log's.
+        identity: What must be equal for two sessions to share a log.
+        suite: Kept whole in the header, so that reports find it anywhere.
+        sources: Names or files the suite was loaded from.
+        params: How many the policy's card says it has.
+        fresh: Move what is there aside, once the policy has loaded.
+
+    Attributes:
+        rows: Finished episodes that stay.
+        notes: What a user should know of them.
+
+    Raises:
+        UserError: The log there is of another run, or damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        suite: Suite,
+        sources: Sequence[str],
+        params: int | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self.folder, self.writer = folder, LogWriter(folder)
+        self._run = digest_of(identity)
+        self._header = {
+            "format": FORMAT,
+            "run": self._run,
+            **identity,
+            "suite": {**identity["suite"], "sources": list(sources), "definition": suite.definition()},
+            "policy": {**identity["policy"], "params": params},
+            "started": now(),
+            "sessions": [],
+        }
+        self._aside = fresh and any(present(folder / name) for name in (RUN_FILE, EPISODES_FILE))
+        self._written = False
+        self.rows: dict[Key, Row] = {}
+        self.notes: list[str] = []
+        if not fresh and has_rows(folder):
+            if not (folder / RUN_FILE).exists():
+                raise UserError(f"{folder}: rows without their {RUN_FILE}; give --fresh to move them aside, or --out")
+            self._resume(identity)
+
+    def _resume(self, identity: dict[str, Any]) -> None:
+        there = read_raw_header(self.folder)
+        check_identity(self.folder, there, identity)
+        self.rows, self.notes = self.writer.restore(self._run)
+        definition = self._header["suite"]["definition"]
+        suite = {"definition": definition, **there["suite"]}
+        self._header = {**there, "run": self._run, "suite": suite, "sessions": list(there.get("sessions", ()))}
+
+    def begin(self, info: Mapping[str, Any], session: dict[str, Any]) -> None:
+        """The policy has loaded: moves an earlier log aside if that was asked for.
+
+        Args:
+            info: Fields of the header as the first worker reported them.
+            session: To be added to the header's `sessions`.
+        """
+        if self._aside:
+            self.writer.move_aside()
+        self._header |= {**info, "sessions": [*self._header["sessions"], session]}
+
+    def append(self, row: dict[str, Any], actions: str | None) -> None:
+        """Writes a row, before the first one the header too."""
+        if not self._written:
+            self._start()
+        self.writer.append({**row, "run": self._run}, actions)
+
+    def _start(self) -> None:
+        self.writer.write_header(self._header)
+        self.writer.unpack()
+        if not self.rows:
+            self.writer.clear()
+        self._written = True
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether a log has at least one whole line; without any it is no log, and any run may begin in its place."""
+    whole = (line for line in read_lines(folder / EPISODES_FILE) if line.endswith(b"\n"))
+    return next(whole, None) is not None
+
+
+def check_identity(folder: Path, there: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raises `UserError` where a log's header is of another run than `identity`."""
+    world = {"version": FIRST_VERSION, **there["world"]}
+    theirs = _flat({"sensors": {}, **there, "world": world})
+    for name, ours in _flat({"sensors": {}, **identity}).items():
+        if theirs.get(name) != ours:
+            raise UserError(
+                f"{folder}: the log there is of another run: {name} is {theirs.get(name)!r}, now {ours!r}; "
+                "give another folder with --out, or --fresh to move it aside"
+            )
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {"suite digest": ...} for {"suite": {"digest": ...}}; what a log does not say counts as None."""
+    rows: dict[str, Any] = {}
+    for name, value in identity.items():
+        if isinstance(value, dict) and name != "sensors":  # equal or not as a whole: keys are left out where usual
+            rows |= {f"{name} {key}": inner for key, inner in value.items()}
+        else:
+            rows[name] = value
+    return rows
+
+
+def check_specs(folder: Path, rows: Mapping[Key, Row], digests: Mapping[Key, str]) -> None:
+    """Raises `UserError` where an episode in the log was drawn differently than now; `digests` are those of now."""
+    for key, digest in digests.items():
+        if key in rows and rows[key].spec_digest != digest:
+            raise UserError(
+                f"{folder}: episode {rows[key].name} in the log was drawn differently; use --out or --fresh"
+            )
+
+
+def now() -> str:
+    """Returns the time as `run.json` holds it: UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

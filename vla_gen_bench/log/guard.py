@@ -1,0 +1,85 @@
+"""One writer at a time: the guard of every folder that a command fills."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vla_gen_bench.errors import UserError
+
+
+@contextmanager
+def locked(folder: Path, failure: str = "{where}: cannot write there ({what}); give another --out") -> Iterator[None]:
+    """Holds the lock on a folder, which is made if need be and removed again where nothing was put into it.
+
+    The lock goes with the process, however that ends.
+
+    Args:
+        folder: May lie on a read-only disk if it exists.
+        failure: The message where the folder cannot be made or opened.
+
+    Raises:
+        UserError: Another process writes there, or the file system refuses the folder.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        held = _hold(folder)
+    except OSError as error:
+        raise UserError(failure.format(where=folder, what=error.strerror or error)) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty: something was written
+            for path in made:
+                path.rmdir()
+        os.close(held)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """As `locked`, for a body that writes much: it names what the file system refuses meanwhile.
+
+    Raises:
+        UserError: Another process writes there, or the file system refuses something meanwhile.
+    """
+    refused = "{where}: {what}; what was written stays: resolve that and give the same command again"
+    try:
+        with locked(folder, refused):
+            yield
+    except OSError as error:
+        where, what = error.filename or folder, error.strerror or error
+        raise UserError(refused.format(where=where, what=what)) from error
+
+
+def _hold(folder: Path) -> int:
+    """Returns the locked descriptor of the folder that now has this name."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            _lock(held, folder)
+            if _same(held, folder):
+                return held
+        except BaseException:
+            os.close(held)
+            raise
+        os.close(held)  # whoever held it before removed it: it had stayed empty
+
+
+def _same(held: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held), os.stat(folder))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(held: int, folder: Path) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{folder}: another process is writing there; wait for it, or choose another --out") from None
+    except OSError:
+        pass  # a file system without locks: nothing is guarded there

@@ -1,0 +1,173 @@
+"""`run.json`, typed: what was run, where, with which versions. Fields of other versions are kept and ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+
+from vla_gen_bench.assets.world import FIRST_VERSION, world_label
+from vla_gen_bench.data import mistake_text, read_json
+from vla_gen_bench.errors import UserError, one_line
+from vla_gen_bench.log.files import RUN_FILE
+
+
+class _Part(BaseModel):
+    """Immutable; a field that this version does not know is no mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class SuiteInfo(_Part):
+    """The suite: `sources` are the names or files it was loaded from, `definition` the whole of it."""
+
+    id: str
+    digest: str
+    version: str | None = None
+    sources: tuple[str, ...] = ()
+    definition: dict[str, Any] | None = None
+
+
+class PolicyInfo(_Part):
+    """The policy: `ref` is what `--policy` was given, `options` what its factory was, `params` how many it has."""
+
+    name: str
+    ref: str | None = None
+    digest: str | None = None
+    options: dict[str, Any] = {}
+    checkpoint: str | None = None
+    privileged: bool = False
+    params: int | None = None
+
+
+class WorldInfo(_Part):
+    """The world and its version, with digests of its catalogue and of its files."""
+
+    name: str
+    version: str = FIRST_VERSION
+    catalog: str | None = None
+    pack: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Name and version: "builtin v2"."""
+        return world_label(self.name, self.version)
+
+
+class BackendInfo(_Part):
+    """Where physics and drawing ran."""
+
+    simulation: str | None = None
+    rendering: str | None = None
+    shader: str | None = None
+
+
+class Manifest(_Part):
+    """What a log is to hold: `episodes` of all `scenarios` together.
+
+    Attributes:
+        seeds: In the order they were asked for; earlier versions did not write it.
+        digest: Over [scenario, seed, index, spec digest] of all, scenario by scenario, seed by seed.
+    """
+
+    scenarios: tuple[str, ...] = ()
+    episodes: int = 0
+    seeds: tuple[int, ...] = ()
+    digest: str | None = None
+
+
+class Session(_Part):
+    """One session that wrote rows."""
+
+    started: str = ""
+    command: tuple[str, ...] = ()
+    versions: dict[str, str | None] = {}
+    git: dict[str, Any] | None = None
+    hardware: dict[str, Any] = {}
+    shard: str | None = None
+    num_envs: int = 1  # logs from before batches do not hold it
+    manifest: Manifest | None = None
+
+
+class Header(_Part):
+    """The content of `run.json`.
+
+    Attributes:
+        run: Digest of what every row of the log has in common; rows carry it. None in logs of older versions.
+        rendered: Whether observations were drawn.
+        sensors: What the policy looked at where that is not the world's image alone.
+        action_spec, decoding, backend: As the first worker reported them; None before one did.
+    """
+
+    suite: SuiteInfo
+    policy: PolicyInfo
+    world: WorldInfo
+    run: str | None = None
+    horizon: int | None = None
+    rendered: bool = True
+    sensors: dict[str, Any] = {}
+    simulator: dict[str, str | None] = {}
+    backend: BackendInfo | None = None
+    action_spec: dict[str, Any] | None = None
+    decoding: Any = None
+    warnings: tuple[Any, ...] = ()
+    started: str | None = None
+    sessions: tuple[Session, ...] = ()
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The JSON object as it is in the file."""
+        return self._raw
+
+    @property
+    def last(self) -> Session:
+        """The session that wrote last; an empty one where none did."""
+        return self.sessions[-1] if self.sessions else Session()
+
+    def planned(self) -> dict[str, int]:
+        """Returns how many episodes each scenario was to have: the most that any session planned for it."""
+        planned: dict[str, int] = {}
+        for manifest in (session.manifest for session in self.sessions):
+            for scenario in manifest.scenarios if manifest else ():
+                each = manifest.episodes // len(manifest.scenarios)
+                planned[scenario] = max(planned.get(scenario, 0), each)
+        return planned
+
+
+def model_size(params: int | None) -> str:
+    """Returns "0.85 M parameters" for 853,856; "" where the number is not known."""
+    if not params:
+        return ""
+    number = f"{params / 1e9:.1f} B" if params >= 1e9 else f"{params / 1e6:.2f} M" if params >= 1e4 else str(params)
+    return f"{number} parameters"
+
+
+def read_header(folder: Path) -> Header:
+    """Reads `run.json`; raises `UserError` where it is missing, no JSON, or lacks what a log must say."""
+    data = read_raw_header(folder)
+    try:
+        header = Header.model_validate(data)
+    except ValidationError as error:
+        where = one_line(folder / RUN_FILE)
+        raise UserError(f"{where}: {_mistake(error)}; not a log of this version of 'vgb eval'") from None
+    header._raw.update(data)
+    return header
+
+
+def read_raw_header(folder: Path) -> dict[str, Any]:
+    """Returns the JSON object of `run.json` as it is; raises `UserError` where there is none."""
+    path = folder / RUN_FILE
+    if not path.exists():
+        raise UserError(f"{one_line(folder)}: no evaluation log there ({RUN_FILE} not found)")
+    return read_json(path, dict[str, Any])
+
+
+def _mistake(error: ValidationError) -> str:
+    mistake = error.errors()[0]
+    place = [one_line(part) for part in mistake["loc"]]
+    if mistake["type"] != "missing":
+        return mistake_text(error)
+    needed = {"suite": "digest", "world": "name", "policy": "name"}
+    return f"no field '{'.'.join([*place, needed[place[0]]] if len(place) == 1 else place)}'"

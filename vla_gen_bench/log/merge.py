@@ -1,0 +1,306 @@
+"""Several logs of one run, as shards on many machines leave them, made one log.
+
+Rows keep their bytes. Each source is surveyed in a process of its own (every line parsed, every row checked), then the
+rows are copied in the order a single run would have left them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vla_gen_bench.data import replace_file, sync_folder
+from vla_gen_bench.episodes.spec import digest_of
+from vla_gen_bench.errors import UserError, shown
+from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, VIDEOS, present, read_lines
+from vla_gen_bench.log.folder import UNFINISHED, EvalLog
+from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.log.header import Manifest, read_header
+from vla_gen_bench.log.rows import Key, row_of
+from vla_gen_bench.log.writer import LogWriter, header_text
+from vla_gen_bench.runtime import usable_cores
+
+# What sources may differ in: when and where they ran, what files were called, what is no part of what was run.
+FREE = ("started", "sessions", "merged", "suite sources", "suite definition", "policy params")
+MANY_BYTES = 20_000_000  # from here on processes are worth their start
+PIECE_BYTES = 8 << 20
+
+
+class Place(NamedTuple):
+    """Where a row lies: the bytes from `start` to `end` of a source's rows."""
+
+    source: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a source holds.
+
+    Attributes:
+        folder: The log's.
+        header: The JSON object of its `run.json`.
+        planned: Episodes of each scenario, as its sessions planned them.
+        last: What the last session planned.
+        rows: Key -> (start, end, whether it has an outcome, what equal episodes have in common).
+        unfinished: Whether its last line was cut off, as a killed process leaves it.
+    """
+
+    folder: Path
+    header: dict[str, Any]
+    planned: dict[str, int]
+    last: Manifest
+    rows: dict[Key, tuple[int, int, bool, tuple]]
+    unfinished: bool = False
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What came of a merge.
+
+    Attributes:
+        rows: Episodes in the merged log.
+        repeated: Rows that said again what another one says.
+        missing: Planned episodes without a row, by scenario.
+        errored: Episodes whose row is an error, by scenario.
+        notes: Sentences on what a user should know of the sources.
+    """
+
+    rows: int
+    repeated: int
+    missing: Counter[str]
+    errored: Counter[str]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing and not self.errored
+
+
+def merge(folders: Sequence[Path], out: Path, fresh: bool = False) -> Merged:
+    """Writes one log of all `folders` to `out`.
+
+    Equal rows of one episode are kept once; an error gives way to an outcome.
+
+    Args:
+        fresh: Move a log that `out` holds aside.
+
+    Raises:
+        UserError: The logs are of different runs, a row is damaged, two rows of one episode contradict each other, or
+            `out` holds a log already. Nothing has been written then.
+    """
+    _check_folders(folders, out)
+    surveys = _surveys(folders)
+    for other in surveys[1:]:
+        _check_same(surveys[0], other)
+    places, repeated = _gather(surveys)
+    order = _ordered(places, surveys[0].header)
+    _check_manifests(surveys, places)
+    with sole_writer(out):
+        if any(present(out / name) for name in (RUN_FILE, EPISODES_FILE, ACTIONS_FILE)):
+            if not fresh:
+                raise UserError(f"{out}: holds a log already; choose another --out, or --fresh to move it aside")
+            LogWriter(out).move_aside()
+        _write_rows(out / EPISODES_FILE, surveys, [places[key] for key in order])
+        _join_actions(out / ACTIONS_FILE, folders)
+        _gather_videos(out / VIDEOS, folders)
+        replace_file(out / RUN_FILE, header_text(_header(surveys)))
+    return _outcome(surveys, places, repeated)
+
+
+def _check_folders(folders: Sequence[Path], out: Path) -> None:
+    places = [folder.resolve() for folder in folders]
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"{folder}: given twice; leave one out")
+        if place == out.resolve():
+            raise UserError(f"{folder}: is --out itself; choose another --out")
+
+
+# ---- surveying ---------------------------------------------------------------------------------------------
+
+
+def _surveys(folders: Sequence[Path]) -> list[Survey]:
+    size = sum(path.stat().st_size for folder in folders for path in folder.glob(f"{EPISODES_FILE}*"))
+    count = min(len(folders), usable_cores())
+    if size < MANY_BYTES or count < 2:
+        return [survey(folder) for folder in folders]
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(survey, folders))
+
+
+def survey(folder: Path) -> Survey:
+    """Reads a log's header and checks each of its rows; raises `UserError` for a damaged one."""
+    header = read_header(folder)
+    rows: dict[Key, tuple[int, int, bool, tuple]] = {}
+    unfinished, start = False, 0
+    for line in EvalLog(folder).lines():
+        end = start + len(line.text)
+        if line.problem == UNFINISHED:
+            unfinished = True
+        elif line.data is None:
+            raise UserError(f"{line.where}: {line.problem}")
+        else:
+            _take(rows, header.run, line.where, row_of(line.data), start, end)
+        start = end
+    return Survey(folder, dict(header.raw), header.planned(), header.last.manifest or Manifest(), rows, unfinished)
+
+
+def _take(rows: dict, run: str | None, where: str, row: Any, start: int, end: int) -> None:
+    if row.run and run and row.run != run:
+        raise UserError(f"{where}: a row of another run ({row.run}; {RUN_FILE} is of {run})")
+    found = (start, end, row.ok, (row.spec_digest, row.trace, row.success_at_end, row.success_once, row.steps))
+    before = rows.get(row.key)
+    if before is None or (row.ok and not before[2]):
+        rows[row.key] = found
+    elif row.ok and not _agree(before[3], found[3]):
+        raise UserError(f"{where}: episode {row.name} is there twice, with another end; 'vgb eval' runs it again")
+
+
+def _agree(one: tuple, other: tuple) -> bool:
+    """Whether two rows tell of one episode run twice to the same end; traces, where both have one, say all."""
+    return one == other if one[1] and other[1] else one[:1] + one[2:] == other[:1] + other[2:]
+
+
+def _check_same(first: Survey, other: Survey) -> None:
+    """Raises `UserError` unless both logs are of one run: suite, policy, world, pack, simulator and so on."""
+    ours, theirs = _identity(first.header), _identity(other.header)
+    for name in [*ours, *(theirs.keys() - ours.keys())]:
+        if ours.get(name) != theirs.get(name):
+            sides = f"{first.folder} has {shown(ours.get(name))}, {other.folder} has {shown(theirs.get(name))}"
+            raise UserError(f"logs of different runs cannot be merged: {name}: {sides}")
+
+
+def _identity(header: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in header.items():
+        flat |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in flat.items() if name not in FREE}
+
+
+# ---- joining -----------------------------------------------------------------------------------------------
+
+
+def _gather(surveys: Sequence[Survey]) -> tuple[dict[Key, Place], int]:
+    """Returns the row that counts of each episode, and how many say the same again."""
+    found: dict[Key, tuple[Place, bool, tuple]] = {}
+    repeated = 0
+    for source, survey_ in enumerate(surveys):
+        for key, (start, end, ok, what) in survey_.rows.items():
+            before = found.get(key)
+            if before is None or (ok and not before[1]):
+                found[key] = (Place(source, start, end), ok, what)
+            elif not ok or _agree(before[2], what):
+                repeated += 1
+            else:
+                _refuse(surveys[before[0].source], survey_, key, before[2], what)
+    return {key: place for key, (place, _, _) in found.items()}, repeated
+
+
+def _refuse(first: Survey, other: Survey, key: Key, ours: tuple, theirs: tuple) -> None:
+    name = "/".join(map(str, key))
+    drawn = "was drawn differently" if ours[0] != theirs[0] else "ended differently"
+    raise UserError(f"episode {name} {drawn} in {first.folder} and {other.folder}; merge only one of them")
+
+
+def _check_manifests(surveys: Sequence[Survey], places: Mapping[Key, Place]) -> None:
+    """Compares the draws of all rows with the digest each source's plan holds, where all of its rows are there."""
+    plans = {survey_.last.digest: (survey_.folder, survey_.last) for survey_ in surveys if survey_.last.seeds}
+    for folder, plan in plans.values():
+        each = plan.episodes // max(1, len(plan.scenarios) * len(plan.seeds))
+        keys = [(id, seed, index) for id in plan.scenarios for seed in plan.seeds for index in range(each)]
+        if not all(key in places for key in keys):
+            continue
+        drawn = [[*key, surveys[places[key].source].rows[key][3][0]] for key in keys]
+        if digest_of(drawn) != plan.digest:
+            raise UserError(f"{folder}: {RUN_FILE} is of other draws than the rows ({plan.digest}): a row was changed")
+
+
+def _ordered(places: Mapping[Key, Place], header: Mapping[str, Any]) -> list[Key]:
+    """Returns the keys as a single run leaves them: scenarios in the order of the suite, then seed and index."""
+    suite = header["suite"].get("definition") or {}
+    scenarios = list(suite.get("scenarios") or ())
+    for session in header.get("sessions", ()):
+        scenarios += (session.get("manifest") or {}).get("scenarios", ())
+    rank = {scenario: place for place, scenario in reversed(list(enumerate(scenarios)))}
+    return sorted(places, key=lambda key: (rank.get(key[0], len(scenarios)), *key))
+
+
+def _write_rows(path: Path, surveys: Sequence[Survey], places: Sequence[Place]) -> None:
+    with ExitStack() as opened:
+        contents = [opened.enter_context(_content(survey_.folder)) for survey_ in surveys]
+        _write(path, (contents[place.source][place.start : place.end] for place in places))
+
+
+@contextmanager
+def _content(folder: Path) -> Iterator[Any]:
+    """Yields the bytes of a log's rows, unpacked; plain ones stay on disk until they are asked for."""
+    path = folder / EPISODES_FILE
+    if not path.exists() or not path.stat().st_size:
+        yield b"".join(read_lines(path))
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
+
+
+def _join_actions(path: Path, folders: Sequence[Path]) -> None:
+    """Copies the actions of all sources one after the other: of an episode the last ones count, and all are equal."""
+    sources = [folder / ACTIONS_FILE for folder in folders if present(folder / ACTIONS_FILE)]
+    if sources:
+        _write(path, (line for source in sources for line in read_lines(source) if line.endswith(b"\n")))
+
+
+def _write(path: Path, pieces: Iterator[bytes]) -> None:
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        with draft.open("wb", buffering=PIECE_BYTES) as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _gather_videos(target: Path, folders: Sequence[Path]) -> None:
+    for video in sorted(video for folder in folders for video in (folder / VIDEOS).glob("*.mp4")):
+        if video.is_symlink():
+            continue
+        target.mkdir(exist_ok=True)
+        place = target / video.name
+        if not place.exists():
+            try:
+                os.link(video, place)
+            except OSError:  # another file system
+                shutil.copyfile(video, place)
+
+
+def _header(surveys: Sequence[Survey]) -> dict[str, Any]:
+    sessions = [session for survey_ in surveys for session in survey_.header.get("sessions", ())]
+    began = [survey_.header["started"] for survey_ in surveys if survey_.header.get("started")]
+    merged = [{"folder": survey_.folder.name, "rows": len(survey_.rows)} for survey_ in surveys]
+    head = {**surveys[0].header, "sessions": sorted(sessions, key=lambda session: session.get("started", ""))}
+    return head | {"merged": merged} | ({"started": min(began)} if began else {})
+
+
+def _outcome(surveys: Sequence[Survey], places: Mapping[Key, Place], repeated: int) -> Merged:
+    planned: Counter[str] = Counter()
+    for survey_ in surveys:
+        planned |= Counter(survey_.planned)
+    there = Counter(scenario for scenario, _, _ in places)
+    bad = Counter(key[0] for key, place in places.items() if not surveys[place.source].rows[key][2])
+    notes = tuple(
+        f"{survey_.folder}: its last line was cut off, and is left out" for survey_ in surveys if survey_.unfinished
+    )
+    return Merged(len(places), repeated, planned - there, bad, notes)

@@ -1,0 +1,107 @@
+"""A row of `episodes.jsonl`, typed. docs/log.md says what each field means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from sys import intern
+from typing import Any
+
+Key = tuple[str, int, int]
+REQUIRED = ("scenario", "seed", "index", "spec_digest", "status", "success_at_end", "success_once", "steps")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One episode; the outcome is None where it errored, a later field where an older version did not write it.
+
+    Attributes:
+        coverage: As `vla_gen_bench.log.coverage.coverage` packs it.
+        run: `Header.run` of the log that the row was written into.
+    """
+
+    scenario: str
+    seed: int
+    index: int
+    spec_digest: str
+    status: str
+    success_at_end: bool | None
+    success_once: bool | None
+    steps: int
+    first_success_step: int | None = None
+    stage: str | None = None
+    trace: str | None = None
+    error: str | None = None
+    instruction: str | None = None
+    target: str | None = None
+    receptacle: str | None = None
+    table: str | None = None
+    coverage: Mapping[str, Any] | None = None
+    run: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.scenario, self.seed, self.index
+
+    @property
+    def name(self) -> str:
+        """The key for people and commands: scenario/seed/index."""
+        return f"{self.scenario}/{self.seed}/{self.index}"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the episode has an outcome."""
+        return self.status == "ok"
+
+    def agrees(self, other: Row) -> bool:
+        """Whether both rows tell of one episode run twice to the same end."""
+        if self.trace and other.trace:
+            return self.trace == other.trace
+        names = ("spec_digest", "success_at_end", "success_once", "steps")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+
+KEPT = {field.name: field.type for field in fields(Row)}
+TEXTS = ("spec_digest", "stage", "trace", "error", "instruction", "target", "receptacle", "table", "run")
+REPEATED = ("scenario", "status", "stage", "instruction", "target", "receptacle", "table", "run")  # in many rows
+
+
+def key_of(row: Mapping[str, Any]) -> Key:
+    """Returns (scenario, seed, index), which names an episode within a log."""
+    return row["scenario"], row["seed"], row["index"]
+
+
+def fault_of(data: Any) -> str:
+    """Returns what is wrong with the data of a line, "" for a row."""
+    if not isinstance(data, dict):
+        return "not a JSON object"
+    missing = next((name for name in REQUIRED if name not in data), None)
+    if missing:
+        return f"no field '{missing}'"
+    return "" if _sound(data) else "a field is of the wrong type"
+
+
+def row_of(data: Mapping[str, Any]) -> Row:
+    """Returns a row that `fault_of` passed, typed; fields of other versions are left out."""
+    known = {name: data[name] for name in data if name in KEPT}
+    for name in REPEATED:
+        if known.get(name) is not None:
+            known[name] = intern(known[name])
+    return Row(**known)
+
+
+def _sound(data: dict[str, Any]) -> bool:
+    outcome = data["success_at_end"], data["success_once"]
+    fine = data["status"] == "error" or (data["status"] == "ok" and all(type(value) is bool for value in outcome))
+    key = type(data["scenario"]) is str and type(data["seed"]) is int and type(data["index"]) is int
+    texts = all(data.get(name) is None or type(data[name]) is str for name in TEXTS)
+    return fine and key and texts and _numbers(data)
+
+
+def _numbers(data: dict[str, Any]) -> bool:
+    first, where = data.get("first_success_step"), data.get("coverage")
+    return (
+        type(data["steps"]) is int
+        and (first is None or type(first) is int)
+        and (where is None or (isinstance(where, dict) and {"states", "cells", "outside", "mean_rotation"} <= {*where}))
+    )

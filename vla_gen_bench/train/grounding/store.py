@@ -1,0 +1,175 @@
+"""Grounding scenes on disk: parts of 500, each written at once, decoded into one mapped array per side on first use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_gen_bench.episodes.catalog import load_catalog
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.train.demos import lerobot_format as form
+from vla_gen_bench.train.resize import squashed
+
+OWN_FILE = "scenes.json"
+PART_SCENES = 500
+COLUMNS = ("thing", "receptacle", "place", "xy", "visible")
+
+
+@dataclass(frozen=True)
+class SceneRequest:
+    """What to render.
+
+    Attributes:
+        scenes: In all; rounded up to whole parts of 500.
+        out: Folder; one that is there already is continued.
+        split: "train", or "unseen" for the development pools.
+        world: World name.
+        side: Side of the stored square images, pixels.
+        seed: Scenes are its draws 0, 1, 2, ...
+    """
+
+    scenes: int
+    out: Path
+    split: str = "train"
+    world: str = "pretrain"
+    side: int = 128
+    seed: int = 0
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the data depends on; a folder is continued with equal ones only."""
+        kept = {key: value for key, value in asdict(self).items() if key not in ("scenes", "out")}
+        return {**kept, "catalog": load_catalog(self.world).digest()}
+
+
+def render_scenes(request: SceneRequest, on_progress: Callable[[int], None] = lambda done: None) -> int:
+    """Renders until `request.scenes` are there, and returns how many are.
+
+    Raises:
+        UserError: The folder holds other scenes, or cannot be written. What was written stays, and the same call
+            continues after it.
+    """
+    with sole_writer(request.out):
+        _check_origin(request)
+        done = len(parts_of(request.out)) * PART_SCENES
+        renderer = None
+        while done < request.scenes:
+            if renderer is None:
+                from vla_gen_bench.train.grounding.render import Renderer
+
+                renderer = Renderer(request.world, request.side)
+            _write_part(request, renderer, done)
+            done += PART_SCENES
+            on_progress(done)
+    return done
+
+
+def _check_origin(request: SceneRequest) -> None:
+    file = request.out / OWN_FILE
+    if not file.is_file():
+        form.write_json(file, request.origin)
+    before = form.read_json(file)
+    for key, value in request.origin.items():
+        if before.get(key) != value:
+            raise UserError(
+                f"{request.out}: was rendered with {key} {before.get(key)!r}, not {value!r}; choose another --out"
+            )
+
+
+def _write_part(request: SceneRequest, renderer: Any, first: int) -> None:
+    from vla_gen_bench.train.grounding.scenes import draw_scene
+
+    indices = range(first, first + PART_SCENES)
+    shots = [renderer.draw(draw_scene(renderer.pack.catalog, request.split, request.seed, index)) for index in indices]
+    arrays = {name: np.stack([getattr(shot, name) for shot in shots]) for name in ("image", "foreground", *COLUMNS)}
+    file = request.out / f"part-{first // PART_SCENES:04d}.npz"
+    draft = file.with_suffix(".tmp")
+    with draft.open("wb") as opened:
+        np.savez_compressed(opened, **arrays)
+    draft.replace(file)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Returns the parts in order, up to the first one that is missing."""
+    found = sorted(folder.glob("part-*.npz"))
+    return [file for number, file in enumerate(found) if file.name == f"part-{number:04d}.npz"]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """N rendered scenes in memory; columns as in `Shot`.
+
+    Attributes:
+        images, foreground: uint8 [N, S, S(, 3)].
+        object_names, receptacle_names: By place in the catalogue.
+    """
+
+    images: np.ndarray
+    foreground: np.ndarray
+    thing: np.ndarray
+    receptacle: np.ndarray
+    place: np.ndarray
+    xy: np.ndarray
+    visible: np.ndarray
+    object_names: list[str]
+    receptacle_names: list[str]
+    world: str
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.thing)
+
+    def name(self, scene: int, row: int) -> str:
+        """Returns what instructions call a thing."""
+        names = self.receptacle_names if self.receptacle[scene, row] else self.object_names
+        return names[self.thing[scene, row]]
+
+
+def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
+    """Reads the first `count` scenes (None = all), their images resized to `side`.
+
+    Raises:
+        UserError: Not such a folder, or it holds fewer.
+    """
+    if not (folder / OWN_FILE).is_file():
+        raise UserError(f"{folder}: holds no scenes; render some with 'vgb scenes'")
+    own, parts = form.read_json(folder / OWN_FILE), parts_of(folder)
+    count = len(parts) * PART_SCENES if count is None else count
+    if not 1 <= count <= len(parts) * PART_SCENES:
+        raise UserError(f"{folder}: holds {len(parts) * PART_SCENES} scenes, {count} were asked for")
+    parts = parts[: -(-count // PART_SCENES)]
+    images = _cached(folder, parts, "image", side, (3,))
+    foreground = _cached(folder, parts, "foreground", side, ())
+    columns = {name: np.concatenate([np.load(part)[name] for part in parts])[:count] for name in COLUMNS}
+    catalog = load_catalog(own["world"])
+    return Scenes(
+        images=images[:count],
+        foreground=foreground[:count],
+        **columns,
+        object_names=[body.name for body in catalog.objects],
+        receptacle_names=[body.name for body in catalog.receptacles],
+        world=own["world"],
+        split=own["split"],
+    )
+
+
+def _cached(folder: Path, parts: list[Path], key: str, side: int, rest: tuple[int, ...]) -> np.ndarray:
+    """Returns one column of images, mapped from FOLDER/cache, which may be deleted at any time."""
+    shape = (len(parts) * PART_SCENES, side, side, *rest)
+    file = folder / "cache" / f"{key}-{side}-{shape[0]}.npy"
+    if not file.is_file():
+        file.parent.mkdir(exist_ok=True)
+        draft = file.with_suffix(f".{os.getpid()}.tmp")
+        out = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
+        for number, part in enumerate(parts):
+            for row, image in enumerate(np.load(part)[key]):
+                out[number * PART_SCENES + row] = image if len(image) == side else squashed(image, side)
+        out.flush()
+        draft.replace(file)
+    return np.load(file, mmap_mode="r")

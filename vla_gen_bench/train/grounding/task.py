@@ -1,0 +1,274 @@
+"""The grounding loss: which place in the image does the sentence name?
+
+One query is a scene and a sentence about one of its objects and one of its receptacles. The states that choose actions
+point at the image patches where the two are: a softmax over patches, cross-entropy with a Gaussian around the place.
+Nothing but the sentence tells which of several things is meant.
+
+Regressing the places with a linear head was tried first: it stays at the mean place for long, where nothing is to be
+learned from one thing more than from another (docs/experiments/grounding.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from vla_gen_bench.episodes.axes import phrasings
+from vla_gen_bench.episodes.spec import Frozen
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
+from vla_gen_bench.policies.openvla.model.decoding import ACTION_TOKENS
+from vla_gen_bench.policies.openvla.model.vla import Inputs
+from vla_gen_bench.policies.openvla.oft import states_with_slots
+from vla_gen_bench.policies.openvla.processor import pad_prompts
+from vla_gen_bench.train.demos.frames import Augment, augmented, table_images
+from vla_gen_bench.train.demos.overlays import Overlays
+from vla_gen_bench.train.demos.overlays import weights as overlay_weights
+from vla_gen_bench.train.grounding.store import Scenes, load_scenes
+from vla_gen_bench.train.student import Student
+
+STREAM, CHECK_STREAM = 0x6E1, 0x6E2
+VISIBLE_PIXELS = 60  # of the camera's 320x240: a thing seen less is not asked for
+SIGMA_PATCHES = 0.6  # of the Gaussian around a place
+POINTERS = 2  # to the object and to the receptacle
+CHECK_QUERIES = 1000
+
+
+class Warp(Frozen):
+    """A camera that looks a little elsewhere: the image shifted (parts of its side), scaled and turned, at most so far."""
+
+    shift: float = Field(0.0, ge=0, lt=0.5)
+    scale: float = Field(0.0, ge=0, lt=0.5)
+    degrees: float = Field(0.0, ge=0, lt=45)
+
+
+class Grounding(Frozen):
+    """Where the named things are, learned from rendered scenes.
+
+    Attributes:
+        scenes: Folder, from `vgb scenes`.
+        count: Only the first so many; None = all.
+        weight: Of this loss beside another one.
+        batch: Queries of one step over all processes.
+        at: The states asked: "h0", the one that chooses the first action token, or "slots", all that choose action tokens
+            at once (parallel decoding).
+        augment: As for demonstrations; `words` is not used, and `tables` is always 1: a scene has no table of its own.
+        warp: Changes of view.
+    """
+
+    scenes: str
+    count: int | None = Field(None, ge=1)
+    weight: float = Field(1.0, gt=0)
+    batch: int = Field(64, ge=1)
+    at: Literal["h0", "slots"] = "slots"
+    augment: Augment = Augment()
+    warp: Warp = Warp()
+
+    @model_validator(mode="after")
+    def _moves_places_too(self) -> Grounding:
+        if self.augment.shift or self.augment.words:
+            raise ValueError("augment.shift and augment.words: leave them out; warp.shift moves the places asked for too")
+        return self
+
+
+@dataclass(frozen=True)
+class Queries:
+    """All questions there are about some scenes.
+
+    Attributes:
+        scenes: The scenes.
+        rows: int32 [Q, 3]: scene, row of the object, row of the receptacle.
+    """
+
+    scenes: Scenes
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, scenes: Scenes) -> Queries:
+        """Pairs every object that can be seen with every such receptacle of its scene."""
+        seen = scenes.visible >= VISIBLE_PIXELS
+        pairs = (seen & ~scenes.receptacle)[:, :, None] & (seen & scenes.receptacle)[:, None, :]
+        rows = np.argwhere(pairs).astype(np.int32)
+        if not len(rows):
+            raise UserError("the scenes show no object together with a receptacle")
+        return cls(scenes, rows)
+
+    def places(self, chosen: np.ndarray) -> np.ndarray:
+        """Returns float32 [B, 4]: where object and receptacle are, from -1 (left, top) to 1."""
+        scene, item, target = chosen.T
+        places = self.scenes.place
+        return np.concatenate([places[scene, item], places[scene, target]], axis=1) * 2 - 1
+
+
+class Sight:
+    """Makes images of scenes: a table behind them, patterns over them, other light, another view."""
+
+    def __init__(self, settings: Grounding, world: str, side: int, split: str = "train") -> None:
+        self.settings, self.side = settings, side
+        self.tables = np.stack(list(table_images(world, side, split).values())).astype(np.float32)
+        self.overlays = Overlays(world, side) if settings.augment.overlaid else None
+
+    def plain(self, scenes: Scenes, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Returns float32 [B, S, S, 3], 0 to 255: each scene on a table drawn for it."""
+        shown = self.tables[random.integers(len(self.tables), size=len(rows))]
+        through = 1.0 - scenes.foreground[rows].astype(np.float32)[..., None] / 255.0
+        return scenes.images[rows] + through * shown
+
+    def changed(self, scenes: Scenes, rows: np.ndarray, random: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+        """Returns images [B, 3, S, S] in [0, 1], and float32 [B, 2, 3]: where a place of the scene has gone."""
+        images, augment = self.plain(scenes, rows, random), self.settings.augment
+        if self.overlays:
+            shares = augment.texture, augment.noise
+            weight = overlay_weights(scenes.foreground[rows], shares, augment.overlay, random)
+            images = self.overlays.blend(images, weight, random)
+        images = augmented(as_tensor(images), augment, random)
+        views = self._views(len(rows), random)
+        grid = F.affine_grid(torch.from_numpy(views), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False), _inverse(views)
+
+    def _views(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """Returns float32 [B, 2, 3]: from places in the new image to places in the old one."""
+        warp = self.settings.warp
+        scale = 1 + random.uniform(-warp.scale, warp.scale, count)
+        angle = np.radians(random.uniform(-warp.degrees, warp.degrees, count))
+        cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+        x, y = 2 * random.uniform(-warp.shift, warp.shift, (2, count))
+        return np.stack([np.stack([cos, -sin, x], 1), np.stack([sin, cos, y], 1)], 1).astype(np.float32)
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    """float32 [B, S, S, 3], 0 to 255 -> [B, 3, S, S] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).clamp(0, 255) / 255
+
+
+def _inverse(views: np.ndarray) -> np.ndarray:
+    turn = np.linalg.inv(views[:, :, :2])
+    return np.concatenate([turn, -turn @ views[:, :, 2:]], axis=2).astype(np.float32)
+
+
+def moved(places: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Returns places float32 [B, 4], two points each, after the affine maps [B, 2, 3]."""
+    points = places.reshape(-1, 2, 2)
+    return (points @ ways[:, :, :2].transpose(0, 2, 1) + ways[:, None, :, 2]).reshape(-1, 4).astype(np.float32)
+
+
+class Pointer(nn.Module):
+    """Points from states to patches, once for the object and once for the receptacle; only for training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ask, self.key = nn.Linear(width, POINTERS * width), nn.Linear(width, POINTERS * width)
+
+    def forward(self, states: Tensor, patches: Tensor) -> Tensor:
+        """[B, N, D] and [B, P, D] -> logits [B, N, 2, P]."""
+        asked, keys = self.ask(states).unflatten(-1, (POINTERS, -1)), self.key(patches).unflatten(-1, (POINTERS, -1))
+        return torch.einsum("bnkd,bpkd->bnkp", asked, keys) / keys.shape[-1] ** 0.5
+
+
+def patch_centres(count: int) -> np.ndarray:
+    """Returns float32 [P, 2]: centres (x, y) of the patches of a square image, row by row, from -1 to 1."""
+    side = round(count**0.5)
+    line = (np.arange(side) + 0.5) / side * 2 - 1
+    return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2).astype(np.float32)
+
+
+def targets(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Returns float32 [B, 2, P]: what the pointers to places [B, 4] should be."""
+    sigma = SIGMA_PATCHES * 2 / round(len(centres) ** 0.5)
+    away = ((places.reshape(-1, POINTERS, 1, 2) - centres) ** 2).sum(-1) / (2 * sigma**2)
+    weights = np.exp(away.min(-1, keepdims=True) - away)
+    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+
+
+class Task:
+    """Grounding for a student: batches, the head, the loss, and how often the right thing is found."""
+
+    def __init__(self, settings: Grounding, student: Student, seed: int, device: torch.device) -> None:
+        self.settings, self.student, self.seed, self.device = settings, student, seed, device
+        self.side = student.config.image
+        self.queries = Queries.of(load_scenes(Path(settings.scenes), self.side, settings.count))
+        self.world = self.queries.scenes.world
+        self.sight = Sight(settings, self.world, self.side)
+        self.phrases = phrasings(self.world, "train")
+        self.head, self.centres = Pointer(student.config.text.width).to(device), patch_centres(student.config.patches)
+        self._prompts: dict[str, list[int]] = {}
+
+    def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
+        """Returns the loss of the `size` queries this process asks in `step`; every draw is keyed by seed and step."""
+        random = np.random.default_rng((STREAM, self.seed, step, rank))
+        chosen = self.queries.rows[random.integers(len(self.queries.rows), size=size)]
+        images, ways = self.sight.changed(self.queries.scenes, chosen[:, 0], random)
+        sentences = [self._sentence(self.queries, row, self.phrases, random) for row in chosen]
+        wanted = moved(self.queries.places(chosen), ways)
+        inside = torch.from_numpy((np.abs(wanted) < 1).reshape(-1, POINTERS, 2).all(-1)).to(self.device)
+        logits = self.point(images, sentences)
+        wished = torch.from_numpy(targets(wanted, self.centres)).to(self.device)[:, None]
+        losses = -(wished * F.log_softmax(logits, -1)).sum(-1).mean(1)  # [B, 2]
+        return (losses * inside).sum() / inside.sum().clamp(min=1)
+
+    def predict(self, images: Tensor, sentences: list[str]) -> np.ndarray:
+        """Returns float32 [B, 4]: places of object and receptacle, the mean over states and pointed patches, -1 to 1."""
+        shares = torch.softmax(self.point(images, sentences), -1).mean(1).cpu().numpy()
+        return (shares @ self.centres).reshape(-1, 4)
+
+    def point(self, images: Tensor, sentences: list[str]) -> Tensor:
+        """Returns logits [B, states, 2, P] of the pointers."""
+        ids, mask = pad_prompts([self._prompt(text) for text in sentences], self.student.config.pad)
+        inputs = Inputs(ids, mask, normalised_pixels(images, self.student.config)).to(self.device, torch.float32)
+        acting, model = self.student.config.acting, self.student.model
+        hidden = states_with_slots(model, inputs, acting.chunk, acting.attention)
+        slots = acting.chunk * ACTION_TOKENS
+        states = hidden[:, -slots - 1 : -1] if self.settings.at == "slots" else hidden[:, -slots - 1 : -slots]
+        return self.head(states, hidden[:, 1 : 1 + len(self.centres)]).float()
+
+    def _prompt(self, sentence: str) -> list[int]:
+        if sentence not in self._prompts:
+            self._prompts[sentence] = self.student.processor.tokenizer.prompt(sentence)
+        return self._prompts[sentence]
+
+    def _sentence(
+        self, queries: Queries, row: np.ndarray, phrases: tuple[str, ...], random: np.random.Generator
+    ) -> str:
+        scene, item, target = row
+        phrase = phrases[random.integers(len(phrases))]
+        return phrase.format(object=queries.scenes.name(scene, item), receptacle=queries.scenes.name(scene, target))
+
+    @torch.no_grad()
+    def check(self, scenes: Scenes, count: int = CHECK_QUERIES) -> dict[str, float]:
+        """Returns how often the prediction is nearest to the named thing, where there are several of its kind.
+
+        `object`, `object_chance`, `receptacle`, `receptacle_chance`: shares of the queries; `distance`: median error of
+        the object's place, parts of the image's side. Tables are of the scenes' split, sentences as evaluations say them.
+        """
+        queries, random = Queries.of(scenes), np.random.default_rng((CHECK_STREAM,))
+        sight = Sight(self.settings, scenes.world, self.side, scenes.split)
+        chosen = queries.rows[random.permutation(len(queries.rows))[:count]]
+        predicted = []
+        for rows in np.array_split(chosen, max(1, len(chosen) // 100)):
+            images = as_tensor(sight.plain(scenes, rows[:, 0], random))
+            sentences = [self._sentence(queries, row, self.phrases[:1], random) for row in rows]
+            predicted.append(self.predict(images, sentences))
+        told = np.concatenate(predicted)
+        numbers = {"distance": float(np.median(np.linalg.norm((told - queries.places(chosen))[:, :2] / 2, axis=1)))}
+        for kind, column in (("object", 0), ("receptacle", 1)):
+            numbers |= _found(queries, chosen, told[:, 2 * column : 2 * column + 2], kind)
+        return numbers
+
+
+def _found(queries: Queries, chosen: np.ndarray, told: np.ndarray, kind: str) -> dict[str, float]:
+    right, chance = [], []
+    scenes, column = queries.scenes, 1 if kind == "object" else 2
+    for row, place in zip(chosen, told, strict=True):
+        there = np.flatnonzero((scenes.thing[row[0]] >= 0) & (scenes.receptacle[row[0]] == (kind == "receptacle")))
+        if len(there) > 1:
+            away = np.linalg.norm(scenes.place[row[0], there] * 2 - 1 - place, axis=1)
+            right.append(there[away.argmin()] == row[column])
+            chance.append(1 / len(there))
+    return {kind: float(np.mean(right)), f"{kind}_chance": float(np.mean(chance))} if right else {}

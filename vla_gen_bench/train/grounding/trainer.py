@@ -1,0 +1,199 @@
+"""Pretraining on grounding scenes alone: a recipe and scenes in, a checkpoint that finds named things out.
+
+It cannot act yet. Every draw is keyed by (seed, step), so that a run that was interrupted resumes exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.train.grounding.store import load_scenes
+from vla_gen_bench.train.grounding.task import Grounding, Task
+from vla_gen_bench.train.processes import Processes
+from vla_gen_bench.train.recipe import Recipe
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run, save_state
+from vla_gen_bench.train.student import (
+    Averaged,
+    action_statistics,
+    build_optimiser,
+    build_student,
+    set_rate,
+    write_checkpoint,
+)
+
+NUMBERS = (
+    "step", "samples", "wall_s", "samples_per_s", "lr", "loss", "grad_norm",
+    "object", "object_chance", "receptacle", "receptacle_chance", "distance",
+    "dev_object", "dev_object_chance", "dev_receptacle", "dev_receptacle_chance", "dev_distance",
+)  # fmt: skip
+LIMITS = np.array([[0.03, 0.03, 0.03, 0.1, 0.1, 0.3, 1.0]], np.float32)  # of the expert's moves, metres and radians
+
+
+class GroundingRecipe(Recipe):
+    """Pretraining on grounding scenes.
+
+    Attributes:
+        grounding: The scenes and how they are seen.
+        held_out, development: Folders of scenes to check on, of the "train" and of the "unseen" split; optional.
+        samples: Queries to train on, counted with repetition; the learning rate's schedule ends with them.
+        ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
+        log_every, check_every: Steps; each of them makes a row.
+    """
+
+    trainer: Literal["grounding"]
+    grounding: Grounding
+    held_out: str | None = None
+    development: str | None = None
+    samples: int = Field(ge=1)
+    ema: float = Field(0.0, ge=0, lt=1)
+    log_every: int = Field(100, ge=1)
+    check_every: int = Field(1000, ge=1)
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.samples / self.grounding.batch)
+
+
+def train(
+    recipe: GroundingRecipe, out: Path, processes: Processes, say: Callable[[str], None], options: RunOptions = RunOptions()
+) -> Path:
+    """Trains as `recipe` says, or resumes the run in `out`; returns the checkpoint folder.
+
+    Args:
+        say: Gets one line of progress per row.
+
+    Raises:
+        UserError: The recipe, the scenes or the folder cannot be used, or the loss is not a number.
+    """
+    if recipe.grounding.batch % processes.count:
+        raise UserError(f"grounding.batch: {recipe.grounding.batch} cannot be shared out to {processes.count} processes")
+    state = open_run(out, recipe, options.fresh) if processes.first else None
+    state = processes.shared(state)
+    trainer = Trainer(recipe, processes)
+    if state:
+        trainer.restore(state)
+    curve = Curve(out, NUMBERS, trainer.step if state else None, options.wandb) if processes.first else None
+    if processes.first:
+        say(f"{len(trainer.task.queries.rows):,} questions about {len(trainer.task.queries.scenes):,} scenes")
+    saved = time.monotonic()
+    for done in range(trainer.step + 1, recipe.steps + 1):
+        trainer.one_step()
+        due = [done % every == 0 or done == recipe.steps for every in (recipe.log_every, recipe.check_every)]
+        if curve is None or not any(due):
+            continue
+        numbers = trainer.numbers() | (trainer.check() if due[1] else {})
+        curve.log(**numbers)
+        say(_line(numbers, recipe))
+        if time.monotonic() - saved >= recipe.checkpoint_every_s or done == recipe.steps:
+            trainer.save(out)
+            saved = time.monotonic()
+    if processes.first:
+        with trainer.averaged.in_place():
+            write_checkpoint(trainer.student, out / CHECKPOINT)
+    processes.wait()
+    return out / CHECKPOINT
+
+
+def _line(numbers: dict[str, float], recipe: GroundingRecipe) -> str:
+    told = "  ".join(f"{key} {numbers[key]:.3g}" for key in NUMBERS[3:] if key in numbers)
+    return f"step {numbers['step']:,}/{recipe.steps:,}  {told}"
+
+
+class Trainer:
+    """Everything one process of a run holds."""
+
+    def __init__(self, recipe: GroundingRecipe, processes: Processes) -> None:
+        self.recipe, self.processes, self.step = recipe, processes, 0
+        torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
+        limits = np.concatenate([-LIMITS, LIMITS])
+        self.student = build_student(recipe, action_statistics(limits, 1), processes.device)
+        if not processes.first:
+            processes.wait()  # for the first one's cache of images
+        self.task = Task(recipe.grounding, self.student, recipe.seed, processes.device)
+        if processes.first:
+            processes.wait()
+        named = {name: p for name, p in self.student.model.named_parameters() if p.requires_grad}
+        named |= {f"grounding.{name}": p for name, p in self.task.head.named_parameters()}
+        self.parameters = list(named.values())
+        self.optimiser = build_optimiser(named, recipe.optimiser)
+        self.averaged = Averaged(self.student.model, recipe.ema)
+        self.checks = {
+            prefix: load_scenes(Path(folder), self.task.side)
+            for prefix, folder in (("", recipe.held_out), ("dev_", recipe.development))
+            if folder
+        }
+        self._restart()
+
+    def one_step(self) -> None:
+        """Makes one optimiser step on this process's share of the queries."""
+        recipe = self.recipe
+        rate = recipe.optimiser.rate(self.step, recipe.steps)
+        set_rate(self.optimiser, rate)
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss = self.task.loss(self.step, recipe.grounding.batch // self.processes.count, self.processes.rank)
+        loss.backward()
+        self.processes.average(self.parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimiser.clip or math.inf))
+        if not math.isfinite(float(loss.detach()) + norm):
+            raise UserError(f"step {self.step}: the loss is {float(loss.detach())}; try a lower optimiser.lr")
+        self.optimiser.step()
+        self.averaged.update(self.step)
+        self.step += 1
+        self._sums += np.array([float(loss.detach()), norm])
+        self._steps, self._rate = self._steps + 1, rate
+
+    def _restart(self) -> None:
+        self._sums, self._steps, self._rate, self._since = np.zeros(2), 0, 0.0, time.monotonic()
+
+    def numbers(self) -> dict[str, float]:
+        """Returns the means since the last call."""
+        batch = self.recipe.grounding.batch
+        speed = self._steps * batch / (time.monotonic() - self._since)
+        loss, norm = self._sums / max(1, self._steps)
+        rate = self._rate
+        self._restart()
+        return {"step": self.step, "samples": self.step * batch, "samples_per_s": speed, "lr": rate, "loss": loss,
+                "grad_norm": norm}  # fmt: skip
+
+    def check(self) -> dict[str, float]:
+        """Returns what the averaged weights find in held-out scenes."""
+        self.student.model.eval()
+        found = {}
+        with self.averaged.in_place():
+            for prefix, scenes in self.checks.items():
+                found |= {f"{prefix}{key}": value for key, value in self.task.check(scenes).items()}
+        self.student.model.train()
+        self._restart()
+        return found
+
+    def save(self, out: Path) -> None:
+        """Writes the state to resume from."""
+        save_state(
+            out,
+            {
+                "step": self.step,
+                "model": self.student.model.state_dict(),
+                "head": self.task.head.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "averaged": self.averaged.values,
+            },
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a saved state."""
+        self.step = state["step"]
+        self.student.model.load_state_dict(state["model"])
+        self.task.head.load_state_dict(state["head"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name, value in state["averaged"].items():
+            self.averaged.values[name].copy_(value)
