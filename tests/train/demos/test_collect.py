@@ -88,8 +88,8 @@ def test_the_driver_takes_turns_and_the_labels_stay_the_experts(demonstrator: De
 
 
 def test_the_expert_sets_out_from_where_the_arm_has_wandered(demonstrator: Demonstrator) -> None:
-    usual = demonstrator.run(1_000_000, 3)
-    wide = Demonstrator(demonstrator.env, 32, wander=WANDER).run(1_000_000, 3)
+    usual = demonstrator.run(1_000_000, 4)
+    wide = Demonstrator(demonstrator.env, 32, wander=WANDER).run(1_000_000, 4)
     assert np.linalg.norm(wide.states[0, :3] - usual.states[0, :3]) > 0.03
     assert wide.success and demonstrator.env.draws  # and every frame that is kept was drawn
     assert len({image.tobytes() for image in wide.images[:5]}) == 5
@@ -116,7 +116,7 @@ def test_collect_show_and_preview(cli, tmp_path: Path) -> None:
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     """The parent is killed before its child has looked who it is."""
     code = (
-        "import os, subprocess, sys, time; from vla_gen_bench.train.guard import end_with\n"
+        "import os, subprocess, sys, time; from vla_gen_bench.runtime import end_with\n"
         "if len(sys.argv) > 1: end_with(int(sys.argv[1])); time.sleep(60); os._exit(0)\n"
         "child = subprocess.Popen([sys.executable, __file__, str(os.getpid())]); print(child.pid, flush=True)\n"
         "time.sleep(60)\n"

@@ -12,8 +12,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.assets.world import FIRST_VERSION
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.protocol import STATE, STATE_DIMS, STATE_NAMES
+from vla_gen_bench.train.demos import checks
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.demos import lerobot_reader as reader
 from vla_gen_bench.train.demos.demonstrate import Demo
@@ -118,6 +119,7 @@ class Writer:
         pictures = {form.IMAGE: "images", form.FOREGROUND: "foreground"} | ({form.WRIST: "wrist"} if self.wrist else {})
         for key, column in pictures.items():
             path = form.video_file(self.folder, place, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
             form.write_video(path, np.concatenate([getattr(demo, column) for demo in self._demos]))
         self._write_episodes(place, tasks)
         self._count(place, tasks)
@@ -136,7 +138,8 @@ class Writer:
         demos = load(self.folder)
         chosen = np.unique(np.linspace(0, len(demos.actions) - 1, SAMPLED_FRAMES).astype(int))
         parts = [form.Place(part) for part in range(self.own["parts"])]
-        numbers = _joined([form.read_columns(p.file(self.folder, form.DATA_PATH), list(form.NUMBERS)) for p in parts])
+        kinds = {key: kind for key, kind in checks.frame_columns(False).items() if key in form.NUMBERS}
+        numbers = _joined([form.read_columns(part.path(self.folder, form.DATA_PATH), kinds) for part in parts])
         stats = {key: form.numeric_stats(values) for key, values in numbers.items()}
         stats[form.IMAGE] = form.image_stats(demos.images[chosen])
         if self.wrist:
@@ -251,6 +254,12 @@ def read_own(folder: Path) -> dict[str, Any]:
     """Returns how a data set came about; raises `UserError` where that is missing or broken."""
     own = form.read_json(folder / OWN_FILE)
     form.need_keys(own, ("origin", "attempts", "failed", "parts"), folder / OWN_FILE)
+    checks.check_whole(own, ("attempts", "parts"), f"{folder / OWN_FILE}: ")
+    for key in ("origin", "failed", "totals"):
+        if not isinstance(own.get(key, {}), dict):
+            raise UserError(f"{folder / OWN_FILE}: {key}: expected a mapping, got {shown(own[key])}")
+    if not isinstance(own["origin"].get("world"), str):
+        raise UserError(f"{folder / OWN_FILE}: origin.world: expected a name, got {shown(own['origin'].get('world'))}")
     return own
 
 
@@ -261,14 +270,17 @@ def _observed(demo: Demo) -> np.ndarray:
 
 def is_whole(folder: Path, info: dict[str, Any]) -> bool:
     """Tells our own data set, as it was collected, from one of others or one that LeRobot's tools have edited."""
-    old = form.OLD_FOREGROUND in info["features"]
+    old = form.is_old(info["features"])
     if not (folder / OWN_FILE).is_file() or not (old or (folder / form.OWN_FOLDER).is_dir()):
         return not (folder / "meta" / "episodes").is_dir() or old  # nothing to read: `load` says what is missing
     own = read_own(folder)
     totals = own.get("totals", info)
-    if all(info.get(name) == totals[name] for name in ("total_episodes", "total_frames")):
+    given = [totals.get(name) for name in ("total_episodes", "total_frames")]
+    if not all(type(value) is int for value in given) or type(own["parts"]) is not int:
+        return True  # broken: `load` says where
+    if given == [info.get(name) for name in ("total_episodes", "total_frames")]:
         return True
-    rows = [form.count_rows(form.Place(part).file(folder, form.EPISODES_PATH)) for part in range(own["parts"])]
+    rows = [form.count_rows(form.Place(part).path(folder, form.EPISODES_PATH)) for part in range(own["parts"])]
     return sum(rows) == totals["total_episodes"]  # a killed collection: only info.json is a part behind
 
 
@@ -292,24 +304,24 @@ def load(
     if mapping is not None or not is_whole(folder, info):
         return load_any(folder, episodes, pictures, mapping or DataMap(), world)
     own = read_own(folder)
-    total = own.get("totals", info)["total_episodes"]
+    side = checks.check_info(info, folder / form.INFO_FILE)
+    totals = own.get("totals", info)
+    checks.check_whole(totals, ("total_episodes",), f"{folder / OWN_FILE}: totals.")
+    total = totals["total_episodes"]
     count = total if episodes is None else episodes
     if not total:
         raise UserError(f"{folder}: holds no demonstrations; collect some with 'vgb collect'")
     if not 1 <= count <= total:
         raise UserError(f"{folder}: holds {total} demonstrations, {count} were asked for")
     parts = [form.Place(part) for part in range(own["parts"])]
-    keys = ["vgb/table", "vgb/target", "tasks", "length"]
-    rows = _joined([form.read_columns(place.file(folder, form.EPISODES_PATH), keys) for place in parts])
+    old = form.is_old(info["features"])
+    rows, data = _tables(folder, parts, count, old)
     lengths = rows["length"][:count].astype(np.int64)
+    if len(lengths) < count:
+        raise UserError(f"{folder}: {OWN_FILE} tells of more demonstrations than the tables hold; collect it again")
     starts = np.concatenate([[0], np.cumsum(lengths)])
     frames = int(starts[-1])
-    data = _numbers(folder, parts, form.OLD_EXECUTED in info["features"])
-    if len(lengths) < count or len(data["action"]) < frames:
-        raise UserError(f"{folder}: {OWN_FILE} tells of more demonstrations than the tables hold; collect it again")
-    old = form.OLD_FOREGROUND in info["features"]
     image, mask = (form.OLD_IMAGE, form.OLD_FOREGROUND) if old else (form.IMAGE, form.FOREGROUND)
-    side = info["features"][image]["shape"][0]
     shapes = {image: (frames, side, side, 3), mask: (frames, side, side)}
     decode = cached_pictures if pictures else lambda folder, parts, key, shape: np.empty((0, *shape[1:]), np.uint8)
     return Demos(
@@ -319,7 +331,7 @@ def load(
         executed=data["executed"][:frames],
         states=data["pose"][:frames],
         episode=np.repeat(np.arange(count), lengths),
-        instructions=[tasks[0] for tasks in rows["tasks"][:count]],
+        instructions=[str(tasks[0]) for tasks in rows["tasks"][:count]],
         tables=list(rows["vgb/table"][:count]),
         targets=list(rows["vgb/target"][:count]),
         starts=starts,
@@ -327,15 +339,28 @@ def load(
     )
 
 
-def _numbers(folder: Path, parts: Sequence[form.Place], old: bool) -> dict[str, np.ndarray]:
-    """Returns "action", "executed" and "pose" of all frames."""
-    if old:
-        names = {"action": "action", form.OLD_EXECUTED: "executed", "observation.state": "pose"}
-        data = _joined([form.read_columns(place.file(folder, form.DATA_PATH), list(names)) for place in parts])
-        return {names[key]: values for key, values in data.items()}
-    seen = [form.read_columns(place.file(folder, form.DATA_PATH), ["action"]) for place in parts]
-    own = [form.read_columns(place.file(folder, form.OWN_DATA_PATH), list(form.OWN_NUMBERS)) for place in parts]
-    return {**_joined(seen), **_joined(own)}
+def _tables(folder: Path, parts: Sequence[form.Place], count: int, old: bool) -> tuple[dict, dict]:
+    """Returns the columns of the episodes and of the frames of the parts that hold the first `count` episodes."""
+    episodes: list[dict[str, np.ndarray]] = []
+    frames: list[dict[str, np.ndarray]] = []
+    first = frame = 0
+    for place in parts:
+        if first >= count:
+            break
+        file = place.path(folder, form.EPISODES_PATH)
+        rows = form.read_columns(file, checks.EPISODE_COLUMNS)
+        checks.check_episodes(rows, file, first, frame)
+        file = place.path(folder, form.DATA_PATH)
+        numbers = form.read_columns(file, checks.frame_columns(old))
+        if old:
+            numbers = {**numbers, "executed": numbers[form.OLD_EXECUTED], "pose": numbers["observation.state"]}
+        else:
+            numbers |= form.read_columns(place.path(folder, form.OWN_DATA_PATH), checks.OWN_COLUMNS)
+        checks.check_frames(numbers, file, rows["length"], first, frame)
+        episodes.append(rows)
+        frames.append(numbers)
+        first, frame = first + len(rows["length"]), frame + len(numbers["index"])
+    return _joined(episodes), _joined(frames)
 
 
 def load_any(folder: Path, episodes: int | None, pictures: bool, mapping: DataMap, world: str) -> Demos:
@@ -383,4 +408,4 @@ def _poses(states: np.ndarray) -> np.ndarray:
 
 
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return {key: np.concatenate([part[key] for part in parts]) for key in (parts[0] if parts else ())}

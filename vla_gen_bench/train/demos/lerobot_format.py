@@ -32,6 +32,7 @@ NUMBERS = {"action": ACTION_NAMES, "observation.state": STATE_NAMES}
 OWN_NUMBERS = {"executed": ACTION_NAMES, "pose": POSE_NAMES}
 # Data sets collected before 2026-11-29 have the simulator's mask as a camera and executed actions as a feature.
 OLD_IMAGE, OLD_FOREGROUND, OLD_EXECUTED = "observation.images.main", "observation.images.foreground", "action.executed"
+OLD_NUMBERS = {"action": ACTION_NAMES, OLD_EXECUTED: ACTION_NAMES, "observation.state": POSE_NAMES}
 INDICES = ("frame_index", "episode_index", "index", "task_index")
 QUALITY = {"crf": "8", "preset": "veryfast"}  # x264 constant rate factor: about 2 kB a frame of 96 px, hardly any loss
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
@@ -54,11 +55,20 @@ class Place:
     def numbers(self) -> dict[str, int]:
         return {"chunk_index": self.part // PARTS_PER_CHUNK, "file_index": self.part % PARTS_PER_CHUNK}
 
+    def path(self, folder: Path, pattern: str, **more: str) -> Path:
+        """Returns the path of one of the `*_PATH` patterns."""
+        return folder / pattern.format(**self.numbers, **more)
+
     def file(self, folder: Path, pattern: str, **more: str) -> Path:
-        """Returns the path of one of the `*_PATH` patterns; its folder exists."""
-        path = folder / pattern.format(**self.numbers, **more)
+        """Returns the path of one of the `*_PATH` patterns, to be written; its folder exists."""
+        path = self.path(folder, pattern, **more)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def is_old(features: Mapping[str, Any]) -> bool:
+    """Tells a data set of before 2026-11-29."""
+    return isinstance(features, Mapping) and OLD_FOREGROUND in features
 
 
 def cameras(wrist: bool) -> tuple[str, ...]:
@@ -68,7 +78,7 @@ def cameras(wrist: bool) -> tuple[str, ...]:
 
 def video_file(folder: Path, place: Place, key: str) -> Path:
     """Returns where a camera's or the foreground's video of a part lies."""
-    return place.file(folder, OWN_VIDEO_PATH if key == FOREGROUND else VIDEO_PATH, video_key=key)
+    return place.path(folder, OWN_VIDEO_PATH if key == FOREGROUND else VIDEO_PATH, video_key=key)
 
 
 def features(side: int, wrist: bool = False) -> dict[str, Any]:
@@ -149,21 +159,43 @@ def count_rows(path: Path) -> int:
         return 0
 
 
-def read_columns(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads columns of a parquet file: float32 [F, 7] for the lists, [F] for the others.
+def read_columns(path: Path, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Reads columns of a parquet file: float32 [F, n] for "float[n]", [F] for the others.
+
+    Args:
+        kinds: Column -> "float[n]", "int", "string" or "list<string>".
 
     Raises:
-        UserError: Missing, truncated, or without these columns.
+        UserError: Missing, truncated, without these columns, or with columns of another kind or with gaps.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        need_keys(pq.read_schema(path).names, keys, path)
-        table = pq.read_table(path, columns=list(keys))
+        need_keys(pq.read_schema(path).names, list(kinds), path)
+        table = pq.read_table(path, columns=list(kinds))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
-    return {key: _array(table.column(key).combine_chunks()) for key in keys}
+    for key, kind in kinds.items():
+        column = table.column(key)
+        if not _is_kind(column.type, kind):
+            raise UserError(f"{path}: {key}: is {column.type}; expected {kind}; has another program rewritten it?")
+        if column.null_count:
+            raise UserError(f"{path}: {key}: {column.null_count} rows hold nothing")
+    return {key: _array(table.column(key).combine_chunks()) for key in kinds}
+
+
+def _is_kind(found: Any, kind: str) -> bool:
+    from pyarrow import types
+
+    text = types.is_string(found) or types.is_large_string(found)
+    if kind.startswith("float["):
+        fits = types.is_fixed_size_list(found) and f"float[{found.list_size}]" == kind
+        return fits and types.is_float32(found.value_type)
+    if kind == "list<string>":
+        lists = types.is_list(found) or types.is_large_list(found)
+        return lists and (types.is_string(found.value_type) or types.is_large_string(found.value_type))
+    return text if kind == "string" else types.is_signed_integer(found)
 
 
 def _array(column: Any) -> np.ndarray:

@@ -72,10 +72,26 @@ def read_table(folder: Path, keys: list[str]) -> Table:
     files = sorted(folder.glob("data/*/*.parquet"))
     if not files or not rows:
         raise UserError(f"{folder}: holds no frames (data/*/*.parquet) or no episodes (meta/episodes/*/*.parquet)")
-    parts = [form.read_columns(file, wanted) for file in files]
+    parts = [_columns(file, wanted) for file in files]
     columns = {key: np.concatenate([part[key] for part in parts]) for key in wanted}
     order = np.argsort(columns["index"], kind="stable")
     return Table(info, {key: values[order] for key, values in columns.items()}, rows)
+
+
+def _columns(file: Path, keys: list[str]) -> dict[str, np.ndarray]:
+    """Reads columns, whatever lists of numbers they hold; raises `UserError` for one that is missing or ragged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        form.need_keys(pq.read_schema(file).names, keys, file)
+        table = pq.read_table(file, columns=keys)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{file}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    try:
+        return {key: np.array(table.column(key).to_pylist()) for key in keys}
+    except ValueError:
+        raise UserError(f"{file}: lists of differing lengths in one of {', '.join(keys)}") from None
 
 
 def _episodes(folder: Path) -> list[dict[str, Any]]:
