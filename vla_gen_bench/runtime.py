@@ -102,7 +102,7 @@ def tell_ctrl_c() -> None:
         raise UserInterrupt
 
     main_thread = threading.current_thread() is threading.main_thread()
-    if main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if main_thread and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
         signal.signal(signal.SIGINT, interrupt)
 
 

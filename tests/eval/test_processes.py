@@ -282,3 +282,23 @@ def test_the_output_for_machines_is_json_alone_and_a_slow_first_action_is_named(
     done = cli_process("eval", "--policy", "talker:Slow", "--fresh", "--time-limit", "1", *where, cwd=tmp_path)
     assert done.exit_code == 2 and done.stdout == ""
     assert "reset() and act() on an example observation took more than 1 s" in done.stderr.splitlines()[-1]
+
+
+START = """
+import os, signal, sys
+sys.argv = [{name!r}]
+import vla_gen_bench
+print(signal.getsignal(signal.SIGINT) == signal.SIG_DFL)
+from vla_gen_bench import runtime
+runtime.tell_ctrl_c()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("name, quiet", [("/usr/bin/vgb", True), ("-m", True), ("/home/me/notebook.py", False)])
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(name: str, quiet: bool) -> None:
+    done = subprocess.run([sys.executable, "-c", START.format(name=name)], capture_output=True, text=True)
+    assert done.stdout.split() == [str(quiet), "UserInterrupt"]
