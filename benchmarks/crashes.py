@@ -3,9 +3,9 @@
     python benchmarks/crashes.py --kills 50
 
 Each round starts the same command in one folder and sends SIGKILL to its workers at random moments, and then to the
-command itself, unless it is done before. When the log is whole, it must be bit for bit that of the undisturbed run but for the fields that depend
-on the run (docs/log.md), and a new folder begins. After every kill: no row is gone, no worker outlives its command.
-Prints the figures as JSON; status 1 where anything was lost.
+command itself, unless it is done before. When the log is whole, it must be bit for bit that of the undisturbed run but
+for the fields that depend on the run (docs/log.md), and a new folder begins. After every round no row is gone, and no
+worker outlives its command. Prints the figures as JSON; status 1 where anything was lost.
 """
 
 from __future__ import annotations
