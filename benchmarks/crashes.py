@@ -108,7 +108,7 @@ class Campaign:
                 children = workers_of(process.pid)
             if children and self.random.random() < 0.7:
                 self.figures["killed worker"] += send(self.random.choice(children))
-            elif children or self.random.random() < 0.2:  # rarely while it still imports
+            elif children or self.random.random() < 0.02:  # rarely while it still imports
                 break
         self.figures["killed command"] += send(process.pid)
         deadline = time.monotonic() + PATIENCE_S
