@@ -32,7 +32,10 @@ test: setup  ## Run the tests
 
 test-ecosystem: setup  ## Install other projects' packages in environments of their own and test against them
 	$(BIN)/python tools/ecosystem.py
-	$(BIN)/python -m pytest -q -rs tests/test_ecosystem.py $(ARGS)
+	$(BIN)/python -m pytest -q -rs tests/policies/remote/test_ecosystem.py $(ARGS)
+
+references: setup  ## Train the reference policies from nothing, resumably: hours (ARGS=base: only so far; SEEDS="0 1 2")
+	VGB=$(BIN)/vgb sh tools/references.sh $(ARGS)
 
 bench: setup  ## Measure against the targets; prints a table, writes JSON
 	$(BIN)/vgb bench $(ARGS)

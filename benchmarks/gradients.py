@@ -1,7 +1,7 @@
 """Whether an iteration of RL can tell what is better: `.venv/bin/python benchmarks/gradients.py NAME=CHECKPOINT ...`.
 
 Two tables under docs/experiments/data, rows per checkpoint in place of those of that name and temperature. All with the
-recipe of `openvla-ppo`, of training-pool episodes from run seeds that nobody trains.
+recipe of `openvla-ppo` (or `--recipe`), of training-pool episodes from run seeds that nobody trains.
 
 `gradients.csv`: the cosine between the policy gradients of two independent iterations (mean and extremes over all pairs
 of `--iterations`), for several lambdas. With S the squared norm of the true gradient and N that of one iteration's
@@ -81,13 +81,18 @@ def agreement(recipe: PpoRecipe, learner: Learner, rollouts: list[Rollout]) -> l
 @click.argument("checkpoints", nargs=-1, required=True, metavar="NAME=CHECKPOINT...")
 @click.option("--iterations", default=6, show_default=True, help="For the gradients, and half as many for the tries.")
 @click.option("--temperature", type=float, help="Of sampling; the recipe's by default.")
+@click.option("--recipe", "given", default="openvla-ppo", show_default=True, help="Recipe of PPO.")
+@click.option("--episodes", type=int, help="Of an iteration; the recipe's by default.")
 @click.option("--write", is_flag=True, help="Into the tables; otherwise rows are printed alone.")
-def main(checkpoints: tuple[str, ...], iterations: int, temperature: float | None, write: bool) -> None:
+def main(
+    checkpoints: tuple[str, ...], iterations: int, temperature: float | None, given: str, episodes: int | None, write: bool
+) -> None:  # fmt: skip
     """See the top of the file."""
     for name, path in (pair.split("=", 1) for pair in checkpoints):
         changes = {"model.checkpoint": str(Path(path).resolve())}
         changes |= {"sampling.temperature": temperature} if temperature else {}
-        recipe = load_recipe(recipe_file("openvla-ppo"), PpoRecipe, changes)
+        changes |= {"episodes": episodes} if episodes else {}
+        recipe = load_recipe(recipe_file(given), PpoRecipe, changes)
         learner = Learner(recipe, join("cpu"))
         with open_simulator(recipe, learner.actor, "cpu", runtime.usable_cores()) as simulator:
             collector = Collector(simulator, learner.actor, recipe.horizon)
@@ -97,6 +102,7 @@ def main(checkpoints: tuple[str, ...], iterations: int, temperature: float | Non
         placed = np.concatenate([rollout.flags["success"].reshape(-1, TRIES).sum(axis=1) for rollout in again])
         counts = np.bincount(placed, minlength=TRIES + 1)
         says = {"policy": name, "temperature": recipe.sampling.temperature}
+        says |= {"episodes": recipe.episodes} if episodes else {}
         tables = {
             "gradients.csv": [says | row for row in agreement(recipe, learner, rollouts)],
             "tries.csv": [says | {"starts": len(placed)} | {f"placed_{k}": n for k, n in enumerate(counts)}],
@@ -104,7 +110,7 @@ def main(checkpoints: tuple[str, ...], iterations: int, temperature: float | Non
         for file, rows in tables.items():
             print(pd.DataFrame(rows).to_string(index=False), flush=True)
             if write:
-                add(file, rows, ("policy", "temperature"))
+                add(file, rows, tuple(says))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import pytest
 import sapien
 import torch
 from mani_skill.render import PREBUILT_SHADER_CONFIGS, set_shader_pack
+from sim import spec_of
 
-from vla_gen_bench.envs import shaders
-from vla_gen_bench.envs.scene import all_opaque
+from vla_gen_bench.envs import robot, shaders
+from vla_gen_bench.envs.pick_place import PickPlaceEnv
+from vla_gen_bench.envs.scene import drawn_swiftly
 
 SHADERS = Path(sapien.__file__).parent / "vulkan_shader"
 
@@ -62,8 +64,8 @@ def modalities(config) -> dict[str, np.ndarray]:
     names = [name for name, kinds in config.texture_names.items() if {"rgb", "segmentation"} & set(kinds)]
     found = {}
     for name, drawn in zip(names, pictures(config, names), strict=True):
-        found |= config.texture_transforms[name](torch.from_numpy(drawn.astype(np.float32)))
-    return {name: value.numpy() for name, value in found.items()}
+        found |= config.texture_transforms[name](torch.from_numpy(drawn[None]))
+    return {name: value[0].numpy() for name, value in found.items()}
 
 
 @pytest.mark.parametrize("name", ["minimal", "default"])
@@ -75,29 +77,52 @@ def test_lean_shaders_draw_the_same_bit_by_bit(name: str) -> None:
     np.testing.assert_array_equal(drawn, expected)
 
 
-def test_swift_shaders_draw_bodies_the_same_bit_by_bit_and_nothing_black() -> None:
-    swift = shaders.swift_shader_config("default")
-    assert list(swift.texture_names) == ["Bytes", "Body"], "fell back to slower shaders"
-    drawn, expected = modalities(swift), modalities(PREBUILT_SHADER_CONFIGS["default"])
+@pytest.mark.parametrize(("name", "drawn_as"), [("default", ["Body", "Bytes"]), ("minimal", ["Body", "ColorRaw"])])
+def test_swift_shaders_draw_bodies_the_same_bit_by_bit_and_nothing_black(name: str, drawn_as: list[str]) -> None:
+    swift = shaders.swift_shader_config(name)
+    assert sorted(swift.texture_names) == drawn_as, "fell back to slower shaders"
+    drawn, expected = modalities(swift), modalities(PREBUILT_SHADER_CONFIGS[name])
     np.testing.assert_array_equal(drawn["segmentation"], expected["segmentation"])
     body = expected["segmentation"][..., 0] != 0
     assert 0.2 < body.mean() < 0.9 and len(np.unique(expected["rgb"][body])) > 50, "too plain to compare anything"
     np.testing.assert_array_equal(drawn["rgb"][body], expected["rgb"][body])
-    assert drawn["rgb"].dtype == np.uint8 and not drawn["rgb"][~body].any()
+    assert drawn["rgb"].dtype == expected["rgb"].dtype and not drawn["rgb"][~body].any()
 
 
-def test_there_is_no_swifter_minimal() -> None:
-    assert shaders.swift_shader_config("minimal") == shaders.lean_shader_config("minimal")
+@pytest.mark.parametrize("scenario", ["ind", "multi_object_ood"])
+def test_episodes_look_the_same_bit_by_bit_with_the_swift_shaders(scenario: str, monkeypatch) -> None:
+    """Three steps each, the arm moving, the table image behind; hundreds of images: benchmarks/frames.py."""
+    seen = []
+    for lean in (False, True):
+        env = PickPlaceEnv(world="builtin", obs_mode="rgb+segmentation")
+        monkeypatch.setattr(env, "_draws_swiftly", lambda lean=lean: not lean)
+        images = [env.reset(options={"spec": spec_of(scenario)})[0]]
+        assert ("ColorRaw" in env._sensors[robot.CAMERA].config.shader_config.texture_names) != lean
+        images += [env.step(np.float32([[0.02, 0.01, -0.02, 0, 0, 0.1, -1]]))[0] for _ in range(3)]
+        seen.append([image["sensor_data"][robot.CAMERA] for image in images])
+        env.close()
+    for swift, stock in zip(*seen, strict=True):
+        assert torch.equal(swift["rgb"], stock["rgb"]) and torch.equal(swift["segmentation"], stock["segmentation"])
 
 
 def test_a_translucent_body_is_noticed() -> None:
     for opacity in (1.0, 0.5):
-        assert all_opaque(SimpleNamespace(sub_scenes=[build_scene(opacity)])) == (opacity == 1)
+        scene = SimpleNamespace(sub_scenes=[build_scene(opacity)])
+        assert [drawn_swiftly(scene, name) for name in ("minimal", "default")] == [opacity == 1] * 2
+
+
+def test_a_normal_map_is_noticed_where_it_is_not_drawn() -> None:
+    scene = build_scene()
+    (part, *_) = scene.render_system.render_bodies[0].render_shapes[0].parts
+    part.material.normal_texture = sapien.render.RenderTexture2D(np.zeros((2, 2, 4), np.uint8), "r8g8b8a8unorm")
+    scene = SimpleNamespace(sub_scenes=[scene])
+    assert [drawn_swiftly(scene, name) for name in ("minimal", "default")] == [False, True]
 
 
 def test_a_changed_stock_shader_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing matches"):
-        shaders._swift("gbuffer.frag", "void main() {}")
+    for edit in (shaders._swift, shaders._swift_minimal):
+        with pytest.raises(ValueError, match="nothing matches"):
+            edit("gbuffer.frag", "void main() {}")
 
 
 def test_no_file_reads_the_table(tmp_path: Path, monkeypatch) -> None:
@@ -116,7 +141,8 @@ def test_without_a_writable_cache_the_stock_shaders_are_used(tmp_path: Path, mon
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VGB_CACHE", str(tmp_path / "file" / "cache"))
     assert shaders.lean_shader_config("minimal") == PREBUILT_SHADER_CONFIGS["minimal"]
-    assert shaders.swift_shader_config("default") == PREBUILT_SHADER_CONFIGS["default"]
+    for name in ("default", "minimal"):
+        assert shaders.swift_shader_config(name) == PREBUILT_SHADER_CONFIGS[name]
 
 
 def test_a_cleared_cache_is_filled_again(tmp_path: Path, monkeypatch) -> None:

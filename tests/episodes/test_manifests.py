@@ -13,7 +13,8 @@ from vla_gen_bench.episodes.suite import draw, load_suite
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.resources import data_dir
 
-SUITES = ("vision", "semantics", "execution", "all", "table1")
+SUITES = ("vision", "semantics", "execution", "all", "table1", "controls")
+LARGE = ("robustness", "compositional")
 CATALOGS = Path(__file__).resolve().parents[2] / "vla_gen_bench" / "episodes" / "catalogs"
 WORLDS = sorted({file.stem for file in CATALOGS.glob("*.json")} - {"pretrain"})  # nothing is published of that one
 TINY = """
@@ -32,9 +33,20 @@ def test_episodes_are_those_of_the_manifest(name, world):
     check_manifest(load_suite(name), world)
 
 
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", LARGE)
+def test_first_episodes_are_those_of_the_manifest(name, world):
+    """All of them take half a minute: `vgb suites manifest NAME --check`."""
+    suite = load_suite(name)
+    stored = json.loads(manifest_path(suite, world).read_text())
+    assert stored["suite_digest"] == suite.digest()
+    firsts = {id: draw(row, world, 0, 0).digest() for id, row in suite.scenarios.items()}
+    assert firsts == {id: seeds["0"]["first"] for id, seeds in stored["scenarios"].items()}
+
+
 def test_no_stray_manifests():
     found = {file.stem for file in (data_dir() / "suites" / "manifests").glob("*.json")}
-    assert found == {f"{name}-{world}" for name in SUITES for world in WORLDS}
+    assert found == {f"{name}-{world}" for name in (*SUITES, *LARGE) for world in WORLDS}
 
 
 @pytest.fixture

@@ -35,6 +35,21 @@ def test_gallery_draws_one_labelled_png_per_suite(cli, tmp_path):
     assert (sheet[44:84, 10:652] < 100).any()  # a label
 
 
+def test_preview_draws_the_levels_beside_ind(cli, tmp_path):
+    text = SUITE + "  dim: {label: Exposure, dimension: vision, levels: [1, 5], shift: {effects: [exposure]}}\n"
+    (tmp_path / "two.yaml").write_text(text)
+    done = cli("suites", "preview", tmp_path / "two.yaml", "--out", tmp_path / "sheets" / "two.png", "--index", "3")
+    assert done.exit_code == 0, done.stderr
+    sheet = np.asarray(Image.open(tmp_path / "sheets" / "two.png").convert("RGB")).astype(int)
+    # A line of two plain tiles, a titled one of three: 200 x 150 and 32 of caption, 8 apart; 40 of title, 22 of name.
+    assert sheet.shape == (40 + 2 * (150 + 32 + 8) + 22, 3 * 208 + 8, 3)
+    top = 40 + 190 + 22
+    ind, one, five = (sheet[top : top + 150, left : left + 200] for left in (8, 216, 424))
+    light = [tile.mean() for tile in (ind, one, five)]  # the sign is the episode's own, the size the level's
+    assert abs(light[2] - light[0]) > 2 * abs(light[1] - light[0]) > 4
+    assert (light[1] - light[0]) * (light[2] - light[0]) > 0
+
+
 def test_bench_lines_know_their_targets():
     assert bench.Line("a", 11.9, "ms", 12).met and not bench.Line("a", 12.1, "ms", 12).met
     assert bench.Line("b", 0.95, "", 0.95, at_least=True).met and not bench.Line("b", 0.94, "", 0.95, at_least=True).met

@@ -374,6 +374,34 @@ def test_a_paper_s_row_is_alone_and_unranked(submit, folder, tmp_path):
     assert groups.popitem()[1][0].place is None
 
 
+def test_versions_of_a_world_stand_apart_newest_first_and_supersede_nothing(submit, folder, tmp_path):
+    world = header(load_suite("small"), "acme")["world"]
+    assert "version" not in world, "as logs of version 1 have it"
+    submit(make_run(tmp_path / "first"))
+    submit(make_run(tmp_path / "second", world={**world, "version": "2"}))
+    groups = Board(folder).groups()
+    assert [(group.place, [item.entry.id for item in items]) for group, items in groups.items()] == [
+        ("builtin v2", ["acme-small-builtin-v2"]),
+        ("builtin v1", ["acme-small-builtin"]),
+    ]
+    assert {item.standing for items in groups.values() for item in items} == {"ranked"}
+    files = Board(folder).build()
+    page = files[folder / "site" / "index.html"]
+    assert page.index("small in world builtin v2") < page.index("small in world builtin v1")
+    rows = csv.DictReader(files[folder / "leaderboard.csv"].splitlines())
+    assert {(row["id"], row["suite.world_version"]) for row in rows} == {
+        ("acme-small-builtin-v2", "2"),
+        ("acme-small-builtin", "1"),
+    }
+
+
+def test_an_entry_cannot_claim_another_version_than_its_log(cli, submit, folder, tmp_path):
+    submit(make_run(tmp_path / "run"))
+    edit(folder, "acme-small-builtin", "suite", "world_version", to="2")
+    done = cli("leaderboard", "validate", "--folder", folder)
+    assert done.exit_code != 0 and "suite.world_version: is 2, the log gives 1" in done.stderr
+
+
 # ---- build -------------------------------------------------------------------------------------------------
 
 
@@ -422,7 +450,7 @@ def test_the_page_sorts_filters_and_folds_out(cli, submit, folder, tmp_path):
       document.querySelectorAll("th button")[2].click(); document.querySelectorAll("th button")[2].click();
       out.push(shown());
       const world = document.querySelector("select[name=world]");
-      world.value = "rl4vla"; world.dispatchEvent(new Event("change")); out.push(shown());
+      world.value = "rl4vla v1"; world.dispatchEvent(new Event("change")); out.push(shown());
       document.querySelector("section:not([hidden]) .name").click();
       out.push(document.querySelectorAll(".more:not([hidden])").length);
       document.title = out.join("#");

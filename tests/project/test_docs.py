@@ -68,3 +68,28 @@ def test_the_readme_is_a_screen_and_cards_are_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
     cards = [path.parent for path in (ROOT / "policies").glob("*/card.yaml") if (path.parent / "checkpoint").is_dir()]
     assert cards and all(len((card / "README.md").read_text().splitlines()) <= 40 for card in cards)
+
+
+NAMED = re.compile(r"`?vla_gen_bench((?:\.[a-z_0-9]+)+)")
+NO_MODULES = {"effects", "suites", "vision"}  # groups of entry points, and a key of config.json
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_module_that_is_named_is_there(page: Path) -> None:
+    named = sorted(set(NAMED.findall(page.read_text())))
+    lost = [name for name in named if not _is_there(name.removeprefix(".").split("."))]
+    assert lost == []
+
+
+def _is_there(parts: list[str]) -> bool:
+    """Whether the parts name a module, or something of one."""
+    if parts[0] in NO_MODULES:
+        return True
+    place = ROOT / "vla_gen_bench"
+    for part in parts:
+        if place.joinpath(f"{part}.py").is_file():
+            return True
+        place /= part
+        if not place.is_dir():
+            return False
+    return True

@@ -19,7 +19,7 @@ STANDS_ON = {
     "doctor": ("assets",),
     "envs": ("doctor",),
     "policies": ("envs",),
-    "log": ("episodes",),
+    "log": ("assets",),
     "eval": ("policies", "log"),
     "train": ("eval",),
     "report": ("log",),

@@ -300,9 +300,9 @@ def test_mixed_suites_are_refused(cli, tmp_path, suite, pair):
     assert "differ in suite" in refused(cli, pair[0], other)
 
 
-@pytest.mark.parametrize("field", ["name", "catalog", "pack"])
+@pytest.mark.parametrize("field", ["name", "version", "catalog", "pack"])
 def test_mixed_worlds_are_refused(cli, tmp_path, suite, pair, field):
-    world = {"name": "builtin", "catalog": "2" * 16, "pack": "3" * 16, field: "another"}
+    world = {"name": "builtin", "version": "2", "catalog": "2" * 16, "pack": "3" * 16, field: "another"}
     other = write_log(tmp_path / "w", BASE, policy="x", suite=suite, change={"world": world})
     assert "differ in world" in refused(cli, pair[0], other)
 

@@ -93,7 +93,7 @@ def test_the_page_is_one_file_without_requests(page):
 
 
 def test_the_page_says_what_the_logs_say(page):
-    assert page.count("<title>PARTIAL: Success at the end on suite vision, world builtin</title>") == 1
+    assert page.count("<title>PARTIAL: Success at the end on suite vision, world builtin v2</title>") == 1
     # base: 2 of 6 = 33.3% of IND, all of the 4 on unseen tables; the other: 5 of 6, 3 of 3 and one error
     assert "base solves 33.3% of IND (2 of 6 episodes) and 100.0% on average over the shifted scenario" in page
     assert "base: 2 missing; other &lt;&amp;&gt;: 2 missing, 1 errored" in page

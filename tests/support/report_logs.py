@@ -34,7 +34,7 @@ def header(policy: str, suite: str, scenarios: Sequence[str], episodes: int) -> 
         "format": 1,
         "suite": {"id": load_suite(suite).id, "version": "1", "digest": digest, "sources": [suite]},
         "policy": {"name": policy, "ref": policy, "digest": "1" * 16, "options": {}, "privileged": False},
-        "world": {"name": "builtin", "catalog": "2" * 16, "pack": "3" * 16},
+        "world": {"name": "builtin", "version": "2", "catalog": "2" * 16, "pack": "3" * 16},
         "sessions": [{"started": "2026-01-01T00:00:00Z", "manifest": manifest}],
     }
 

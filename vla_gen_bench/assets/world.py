@@ -1,4 +1,4 @@
-"""A world: an asset pack seen through a camera of a given size and shader."""
+"""A world: an asset pack, the physics it is simulated with, and a camera of a given size and shader."""
 
 from __future__ import annotations
 
@@ -8,15 +8,30 @@ from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.protocol import CAMERAS
 
 CAMERA, WRIST_CAMERA = "3rd_view_camera", "wrist_camera"  # their names in an environment's observations
+FIRST_VERSION = "1"  # of what was written before worlds had versions
+
+
+@dataclass(frozen=True)
+class Physics:
+    """How PhysX solves contacts; the defaults are ManiSkill's, which the reference uses.
+
+    Attributes:
+        position_iterations: Of the solver, per substep.
+        contact_offset: Metres from a surface at which contacts begin to be computed; two bodies add theirs.
+    """
+
+    position_iterations: int = 15
+    contact_offset: float = 0.02
 
 
 @dataclass(frozen=True)
 class World:
-    """Camera settings of a world; its assets are the pack of the same name.
+    """Physics and camera of a world; its assets are the pack of the same name.
 
     Attributes:
         width, height: Of its images in pixels, unless the user or a policy asks for another size.
         shader: SAPIEN shader pack. "default" is the reference's; "minimal" costs a third less on a CPU.
+        version: Raised whenever the same spec and actions may end otherwise; results of two versions are never mixed.
     """
 
     name: str
@@ -24,11 +39,19 @@ class World:
     height: int
     shader: str
     cameras: tuple[str, ...] = CAMERAS
+    version: str = FIRST_VERSION
+    physics: Physics = Physics()
+
+    @property
+    def label(self) -> str:
+        """Name and version, as results are headed: "builtin v2"."""
+        return world_label(self.name, self.version)
 
 
+LIGHT = Physics(position_iterations=4, contact_offset=0.005)  # what it was chosen by: docs/physics.md
 WORLDS = {
-    "builtin": World("builtin", 320, 240, "minimal"),
-    "pretrain": World("pretrain", 320, 240, "minimal"),
+    "builtin": World("builtin", 320, 240, "minimal", version="2", physics=LIGHT),  # version 1 had the reference's physics
+    "pretrain": World("pretrain", 320, 240, "minimal", physics=LIGHT),
     "rl4vla": World("rl4vla", 640, 480, "default"),
 }
 
@@ -38,3 +61,8 @@ def get_world(name: str) -> World:
     if name not in WORLDS:
         raise UserError(f"unknown world '{name}'{suggest(name, WORLDS)}")
     return WORLDS[name]
+
+
+def world_label(name: str, version: str) -> str:
+    """Returns "builtin v2"."""
+    return f"{name} v{version}"

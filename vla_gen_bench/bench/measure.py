@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median, quantiles
 
+from vla_gen_bench.bench.floor import Floor
 from vla_gen_bench.eval.evaluate import Request, evaluate, make_plan
 from vla_gen_bench.log import provenance
 
@@ -26,7 +27,9 @@ class Line:
 
     Attributes:
         target: The bound it should keep; `at_least` tells which side.
+        floor: What the simulator alone would give on this machine, in the same unit.
         met: None without a target.
+        ratio: How many times the floor's time it takes; None without a floor.
     """
 
     name: str
@@ -34,6 +37,13 @@ class Line:
     unit: str
     target: float | None = None
     at_least: bool = False
+    floor: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        if self.floor is None:
+            return None
+        return self.floor / self.value if self.at_least else self.value / self.floor
 
     @property
     def met(self) -> bool | None:
@@ -55,6 +65,7 @@ class Targets:
 
 TARGETS = {
     "builtin": Targets(("all",), 12, 120, 0.95, 0.85),
+    "pretrain": Targets(("all",), 12, 120, 0.95, 0.85),
     "rl4vla": Targets(("table1",), 65, 150, 0.90, 0.75),
 }
 
@@ -84,18 +95,23 @@ def steps(world: str) -> Iterator[Line]:
     env, expert = build_env(world), Expert()
     suite = load_suite("all")
     scenarios, horizon = suite.select(["ind", "multi_object_ind"]), suite.protocol.horizon
-    step_s, reset_s, act_s = [], [], []
+    floor, step_s, reset_s, act_s = Floor(env), [], [], []
+    step_floor_s, reset_floor_s = [], []
     for index in range(EPISODES_TIMED):
         for scenario in scenarios:
             spec = draw(scenario, world, FIRST_SEED, index)
+            floor.seconds()
             reset_s.append(_timed(lambda: env.reset(options={"spec": spec})))
+            reset_floor_s.append(floor.seconds())
             expert.reset([spec.instruction], [index])
-            _time_steps(env, expert, horizon, step_s, act_s)
+            _time_steps(env, expert, horizon, step_s, act_s, floor, step_floor_s)
     targets, size = TARGETS[world], f"{env.world.width}x{env.world.height}"
-    yield Line(f"{world}: step, {size}, median of whole episodes", 1e3 * median(step_s), "ms", targets.step_ms)
-    yield Line(f"{world}: step, mean", 1e3 * mean(step_s), "ms")
+    name, bare = f"{world}: step, {size}, median of whole episodes", 1e3 * median(step_floor_s)
+    yield Line(name, 1e3 * median(step_s), "ms", targets.step_ms, floor=bare)
+    yield Line(f"{world}: step, mean", 1e3 * mean(step_s), "ms", floor=1e3 * mean(step_floor_s))
     yield Line(f"{world}: step, 90% are below", 1e3 * quantiles(step_s, n=10)[-1], "ms")
-    yield Line(f"{world}: reset with a fresh scene, median", 1e3 * median(reset_s), "ms", targets.reset_ms)
+    name, bare = f"{world}: reset with a fresh scene, median", 1e3 * median(reset_floor_s)
+    yield Line(name, 1e3 * median(reset_s), "ms", targets.reset_ms, floor=bare)
     yield Line(f"{world}: expert.act, median", 1e3 * median(act_s), "ms")
     yield Line(f"{world}: memory of that process", peak_memory_gib(), "GiB", 1.0)
     yield from side_by_side(world)
@@ -112,10 +128,16 @@ def side_by_side(world: str) -> Iterator[Line]:
     batch.reset([draw(ind, world, FIRST_SEED, index) for index in range(BATCH)])
     still = np.tile(np.float32([0, 0, 0, 0, 0, 0, 1]), (BATCH, 1))
     seconds = _timed(lambda: [batch.step(still) for _ in range(BATCH_STEPS)])
-    yield Line(f"{world}: {BATCH} episodes side by side in one process", BATCH * BATCH_STEPS / seconds, "steps/s")
+    floors = [Floor(env) for env in batch.envs]
+    batch.step(still)
+    bare = BATCH / sum(floor.seconds() for floor in floors)
+    name = f"{world}: {BATCH} episodes side by side in one process"
+    yield Line(name, BATCH * BATCH_STEPS / seconds, "steps/s", at_least=True, floor=bare)
 
 
-def _time_steps(env, expert, horizon: int, step_s: list[float], act_s: list[float]) -> None:
+def _time_steps(
+    env, expert, horizon: int, step_s: list[float], act_s: list[float], floor: Floor, floor_s: list[float]
+) -> None:
     import numpy as np
 
     from vla_gen_bench.protocol import Observation
@@ -127,6 +149,7 @@ def _time_steps(env, expert, horizon: int, step_s: list[float], act_s: list[floa
         action = expert.act(seen)[:, 0]
         act_s.append(time.perf_counter() - start)
         step_s.append(_timed(lambda: env.step(action)))
+        floor_s.append(floor.seconds())
 
 
 def peak_memory_gib() -> float:
@@ -180,7 +203,7 @@ def machine() -> dict:
 
 def to_json(lines: list[Line]) -> dict:
     """Returns machine and measurements as plain data."""
-    return {**machine(), "lines": [{**asdict(line), "met": line.met} for line in lines]}
+    return {**machine(), "lines": [{**asdict(line), "met": line.met, "ratio": line.ratio} for line in lines]}
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -24,6 +24,7 @@ def bench(quick: bool, openvla: bool, rl: bool, worlds: tuple[str, ...], out: Pa
     """Measure this machine against the project's targets; prints a table and writes OUT/bench.json.
 
     The full run takes about 45 minutes on two cores; the success rates continue where an earlier run stopped.
+    Floor: what PhysX and the renderer alone take for the same episodes here; ratio: how many times that.
     --openvla writes OUT/bench-openvla.json, --rl OUT/bench-rl.json.
     """
     from vla_gen_bench.assets.world import get_world
@@ -96,10 +97,11 @@ def _print(lines: list, file: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("measurement", "value", "target", "met")
+    table = Table("measurement", "value", "target", "met", "floor", "ratio")
     for line in lines:
         bound = "" if line.target is None else f"{'>=' if line.at_least else '<='} {line.target:g} {line.unit}".rstrip()
         met = {None: "", True: "yes", False: "NO"}[line.met]
-        table.add_row(line.name, f"{line.value:.4g} {line.unit}".rstrip(), bound, met)
+        floor, ratio = ("" if number is None else f"{number:.3g}" for number in (line.floor, line.ratio))
+        table.add_row(line.name, f"{line.value:.4g} {line.unit}".rstrip(), bound, met, floor, ratio)
     Console(width=None if Console().is_terminal else 110).print(table)
     click.echo(file)

@@ -122,15 +122,17 @@ def _render(
     drawn: dict[str, Figure] | None,
 ) -> str:
     from vla_gen_bench.report import formats
+    from vla_gen_bench.report.robustness import robustness_notes, with_robustness
     from vla_gen_bench.report.table import document
 
+    notes = [*notes, *robustness_notes(comparison)]
     if kind == "csv":
         return formats.to_csv(comparison)
     if kind == "html":
         from vla_gen_bench.report.page import to_page
 
         return to_page(comparison, notes, video_mib, drawn)
-    tables = document(comparison, stages, notes)
+    tables = with_robustness(document(comparison, stages, notes), comparison)
     if kind == "md":
         return formats.to_markdown(tables)
     if kind == "latex":

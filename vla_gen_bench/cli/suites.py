@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -85,6 +86,31 @@ def draw_(name: str, scenario_id: str, seed: int, index: int, world: str) -> Non
     training = seed >= FIRST_TRAINING_SEED and scenario.id == "ind" and not scenario.reference
     spec = draw_training(world, seed, index) if training else draw(scenario, world, seed, index)
     click.echo(spec.model_dump_json(indent=2))
+
+
+@suites.command()
+def levels() -> None:
+    """Print what the levels 1 to 5 of every disturbance are, and why, as a Markdown table."""
+    from vla_gen_bench.episodes.levels import level_table
+
+    click.echo(level_table(), nl=False)
+
+
+@suites.command()
+@click.argument("name")
+@WORLD
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The PNG.  [default: NAME-WORLD.png]")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Which seed's episode to show.")
+@click.option("--index", default=0, show_default=True, type=INDEX, help="Which episode of that seed.")
+def preview(name: str, world: str, out: Path | None, seed: int, index: int) -> None:
+    """Draw a contact sheet of suite NAME (a name or a YAML file): each disturbance's levels beside IND.
+
+    All images are the first of the same episode, so what differs between two of them is the shift alone.
+    """
+    from vla_gen_bench.eval.preview import write_preview
+
+    suite = load_suite(name)
+    click.echo(write_preview(suite, world, out or Path(f"{suite.id}-{world}.png"), seed, index))
 
 
 @suites.command()

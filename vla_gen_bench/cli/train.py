@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vla_gen_bench.cli.numbers import WORKERS, Whole
 from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
 from vla_gen_bench.cli.train_rl import dpo, grpo, ppo
+
+if TYPE_CHECKING:
+    from vla_gen_bench.train.processes import Processes
+
+
+PROCESSES = click.option(
+    "--processes", type=WORKERS, help="Processes on this machine.  [default: as torchrun says, or 1]"
+)
 
 
 @click.group()
@@ -26,14 +35,12 @@ def train() -> None:
 @common_options
 @click.option("--data", multiple=True, type=click.Path(file_okay=False), help="Demonstrations (vgb collect); repeat.")
 @click.option("--demos", type=Whole(1, 10_000_000), help="Only the first so many of each; smaller sets are nested.")
-@click.option("--processes", type=WORKERS, help="Processes on this machine.  [default: as torchrun says, or 1]")
+@PROCESSES
 def sft(
     recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None,
     data: tuple[str, ...], demos: int | None, processes: int | None,
 ) -> None:  # fmt: skip
     """Fine-tune on demonstrations by cross-entropy of the action tokens."""
-    from vla_gen_bench import runtime
-    from vla_gen_bench.train.processes import join, launch
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
     from vla_gen_bench.train.run import RunOptions
     from vla_gen_bench.train.sft import trainer
@@ -41,30 +48,40 @@ def sft(
     given = {"data": list(data) or None, "demos": demos}
     settings = parse_changes(changes) | {key: value for key, value in given.items() if value is not None}
     loaded = load_recipe(recipe_file(recipe), trainer.SftRecipe, settings)
-    if processes and processes > 1 and "WORLD_SIZE" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, runtime.usable_cores() // processes))
-        sys.exit(launch(processes, sys.argv[1:]))
-    joined = join(device)
-    if joined.device.type == "cpu" and joined.count > 1:
-        runtime.limit_threads(1)
+    joined = _joined(processes, device)
     carry_out(trainer.train, loaded, out, joined, RunOptions(fresh, wandb))
 
 
 @train.command()
 @common_options
 @click.option("--scenes", type=click.Path(file_okay=False), help="Scenes to learn from (vgb scenes).")
+@PROCESSES
 def grounding(
-    recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None, scenes: str | None
+    recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None,
+    scenes: str | None, processes: int | None,
 ) -> None:  # fmt: skip
     """Pretrain on rendered scenes: where are the things that a sentence names?"""
     from vla_gen_bench.train.grounding import trainer
-    from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
     from vla_gen_bench.train.run import RunOptions
 
     settings = parse_changes(changes) | ({"grounding.scenes": scenes} if scenes else {})
     loaded = load_recipe(recipe_file(recipe), trainer.GroundingRecipe, settings)
-    carry_out(trainer.train, loaded, out, join(device), RunOptions(fresh, wandb))
+    carry_out(trainer.train, loaded, out, _joined(processes, device), RunOptions(fresh, wandb))
+
+
+def _joined(processes: int | None, device: str) -> Processes:
+    """Returns this process's place among all; starts the others and ends with them where that is asked for."""
+    from vla_gen_bench import runtime
+    from vla_gen_bench.train.processes import join, launch
+
+    if processes and processes > 1 and "WORLD_SIZE" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, runtime.usable_cores() // processes))
+        sys.exit(launch(processes, sys.argv[1:]))
+    joined = join(device)
+    if joined.device.type == "cpu" and joined.count > 1:
+        runtime.limit_threads(1)
+    return joined
 
 
 @train.command()

@@ -37,7 +37,17 @@ def foreground_mask(segmentation: torch.Tensor, background: torch.Tensor) -> tor
 
 def composite(render: torch.Tensor, foreground: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     """Returns uint8 [B, H, W, 3]: `render` where `foreground`, the table image elsewhere."""
-    return torch.where(foreground[..., None], render, tables)
+    if render.is_cuda:
+        return torch.where(foreground[..., None], render, tables)
+    images = tables.clone()  # OpenCV copies by a mask in a tenth of the time that torch and numpy choose by one
+    for source, mask, image in zip(render.numpy(), foreground.numpy(), images.numpy(), strict=True):
+        cv2.copyTo(source, mask.view(np.uint8), image)
+    return images
+
+
+def without_alpha(pixels: torch.Tensor) -> torch.Tensor:
+    """Returns uint8 [1, H, W, 3] of [1, H, W, 4] on the CPU: a copy, in a tenth of the time that copying a slice takes."""
+    return torch.from_numpy(cv2.cvtColor(pixels[0].numpy(), cv2.COLOR_RGBA2RGB)[None])
 
 
 def bounding_boxes(mask: torch.Tensor) -> torch.Tensor:

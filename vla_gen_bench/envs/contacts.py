@@ -18,19 +18,24 @@ class ContactForces:
 
     Forces are those of the last physics substep. `pairs` maps a name to its two bodies; where a sub-scene lacks one of
     them the force is zero.
+
+    Attributes:
+        names: Of the pairs, in the order of the answer.
     """
 
     def __init__(self, scene: ManiSkillScene, pairs: Mapping[str, tuple[Body, Body]]) -> None:
         self._scene = scene
-        self._names = list(pairs)
+        self.names = list(pairs)
         if scene.gpu_sim_enabled:
             self._make_query(pairs)
         else:
-            self._entities = {
-                (first._bodies[0].entity, second._bodies[0].entity): name for name, (first, second) in pairs.items()
-            }
+            self._places = {}
+            for place, (first, second) in enumerate(pairs.values()):
+                first, second = first._bodies[0].entity, second._bodies[0].entity
+                self._places |= {(first, second): (place, 1.0), (second, first): (place, -1.0)}
 
-    def read(self) -> dict[str, torch.Tensor]:
+    def read(self) -> torch.Tensor:
+        """Returns [pairs, B, 3]: float64 on the CPU, float32 on a GPU."""
         return self._read_gpu() if self._scene.gpu_sim_enabled else self._read_cpu()
 
     def _make_query(self, pairs: Mapping[str, tuple[Body, Body]]) -> None:
@@ -41,28 +46,23 @@ class ContactForces:
             torch.tensor([place[i] for place in places], device=self._scene.device) for i in (0, 1)
         )
 
-    def _read_gpu(self) -> dict[str, torch.Tensor]:
+    def _read_gpu(self) -> torch.Tensor:
         self._scene.px.gpu_query_contact_pair_impulses(self._query)
         impulses = self._query.cuda_impulses.torch()  # [places, 3]
-        forces = impulses.new_zeros(len(self._names), self._scene.num_envs, 3)
+        forces = impulses.new_zeros(len(self.names), self._scene.num_envs, 3)
         forces[self._pair_index, self._row] = impulses / self._scene.px.timestep
-        return dict(zip(self._names, forces, strict=True))
+        return forces
 
-    def _read_cpu(self) -> dict[str, torch.Tensor]:
-        impulses = {name: np.zeros(3) for name in self._names}
+    def _read_cpu(self) -> torch.Tensor:
+        impulses = np.zeros((len(self.names), 1, 3))
         for contact in self._scene.px.get_contacts():
-            self._add(impulses, contact)
-        step = self._scene.px.timestep
-        return {name: torch.from_numpy(total / step)[None] for name, total in impulses.items()}
-
-    def _add(self, impulses: dict[str, np.ndarray], contact) -> None:
-        first, second = (body.entity for body in contact.bodies)
-        name, sign = self._entities.get((first, second)), 1.0
-        if name is None:
-            name, sign = self._entities.get((second, first)), -1.0
-        if name is not None:
-            for point in contact.points:
-                impulses[name] += sign * point.impulse
+            first, second = contact.bodies
+            found = self._places.get((first.entity, second.entity))
+            if found is not None:
+                place, sign = found
+                for point in contact.points:
+                    impulses[place, 0] += sign * point.impulse
+        return torch.from_numpy(impulses / self._scene.px.timestep)
 
 
 def _meetings(first: Body, second: Body) -> list[tuple[int, tuple]]:

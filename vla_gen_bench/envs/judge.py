@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from mani_skill.agents.robots.widowx.widowx import WidowX250S
 from mani_skill.envs.scene import ManiSkillScene
+from mani_skill.utils.structs.link import Link
 
 from vla_gen_bench.envs import task
 from vla_gen_bench.envs.contacts import Body, ContactForces
+from vla_gen_bench.envs.poses import BodyPoses
 from vla_gen_bench.envs.scene import Thing, rotated_extent
 
 FINGERS = ("left", "right")
@@ -29,14 +31,18 @@ class Judge:
     """
 
     def __init__(self, scene: ManiSkillScene, agent: WidowX250S, things: Sequence[Thing]) -> None:
-        self._agent = agent
         self._things = {thing.role: thing for thing in things}
-        self._actors = {thing.role: thing.actor for thing in things}
-        self._objects = [role for role in self._actors if role == "target" or role.startswith("distractor_object")]
-        self._receptacles = [role for role in self._actors if role not in self._objects]
-        self._contacts = ContactForces(scene, self._pairs())
+        self._objects = [role for role in self._things if role == "target" or role.startswith("distractor_object")]
+        self._receptacles = [role for role in self._things if role not in self._objects]
+        links = dict(zip(FINGERS, (agent.finger1_link, agent.finger2_link), strict=True))
+        self._contacts = ContactForces(scene, self._pairs(links))
         self._batch, self._device = scene.num_envs, scene.device
+        self._poses = BodyPoses([*links.values(), *things], self._batch, scene.gpu_sim_enabled)
         self.extents = {role: thing.over(self._batch, self._extent(thing), 0.0) for role, thing in self._things.items()}
+        self._placements = self._meetings()
+        self._placed_extents = [
+            torch.stack([self.extents[pair[side]] for pair in self._placements]) for side in (0, 1)
+        ]
         self.progress = task.Progress.start(self._batch, self._device)
         self.update(torch.zeros(self._batch, dtype=torch.int32, device=self._device))
 
@@ -46,21 +52,22 @@ class Judge:
         Args:
             step: [B] control steps done so far, 0 at reset.
         """
-        self.forces = self._contacts.read()
-        left, right = self._agent.finger1_link.pose, self._agent.finger2_link.pose
-        axes = [pose.to_transformation_matrix()[:, :3, 1] for pose in (left, right)]
-        self._opening = {"left": axes[0], "right": -axes[1]}
-        self.positions = {
-            role: thing.over(self._batch, thing.actor.pose.p, torch.nan) for role, thing in self._things.items()
-        }
-        self.positions["gripper"] = (left.p + right.p) / 2
-        self.grasped = self._grasped("target")
-        self.success = self._placed("target", "receptacle")
-        self.progress.update(step, self.grasped, self.success, self._wrong())
+        forces, poses = self._contacts.read(), self._poses.read()
+        self.forces = dict(zip(self._contacts.names, forces, strict=True))
+        self.positions = dict(zip(self._things, poses[2:, :, :3], strict=True))
+        self.positions["gripper"] = (poses[0, :, :3] + poses[1, :, :3]) / 2
+        fingers = forces[: 2 * len(self._objects)].view(len(self._objects), 2, self._batch, 3)
+        grasped = task.grasping(fingers, _openings(poses[:2, :, 3:])).all(1)  # [objects, B]
+        placed = self._placed(forces)  # [placements, B]
+        self._fingers, self.grasped, self.success = fingers, grasped[0], placed[0]
+        self.progress.update(step, self.grasped, self.success, self._wrong(grasped, placed))
 
     def info(self) -> dict[str, torch.Tensor]:
         """Returns the flags and distances of the present step, [B] each."""
-        progress = self.progress
+        progress, at = self.progress, self.positions
+        pairs = (at["gripper"], at["target"]), (at["gripper"], at["receptacle"]), (at["target"], at["receptacle"])
+        first, second = (torch.stack(ends) for ends in zip(*pairs, strict=True))
+        distances = torch.linalg.norm(first - second, dim=-1)
         return {
             "success": self.success.clone(),
             "success_once": progress.success_ever,
@@ -72,48 +79,60 @@ class Judge:
             "wrong_touched": progress.wrong_touched,
             "wrong_grasped": progress.wrong_grasped,
             "wrong_placed": progress.wrong_placed,
-            "gripper_target_distance": self._distance("gripper", "target"),
-            "gripper_receptacle_distance": self._distance("gripper", "receptacle"),
-            "target_receptacle_distance": self._distance("target", "receptacle"),
+            "gripper_target_distance": distances[0],
+            "gripper_receptacle_distance": distances[1],
+            "target_receptacle_distance": distances[2],
         }
 
-    def _pairs(self) -> dict[str, tuple[Body, Body]]:
-        """Every pair whose contact force some rule or flag reads."""
-        links = dict(zip(FINGERS, (self._agent.finger1_link, self._agent.finger2_link), strict=True))
-        pairs = {f"{side}/{role}": (link, self._actors[role]) for role in self._objects for side, link in links.items()}
+    def touched(self, role: str) -> torch.Tensor:
+        """Returns [B] bool: a finger touches the object `role` now."""
+        return self._touched(self._fingers[self._objects.index(role)])
+
+    def _touched(self, fingers: torch.Tensor) -> torch.Tensor:
+        return (torch.linalg.norm(fingers, dim=-1) > 0).any(-2)
+
+    def _pairs(self, links: dict[str, Link]) -> dict[str, tuple[Body, Body]]:
+        """Every pair whose contact force some rule or flag reads; left and right finger of each object in turn first."""
+        actors = {role: thing.actor for role, thing in self._things.items()}
+        pairs = {f"{side}/{role}": (link, actors[role]) for role in self._objects for side, link in links.items()}
         for object in self._objects:
-            pairs |= {f"{object}/{r}": (self._actors[object], self._actors[r]) for r in self._receptacles}
+            pairs |= {f"{object}/{r}": (actors[object], actors[r]) for r in self._receptacles}
         return pairs
+
+    def _meetings(self) -> list[tuple[str, str]]:
+        """The object and receptacle of each placement that counts; success first, then the wrong ones."""
+        wrong = [(role, "receptacle") for role in self._objects[1:]]
+        return [("target", "receptacle"), *wrong, *(("target", role) for role in self._receptacles[1:])]
 
     def _extent(self, thing: Thing) -> torch.Tensor:
         rotations = thing.actor.pose.to_transformation_matrix()[:, :3, :3].cpu().numpy().astype(np.float64)
         rows = [rotated_extent(body, turn) for body, turn in zip(thing.bodies, rotations, strict=True)]
         return torch.as_tensor(np.stack(rows), device=self._device)
 
-    def _distance(self, a: str, b: str) -> torch.Tensor:
-        return torch.linalg.norm(self.positions[a] - self.positions[b], dim=-1)
+    def _placed(self, forces: torch.Tensor) -> torch.Tensor:
+        """Returns [placements, B] bool."""
+        objects, receptacles = (
+            torch.stack([self.positions[pair[side]] for pair in self._placements]) for side in (0, 1)
+        )
+        contacts = torch.stack([self.forces["/".join(pair)] for pair in self._placements])
+        return task.placed_on(objects - receptacles, *self._placed_extents, contacts)
 
-    def _grasped(self, role: str) -> torch.Tensor:
-        left, right = (task.grasping(self.forces[f"{side}/{role}"], self._opening[side]) for side in FINGERS)
-        return left & right
-
-    def touched(self, role: str) -> torch.Tensor:
-        """Returns [B] bool: a finger touches the object `role` now."""
-        left, right = (torch.linalg.norm(self.forces[f"{side}/{role}"], dim=-1) > 0 for side in FINGERS)
-        return left | right
-
-    def _placed(self, role: str, receptacle: str) -> torch.Tensor:
-        offset = self.positions[role] - self.positions[receptacle]
-        contact = self.forces[f"{role}/{receptacle}"]
-        return task.placed_on(offset, self.extents[role], self.extents[receptacle], contact)
-
-    def _wrong(self) -> dict[str, torch.Tensor]:
-        never = torch.zeros(self._batch, dtype=torch.bool, device=self._device)
-        wrong = {"touched": never, "grasped": never, "placed": never}
-        for role in self._objects[1:]:
-            wrong["touched"] = wrong["touched"] | self.touched(role)
-            wrong["grasped"] = wrong["grasped"] | self._grasped(role)
-            wrong["placed"] = wrong["placed"] | self._placed(role, "receptacle")
-        for receptacle in self._receptacles[1:]:
-            wrong["placed"] = wrong["placed"] | self._placed("target", receptacle)
+    def _wrong(self, grasped: torch.Tensor, placed: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns what went wrong now, as far as this episode's things allow it at all."""
+        wrong = {}
+        if len(grasped) > 1:
+            wrong = {"touched": self._touched(self._fingers[1:]).any(0), "grasped": grasped[1:].any(0)}
+        if len(placed) > 1:
+            wrong["placed"] = placed[1:].any(0)
         return wrong
+
+
+def _openings(quaternions: torch.Tensor) -> torch.Tensor:
+    """Returns [2, B, 3]: the y axis of the left finger and its opposite of the right one, of wxyz [2, B, 4].
+
+    Computed as ManiSkill's `quaternion_to_matrix` does, operation by operation: the flags keep their bits.
+    """
+    r, i, j, k = quaternions.unbind(-1)
+    two_s = 2.0 / (quaternions * quaternions).sum(-1)
+    axes = torch.stack((two_s * (i * j - k * r), 1 - two_s * (i * i + k * k), two_s * (j * k + i * r)), -1)
+    return torch.stack((axes[0], -axes[1]))

@@ -12,7 +12,7 @@ import torch
 from gymnasium.utils.seeding import np_random
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs.pose import Pose
-from mani_skill.utils.structs.types import SimConfig
+from mani_skill.utils.structs.types import SceneConfig, SimConfig
 
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
@@ -23,6 +23,7 @@ from vla_gen_bench.envs.compositing import composite, foreground_mask
 from vla_gen_bench.envs.effects import RunningEffects, scene_setups
 from vla_gen_bench.envs.effects.camera import aim_cameras, table_image
 from vla_gen_bench.envs.judge import Judge
+from vla_gen_bench.envs.poses import BodyPoses
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
 from vla_gen_bench.envs.wrist import WristView
 from vla_gen_bench.episodes.spec import EpisodeSpec
@@ -95,7 +96,11 @@ class PickPlaceEnv(BaseEnv):
 
     @property
     def _default_sim_config(self) -> SimConfig:
-        return SimConfig(sim_freq=SIM_FREQUENCY, control_freq=CONTROL_FREQUENCY, spacing=20)
+        physics = SceneConfig(
+            solver_position_iterations=self.world.physics.position_iterations,
+            contact_offset=self.world.physics.contact_offset,
+        )
+        return SimConfig(sim_freq=SIM_FREQUENCY, control_freq=CONTROL_FREQUENCY, spacing=20, scene_config=physics)
 
     # ---- reset ---------------------------------------------------------------------------------------------
 
@@ -152,7 +157,7 @@ class PickPlaceEnv(BaseEnv):
         self._close_viewer()
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
         self._things, self._effects, self._points, self.judge = [], None, {}, None
-        self._camera_params = self._table = self._wrist = None
+        self._camera_params = self._table = self._wrist = self._poses = None
         vars(self).pop("segmentation_id_map", None)  # ManiSkill's, of the old bodies: with it their textures would stay
         agent = getattr(self, "agent", None)  # none before the first reset
         scene.release(self.scene, getattr(agent, "robot", None), agent)
@@ -192,7 +197,7 @@ class PickPlaceEnv(BaseEnv):
         wanted = self.obs_mode_struct.visual
         more = wanted.depth or wanted.position or wanted.normal or wanted.albedo
         software = self.scene.can_render() and self.scene.backend.render_backend == "sapien_cpu"
-        return software and not more and scene.all_opaque(self.scene)
+        return software and not more and scene.drawn_swiftly(self.scene, self.world.shader)
 
     def _load_lighting(self, options: dict) -> None:
         scene.add_lights(self.scene, self.setups)
@@ -225,6 +230,7 @@ class PickPlaceEnv(BaseEnv):
 
     def _start_task(self) -> None:
         self.judge = Judge(self.scene, self.agent, self._things)
+        self._poses = BodyPoses(self._things, self.num_envs, self.gpu_sim_enabled)
         views = zip(self._specs, self.setups, strict=True)
         tables = [table_image(self.pack, spec.table, setup, self.image_size) for spec, setup in views]
         self._tables = torch.stack(tables).to(self.device)
@@ -272,11 +278,12 @@ class PickPlaceEnv(BaseEnv):
 
     def state_vectors(self) -> list[np.ndarray]:
         """Returns per environment float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
-        vectors = [[qpos] for qpos in self.agent.robot.get_qpos().cpu().numpy()]
-        for thing in self._things:
-            for row, pose in zip(thing.rows, thing.actor.pose.raw_pose.cpu().numpy(), strict=True):
-                vectors[row].append(pose)
-        return [np.concatenate(parts) for parts in vectors]
+        poses = self._poses.read().cpu().numpy()  # [N, B, 7]
+        vectors = []
+        for row, qpos in enumerate(self.agent.robot.get_qpos().cpu().numpy()):
+            there = [row in thing.rows for thing in self._things]
+            vectors.append(np.concatenate([qpos, poses[there, row].reshape(-1)]))
+        return vectors
 
     def cached_points(self, thing: scene.Thing, row: int) -> np.ndarray:
         """Returns the vertices [N, 3] of a thing's collision pieces in its own frame."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from vla_gen_bench.envs.cameras import (
     camera_configs,
     camera_matrix,
 )
-from vla_gen_bench.envs.controller import TargetDeltaPoseControllerConfig
+from vla_gen_bench.envs.controller import GripperControllerConfig, TargetDeltaPoseControllerConfig
 from vla_gen_bench.protocol import EXTERNAL
 
 __all__ = [
@@ -53,7 +52,7 @@ def agent_class(
             configs = super()._controller_configs[CONTROL_MODE]
             arm = TargetDeltaPoseControllerConfig(**vars(configs["arm"]))
             left, right = self.gripper_joint_names
-            gripper = replace(configs["gripper"], mimic={right: {"joint": left}})
+            gripper = GripperControllerConfig(**vars(configs["gripper"]) | {"mimic": {right: {"joint": left}}})
             return {CONTROL_MODE: {"arm": arm, "gripper": gripper}}
 
         @property

@@ -156,11 +156,15 @@ def finish_robot_surface(robot) -> None:
                     part.material.set_roughness(0.3)
 
 
-def all_opaque(scene: ManiSkillScene) -> bool:
-    """Tells whether light passes through none of the drawn bodies."""
+def drawn_swiftly(scene: ManiSkillScene, shader: str) -> bool:
+    """Tells whether the swift copy of `shader` draws all bodies as the shader does.
+
+    No copy draws what light passes through, and that of "minimal" no normal maps.
+    """
     bodies = (body for sub_scene in scene.sub_scenes for body in sub_scene.render_system.render_bodies)
-    parts = (part for body in bodies for shape in body.render_shapes for part in shape.parts)
-    return all(part.material.base_color[3] == 1 for part in parts)
+    materials = [part.material for body in bodies for shape in body.render_shapes for part in shape.parts]
+    smooth = shader != "minimal" or all(material.normal_texture is None for material in materials)
+    return smooth and all(material.base_color[3] == 1 for material in materials)
 
 
 def renderer_handle() -> object:

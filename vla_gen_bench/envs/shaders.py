@@ -7,7 +7,9 @@ the table is multiplied by black. Every copy leaves it out.
 The *swift* copy of `default` draws what `Color` and `Segmentation` need and no more: 11 ms instead of 43 ms at 640x480
 on lavapipe, most of which goes per pixel, not per triangle. It drops the passes for transparent bodies, lines and
 points and the pictures of positions, normals and segmentation colours, shades only pixels that show a body, and
-makes bytes of colours itself. Bodies look the same bit by bit (tests/envs/test_shaders.py); empty pixels are black.
+makes bytes of colours itself. The swift copy of `minimal` leaves out the pass that puts a background behind what is
+drawn, the light of an environment map, which is black, and the axes of normal maps, which no opaque body here has.
+Bodies look the same bit by bit (tests/envs/test_shaders.py); empty pixels are black.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from mani_skill.render import PREBUILT_SHADER_CONFIGS, ShaderConfig, set_shader_
 
 from vla_gen_bench.assets.derived import ensure_folder
 from vla_gen_bench.assets.pack import cache_dir
+from vla_gen_bench.envs.compositing import without_alpha
 
 _DECLARATION = re.compile(r"^layout\([^)]*\) uniform sampler2D samplerBRDFLUT;\n?", re.MULTILINE)
 _LOOKUP = re.compile(r"texture\(samplerBRDFLUT, [^;]*\)\.xy;")
@@ -74,6 +77,30 @@ void main() {
   }
 }
 """
+# The light of an environment map, which is black, and its look behind everything.
+_NO_ENVIRONMENT = (
+    (r"  color \+= diffuseIBL\([\s\S]*?camDir\);\n", ""),
+    (r"  if \(depth == 1\) \{\n.*\n  \} else \{\n(    outLighting = vec4\(color, 1\);\n)  \}\n", r"\1"),
+    (r"vec3 getBackgroundColor[\s\S]*?(?=void main)", ""),
+)
+# `minimal` without an environment map, and without what only the passes left out or a normal map read.
+_MINIMAL_EDITS = {
+    "gbuffer.frag": (
+        (r"  vec3 wnormal = [\s\S]*?camDir\);\n", ""),
+        (r"out ivec4 outPositionSegmentation;", "out float outBody;"),
+        (r"  outPositionSegmentation = .*;", "  outBody = float(inSegmentation[1]);"),
+        (r"vec3 getBackgroundColor[\s\S]*?(?=layout\(location = 0\) in)", ""),
+        (r"layout\(location = 3\) in vec3 objectCoord;\n", ""),
+        (r"in mat3 inTbn;", "in vec3 inNormal;"),
+        (r"    if \(\(materialBuffer.textureMask & 4\) [\s\S]*? else \{\n.*\n    \}", "    normal = normalize(inNormal);"),
+    ),
+    "gbuffer.vert": (
+        (r"layout\(location = 3\) out vec3 objectCoord;\n", ""),
+        (r"  objectCoord = position;\n", ""),
+        (r"out mat3 outTbn;", "out vec3 outNormal;"),
+        (r"  vec3 outTangent = [\s\S]*?outNormal\);", "  outNormal = normalize(normalMatrix * normal);"),
+    ),
+}
 _SWIFT_FILES = ("camera_set.glsl", "object_set.glsl", "material_set.glsl", "scene_set.glsl")
 _SWIFT_FILES += ("gbuffer.vert", "gbuffer.frag", "deferred.vert", "deferred.frag", "shadow.vert")
 
@@ -97,29 +124,38 @@ def lean_shader_config(name: str) -> ShaderConfig:
 def swift_shader_config(name: str) -> ShaderConfig:
     """Returns a config that draws "rgb" and "segmentation" of opaque bodies, in less time where `name` allows it.
 
-    The same bits as `lean_shader_config` on every pixel that shows a body. For "minimal" it is `lean_shader_config`.
+    The same bits as `lean_shader_config` on every pixel that shows a body.
     """
-    if name != "default":
-        return lean_shader_config(name)
     try:
         folder = _copied(name, "swift", cache_dir())
     except (OSError, ValueError):
         return lean_shader_config(name)
     set_shader_pack(PREBUILT_SHADER_CONFIGS[name])
+    return _SWIFT_CONFIGS[name](str(folder))
+
+
+def _swift_minimal_config(folder: str) -> ShaderConfig:
+    """Reads the colours where the stock shaders have them before their last pass."""
+    sapien.render.set_picture_format("Body", "r32sfloat")
+    transforms = {"ColorRaw": lambda drawn: {"rgb": without_alpha(drawn)}, "Body": _body(torch.int16)}
+    return ShaderConfig(folder, {"ColorRaw": ["rgb"], "Body": ["segmentation"]}, texture_transforms=transforms)
+
+
+def _swift_default_config(folder: str) -> ShaderConfig:
     sapien.render.set_picture_format("Bytes", "r32sfloat")
     sapien.render.set_picture_format("Body", "r32sfloat")
-    transforms = {"Bytes": _rgb, "Body": _segmentation}
-    return ShaderConfig(str(folder), {"Bytes": ["rgb"], "Body": ["segmentation"]}, texture_transforms=transforms)
+    transforms = {"Bytes": _rgb, "Body": _body(torch.int64)}
+    return ShaderConfig(folder, {"Bytes": ["rgb"], "Body": ["segmentation"]}, texture_transforms=transforms)
 
 
 def _rgb(packed: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Float [..., H, W] of red + 256 green + 65536 blue to uint8 [..., H, W, 3]."""
-    return {"rgb": packed.to(torch.int32)[..., None].view(torch.uint8)[..., :3]}
+    """Float [1, H, W] of red + 256 green + 65536 blue to uint8 [1, H, W, 3]."""
+    return {"rgb": without_alpha(packed.to(torch.int32)[..., None].view(torch.uint8))}
 
 
-def _segmentation(body: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Float [..., H, W] to int64 [..., H, W, 1], the type ManiSkill's "default" has on the processor."""
-    return {"segmentation": body.to(torch.int64)[..., None]}
+def _body(kind: torch.dtype) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """Float [..., H, W] to `kind` [..., H, W, 1], the type that ManiSkill's shader has on the processor."""
+    return lambda body: {"segmentation": body.to(kind)[..., None]}
 
 
 def _copied(name: str, kind: str, cache: Path) -> Path:
@@ -138,9 +174,9 @@ def _copied(name: str, kind: str, cache: Path) -> Path:
 @lru_cache(maxsize=None)
 def _edited(name: str, kind: str) -> tuple[str, dict[Path, str]]:
     """Returns the texts of the copies by path, and a digest over them; reading and hashing takes 5 ms."""
-    origin = Path(sapien.__file__).parent / "vulkan_shader"
+    origin, edit = Path(sapien.__file__).parent / "vulkan_shader", _EDITS[kind, name]
     texts = {
-        path.relative_to(origin): _EDITS[kind](path.name, path.read_text())
+        path.relative_to(origin): edit(path.name, path.read_text())
         for folder in (origin / name, origin / "common")
         for path in sorted(folder.rglob("*"))
         if path.is_file() and (kind == "lean" or folder.name == "common" or path.name in _SWIFT_FILES)
@@ -157,6 +193,14 @@ def without_table(source: str) -> str:
     return lean
 
 
+def _swift_minimal(file: str, source: str) -> str:
+    """Returns the text of `file` for the swift copy of `minimal`; `ValueError` where a text to replace is missing."""
+    source = without_table(source)
+    for pattern, replacement in _MINIMAL_EDITS.get(file, ()):
+        source = _replaced(pattern, replacement, source)
+    return source
+
+
 def _swift(file: str, source: str) -> str:
     """Returns the text of `file` for the swift copy of `default`; `ValueError` where a text to replace is missing."""
     source = without_table(source)
@@ -170,6 +214,8 @@ def _swift(file: str, source: str) -> str:
         source = _replaced(
             r"texture\(sampler(Albedo|Specular|Normal|Emission|GbufferDepth), inUV\)", r"read\1()", source
         )
+        for pattern, replacement in _NO_ENVIRONMENT:
+            source = _replaced(pattern, replacement, source)
         return _replaced(r"void main\(\)", "void light()", source) + _FINISH
     return source
 
@@ -182,4 +228,14 @@ def _replaced(pattern: str, replacement: str, source: str) -> str:
     return edited
 
 
-_EDITS: dict[str, Callable[[str, str], str]] = {"lean": lambda file, source: without_table(source), "swift": _swift}
+def _lean(file: str, source: str) -> str:
+    return without_table(source)
+
+
+_EDITS: dict[tuple[str, str], Callable[[str, str], str]] = {
+    ("lean", "default"): _lean,
+    ("lean", "minimal"): _lean,
+    ("swift", "default"): _swift,
+    ("swift", "minimal"): _swift_minimal,
+}
+_SWIFT_CONFIGS = {"default": _swift_default_config, "minimal": _swift_minimal_config}

@@ -23,11 +23,11 @@ def grasping(force: torch.Tensor, opening: torch.Tensor) -> torch.Tensor:
     """Whether a finger presses on an object.
 
     Args:
-        force: [B, 3] newtons, on the finger by the object.
-        opening: [B, 3] unit direction in which this finger opens.
+        force: [..., 3] newtons, on the finger by the object.
+        opening: [..., 3] unit direction in which this finger opens.
 
     Returns:
-        [B] bool: at least 0.5 N within 85 degrees of the opening direction.
+        [...] bool: at least 0.5 N within 85 degrees of the opening direction.
     """
     size = torch.linalg.norm(force, dim=-1)
     cosine = (force * opening).sum(-1) / size.clamp(min=1e-12)
@@ -41,17 +41,18 @@ def placed_on(
     """Whether an object rests on a receptacle.
 
     Args:
-        offset: [B, 3] metres, object origin minus receptacle origin.
-        object_extent, receptacle_extent: [B, 3] world-aligned sizes after settling, metres.
-        contact: [B, 3] newtons, force between the two.
+        offset: [..., 3] metres, object origin minus receptacle origin.
+        object_extent, receptacle_extent: [..., 3] world-aligned sizes after settling, metres.
+        contact: [..., 3] newtons, force between the two.
 
     Returns:
-        [B] bool.
+        [...] bool.
     """
     half_object, half_receptacle = object_extent / 2, receptacle_extent / 2
-    near = torch.linalg.norm(offset[:, :2], dim=-1) <= half_receptacle.amax(-1) + XY_SLACK_M
-    gap = offset[:, 2] - half_receptacle[:, 2] - half_object[:, 2]
-    above = (offset[:, 2] > 0) & (gap <= Z_SLACK_M)
+    near = torch.linalg.norm(offset[..., :2], dim=-1) <= half_receptacle.amax(-1) + XY_SLACK_M
+    height = offset[..., 2]
+    gap = height - half_receptacle[..., 2] - half_object[..., 2]
+    above = (height > 0) & (gap <= Z_SLACK_M)
     return near & above & (torch.linalg.norm(contact, dim=-1) > CONTACT_FORCE_N)
 
 
@@ -90,7 +91,7 @@ class Progress:
             step: [B] control steps done so far, 0 at reset.
             grasped, success: [B] bool, now.
             wrong: [B] bool each: "touched" and "grasped" a distractor object, "placed" = a distractor object
-                on the receptacle, or any object on a distractor receptacle.
+                on the receptacle, or any object on a distractor receptacle. What cannot happen may be left out.
         """
         self.hold_steps = torch.where(grasped, self.hold_steps + 1, 0)
         self.grasped_ever = self.grasped_ever | grasped
@@ -98,9 +99,8 @@ class Progress:
         first = success & ~self.success_ever
         self.first_success_step = torch.where(first, step.to(torch.int32), self.first_success_step)
         self.success_ever = self.success_ever | success
-        self.wrong_touched = self.wrong_touched | wrong["touched"]
-        self.wrong_grasped = self.wrong_grasped | wrong["grasped"]
-        self.wrong_placed = self.wrong_placed | wrong["placed"]
+        for name, now in wrong.items():
+            setattr(self, f"wrong_{name}", getattr(self, f"wrong_{name}") | now)
         self._pay(success)
 
     def _pay(self, success: torch.Tensor) -> None:

@@ -95,12 +95,12 @@ _GRADES = {"grade": LEVELS}
 POOL_LEVELS: dict[tuple[str, str], Levels] = {
     ("layout", "outside"): Levels(
         {"displacement": (0.01, 0.02, 0.03, 0.045, 0.06)},
-        "0.03 is the paper's unseen positions; beyond 0.06 objects reach the edge of the arm's comfortable reach",
+        "0.03 is the paper's unseen positions; 0.06 doubles it, and the expert still reaches everything",
     ),
     ("joint_offset", "unseen"): Levels(
         {"scale": (0.2, 0.4, 0.7, 1.0, 1.3)},
-        "1.0 is the paper's unseen robot pose, up to 0.15 rad a joint and 0.6 at the wrist; beyond 1.3 "
-        "fingers may touch the table",
+        "1.0 is the paper's unseen robot pose, up to 0.15 rad a joint and 0.6 at the wrist; 1.3 is "
+        "a third beyond it",
     ),
     ("clutter", "train"): _CLUTTER_LEVELS,
     ("clutter", "unseen"): _CLUTTER_LEVELS,

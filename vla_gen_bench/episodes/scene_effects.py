@@ -97,8 +97,8 @@ SCENE_EFFECTS = (
         f"{REALISED}:CameraPosition",
         Levels(
             {"metres": (0.02, 0.04, 0.06, 0.09, 0.12)},
-            "2 cm is how far off a camera put back by hand is; at 12 cm, a quarter of its distance from the table, "
-            "things begin to leave the image",
+            "2 cm is how far off a camera put back by hand is; at 12 cm, a quarter of its distance from the table, some of the "
+            "training square leaves the image in 1 of 8 episodes",
         ),
     ),
     EffectSpec(
@@ -109,7 +109,7 @@ SCENE_EFFECTS = (
         f"{REALISED}:CameraRotation",
         Levels(
             {"degrees": (1.0, 2.0, 4.0, 6.0, 8.0)},
-            "1 degree moves the table's image by 5 of 320 pixels; beyond 8 the training square leaves the image",
+            "1 degree moves the image by 5 of 320 pixels; at 8 the training square is still all in view",
         ),
     ),
     EffectSpec(
@@ -120,7 +120,7 @@ SCENE_EFFECTS = (
         f"{REALISED}:CameraZoom",
         Levels(
             {"percent": (4.0, 8.0, 14.0, 20.0, 28.0)},
-            "4% is the spread of the focal lengths of one model of camera; at 28% the robot's hand leaves the image",
+            "a few percent is the spread within one model of camera; at 28% the training square is still all in view",
         ),
     ),
     EffectSpec(
@@ -131,7 +131,7 @@ SCENE_EFFECTS = (
         f"{REALISED}:LightIntensity",
         Levels(
             {"stops": (0.25, 0.5, 1.0, 1.5, 2.0)},
-            "one stop doubles or halves the light; 2 stops lie between an overcast and a bright office",
+            "one stop doubles or halves the light: from a lamp switched on to a cloud before the window",
         ),
     ),
     EffectSpec(
@@ -164,7 +164,7 @@ SCENE_EFFECTS = (
         f"{REALISED}:TargetScale",
         Levels(
             {"percent": (4.0, 8.0, 12.0, 16.0, 20.0)},
-            "the widest objects are 45 mm and the gripper opens to 74 mm; at 20% 54 mm leave 10 mm on each side",
+            "the widest objects are 45 mm and the fingers open to 74 mm: at 20% 54 mm leave 10 mm on each side",
         ),
     ),
     EffectSpec(

@@ -223,7 +223,7 @@ def _levelled(severities: dict[str, Any], levels: Levels | None, what: str, wher
     level = severities.pop("level")
     if levels is None:
         raise UserError(f"{where}.level: {what} has no levels; write its severity")
-    if level not in LEVELS or isinstance(level, bool):
+    if type(level) is not int or level not in LEVELS:
         raise UserError(f"{where}.level: expected a whole number from 1 to 5, got {level!r}")
     for name in levels.values:
         if name in severities:

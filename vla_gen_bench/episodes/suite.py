@@ -185,8 +185,8 @@ def union(suites: Sequence[Suite]) -> Suite:
             _add(scenarios, scenario, f"suites {', '.join(suite.id for suite in suites)}")
     ids = list(dict.fromkeys(suite.id for suite in suites))
     versions = "+".join(dict.fromkeys(suite.version for suite in suites))
-    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "quick": first.quick, "scenarios": scenarios}
-    return parse(Suite, fields, f"suites {'+'.join(ids)}:")
+    fields = {"id": "+".join(ids), "version": versions, "protocol": first.protocol, "quick": first.quick}
+    return parse(Suite, {**fields, "scenarios": scenarios}, f"suites {'+'.join(ids)}:")
 
 
 def read_suite(path: Path, shown: str | None = None, including: tuple[Path, ...] = ()) -> Suite:

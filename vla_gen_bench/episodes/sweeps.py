@@ -123,4 +123,6 @@ def _strength(shift: Shift, written: Mapping[str, Any]) -> str:
 
 def _amount(name: str, value: Any, number: Number | None) -> str:
     shown = f"{value:g}" if isinstance(value, (int, float)) else str(value)
-    return f"{shown} {number.unit}" if number is not None and number.unit else f"{name} {shown}"
+    if number is None or not number.unit:
+        return f"{name} {shown}"
+    return f"{shown}{number.unit}" if number.unit.startswith("%") else f"{shown} {number.unit}"

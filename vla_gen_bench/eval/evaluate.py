@@ -194,7 +194,12 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
             "privileged": card.privileged,
             **_option_digests(request.options),
         },
-        "world": {"name": request.world, "catalog": pack.catalog.digest(), "pack": pack.digest},
+        "world": {
+            "name": request.world,
+            "version": get_world(request.world).version,
+            "catalog": pack.catalog.digest(),
+            "pack": pack.digest,
+        },
         "horizon": suite.protocol.horizon,
         "rendered": request.render,
         "simulator": {name: versions[name] for name in provenance.DECISIVE},

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError
@@ -111,7 +112,8 @@ def has_rows(folder: Path) -> bool:
 
 def check_identity(folder: Path, there: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raises `UserError` where a log's header is of another run than `identity`."""
-    theirs = _flat({"sensors": {}, **there})
+    world = {"version": FIRST_VERSION, **there["world"]}
+    theirs = _flat({"sensors": {}, **there, "world": world})
     for name, ours in _flat({"sensors": {}, **identity}).items():
         if theirs.get(name) != ours:
             raise UserError(

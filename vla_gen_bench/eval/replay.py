@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.episodes.suite import Protocol, draw
 from vla_gen_bench.errors import UserError
@@ -67,6 +68,7 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
         raise UserError(f"{folder}: no episode '{episode}' in the log; expected scenario/seed/index of one of its rows")
     if row["status"] != "ok":
         raise UserError(f"{folder}: episode '{episode}' errored when it was run: {row.get('error')}")
+    _check_world(folder, header)
     spec = _spec(header, key)
     if spec.digest() != row["spec_digest"]:
         raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
@@ -83,6 +85,15 @@ def parse_key(text: str) -> Key:
     if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
         raise UserError(f"episode '{text}': expected scenario/seed/index, for example ind/0/12")
     return parts[0].replace(" ", ""), int(parts[1]), int(parts[2])
+
+
+def _check_world(folder: Path, header: Header) -> None:
+    world = get_world(header.world.name)
+    if header.world.label != world.label:
+        raise UserError(
+            f"{folder}: the log is of world {header.world.label}, this version of vla-gen-bench simulates "
+            f"{world.label}: no episode would end as logged; replay with the version in its run.json, or evaluate again"
+        )
 
 
 def _spec(header: Header, key: Key) -> EpisodeSpec:

@@ -9,6 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.envs import robot
+from vla_gen_bench.envs.poses import BodyPoses
 from vla_gen_bench.log.coverage import coverage
 from vla_gen_bench.log.stages import States, stage
 
@@ -26,7 +27,8 @@ class StateTrace:
 
     def __init__(self, env: PickPlaceEnv) -> None:
         self._env = env
-        self._link = env.agent.controller.controllers["arm"].ee_link
+        link = env.agent.controller.controllers["arm"].ee_link
+        self._end_effector = BodyPoses([link], env.num_envs, env.gpu_sim_enabled)
         self._extents = env.judge.extents["target"].cpu().numpy()
         self._states: list[torch.Tensor] = []  # [B, 17] each
         self._table = np.zeros((0, 0, 0))  # [T+1, B, 17], read from the device once for all rows
@@ -37,7 +39,7 @@ class StateTrace:
         judge, progress = self._env.judge, self._env.judge.progress
         flags = (judge.touched("target"), judge.grasped, judge.success, progress.wrong_touched, progress.wrong_grasped)
         fingers = self._env.agent.robot.get_qpos()[:, -2:]
-        parts = (self._link.pose.raw_pose, judge.positions["target"], fingers, torch.stack(flags, dim=1))
+        parts = (self._end_effector.read()[0], judge.positions["target"], fingers, torch.stack(flags, dim=1))
         self._states.append(torch.cat(parts, dim=1))
 
     def states(self, row: int = 0) -> States:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vla_gen_bench.assets.world import world_label
 from vla_gen_bench.data import gzipped
 from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
@@ -25,13 +26,24 @@ OOD = "ood"
 
 
 class Group(NamedTuple):
-    """Entries that can be compared: one suite, as one digest has it, in one world, through the same sensors."""
+    """Entries that can be compared: one suite, as one digest has it, in one version of a world, through the same sensors."""
 
     world: str
+    version: str
     suite: str
     digest: str
     preset: str
     sensors: str = ""
+
+    @property
+    def place(self) -> str:
+        """The world as it is shown: "builtin v2"."""
+        return world_label(self.world, self.version)
+
+    @property
+    def order(self) -> tuple:
+        """Sorts a paper's numbers last, and the newest version of a world first."""
+        return self.preset == "paper", self.world, -int(self.version), self.suite, self.digest, self.preset, self.sensors
 
 
 class Study(NamedTuple):
@@ -132,14 +144,14 @@ class Board:
             suite = entry.suite
             key = Group(
                 suite.world,
+                suite.world_version,
                 suite.id,
                 suite.digest or "",
                 entry.protocol.preset,
                 describe_sensors(entry.protocol.sensors),
             )
             groups.setdefault(key, []).append(self._listing(entry))
-        order = sorted(groups, key=lambda key: (key.preset == "paper", key))
-        return {key: self._ranked(groups[key]) for key in order}
+        return {key: self._ranked(groups[key]) for key in sorted(groups, key=lambda key: key.order)}
 
     def _listing(self, entry: Entry) -> Listing:
         study = self.study(entry.id)
@@ -233,11 +245,11 @@ def dimensions_of(suite: Suite) -> dict[str, str]:
 
 
 def rows_by_dimension(dimensions: Mapping[str, str]) -> dict[str, list[str]]:
-    """Returns the scenarios of each dimension, and under "ood" those of all but IND."""
+    """Returns the scenarios of each dimension, and under "ood" those of all but IND and controls."""
     rows: dict[str, list[str]] = {}
     for scenario, dimension in dimensions.items():
         rows.setdefault(dimension, []).append(scenario)
-    shifted = [scenario for scenario, dimension in dimensions.items() if dimension != "ind"]
+    shifted = [scenario for scenario, dimension in dimensions.items() if dimension not in ("ind", "control")]
     return {**rows, OOD: shifted} if shifted else rows
 
 

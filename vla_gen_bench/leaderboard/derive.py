@@ -81,7 +81,7 @@ def derived(log: Log, suite: Suite) -> dict[str, Any]:
         },
         "suite": {
             **{name: getattr(header.suite, name) for name in ("id", "version", "digest")},
-            **{"world": world.name, "catalog": world.catalog, "pack": world.pack},
+            **{"world": world.name, "world_version": world.version, "catalog": world.catalog, "pack": world.pack},
         },
         "protocol": _protocol(log, suite),
         "environment": _environment(header),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
+from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError
@@ -49,12 +50,16 @@ class PolicyInfo(Frozen):
 
 
 class SuiteInfo(Frozen):
-    """On which episodes: `catalog` and `pack` are digests of the world's list of assets and of its files."""
+    """On which episodes: `catalog` and `pack` are digests of the world's list of assets and of its files.
+
+    Entries from before worlds had versions are of version 1.
+    """
 
     id: str
     version: str | None = None
     digest: str | None = None
     world: str
+    world_version: str = Field(FIRST_VERSION, pattern=r"^[1-9][0-9]*$")
     catalog: str | None = None
     pack: str | None = None
 

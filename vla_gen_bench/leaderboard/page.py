@@ -31,7 +31,7 @@ def page(groups: Mapping[Group, Sequence[Listing]]) -> str:
 def _filters(groups: Mapping[Group, Sequence[Listing]]) -> str:
     sources = {listing.entry.trust.source for listings in groups.values() for listing in listings}
     choices = {
-        "world": {group.world: group.world for group in groups},
+        "world": {group.place: group.place for group in groups},
         "suite": {group.suite: group.suite for group in groups},
         "source": {name: label for name, label in SOURCES.items() if name in sources},
     }
@@ -51,8 +51,8 @@ def _section(group: Group, listings: Sequence[Listing]) -> str:
     note += f'<p class="note">Other sensors: {escape(group.sensors)}. Ranked apart.</p>' if group.sensors else ""
     body = "\n".join(_entry(listing, shown, heads) for listing in listings)
     return (
-        f'<section data-world="{escape(group.world)}" data-suite="{escape(group.suite)}">'
-        f"<h2>{escape(group.suite)} in world {escape(group.world)}{digest}</h2>{note}"
+        f'<section data-world="{escape(group.place)}" data-suite="{escape(group.suite)}">'
+        f"<h2>{escape(group.suite)} in world {escape(group.place)}{digest}</h2>{note}"
         f'<div class="wide"><table><thead><tr>{"".join(_head(name) for name in heads)}</tr></thead>\n{body}\n'
         "</table></div></section>"
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.leaderboard.derive import Log, derived, read_log, suite_of
 from vla_gen_bench.leaderboard.entry import Entry, Seen, parse_entry
@@ -39,8 +40,13 @@ def make_entry(run: Path, declared: Mapping[str, Mapping[str, Any]], id: str | N
 
 
 def default_id(policy: str, log: Log) -> str:
-    """Returns `<policy>-<suite>-<world>` in lower case, other characters than letters, digits and ._+- replaced."""
-    text = f"{policy}-{log.header.suite.id}-{log.header.world.name}".lower()
+    """Returns `<policy>-<suite>-<world>` in lower case, from a world's version 2 on with `-v2`.
+
+    Other characters than letters, digits and ._+- are replaced.
+    """
+    world = log.header.world
+    version = "" if world.version == FIRST_VERSION else f"-v{world.version}"
+    text = f"{policy}-{log.header.suite.id}-{world.name}{version}".lower()
     return re.sub(r"[^a-z0-9._+-]+", "-", text).strip("-._+")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
+from vla_gen_bench.assets.world import FIRST_VERSION, world_label
 from vla_gen_bench.data import mistake_text, read_json
 from vla_gen_bench.errors import UserError, one_line
 from vla_gen_bench.log.files import RUN_FILE
@@ -41,11 +42,17 @@ class PolicyInfo(_Part):
 
 
 class WorldInfo(_Part):
-    """The world, with digests of its catalogue and of its files."""
+    """The world and its version, with digests of its catalogue and of its files."""
 
     name: str
+    version: str = FIRST_VERSION
     catalog: str | None = None
     pack: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Name and version: "builtin v2"."""
+        return world_label(self.name, self.version)
 
 
 class BackendInfo(_Part):

@@ -12,6 +12,7 @@ from typing import Any
 
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.notes import PARTIAL_MARK
+from vla_gen_bench.report.robustness import csv_rows
 from vla_gen_bench.report.table import Block, Document, Line, Text
 
 BEST_MARK = ">"
@@ -226,6 +227,7 @@ def _csv_rows(comparison: Comparison, policy: int) -> Iterable[dict]:
             **({} if difference is None else {"p": difference.p, "p_holm": difference.p_holm}),
         }  # fmt: skip
     yield from _csv_items(comparison, policy)
+    yield from csv_rows(comparison, policy)
 
 
 def _csv_items(comparison: Comparison, policy: int) -> Iterable[dict]:

@@ -12,7 +12,7 @@ from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.header import Header, read_header
 from vla_gen_bench.log.rows import Key, Row
 
-WORLD_PARTS = ("name", "catalog", "pack")
+WORLD_PARTS = ("name", "version", "catalog", "pack")
 
 
 @dataclass(frozen=True)

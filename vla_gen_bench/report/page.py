@@ -17,6 +17,7 @@ from vla_gen_bench.report.episodes import page_data
 from vla_gen_bench.report.load import Run
 from vla_gen_bench.report.notes import PARTIAL_MARK, definitions
 from vla_gen_bench.report.plots import figures
+from vla_gen_bench.report.robustness import marked, robustness_blocks
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import (
     Block,
@@ -38,6 +39,7 @@ PICTURES = {
     "wins": "Of the episodes that both policies did: those that only one of them solved.",
     "workspace": "The share of episodes that entered a 2 cm cell, at the height where most did, seen from above. "
     "The robot stands at 0, 0 and looks to the right.",
+    "dose": "Success at each level of a disturbance. Level 0 is IND; the bands are intervals.",
     "severity": "The same shift at several strengths.",
 }
 
@@ -77,11 +79,12 @@ def _sections(
     comparison: Comparison, drawn: Mapping[str, Figure], notes: Sequence[str]
 ) -> list[tuple[str, str, str]]:
     """Returns (id, heading, HTML) of each section."""
-    blocks = [rates_block(comparison)]
+    blocks = [marked(rates_block(comparison), comparison)]
     if comparison.baseline is not None:
         blocks.append(contrasts_block(comparison))
     if comparison.items:
         blocks.append(items_block(comparison))
+    blocks += robustness_blocks(comparison)
     stages = behaviour_blocks(comparison)
     definitions = "".join(f"<p>{escape(note)}</p>" for note in notes)
     parts = [
@@ -188,7 +191,7 @@ def _facts(run: Run) -> list[tuple[str, object]]:
         ("Policy", _joined(header.policy, ("name", "ref", "digest"))),
         ("Model size", model_size(header.policy.params)),
         ("Suite", _joined(header.suite, ("id", "version", "digest"))),
-        ("World", _joined(header.world, ("name", "catalog", "pack"))),
+        ("World", _joined(header.world, ("name", "version", "catalog", "pack"))),
         ("Episodes", len(run.episodes)),
         ("Started", header.started),
         ("Command", " ".join(last.command)),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vla_gen_bench.report.compare import Comparison, Row
+from vla_gen_bench.report.dose_plots import dose_figure
 from vla_gen_bench.report.drawing import (
     COLOURS,
     INK,
@@ -41,11 +43,16 @@ PANELS_PER_ROW = 4
 def figures(comparison: Comparison) -> dict[str, Figure]:
     """Returns every picture the data allow, by name: rates; drops; wins; severity-*; workspace."""
     with style():
+        levels = dose_figure(comparison)
+        if levels is not None:  # which shows the rows with levels: the others need not give way to them
+            comparison = replace(comparison, rows=tuple(row for row in comparison.rows if not row.info.sweep))
         found = {"rates": rates_figure(comparison)}
         if any(summary.kind == ABSOLUTE for summary in comparison.summaries):
             found["drops"] = drops_figure(comparison)
         if any(contrast and contrast.paired for row in comparison.rows for contrast in row.contrasts):
             found["wins"] = wins_figure(comparison)
+        if levels is not None:
+            found["dose-response"] = levels
         for sweep in sweeps([row.info for row in comparison.rows]):
             found[f"severity-{sweep.name}"] = severity_figure(comparison, sweep)
     rows = coverage_rows(comparison)

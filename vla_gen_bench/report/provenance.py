@@ -14,7 +14,7 @@ def remarks(runs: Sequence[Run]) -> list[str]:
     """Returns sentences on suite and world, privileged policies, and what differs between runs that should not."""
     header = runs[0].header
     suite, world = header.suite, header.world
-    digests = f"suite {suite.id} {suite.version or ''} ({suite.digest}), world {world.name}"
+    digests = f"suite {suite.id} {suite.version or ''} ({suite.digest}), world {world.label}"
     source = f"Source: {digests} ({world.catalog}); runs: {', '.join(str(run.folder) for run in runs)}."
     notes = [printable(source)]
     sizes = [f"{run.label} {model_size(run.header.policy.params)}" for run in runs if run.header.policy.params]

@@ -15,6 +15,7 @@ RESAMPLES = 5000
 FLIPS = 99_999  # of the permutation test
 MIN_IDS = 10  # a bootstrap of fewer ids gives intervals that are too narrow, down to no width at all
 BOOTSTRAP_SEED = 0
+CONTROL = "control"
 MEAN, ABSOLUTE, RELATIVE = "mean", "drop", "relative drop"
 
 
@@ -88,10 +89,14 @@ def summaries_of(
 
 
 def _groups(infos: Sequence[ScenarioInfo]) -> dict[str, list[int]]:
-    """Returns the positions of each dimension's rows, and under "ood" those of all but IND if they are of several."""
+    """Returns the positions of each dimension's rows, and under "ood" those of all but IND if they are of several.
+
+    Rows of controls, which take an input away, measure no generalization: they count in no mean.
+    """
     groups: dict[str, list[int]] = {}
     for place, info in enumerate(infos):
-        groups.setdefault(info.dimension, []).append(place)
+        if info.dimension != CONTROL:
+            groups.setdefault(info.dimension, []).append(place)
     shifted = [rows for dimension, rows in groups.items() if dimension != "ind"]
     return {**groups, "ood": sum(shifted, [])} if len(shifted) > 1 else groups
 

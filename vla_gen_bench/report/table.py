@@ -79,7 +79,7 @@ def title(comparison: Comparison) -> str:
     """Returns one line: what, on which suite and world; PARTIAL in front where episodes are missing or errored."""
     header = comparison.runs[0].header
     what = METRICS[comparison.metric].capitalize()
-    text = printable(f"{what} on suite {header.suite.id}, world {header.world.name}")
+    text = printable(f"{what} on suite {header.suite.id}, world {header.world.label}")
     return f"PARTIAL: {text}" if comparison.partial else text
 
 

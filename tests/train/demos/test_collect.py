@@ -88,8 +88,8 @@ def test_the_driver_takes_turns_and_the_labels_stay_the_experts(demonstrator: De
 
 
 def test_the_expert_sets_out_from_where_the_arm_has_wandered(demonstrator: Demonstrator) -> None:
-    usual = demonstrator.run(1_000_000, 3)
-    wide = Demonstrator(demonstrator.env, 32, wander=WANDER).run(1_000_000, 3)
+    usual = demonstrator.run(1_000_000, 4)
+    wide = Demonstrator(demonstrator.env, 32, wander=WANDER).run(1_000_000, 4)
     assert np.linalg.norm(wide.states[0, :3] - usual.states[0, :3]) > 0.03
     assert wide.success and demonstrator.env.draws  # and every frame that is kept was drawn
     assert len({image.tobytes() for image in wide.images[:5]}) == 5

@@ -150,7 +150,7 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         ("trainer=ppo", "this command takes 'sft'"),
         ("loss={over: vocabulary, soft_bins: 2}", "loss.over: vocabulary needs"),
         ("batch=0", "batch"),
-        ("loss={soft_bins", "--set loss={soft_bins: the value is not valid YAML"),
+        ("loss={soft_bins", "--set loss={soft_bins: not valid YAML"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(tmp_path: Path, change: str, message: str) -> None:

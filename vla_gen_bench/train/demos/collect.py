@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shift, draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
@@ -70,7 +71,8 @@ class Request:
         """What the data depends on; a folder is continued with equal ones only."""
         fields = asdict(self)
         kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small", "shift", "swap")
-        return {**{key: fields[key] for key in kept}, "pools": POOLS_VERSION}
+        versions = {"world_version": get_world(self.world).version, "pools": POOLS_VERSION}
+        return {**{key: fields[key] for key in kept}, **versions}
 
 
 def check_request(request: Request) -> None:

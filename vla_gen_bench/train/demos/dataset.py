@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.demos.demonstrate import Demo
 from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
-UNNAMED = {"wander": 0.0, "shift": {}, "swap": False}  # what data sets of earlier versions do not name
+UNNAMED = {"wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION}  # what earlier data sets do not name
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 

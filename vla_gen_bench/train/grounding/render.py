@@ -12,8 +12,7 @@ from vla_gen_bench.assets.builtin.tables import HEIGHT, WIDTH, project
 from vla_gen_bench.assets.world import CAMERA
 from vla_gen_bench.envs import robot
 from vla_gen_bench.envs.pick_place import PickPlaceEnv
-from vla_gen_bench.episodes.draw import draw_training
-from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED
+from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, draw_training
 from vla_gen_bench.train.grounding.scenes import MOST_THINGS, Scene
 from vla_gen_bench.train.resize import squashed
 

@@ -24,8 +24,8 @@ from vla_gen_bench.episodes.axes import phrasings
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
-from vla_gen_bench.policies.openvla.model.vla import Inputs
 from vla_gen_bench.policies.openvla.model.decoding import ACTION_TOKENS
+from vla_gen_bench.policies.openvla.model.vla import Inputs
 from vla_gen_bench.policies.openvla.oft import states_with_slots
 from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train.demos.frames import Augment, augmented, table_images

@@ -21,7 +21,14 @@ from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run, save_state
-from vla_gen_bench.train.student import Averaged, action_statistics, build_optimiser, build_student, set_rate, write_checkpoint
+from vla_gen_bench.train.student import (
+    Averaged,
+    action_statistics,
+    build_optimiser,
+    build_student,
+    set_rate,
+    write_checkpoint,
+)
 
 NUMBERS = (
     "step", "samples", "wall_s", "samples_per_s", "lr", "loss", "grad_norm",
@@ -109,7 +116,11 @@ class Trainer:
         torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
         limits = np.concatenate([-LIMITS, LIMITS])
         self.student = build_student(recipe, action_statistics(limits, 1), processes.device)
+        if not processes.first:
+            processes.wait()  # for the first one's cache of images
         self.task = Task(recipe.grounding, self.student, recipe.seed, processes.device)
+        if processes.first:
+            processes.wait()
         named = {name: p for name, p in self.student.model.named_parameters() if p.requires_grad}
         named |= {f"grounding.{name}": p for name, p in self.task.head.named_parameters()}
         self.parameters = list(named.values())

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vla_gen_bench.assets.world import get_world
+from vla_gen_bench.assets.world import FIRST_VERSION, get_world, world_label
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.model.value import SeparateCritic
 from vla_gen_bench.train.processes import Processes
@@ -179,12 +179,17 @@ class Learner:
             "optimisers": [optimiser and optimiser.state_dict() for optimiser in optimisers],
             "averaged": self.averaged.values,
             "extra": self.extra,
+            "world": get_world(self.recipe.world).label,
         }
         save_state(folder, state)
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a saved state."""
+        """Takes up a saved state; raises `UserError` for one that learned in another version of the world."""
+        now = get_world(self.recipe.world).label
+        earlier = state.get("world", world_label(self.recipe.world, FIRST_VERSION))
+        if earlier != now:
+            raise UserError(f"the run learned in world {earlier}, this version simulates {now}; give --fresh")
         self.iteration, self.extra = state["iteration"], state["extra"]
         for name, value in self.weights().items():
             value.copy_(state["weights"][name])

@@ -1,7 +1,7 @@
 """Low-rank adapters: `y = W x + scale B A x`, on linear and convolution layers.
 
 Own layers instead of peft's, because the action head computes 256 of its rows only and these must feel the adapter,
-and because importing peft takes seconds. `adapters.py` exchanges them with peft as files, in both directions.
+and because importing peft takes seconds. `checkpoint.adapters` exchanges them with peft as files, in both directions.
 """
 
 from __future__ import annotations

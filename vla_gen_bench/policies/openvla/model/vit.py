@@ -1,7 +1,7 @@
 """The vision transformer of both towers, with the tensor names of timm (and `scale_factor` for its `gamma`).
 
 Only what the features need is built: the last block, the final norm and the pooling head of the published towers
-never influence them (their gradients are zero). `dead.py` lists those tensors.
+never influence them (their gradients are zero). `checkpoint.dead` lists those tensors.
 """
 
 from __future__ import annotations

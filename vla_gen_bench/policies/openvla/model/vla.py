@@ -67,7 +67,7 @@ class OpenVLA(nn.Module):
 
     Attributes:
         config: Its sizes.
-        dead: Tensors of the checkpoint that no output depends on, see `dead.py`.
+        dead: Tensors of the checkpoint that no output depends on, see `checkpoint.dead`.
     """
 
     def __init__(self, config: OpenVLAConfig) -> None:

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from served import Counts, Echo, serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.served import Counts, Echo, serving
 from vla_gen_bench.policies.remote.wire import dumps, loads, pack, unpack
 from vla_gen_bench.protocol import Needs
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_wire import OPENPI, VLA_EVAL
+from served import Echo, serving
 
-from tests.conftest import ROOT
-from tests.served import Echo, serving
-from tests.test_wire import OPENPI, VLA_EVAL
 from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.registry import load_policy
 
+ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = Path(__file__).parent / "ecosystem"
 FAST = {"start_s": 10, "timeout_s": 20}
 

@@ -7,20 +7,12 @@ import json
 import msgpack
 import numpy as np
 import pytest
+from golden_wire import OPENPI, VLA_EVAL
 
 from vla_gen_bench.policies.remote import wire
 from vla_gen_bench.policies.remote.wire import WireError, dumps, loads, pack, unpack
 
 STATE = np.array([0, 1, 2], np.float32)
-# Made by openpi-client 0.1.2 and vla-eval 0.8 with msgpack 1.2.4.
-OPENPI = bytes.fromhex(
-    "81b16f62736572766174696f6e2f737461746584c40b5f5f6e6461727261795f5fc3c40464617461c40c000000000000803f00000040c405"
-    "6474797065a33c6634c40573686170659103"
-)
-VLA_EVAL = bytes.fromhex(
-    "84a474797065ab6f62736572766174696f6ea77061796c6f616481a5737461746584ab5f5f6e6461727261795f5fc3a464617461c40c0000"
-    "00000000803f00000040a56474797065a33c6634a573686170659103a373657101a974696d657374616d70cb0000000000000000"
-)
 MESSAGE = {"type": "observation", "payload": {"state": STATE}, "seq": 1, "timestamp": 0.0}
 
 

@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from aiohttp import web
+from served import Counts, Echo, running, serving
 from websockets.sync.server import serve as websocket_server
 
-from tests.conftest import ROOT
-from tests.served import Counts, Echo, running, serving
 from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.contract import PolicyError, example_observation
@@ -27,6 +27,7 @@ from vla_gen_bench.policies.remote.wire import dumps, loads, pack, unpack
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.protocol import ActionSpec, Needs
 
+ROOT = Path(__file__).resolve().parents[3]
 PROTOCOLS = ["openpi", "vla-eval", "act"]
 BOTH = Needs(state=True, cameras=("external", "wrist"), history=2)
 FAST = {"start_s": 0.2, "timeout_s": 2, "first_timeout_s": 2}

@@ -1,0 +1,68 @@
+"""Compares what two shaders draw: `benchmarks/frames.py [EPISODES]`, episodes of each scenario, 20 steps each.
+
+Every image and segmentation of world `builtin` with the swift copy of its shader must have the SHA-256 that it has
+with the stock one. Prints how many are equal, and what an observation takes of the processor's time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from statistics import median
+
+from vla_gen_bench import runtime
+
+runtime.prepare()
+
+import numpy as np  # noqa: E402
+
+from vla_gen_bench.assets.world import CAMERA  # noqa: E402
+from vla_gen_bench.envs.pick_place import PickPlaceEnv  # noqa: E402
+from vla_gen_bench.episodes.suite import draw, load_suite  # noqa: E402
+
+STEPS = 20
+
+
+class Watched(PickPlaceEnv):
+    """Draws with the stock or the swift shader and times it."""
+
+    def __init__(self, swift: bool) -> None:
+        self.swift, self.seconds, self.digests = swift, [], []
+        super().__init__(world="builtin", obs_mode="rgb+segmentation")
+
+    def _draws_swiftly(self) -> bool:
+        return self.swift and super()._draws_swiftly()
+
+    def _get_obs_sensor_data(self, apply_texture_transforms: bool = True) -> dict:
+        start = time.process_time()
+        data = super()._get_obs_sensor_data(apply_texture_transforms)
+        self.seconds.append(time.process_time() - start)
+        self.digests.append(hashlib.sha256(b"".join(data[CAMERA][n].numpy().tobytes() for n in sorted(data[CAMERA]))).digest())
+        return data
+
+
+def watch(swift: bool, episodes: int) -> Watched:
+    env = Watched(swift)
+    generator = np.random.default_rng(0)
+    for scenario in load_suite("all").scenarios.values():
+        for index in range(episodes):
+            env.reset(options={"spec": draw(scenario, "builtin", 100, index)})
+            moves = generator.normal(0, [0.02] * 3 + [0.06] * 3 + [1.0], (STEPS, 7)).clip(-1, 1)
+            for move in moves.astype(np.float32):
+                env.step(move[None])
+    return env
+
+
+def main() -> None:
+    episodes = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    stock, swift = watch(False, episodes), watch(True, episodes)
+    same = sum(ours == theirs for ours, theirs in zip(swift.digests, stock.digests, strict=True))
+    print(f"{same} of {len(stock.digests)} observations equal")
+    for name, env in (("stock", stock), ("swift", swift)):
+        print(f"{name}: {1e3 * median(env.seconds):.2f} ms of processor time an observation")
+    sys.exit(same != len(stock.digests))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Two shifts at once: what both cost together against the sum of what each costs alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_gen_bench.report import stats
+from vla_gen_bench.report.compare import Comparison
+from vla_gen_bench.report.dose import Bounded, rate_samples
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One policy under two shifts at once.
+
+    Attributes:
+        rate: Success under both.
+        expected: IND less the losses of each alone; below 0 where they add up to more than IND.
+        interaction: `rate` less `expected`: negative where both together cost more than the sum.
+    """
+
+    rate: float
+    expected: float
+    interaction: Bounded
+
+    @property
+    def floored(self) -> bool:
+        """Whether the sum of the losses exceeds what there is to lose: then nothing follows from the interaction."""
+        return self.expected < 0
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """A combined row, its two parts, and every policy under it; None where one of the four rows has no episodes."""
+
+    scenario: str
+    label: str
+    joints: tuple[Joint | None, ...]
+
+
+def interactions(comparison: Comparison) -> list[Interaction]:
+    """Returns the combined rows whose two parts, and IND, are rows too."""
+    places = {row.info.id: place for place, row in enumerate(comparison.rows)}
+    ind = next((row.info.id for row in comparison.rows if row.info.dimension == "ind"), None)
+    pairs = [
+        row for row in comparison.rows if len(row.info.parts) == 2 and ind and set(row.info.parts) <= places.keys()
+    ]
+    if not pairs:
+        return []
+    samples = rate_samples(comparison)
+    found = []
+    for row in pairs:
+        four = [places[id] for id in (row.info.id, *row.info.parts, ind)]
+        joints = tuple(_joint(comparison, four, samples, policy) for policy in range(len(comparison.runs)))
+        found.append(Interaction(row.info.id, row.info.label, joints))
+    return found
+
+
+def _joint(comparison: Comparison, four: list[int], samples: np.ndarray | None, policy: int) -> Joint | None:
+    rates = [comparison.rows[place].cells[policy].rate for place in four]
+    if any(rate is None for rate in rates):
+        return None
+    both, first, second, ind = rates
+    expected = first + second - ind
+    low = high = np.nan
+    if samples is not None:
+        signs = np.array([1, -1, -1, 1])
+        low, high = stats.percentile_interval(samples[:, four, policy] @ signs, comparison.level)
+    return Joint(both, expected, Bounded(both - expected, float(low), float(high)))
