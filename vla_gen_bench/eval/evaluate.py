@@ -287,10 +287,11 @@ def _engine(request: Request) -> Iterator[tuple[int | None, Callable[..., Worker
 def _run_on(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool) -> None:
     request = plan.request
     num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))
+    threads = request.cluster.threads if request.cluster else max(1, usable_cores() // workers)
     config = WorkerConfig(
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,
         num_envs=num_envs, backend=plan.backend,
-        threads=request.cluster.threads if request.cluster else max(1, usable_cores() // workers), record=request.record, render=request.render,
+        threads=threads, record=request.record, render=request.render,
         sensors=plan.sensors.to_json(),
         videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
