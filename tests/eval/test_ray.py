@@ -113,7 +113,7 @@ def test_a_killed_actor_and_a_node_that_leaves_cost_their_running_episodes_only(
 
 
 def test_policy_actors_act_for_all_simulators_to_the_same_end(cluster, folder: Path) -> None:
-    done = _evaluate("pol:Looks", "ray", cluster=Cluster(cpus=0.4, hosts=1))
+    done = _evaluate("pol:Looks", "ray", cluster=Cluster(cpus=0.3, hosts=1))
     assert done.finished and not done.errors
     _evaluate("pol:Looks", "local")
     assert _stable("ray") == _stable("local")
@@ -121,7 +121,7 @@ def test_policy_actors_act_for_all_simulators_to_the_same_end(cluster, folder: P
 
 def test_a_policy_that_cannot_be_loaded_is_refused_with_its_node(cluster, folder: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)nothing.*\(node 127.0.0.1\)"):
-        _evaluate("random", "ray", cluster=Cluster(cpus=0.4, hosts=1), options={"nothing": 1})
+        _evaluate("random", "ray", cluster=Cluster(cpus=0.3, hosts=1), options={"nothing": 1})
     assert not (folder / "ray").exists()
 
 

@@ -14,7 +14,7 @@ class Cluster:
     Attributes:
         address: HOST:PORT of the cluster's head, "auto" for the one this machine is a node of; None = a cluster of this
             machine alone, for as long as the command runs.
-        cpus, gpus: Of each simulator; fractions share.
+        cpus, gpus: Of each simulator; fractions share. A policy actor takes as many CPUs.
         hosts: Policy actors; 0 = every simulator has a policy of its own.
         host_gpus: GPUs of each policy actor.
         batch: Most observations a policy actor computes at once.

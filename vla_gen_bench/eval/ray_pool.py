@@ -7,6 +7,7 @@ running episodes, which run again; a node that joins is used as soon as Ray can 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -79,7 +80,7 @@ def _start_here(cluster: Cluster, workers: int | None) -> int:
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     try:
         ray.init(
-            num_cpus=max(1, round(count * cluster.cpus + cluster.hosts)),
+            num_cpus=max(1, math.ceil((count + cluster.hosts) * cluster.cpus)),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -103,7 +104,7 @@ def _check_gpus(cluster: Cluster) -> None:
 def _fitting(cluster: Cluster) -> int:
     """Returns how many workers fit the cluster as it is."""
     there = ray.cluster_resources()
-    free = there.get("CPU", 1) - cluster.hosts
+    free = there.get("CPU", 1) - cluster.hosts * cluster.cpus
     fits = [free / cluster.cpus] if cluster.cpus else []
     fits += [there.get("GPU", 0) / cluster.gpus] if cluster.gpus else []
     return max(1, int(min(fits, default=1)))
@@ -188,7 +189,7 @@ class RayPool(WorkerPool):
     def _start_host(self) -> Any:
         cluster = self._cluster
         host = ray.remote(ray_actors.PolicyHost).options(
-            num_cpus=1, num_gpus=cluster.host_gpus, max_restarts=-1, max_concurrency=10_000
+            num_cpus=cluster.cpus, num_gpus=cluster.host_gpus, max_restarts=-1, max_concurrency=10_000
         )
         return host.remote(self._config, self._folder, cluster.batch)
 
