@@ -5,9 +5,15 @@ Every entry point calls `prepare()` first: the command line, worker processes, b
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
 
 DEFAULTS = {
     # Idle OpenMP threads sleep instead of spinning: spinning costs up to a factor of five when processes share cores.
@@ -17,6 +23,9 @@ DEFAULTS = {
     # For worker processes: one heap is less split by textures that come and go, 30 MB less at the peak.
     "MALLOC_ARENA_MAX": "1",
 }
+
+WATCH_S = 1.0
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 _NOISE = (
     # ManiSkill says so whenever no GPU is there, whatever backend is asked for afterwards.
@@ -77,3 +86,82 @@ def quiet() -> None:
     logger = logging.getLogger("mani_skill ")  # The trailing space is ManiSkill's own.
     if not any(isinstance(known, _Quiet) for known in logger.filters):
         logger.addFilter(_Quiet())
+
+
+# ---- processes ---------------------------------------------------------------------------------------------
+
+
+class UserInterrupt(KeyboardInterrupt):
+    """Ctrl-C, where `tell_ctrl_c` was called: a policy's own `raise KeyboardInterrupt` is another thing."""
+
+
+def tell_ctrl_c() -> None:
+    """Makes Ctrl-C a `UserInterrupt` in this process."""
+
+    def interrupt(*_: object) -> None:
+        raise UserInterrupt
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
+        signal.signal(signal.SIGINT, interrupt)
+
+
+@contextlib.contextmanager
+def starting_process() -> Iterator[None]:
+    """Keeps Ctrl-C from a process that starts meanwhile: its interpreter would end in a traceback; here it waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_worker(parent: int) -> None:
+    """What a worker process does first: it ends with its parent, leaves Ctrl-C to it, and keeps off its stdout.
+
+    Args:
+        parent: Process id, told by the parent itself: it may be gone before this is called.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `starting_process`
+    end_with(parent)
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)  # what a terminal or `timeout` sends to a group is for the parent
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)  # stdout is for results; what policies and libraries print goes to stderr
+
+
+def end_with(parent: int) -> None:
+    """Ends this process with the one that started it, however that ends: a kill -9 cannot end anyone any more.
+
+    The kernel sees to it on Linux, whatever this process does; a thread elsewhere.
+
+    Args:
+        parent: Process id, told by the parent itself: it may be gone before this is called.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os._exit(1)
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """Sends to stderr what is written to stdout meanwhile, by Python or compiled code: for policies' own words."""
+    sys.stdout.flush()
+    kept = None
+    with contextlib.suppress(OSError):  # stdout or stderr closed: nothing to keep apart
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -253,17 +253,23 @@ def test_the_time_limit_truncates(made):
     assert flags == [False] * 79 + [True]
 
 
-def test_gymnasium_s_own_checker_has_nothing_against_it(made):
-    from gymnasium.utils.env_checker import check_env
-    from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper
+def test_every_fresh_environment_draws_episodes_of_its_own():
+    drawn = []
+    for _ in range(2):
+        env = environment.__wrapped__("builtin", "none")
+        for _ in range(2):
+            env.reset()
+            drawn.append(env.specs[0].digest())
+        env.close()
+    assert len(set(drawn)) == 4
 
-    class WithoutSpec(CPUGymWrapper):
-        spec = (
-            None  # a recreated one would need ManiSkill's time limit wrapper to record its arguments, which it does not
-        )
 
-    with pytest.warns(UserWarning):  # it would rather see the unwrapped environment, whose values are torch tensors
-        check_env(WithoutSpec(made), skip_render_check=True, skip_close_check=True)
+def test_the_robot_s_state_comes_with_the_image():
+    env = environment.__wrapped__("builtin", "rgb+state")
+    observation, info = env.reset(options={"spec": simple_spec()})
+    assert observation["state"].shape == (1, 16) and image(observation).shape == (240, 320, 3)  # 8 joints and speeds
+    assert info["instruction"] == ["put carrot on plate"]
+    env.close()
 
 
 def test_render_shows_what_the_policy_sees():

@@ -104,7 +104,11 @@ def test_clutter_never_repeats_what_lies_there():
 def test_quick_is_a_share_of_the_protocol(write, mine):
     assert (mine.quick.episodes_per_seed, mine.quick.seeds) == (4, (3,))
     quick = load_suite(write("quick: {episodes_per_seed: 2, seeds: [3]}\n" + MINE))
-    assert quick.quick.episodes_per_seed == 2 and quick.digest() == mine.digest() and union([quick, quick]).quick == quick.quick
+    assert (
+        quick.quick.episodes_per_seed == 2
+        and quick.digest() == mine.digest()
+        and union([quick, quick]).quick == quick.quick
+    )
     with pytest.raises(UserError, match="quick: expected at most the protocol's episodes_per_seed"):
         load_suite(write("quick: {episodes_per_seed: 5, seeds: [3]}\n" + MINE))
 
@@ -125,14 +129,14 @@ def test_instructions_that_are_not_the_episodes_own():
 
 
 MISTAKES = [
-    ("levels: [1, 3]", "levels: [0, 3]", "scenarios.blur.levels: expected some of 1, 2, 3, 4, 5, each once, got [0, 3]"),
+    ("levels: [1, 3]", "levels: [0, 3]", "blur.levels: expected some of 1, 2, 3, 4, 5, each once, got [0, 3]"),
     ("levels: [1, 3]", "levels: [1, 1]", "scenarios.blur.levels: expected some of 1, 2, 3, 4, 5"),
     ("levels: [1, 3]", "levels: 3", "scenarios.blur.levels: expected some of 1, 2, 3, 4, 5, each once, got 3"),
-    ("levels: [1, 3], shift: {effects: [blur]}", "levels: [1]", "scenarios.blur.levels: there is no shift whose levels"),
+    ("levels: [1, 3], shift: {effects: [blur]}", "levels: [1]", "blur.levels: there is no shift whose levels"),
     ("effects: [blur]", "effects: [black_image]", "shift.effects[0].level: effect 'black_image' has no levels"),
-    ("effects: [blur]", "effects: [{name: blur, sigma: 0.1}]", "both level and sigma are given; level 1 means sigma 0.0025"),
+    ("effects: [blur]", "effects: [{name: blur, sigma: 0.1}]", "both level and sigma are given; level 1 means sigma"),
     ("effects: [blur]", "effects: [{name: blur, sigma: [0.01, 0.02]}]", "both levels and a list of sigma are given"),
-    ("alpha: [0.2, 0.8]", "alpha: [0.2, 8]", "scenarios.haze.shift.effects[0].alpha: expected a number from 0 to 1, got 8"),
+    ("alpha: [0.2, 0.8]", "alpha: [0.2, 8]", "haze.shift.effects[0].alpha: expected a number from 0 to 1, got 8"),
     ("alpha: [0.2, 0.8]", "alpha: []", "scenarios.haze.shift: lists of severities must have one length, got [0]"),
     ("level: 4", "level: 6", "scenarios.dim.shift.effects[0].level: expected a whole number from 1 to 5, got 6"),
     ("level: 4", "level: 4.0", "scenarios.dim.shift.effects[0].level: expected a whole number from 1 to 5, got 4.0"),
@@ -140,13 +144,14 @@ MISTAKES = [
     ("[carrot, banana]", "[carrot, carrot]", "shift.object: expected a list of text, each once"),
     ("[carrot, banana]", "[]", "shift.object: expected a list of text, each once, got []"),
     ("yaw: [0, 30]", "layout: [0]", "shift.layout: axis 'layout' takes no list; expected one of grid, ring, outside"),
+    ("bring {object}", "bring {object:>999999999}", "expected no other braces than {object}, {receptacle}"),
     ("bring {object}", "bring {thing}", "expected no other braces than {object}, {receptacle}"),
     ("[blur_3, dim]", "[blur_3, dimm]", "scenarios.both.combine: unknown scenario 'dimm'; did you mean 'dim'?"),
     ("[blur_3, dim]", "[blur_3, blur_1]", "both set effect 'blur'"),
     ("[blur_3, dim]", "[dim]", "scenarios.both.combine: expected a list of two scenarios or more, got ['dim']"),
     ("dimension: kitchen", "dimension: kitchn", "scenarios.blur.dimension: got 'kitchn'; did you mean 'kitchen'?"),
     ("dimensions: [kitchen]", "dimensions: kitchen", "dimensions: expected a list of names of letters, digits and _"),
-    ("{effects: [blur]}", "{effects: ['no_such.module:Thing']}", "effect 'no_such.module:Thing': no_such.module:Thing cannot"),
+    ("{effects: [blur]}", "{effects: ['no_such.module:Thing']}", "effect 'no_such.module:Thing': no_such.module"),
 ]  # fmt: skip
 
 

@@ -25,7 +25,17 @@ scenarios:
   mute:   {label: No instruction, dimension: control, shift: {instruction: none}}
   blind:  {label: Black image, dimension: control, shift: {effects: [black_image]}}
 """
-SUCCESSES = {"ind": 20, "blur_1": 16, "blur_3": 8, "blur_5": 0, "table": 15, "object": 14, "both": 4, "mute": 19, "blind": 2}
+SUCCESSES = {
+    "ind": 20,
+    "blur_1": 16,
+    "blur_3": 8,
+    "blur_5": 0,
+    "table": 15,
+    "object": 14,
+    "both": 4,
+    "mute": 19,
+    "blind": 2,
+}
 
 
 def test_area_by_hand():
@@ -50,7 +60,14 @@ def log(tmp_path_factory):
     header = {
         "format": 1,
         "suite": {"id": "doses", "version": "1", "digest": suite.digest(), "sources": [str(folder / "doses.yaml")]},
-        "policy": {"name": "acme", "ref": "acme", "digest": "0" * 16, "options": {}, "checkpoint": None, "privileged": False},
+        "policy": {
+            "name": "acme",
+            "ref": "acme",
+            "digest": "0" * 16,
+            "options": {},
+            "checkpoint": None,
+            "privileged": False,
+        },
         "world": {"name": "builtin", "catalog": "x", "pack": "y"},
         "horizon": 80,
         "rendered": True,
@@ -67,7 +84,8 @@ def log(tmp_path_factory):
             lines.append(
                 {
                     "scenario": scenario.id, "seed": 0, "index": index, "spec_digest": digest, "status": "ok",
-                    "success_at_end": done, "success_once": done, "first_success_step": 30 if done else None, "steps": 80,
+                    "steps": 80, "success_at_end": done,
+                    "success_once": done, "first_success_step": 30 if done else None,
                 }
             )  # fmt: skip
     (folder / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -107,7 +125,7 @@ def test_page_and_plots_hold_the_small_multiples(cli, log, tmp_path):
 
 
 def test_a_suite_without_levels_has_none_of_these_tables(cli, log, tmp_path):
-    plain = (tmp_path / "log")
+    plain = tmp_path / "log"
     plain.mkdir()
     rows = [line for line in (log / "episodes.jsonl").read_text().splitlines() if '"scenario": "table"' in line]
     (plain / "episodes.jsonl").write_text("\n".join(rows) + "\n")

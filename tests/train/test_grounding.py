@@ -94,6 +94,20 @@ def test_things_leave_nothing_behind(renderer):
     assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in vars(first))
 
 
+def test_things_are_told_apart_however_many_came_before(renderer):
+    """A body gets a new id whenever it enters a scene, and segmentation holds 16 bits of it: 32,767 at most, or 65,535."""
+    scene = draw_scene(CATALOG, "train", 0, 1)
+    first = renderer.draw(scene)
+    entity = renderer._entity("objects", "green_cube")
+    for _ in range(70_000):
+        renderer._scene.add_entity(entity)
+        renderer._scene.remove_entity(entity)
+    renderer._entered += 70_000
+    again = renderer.draw(scene)
+    assert first.visible.max() > 0 and np.array_equal(first.visible, again.visible)
+    assert np.array_equal(first.image, again.image)
+
+
 # ---- storing -----------------------------------------------------------------------------------------------
 
 
@@ -178,6 +192,23 @@ def test_questions_are_about_things_that_can_be_seen(rendered):
     rows = task.Queries.of(hidden).rows
     assert len(rows) and (rows[:, 1] != 0).all()
     assert not scenes.receptacle[rows[:, 0], rows[:, 1]].any() and scenes.receptacle[rows[:, 0], rows[:, 2]].all()
+
+
+def test_questions_about_a_scene_are_drawn_together(rendered):
+    queries = task.Queries.of(store.load_scenes(rendered, SIDE))
+    chosen = queries.draw(50, 4, np.random.default_rng(0))
+    assert (chosen[:, 0].reshape(50, 4) == chosen[::4, :1]).all()
+    known = {tuple(row) for row in queries.rows}
+    assert {tuple(row) for row in chosen} <= known and len({tuple(row) for row in chosen}) > 0.9 * len(known)
+
+
+def test_an_image_seen_once_for_several_questions_gives_the_same_answers(rendered):
+    settled = trainer.Trainer(recipe_of(rendered, held_out=None), ALONE).task
+    images = torch.rand(2, 3, SIDE, SIDE)
+    sentences = ["put carrot on plate", "put banana on plate", "put red ball on blue mat", "put pipe on plate"]
+    with torch.no_grad():
+        once, repeated = settled.point(images, sentences), settled.point(images.repeat_interleave(2, 0), sentences)
+    assert torch.allclose(once, repeated, atol=1e-5) and not torch.allclose(once[0], once[1], atol=1e-5)
 
 
 def test_found_counts_the_nearest_thing_of_the_kind(rendered):

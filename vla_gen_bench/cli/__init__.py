@@ -70,6 +70,7 @@ def vgb() -> None:
 
 def main() -> None:
     """Entry point: user errors are one line on stderr and exit code 2."""
+    runtime.tell_ctrl_c()
     runtime.prepare(alone=sys.argv[1:2] in (["train"], ["bench"]))
     try:
         sys.exit(vgb.main(standalone_mode=False))

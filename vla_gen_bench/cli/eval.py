@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vla_gen_bench import runtime
 from vla_gen_bench.cli.numbers import EPISODES, WORKERS, Real, Whole
 from vla_gen_bench.errors import UserError, printable, shown
 
@@ -102,6 +103,8 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
     help="Ray actors that hold the policy and act for all simulators.  [default: one policy in each]",
 )
 @click.option("--num-gpus-per-policy", "host_gpus", type=Real(0, 64), help="Of each policy actor.  [default: 0]")
+@click.option("--wandb", metavar="PROJECT", help="Send the outcome to Weights & Biases too, if it is installed.")
+@click.option("--mlflow", metavar="EXPERIMENT", help="Send the outcome to MLflow too ($MLFLOW_TRACKING_URI).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the table.")
 def evaluate_command(
     policy,
@@ -130,6 +133,8 @@ def evaluate_command(
     gpus,
     hosts,
     host_gpus,
+    wandb,
+    mlflow,
     as_json,
 ):
     """Run a policy on every episode of suites, judge it, and log it.
@@ -140,9 +145,13 @@ def evaluate_command(
     """
     from vla_gen_bench.eval.evaluate import Request, make_plan
     from vla_gen_bench.eval.shards import parse_shard
+    from vla_gen_bench.log.trackers import need_tracker, track_summary
     from vla_gen_bench.policies.registry import parse_options
     from vla_gen_bench.policies.sensing import parse_size
 
+    trackers = {name: project for name, project in (("wandb", wandb), ("mlflow", mlflow)) if project}
+    for name in trackers:  # before the work, not after it
+        need_tracker(name, f"--{name}")
     arguments = parse_options(options)
     if checkpoint and "checkpoint" in arguments:
         raise UserError("the checkpoint is given twice, as --checkpoint and as --policy-option; leave one out")
@@ -175,11 +184,16 @@ def evaluate_command(
         shard=parse_shard(shard) if shard else None,
         cluster=_cluster(engine, address=address, cpus=cpus, gpus=gpus, hosts=hosts, host_gpus=host_gpus),
     )
-    summary = _evaluate(make_plan(request))
+    with runtime.stdout_for_results():
+        plan = make_plan(request)
+        summary = _evaluate(plan)
     if as_json:
         click.echo(json.dumps(summary.to_json()))
     else:
         _print_table(summary)
+    with runtime.stdout_for_results():
+        for name, project in trackers.items():
+            track_summary(summary.to_json(), plan.identity, name, project)
     sys.exit(1 if summary.errors else 0)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vla_gen_bench import runtime
 from vla_gen_bench.cli.numbers import Whole
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def show(ref: str, as_json: bool) -> None:
     """Show the card of POLICY."""
     from vla_gen_bench.policies.registry import resolve
 
-    card = resolve(ref)
-    data = _card_data(card)
+    with runtime.stdout_for_results():
+        card = resolve(ref)
+        data = _card_data(card)
     if as_json:
         click.echo(json.dumps(data, indent=2))
         return
@@ -83,13 +85,15 @@ def check(context: click.Context, ref: str, batch: int, pairs: tuple[str, ...]) 
     from vla_gen_bench.policies.registry import load_policy, parse_options, resolve
     from vla_gen_bench.policies.sensing import sensors_of
 
-    card = resolve(ref)
-    options = parse_options(pairs)
-    policy = load_policy(card, **options)
+    with runtime.stdout_for_results():
+        card = resolve(ref)
+        options = parse_options(pairs)
+        policy = load_policy(card, **options)
     click.echo(f"{MARKS['ok']} loaded: {card.factory} from {card.source}")
     needs = sensors_of(card, get_world("builtin" if card.worlds == "all" else card.worlds[0]), options=options)
     observe = None if card.privileged else partial(example_observation, needs=needs)
-    results = check_policy(policy, card.label, batch=batch, observe=observe, privileged=card.privileged)
+    with runtime.stdout_for_results():
+        results = check_policy(policy, card.label, batch=batch, observe=observe, privileged=card.privileged)
     for result in results:
         click.echo(_line(result))
     if any(result.status == "failed" for result in results):

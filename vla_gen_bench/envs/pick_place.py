@@ -42,7 +42,7 @@ class PickPlaceEnv(BaseEnv):
 
     Observations: `obs["sensor_data"]["3rd_view_camera"]["rgb"]`, uint8 [B, H, W, 3], the camera image composited
     over the table image with the spec's image effects; with `obs_mode="rgb+segmentation"` also "segmentation". The same
-    of "wrist_camera" if `cameras` has "wrist".
+    of "wrist_camera" if `cameras` has "wrist". The sentences are in `info["instruction"]` of a reset.
     Actions: float32 [B, 7] = (dx, dy, dz, droll, dpitch, dyaw, gripper): metres and radians added to the previous
     *target* pose in the robot's base frame, R_t = Rx Ry Rz R_(t-1), gripper +1 open .. -1 closed.
     Reward ("sparse"): 0.1 for the first grasp, 0.1 for the first hold of 5 steps, 1.0 for being placed after a
@@ -63,6 +63,7 @@ class PickPlaceEnv(BaseEnv):
 
     SUPPORTED_REWARD_MODES = ["sparse", "none"]
     SUPPORTED_ROBOTS = None
+    metadata = {**BaseEnv.metadata, "render_fps": CONTROL_FREQUENCY}
 
     def __init__(
         self,
@@ -93,6 +94,8 @@ class PickPlaceEnv(BaseEnv):
         height, width = self.image_size
         kwargs.setdefault("robot_uids", robot.agent_class(urdf, width, height, self.world.shader, self.cameras))
         super().__init__(*args, **kwargs)
+        # ManiSkill's constructor resets with seed 2022: forgotten, lest every process draw the same episodes.
+        self._main_seed = self._np_random = self._np_random_seed = None
 
     @property
     def _default_sim_config(self) -> SimConfig:
@@ -108,7 +111,8 @@ class PickPlaceEnv(BaseEnv):
         """Starts an episode in a fresh scene.
 
         Args:
-            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec.
+            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec. None goes on from the
+                seed before; without one, episodes differ from process to process.
             options: `{"spec": EpisodeSpec}` or `{"specs": [one per environment]}` realises exactly these.
         """
         options = dict(options or {})
@@ -117,7 +121,8 @@ class PickPlaceEnv(BaseEnv):
             self._np_random, self._np_random_seed = np_random(int(np.atleast_1d(seed)[0]))
         self._specs = self._specs_of(options, seed)
         options["reconfigure"] = True
-        return super().reset(seed=seed, options=options)
+        observation, info = super().reset(seed=seed, options=options)
+        return observation, {**info, "instruction": list(self.instructions)}
 
     def _specs_of(self, options: dict[str, Any], seed: int | list[int] | None) -> list[EpisodeSpec]:
         specs = options.pop("specs", None) or ([options.pop("spec")] if "spec" in options else None)
@@ -349,8 +354,15 @@ class PickPlaceEnv(BaseEnv):
     def _get_obs_with_sensor_data(self, info: dict, apply_texture_transforms: bool = True) -> dict:
         """As ManiSkill's, without its empty "extra": gymnasium's checker allows no empty space."""
         observation = super()._get_obs_with_sensor_data(info, apply_texture_transforms)
-        del observation["extra"]
+        if not self.obs_mode_struct.state:  # where ManiSkill flattens it into "state" itself
+            del observation["extra"]
         return observation
+
+    def render(self) -> Any:
+        """As ManiSkill's; of a single environment an array, uint8 [H, W, 3], as gymnasium's video wrappers want it."""
+        images = super().render()
+        single = self.render_mode == "rgb_array" and self.num_envs == 1
+        return images[0].cpu().numpy() if single else images
 
     def render_rgb_array(self, camera_name: str | None = None) -> torch.Tensor:
         """Returns what the policy sees, uint8 [B, H, W, 3], for `render_mode="rgb_array"` and video wrappers."""

@@ -24,8 +24,8 @@ ACTION_EFFECTS = (
         f"{REALISED}:Latency",
         Levels(
             {"steps": (1, 2, 3, 4, 5)},
-            "a control step is 0.2 s: one is a slow camera or a 7B model on one GPU, five a model far away; the expert, which "
-            "foresees nothing, itself falls to 14, 8, 1, 0 and 1 of 16",
+            "a control step is 0.2 s: one is a slow camera or a 7B model on one GPU, five a model far away; the "
+            "expert, which foresees nothing, itself falls to 14, 8, 1, 0 and 1 of 16",
         ),
     ),
     EffectSpec(
@@ -39,8 +39,8 @@ ACTION_EFFECTS = (
         f"{REALISED}:ActionNoise",
         Levels(
             {"metres": (0.0005, 0.001, 0.002, 0.003, 0.004), "radians": (0.0025, 0.005, 0.01, 0.015, 0.02)},
-            "per step and axis, adding up in the commanded pose; 1 mm is the repeatability of a WidowX; at twice level 5 "
-            "the expert itself falls to 7 of 16",
+            "per step and axis, adding up in the commanded pose; 1 mm is the repeatability of a WidowX; at twice level "
+            "5 the expert itself falls to 7 of 16",
         ),
     ),
     EffectSpec(

@@ -54,7 +54,7 @@ IMAGE_EFFECTS = (
     EffectSpec(
         "jpeg",
         "image",
-        {"quality": Number(18, 1, 100, whole=True, unit="quality")},
+        {"quality": Number(18, 1, 100, whole=True)},
         _as_written,
         f"{REALISED}:Jpeg",
         Levels({"quality": (25, 18, 15, 10, 7)}, f"JPEG compression of {IMAGENET_C}"),

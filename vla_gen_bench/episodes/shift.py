@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from string import Formatter
 from typing import Any
 
 from pydantic import Field
@@ -208,12 +209,17 @@ def _check_item(axis: str, item: Any, where: str) -> None:
         if item not in known:
             raise UserError(f"{where}: no world has {kind} with the id '{item}'{suggest(item, known)}")
     elif axis == "phrasing":
-        try:
-            item.format(object="", receptacle="")
-        except (KeyError, IndexError, ValueError):
-            raise UserError(
-                f"{where}: template '{item}': expected no other braces than {{object}}, {{receptacle}}"
-            ) from None
+        if not _is_template(item):
+            raise UserError(f"{where}: template '{item}': expected no other braces than {{object}}, {{receptacle}}")
+
+
+def _is_template(text: str) -> bool:
+    """Returns whether all that `str.format` would replace are the two names, plain: no widths, no attributes."""
+    try:
+        fields = [(name, spec, how) for _, name, spec, how in Formatter().parse(text) if name is not None]
+    except ValueError:
+        return False
+    return all(field in (("object", "", None), ("receptacle", "", None)) for field in fields)
 
 
 def _levelled(severities: dict[str, Any], levels: Levels | None, what: str, where: str) -> dict[str, Any]:

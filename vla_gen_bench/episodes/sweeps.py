@@ -116,7 +116,7 @@ def _strength(shift: Shift, written: Mapping[str, Any]) -> str:
         parts += [_amount(name, value, numbers.get(name)) for name, value in effect.params.items()]
     for axis, choice in shift.axes.items():
         numbers = numbers_of(axis, choice.pool)
-        main = {name: value for name, value in choice.params.items() if name != "min_distance" or len(numbers) == 1}
+        main = {name: it for name, it in choice.params.items() if name != "min_distance" or it != numbers[name].default}
         parts += [_amount(name, value, numbers[name]) for name, value in main.items()]
     return ", ".join(parts) or Shift.describe(shift)
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from vla_gen_bench.assets.world import CAMERA
+from vla_gen_bench.envs.factory import build_env
 from vla_gen_bench.envs.pick_place import PickPlaceEnv
 from vla_gen_bench.episodes.effects import find_effect
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw
-from vla_gen_bench.envs.factory import build_env
 
 TILE = (200, 150)
 CAPTION, GAP, NAME, COLUMNS = 32, 8, 22, 6

@@ -7,7 +7,7 @@ need be in a new worker, and then its error is recorded.
 from __future__ import annotations
 
 import multiprocessing
-import signal
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from vla_gen_bench import runtime
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.protocol import USUAL, Needs
@@ -22,7 +23,7 @@ from vla_gen_bench.protocol import USUAL, Needs
 if TYPE_CHECKING:
     from vla_gen_bench.envs.vector import EnvBatch
 
-POLL_S = 1.0
+POLL_S = ALIVE_S = 1.0
 TRIES = 2
 
 
@@ -83,14 +84,12 @@ class Result:
 # ---- in the worker -----------------------------------------------------------------------------------------
 
 
-def _worker_main(config: WorkerConfig, pipe: Connection, beat: Any) -> None:
+def _worker_main(config: WorkerConfig, pipe: Connection, parent: int) -> None:
     """Runs in a fresh process: builds everything, reports ready, then serves jobs until it is sent None."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    from vla_gen_bench import runtime
-
+    runtime.begin_worker(parent)
     runtime.prepare(config.threads)
     try:
-        episodes = _build(config, beat)
+        episodes = _build(config, pipe)
     except UserError as error:
         pipe.send(("refused", str(error)))
         return
@@ -102,8 +101,7 @@ def _worker_main(config: WorkerConfig, pipe: Connection, beat: Any) -> None:
         return  # the parent is gone
 
 
-def _build(config: WorkerConfig, beat: Any) -> _Runner:
-    from vla_gen_bench import runtime
+def _build(config: WorkerConfig, pipe: Connection) -> _Runner:
     from vla_gen_bench.policies.chunking import ChunkRunner
     from vla_gen_bench.policies.registry import load_policy, resolve
 
@@ -113,11 +111,13 @@ def _build(config: WorkerConfig, beat: Any) -> _Runner:
     if getattr(policy, "threads", None):
         runtime.narrow_threads(policy.threads)
     needs = Needs.from_json(config.sensors)
+    pipe.send(("phase", (config.time_limit_s, f"{card.label}: reset() and act() on an example observation")))
     _rehearse(policy, card, config.world, needs)
+    pipe.send(("phase", (config.start_limit_s, "")))
     from vla_gen_bench.envs.factory import build_batch  # not before: a policy that fails needs no simulator
 
     batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
-    return _Runner(config, card, ChunkRunner(policy, card.label), batch, beat)
+    return _Runner(config, card, ChunkRunner(policy, card.label), batch, pipe)
 
 
 def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
@@ -132,7 +132,7 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
     try:
         policy.reset(list(observation.instruction), [0])
         actions = policy.act(observation)
-    except Exception as error:
+    except BaseException as error:  # sys.exit() and KeyboardInterrupt are the policy's own: Ctrl-C never comes here
         if getattr(error, "says_all", False):
             raise
         raise PolicyError(f"{card.label}: raised {describe_failure(error)} on an example observation") from error
@@ -140,8 +140,9 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
 
 
 class _Runner:
-    def __init__(self, config: WorkerConfig, card: Any, source: Any, batch: EnvBatch, beat: Any) -> None:
-        self.config, self.card, self.source, self.batch, self.beat = config, card, source, batch, beat
+    def __init__(self, config: WorkerConfig, card: Any, source: Any, batch: EnvBatch, pipe: Connection) -> None:
+        self.config, self.card, self.source, self.batch, self.pipe = config, card, source, batch, pipe
+        self._alive = time.monotonic()
 
     def describe(self) -> dict[str, Any]:
         policy, env = self.source.policy, self.batch.envs[0]
@@ -158,7 +159,11 @@ class _Runner:
         }
 
     def run(self, jobs: Sequence[Job]) -> tuple[str, Any]:
-        """Returns ("done", [(row, packed actions) per job]) or ("failed", message), which concerns all of them."""
+        """Returns what became of the jobs.
+
+        Either ("done", [(row, packed actions) per job]), or ("failed", message), which concerns all of them, or
+        ("full", (as for "done", message)) where they are done and a video cannot be written.
+        """
         from vla_gen_bench.eval.rollout import pack_actions, run_episodes
         from vla_gen_bench.policies.contract import PolicyError, describe_failure
 
@@ -168,18 +173,25 @@ class _Runner:
                 privileged=self.card.privileged, record=self.config.record != "none", on_step=self._step_done,
                 needs=Needs.from_json(self.config.sensors),
             )  # fmt: skip
-            for job, episode in zip(jobs, episodes, strict=True):
-                self._keep_video(job, episode)
         except PolicyError as error:
             return "failed", str(error)
-        except Exception as error:
+        except BaseException as error:  # sys.exit() and KeyboardInterrupt are the policy's own
             if getattr(error, "stops_run", False):
                 return "refused", str(error)
             return "failed", describe_failure(error)
-        return "done", [(episode.row, pack_actions(episode.actions)) for episode in episodes]
+        done = [(episode.row, pack_actions(episode.actions)) for episode in episodes]
+        try:
+            for job, episode in zip(jobs, episodes, strict=True):
+                self._keep_video(job, episode)
+        except OSError as error:
+            return "full", (done, f"{error.filename}: cannot be written ({error.strerror or error})")
+        return "done", done
 
     def _step_done(self, step: int) -> None:
-        self.beat.value = time.monotonic()
+        """Tells the parent now and then that steps are being done."""
+        if time.monotonic() - self._alive > ALIVE_S:
+            self._alive = time.monotonic()
+            self.pipe.send(("alive", None))
 
     def _keep_video(self, job: Job, episode: Any) -> None:
         wanted = self.config.record == "all" or (self.config.record == "failures" and not episode.row["success_at_end"])
@@ -195,12 +207,23 @@ class _Runner:
 
 
 @dataclass
+class _Beat:
+    """When a worker last told of a step, `time.monotonic`."""
+
+    value: float = 0.0
+
+
+@dataclass
 class _Worker:
+    """A worker process; until it is ready it may take `limit_s` for `doing`, "" for what is not the policy's."""
+
     index: int
     process: Any
     pipe: Connection
-    beat: Any
+    beat: Any = field(default_factory=_Beat)
     ready: bool = False
+    limit_s: float = 0.0
+    doing: str = ""
     jobs: list[Job] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -235,7 +258,8 @@ class WorkerPool:
         self._on_result = on_result
         try:
             for index in range(min(self._count, len(self._queue))):
-                self._workers.append(self._start(index))
+                with runtime.starting_process():
+                    self._workers.append(self._start(index))
             while self._queue or any(worker.jobs for worker in self._workers):
                 self._turn()
         finally:
@@ -243,11 +267,10 @@ class WorkerPool:
 
     def _start(self, index: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        beat = self._context.Value("d", 0.0, lock=False)
-        process = self._context.Process(target=_worker_main, args=(self._config, theirs, beat), daemon=True)
+        process = self._context.Process(target=_worker_main, args=(self._config, theirs, os.getpid()), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(index, process, ours, beat)
+        return _Worker(index, process, ours, limit_s=self._config.start_limit_s)
 
     def _turn(self) -> None:
         """Waits for something to happen and deals with it."""
@@ -255,8 +278,10 @@ class WorkerPool:
         for handle in wait(list(by_handle), timeout=POLL_S):
             self._hear(by_handle[handle])
         for worker in list(self._workers):
-            limit = self._config.time_limit_s if worker.ready else self._config.start_limit_s
+            limit = self._config.time_limit_s if worker.ready else worker.limit_s
             if (worker.jobs or not worker.ready) and worker.idle_s > limit:
+                if not worker.ready and worker.doing:
+                    raise UserError(f"{worker.doing} took more than {limit:g} s; raise --time-limit if it may")
                 self._lose(worker, f"no control step finished within {limit:g} s")
 
     def _hear(self, worker: _Worker) -> None:
@@ -266,8 +291,21 @@ class WorkerPool:
             worker.process.join(10)
             self._lose(worker, f"the worker process died (exit code {worker.process.exitcode})")
             return
+        if kind == "alive":
+            worker.beat.value = time.monotonic()
+            return
+        if kind == "phase":
+            worker.started, (worker.limit_s, worker.doing) = time.monotonic(), content
+            return
         if kind == "refused":
             raise UserError(content)
+        if kind == "full":
+            done, problem = content
+            self._finish(worker, [{"row": row, "actions": actions} for row, actions in done])
+            raise UserError(
+                f"{problem}; finished episodes are in the log: make room, or leave out --video, and give the same "
+                "command again"
+            )
         if kind == "ready":
             worker.ready = True
             if not self._told:
@@ -328,7 +366,8 @@ class WorkerPool:
             self._lost_at_start += 1
             if self._lost_at_start >= TRIES:
                 raise UserError(f"a worker could not start: {why}; run 'vgb doctor'")
-        self._workers[self._workers.index(worker)] = self._start(worker.index)
+        with runtime.starting_process():
+            self._workers[self._workers.index(worker)] = self._start(worker.index)
 
     def _stop(self) -> None:
         for worker in self._workers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,10 +38,24 @@ def write_video(path: str | Path, frames: Sequence[np.ndarray], text: str | Sequ
 
     Args:
         text: The caption, or one for each frame.
+
+    Raises:
+        OSError: It cannot be written; nothing of it is left then. Its `filename` is the path.
     """
     import av
 
     path = Path(path)
+    try:
+        _encode(path, frames, text)
+    except (OSError, av.FFmpegError) as error:  # FFmpeg's errors are not always an OSError
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _encode(path: Path, frames: Sequence[np.ndarray], text: str | Sequence[str]) -> None:
+    import av
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [text] * len(frames) if isinstance(text, str) else text
     pictures = [caption(frame, line) for frame, line in zip(frames, lines, strict=True)]

@@ -62,4 +62,5 @@ class ChunkRunner:
             raise ValueError("the chunk is used up: next_actions() needs the present observation")
         actions = self.policy.act(observation)
         check_actions(self.label, actions, self._batch, self.spec)
+        actions = np.asarray(actions)  # of a subclass of arrays only the numbers count
         return [actions[:, k].copy() for k in range(self.spec.execution_horizon)]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, one_line
 from vla_gen_bench.protocol import (
     ACTION_DIMS,
     EXTERNAL,
@@ -24,6 +26,7 @@ from vla_gen_bench.protocol import (
     Observation,
     Policy,
 )
+from vla_gen_bench.runtime import UserInterrupt
 
 CALLERS = (__file__, str(Path(__file__).with_name("factory.py")), str(Path(importlib.__file__).parent), "<frozen")
 REHEARSAL_QUERIES = 2
@@ -60,8 +63,12 @@ def check_actions(label: str, actions: Any, batch: int, spec: ActionSpec) -> Non
     expected = f"expected float32 [{batch}, K, {ACTION_DIMS}] with K = {spec.chunk}"
     if not isinstance(actions, np.ndarray):
         raise PolicyError(f"{label}: act() returned {_type_name(actions)}; {expected} as a numpy array")
+    if isinstance(actions, np.ma.MaskedArray):
+        raise PolicyError(f"{label}: act() returned a masked array; {expected} as a plain numpy array")
     if actions.dtype != np.float32 or actions.shape != (batch, spec.chunk, ACTION_DIMS):
-        raise PolicyError(f"{label}: act() returned {actions.dtype} {list(actions.shape)}; {expected}")
+        raise PolicyError(
+            f"{label}: act() returned {one_line(actions.dtype, 60)} {one_line(list(actions.shape), 60)}; {expected}"
+        )
     if not np.isfinite(actions).all():
         raise PolicyError(
             f"{label}: act() returned {_first(actions, ~np.isfinite(actions), spec)}; expected finite values"
@@ -76,6 +83,15 @@ def check_actions(label: str, actions: Any, batch: int, spec: ActionSpec) -> Non
 
 def check_spec(label: str, policy: Any) -> None:
     """Raises `PolicyError` unless `policy` has the protocol's members and an action spec the benchmark can run."""
+    try:
+        _check_spec(label, policy)
+    except (PolicyError, UserInterrupt):
+        raise
+    except BaseException as error:  # of a property, or of numbers that are none
+        raise PolicyError(f"{label}: action_spec: {describe_failure(error)}") from error
+
+
+def _check_spec(label: str, policy: Any) -> None:
     for member in ("reset", "act"):
         if not callable(getattr(policy, member, None)):
             raise PolicyError(
@@ -147,7 +163,11 @@ def describe_failure(error: BaseException) -> str:
     """Returns `ValueError: text (my_policy.py:12)`: one line, with the innermost place in the policy's own code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(CALLERS)]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    try:
+        text = one_line(error)
+    except BaseException:  # a message that cannot be written is part of the mistake
+        text = "its message cannot be written"
+    return f"{type(error).__name__}{text and f': {text}'}{place}"
 
 
 class _Rehearsal:
@@ -222,11 +242,28 @@ class _Rehearsal:
 
 
 def _guard(label: str, method: str, call: Callable[..., Any], *args: Any) -> Any:
-    """Calls a policy's method; its exceptions become a `PolicyError` that names the method and the place."""
+    """Calls a policy's method; what ends it becomes a `PolicyError` that names the method and the place."""
     try:
-        return call(*args)
-    except Exception as error:
+        with no_exit():
+            return call(*args)
+    except UserInterrupt:
+        raise
+    except BaseException as error:
         raise PolicyError(f"{label}: {method}() raised {describe_failure(error)}") from error
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Makes `os._exit` raise `SystemExit` meanwhile: it would end a check as if all were well."""
+
+    def refuse(status: int = 0) -> NoReturn:
+        raise SystemExit(f"os._exit({status})")
+
+    kept, os._exit = os._exit, refuse
+    try:
+        yield
+    finally:
+        os._exit = kept
 
 
 def _spec_problems(spec: ActionSpec) -> Iterator[str]:

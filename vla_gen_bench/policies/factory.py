@@ -11,8 +11,9 @@ from typing import Any
 
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.policies.card import REFERENCE_PATTERN, Card
-from vla_gen_bench.policies.contract import PolicyError, describe_failure
+from vla_gen_bench.policies.contract import PolicyError, describe_failure, no_exit
 from vla_gen_bench.policies.importing import find_spec, make_importable
+from vla_gen_bench.runtime import UserInterrupt
 
 Factory = Callable[..., Any]
 
@@ -43,10 +44,13 @@ def import_factory(reference: str, label: str) -> Factory:
     make_importable(Path.cwd())
     module, _, attribute = reference.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as error:
+        with no_exit():
+            found: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+    except UserInterrupt:
+        raise
+    except BaseException as error:
         raise UserError(f"{label}: cannot import '{reference}': {describe_failure(error)}") from error
     if not callable(found):
         raise UserError(
@@ -75,10 +79,11 @@ def unimportable(reference: str) -> str | None:
 
 def _call(factory: Factory, arguments: dict[str, Any], card: Card) -> Any:
     try:
-        return factory(**arguments)
-    except UserError:
+        with no_exit():
+            return factory(**arguments)
+    except (UserError, UserInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit() and KeyboardInterrupt too: a policy's own, Ctrl-C is told apart
         raise PolicyError(f"{card.label}: {card.factory} raised {describe_failure(error)}") from error
 
 

@@ -125,7 +125,7 @@ def _is_part(folder: Path) -> bool:
 
 
 def _mentions(file: Path) -> tuple[set[str], dict[str, Path]]:
-    """Returns the top-level modules a source file imports, and the files beside it or in the working directory it names."""
+    """Returns the top-level modules a source file imports, and the files it names (beside it, or from here)."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -138,8 +138,9 @@ def _mentions(file: Path) -> tuple[set[str], dict[str, Path]]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imports.add(node.module.partition(".")[0])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _may_be_a_file(node.value):
-            places = [place for place in (file.parent / node.value, Path(node.value)) if place.is_file()]
-            named |= {node.value: place for place in places[:1]}
+            text = node.value
+            places = [place for place in (file.parent / text, Path(text)) if place.is_file()]
+            named.update((text, place) for place in places[:1])
     return imports, named
 
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.train.guard import end_with
+from vla_gen_bench.runtime import end_with
 
 TIMEOUT = timedelta(hours=2)  # the others wait while the first one evaluates
 LAUNCHER = "VGB_LAUNCHER"  # process id of the one that started this one by `launch`

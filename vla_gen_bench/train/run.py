@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ import torch
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.files import RUN_FILE
+from vla_gen_bench.log.trackers import WANDB_FILE, wandb_curve
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
+from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
 from vla_gen_bench.strict_yaml import read_yaml
 from vla_gen_bench.train.guard import INFO_FILE
 from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
@@ -79,7 +81,7 @@ def _clear(folder: Path, recipe: Recipe) -> None:
                 f"{folder}: --fresh would remove the checkpoint that the run is to begin with, {start}; "
                 "choose another --out"
             )
-    for name in (STATE_FILE, CURVE_FILE):
+    for name in (STATE_FILE, CURVE_FILE, WANDB_FILE):
         (folder / name).unlink(missing_ok=True)
     for name in MADE_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -115,8 +117,9 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Replaces the state to resume from; where the disk is full the earlier one stays.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: It cannot be written; or a number in it is not finite, for going on from it would be in vain.
     """
+    check_finite(dict(_tensors(state)), str(folder / STATE_FILE))
     draft = folder / f"{STATE_FILE}.tmp"
     try:
         torch.save(dict(state), draft)
@@ -125,6 +128,15 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
         draft.unlink(missing_ok=True)
         what = f"cannot be written ({error}); is there room? the earlier state is kept"
         raise UserError(f"{folder / STATE_FILE}: {what}") from None
+
+
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the tensors of nested dicts and lists with their names."""
+    if isinstance(state, torch.Tensor):
+        yield name, state
+    elif isinstance(state, (Mapping, list, tuple)):
+        for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
+            yield from _tensors(value, f"{name}.{key}".lstrip("."))
 
 
 class Curve:
@@ -198,11 +210,5 @@ def _tensorboard(folder: Path, resumed_at: float | None) -> Any:
 
 
 def _wandb(folder: Path, project: str | None) -> Any:
-    if not project:
-        return None
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("wandb is not installed: pip install wandb, or leave --wandb out") from None
-    run = wandb.init(project=project, dir=str(folder), resume="allow", id=folder.name)
-    return lambda step, row: run.log(dict(row), step=step)
+    """Returns what logs a row to W&B; the run's config is the recipe."""
+    return wandb_curve(folder, project, read_yaml(folder / RECIPE_FILE)) if project else None

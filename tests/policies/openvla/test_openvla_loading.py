@@ -185,7 +185,7 @@ def test_a_weight_that_is_not_finite_is_named(copy: Path, bad: float) -> None:
         ({"text_config": {"rope_parameters": {"type": "yarn"}}}, 'rope_parameters: type: "yarn" is not supported'),
         ({"text_config": {"rope_parameters": {"factor": 2.0}}}, "rope_parameters: unknown field 'factor'"),
         ({"text_config": {"rope_parameters": {"partial_rotary_factor": 0.5}}}, "partial_rotary_factor: 0.5 is not"),
-        ({"text_config": {"rope_parameters": {"rope_theta": [1]}}}, r"rope_theta: expected a number >= 0, got \[1\]"),
+        ({"text_config": {"rope_parameters": {"rope_theta": [1]}}}, r"rope_theta: expected a number above 0, got \[1\]"),
         ({"text_config": {"rope_parameters": 3}}, "rope_parameters: expected a mapping, got 3"),
         (
             {"text_config": {"rope_theta": 10000.0, "rope_parameters": {"rope_theta": 5e5}}},
@@ -260,7 +260,7 @@ def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no config.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="config.json: cannot be read"):
+    with pytest.raises(CheckpointError, match="config.json:1: not JSON"):
         load(tmp_path)
 
 
@@ -298,7 +298,7 @@ def test_an_adapter_without_a_base_says_what_to_give(tmp_path: Path) -> None:
         ({"use_dora": True}, "use_dora: True is not supported"),
         ({"target_modules": "all-linear"}, "target_modules: expected a list"),
         ({"peft_type": "IA3"}, "peft_type"),
-        ({"r": None}, "r, lora_alpha: expected numbers"),
+        ({"r": None}, "r: missing"),
     ],
 )
 def test_an_adapter_of_another_kind_is_refused(checkpoint: Path, tmp_path: Path, changes: dict, message: str) -> None:

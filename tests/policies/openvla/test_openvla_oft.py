@@ -221,8 +221,8 @@ def test_a_head_and_a_config_that_contradict_each_other_are_refused(copy: Path) 
         ({"head": "l2"}, "head: 'l2'; known: l1, tokens"),
         ({"decoding": "paralel"}, "decoding: 'paralel'; did you mean 'parallel'"),
         ({"attention": "both"}, "attention: 'both'; known: bidirectional, causal"),
-        ({"decoding": "parallel", "chunk": 0}, "chunk: expected a whole number >= 1, got 0"),
-        ({"decoding": "parallel", "chunk": "4"}, "chunk: expected a whole number >= 1, got '4'"),
+        ({"decoding": "parallel", "chunk": 0}, "chunk: expected a whole number from 1 to 1024, got 0"),
+        ({"decoding": "parallel", "chunk": "4"}, "chunk: expected a whole number from 1 to 1024, got '4'"),
         ({"head": "l1"}, "head: l1 needs decoding: parallel"),
     ],
 )

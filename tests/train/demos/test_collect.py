@@ -116,7 +116,7 @@ def test_collect_show_and_preview(cli, tmp_path: Path) -> None:
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     """The parent is killed before its child has looked who it is."""
     code = (
-        "import os, subprocess, sys, time; from vla_gen_bench.train.guard import end_with\n"
+        "import os, subprocess, sys, time; from vla_gen_bench.runtime import end_with\n"
         "if len(sys.argv) > 1: end_with(int(sys.argv[1])); time.sleep(60); os._exit(0)\n"
         "child = subprocess.Popen([sys.executable, __file__, str(os.getpid())]); print(child.pid, flush=True)\n"
         "time.sleep(60)\n"

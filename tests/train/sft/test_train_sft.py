@@ -14,7 +14,9 @@ import yaml
 from demos import demo, written
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.checkpoint.fresh import new_model
 from vla_gen_bench.policies.openvla.checkpoint.loading import load
+from vla_gen_bench.policies.openvla.checkpoint.saving import save
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
 from vla_gen_bench.protocol import Observation
 from vla_gen_bench.resources import data_dir
@@ -269,6 +271,33 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(data: Path, tmp_
     with pytest.raises(UserError, match="step 0: a gradient is not a number; try a lower optimiser.lr"):
         run(recipe_of(data), tmp_path)
     assert not (tmp_path / "state.pt").exists()
+
+
+def test_weights_broken_by_the_last_step_are_never_written(data: Path, tmp_path: Path, monkeypatch) -> None:
+    recipe = recipe_of(data)
+    step = sft.Trainer.one_step
+
+    def breaking(self: sft.Trainer, out: Path) -> None:
+        step(self, out)
+        if self.step == recipe.steps:
+            with torch.no_grad():
+                self.parameters[3].view(-1)[0] = torch.inf
+
+    monkeypatch.setattr(sft.Trainer, "one_step", breaking)
+    with pytest.raises(UserError, match="state.pt: not written: .* has values that are not finite; training diverged"):
+        run(recipe, tmp_path)
+    assert not (tmp_path / "checkpoint").exists() and not (tmp_path / "state.pt").exists()
+
+
+def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(tmp_path: Path) -> None:
+    model = new_model("pico")
+    save(tmp_path / "c", model)
+    before = (tmp_path / "c/model.safetensors").read_bytes()
+    with torch.no_grad():
+        model.projector.fc1.weight[0, 0] = 1e30  # a float16 has no such number
+    with pytest.raises(UserError, match="not written: projector.fc1.weight has values that are not finite"):
+        save(tmp_path / "c", model, dtype=torch.float16)
+    assert (tmp_path / "c/model.safetensors").read_bytes() == before
 
 
 def test_a_full_disk_keeps_the_earlier_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.errors import suggest
+from vla_gen_bench.errors import shown, suggest
 from vla_gen_bench.policies.openvla.config import ACTION_BINS, CheckpointError, OpenVLAConfig
 from vla_gen_bench.protocol import ACTION_DIMS
 
@@ -61,8 +61,11 @@ class ActionStats:
         return np.where(self.mask, scaled, normalised)
 
 
-def action_stats(config: OpenVLAConfig, key: str | None = None) -> ActionStats:
+def action_stats(config: OpenVLAConfig, key: str | None = None, where: str = "norm_stats") -> ActionStats:
     """Returns the statistics of data set `key`; None = the checkpoint's choice, or its only entry.
+
+    Args:
+        where: What messages call the place of the entries.
 
     Raises:
         CheckpointError: No such entry, several and no choice, or an entry that is not made of seven numbers each.
@@ -74,7 +77,7 @@ def action_stats(config: OpenVLAConfig, key: str | None = None) -> ActionStats:
         hint = suggest(key, config.norm_stats)
         listed = "" if "known:" in hint else f" This checkpoint has {_listed(config.norm_stats)}"
         raise CheckpointError(f"unnorm_key: no '{key}' in norm_stats{hint}{listed}")
-    return parse_stats(config.norm_stats[key], f"norm_stats: {key}")
+    return parse_stats(config.norm_stats[key], f"{where}: {key}")
 
 
 def parse_stats(entry: Any, where: str) -> ActionStats:
@@ -86,14 +89,23 @@ def parse_stats(entry: Any, where: str) -> ActionStats:
     for name in ("q01", "q99", "mask"):
         if name not in action and name != "mask":
             raise CheckpointError(f"{where}.action: no '{name}'")
-        kind = bool if name == "mask" else np.float64
-        values = np.asarray(action.get(name, [True] * ACTION_DIMS))
-        if values.shape != (ACTION_DIMS,) or values.dtype.kind not in "bif" or not np.isfinite(values).all():
-            raise CheckpointError(f"{where}.action.{name}: expected {ACTION_DIMS} finite numbers, got {action[name]!r}")
-        columns[name] = values.astype(kind)
+        columns[name] = _seven(action.get(name, [True] * ACTION_DIMS), name == "mask", f"{where}.action.{name}")
     if (columns["q01"] > columns["q99"])[columns["mask"]].any():
         raise CheckpointError(f"{where}.action: q01 exceeds q99")
     return ActionStats(columns["q01"], columns["q99"], columns["mask"])
+
+
+def _seven(given: Any, flags: bool, where: str) -> np.ndarray:
+    """Returns seven numbers, or flags (also as 0 and 1)."""
+    try:
+        values = np.asarray(given)
+    except ValueError:  # lists of unequal lengths
+        values = np.empty(0)
+    kinds = values.shape == (ACTION_DIMS,) and values.dtype.kind in ("bi" if flags else "if")
+    if not kinds or not (np.isin(values, (0, 1)) if flags else np.isfinite(values)).all():
+        what = "true or false values" if flags else "finite numbers"
+        raise CheckpointError(f"{where}: expected {ACTION_DIMS} {what}, got {shown(given)}")
+    return values.astype(bool if flags else np.float64)
 
 
 def gripper_command(actions: np.ndarray) -> np.ndarray:

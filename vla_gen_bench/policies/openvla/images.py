@@ -12,6 +12,9 @@ Computations (`image_path`):
 * "tensor": bicubic with antialiasing on float32 pixels, never rounded nor clamped, so that they range beyond
   0 to 255. "tensor-bf16": the same with bfloat16 before and after, which is what RL4VLA trained and evaluated with.
   It differs from "pil" by up to 0.03 in normalised units.
+
+Checkpoints trained with random crops (openvla's `--image_aug`) are evaluated on the central nine tenths of the square,
+resized back to the whole (`center_crop`).
 """
 
 from __future__ import annotations
@@ -34,19 +37,25 @@ PIXEL_RANGES = {
 }
 
 
-def to_pixels(images: Any, config: OpenVLAConfig, path: ImagePath = "pil") -> Tensor:
+CROPPED_AREA = 0.9  # the smallest random crop of openvla's training
+
+
+def to_pixels(images: Any, config: OpenVLAConfig, path: ImagePath = "pil", center_crop: bool = False) -> Tensor:
     """Returns [B, 6, image, image]: each tower's normalisation of the same picture, the first tower's channels first.
 
     Args:
         images: uint8 [B, H, W, 3], RGB, any H and W.
         path: See the module. "tensor-bf16" gives bfloat16, the others float32.
+        center_crop: See the module; path "pil" only.
 
     Raises:
-        UserError: Another dtype or shape.
+        UserError: Another dtype or shape; a crop on another path.
     """
     check_images(images)
     if path == "pil":
-        return torch.from_numpy(np.stack([_pil_pixels(image, config) for image in images]))
+        return torch.from_numpy(np.stack([_pil_pixels(image, config, center_crop) for image in images]))
+    if center_crop:
+        raise UserError(f"center_crop: made for image_path pil, not {path}")
     return _tensor_pixels(torch.from_numpy(np.ascontiguousarray(images)), config, path)
 
 
@@ -59,8 +68,11 @@ def check_images(images: Any) -> None:
         raise UserError(f"image: got {images.dtype} {list(images.shape)}; {expected}")
 
 
-def _pil_pixels(image: np.ndarray, config: OpenVLAConfig) -> np.ndarray:
-    square = np.asarray(_square(Image.fromarray(image), config), np.float32) / np.float32(255)  # [S, S, 3] in [0, 1]
+def _pil_pixels(image: np.ndarray, config: OpenVLAConfig, center_crop: bool) -> np.ndarray:
+    square = np.asarray(_square(Image.fromarray(image), config))
+    if center_crop:
+        square = centre_cropped(square)
+    square = square.astype(np.float32) / np.float32(255)  # [S, S, 3] in [0, 1]
     channels = [(square - mean) / std for mean, std in map(_range, config.vision)]
     return np.concatenate(channels, axis=2).transpose(2, 0, 1)
 
@@ -77,6 +89,24 @@ def _square(image: Image.Image, config: OpenVLAConfig) -> Image.Image:
     image = image.resize(size, Image.Resampling.BICUBIC)
     left, top = (round((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))
+
+
+def centre_cropped(square: np.ndarray) -> np.ndarray:
+    """Returns the central 0.9 of the area of uint8 [S, S, 3], resized to [S, S, 3].
+
+    As openvla's evaluation: TensorFlow's `crop_and_resize` (bilinear, corners on corners, no antialiasing), and its way
+    back to 8 bits, 255.5 times the value rounded down.
+    """
+    side = len(square)
+    part = np.sqrt(np.float32(CROPPED_AREA))
+    begin = (1 - part) / 2 * (side - 1)
+    places = begin + np.arange(side, dtype=np.float32) * part  # in pixels of the square
+    low = np.floor(places).astype(int)
+    high, weight = np.ceil(places).astype(int), (places - low).astype(np.float32)
+    values = square.astype(np.float32) / np.float32(255)
+    rows = values[low] + (values[high] - values[low]) * weight[:, None, None]
+    whole = rows[:, low] + (rows[:, high] - rows[:, low]) * weight[None, :, None]
+    return (np.clip(whole, 0, 1) * np.float32(255.5)).astype(np.uint8)
 
 
 def _letterbox(image: Image.Image, config: OpenVLAConfig) -> Image.Image:

@@ -16,6 +16,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 CHOICES = {"dtype": tuple(DTYPES), "image_path": get_args(ImagePath), "decoding": get_args(Decoding)}
 TEXTS = ("device", "unnorm_key", "base", "revision")
 COUNTS = ("top_k", "batch_size")
+FLAGS = ("center_crop",)
 NEVER_NONE = ("dtype", "device")
 
 
@@ -30,6 +31,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise UserError(f"{name}: expected text, got {value!r}; quote it: {name}='\"...\"'")
         if name in COUNTS and not _is_count(value):
             raise UserError(f"{name}: expected a whole number >= 1, got {value!r}")
+        if name in FLAGS and not isinstance(value, bool):
+            raise UserError(f"{name}: expected true or false, got {value!r}")
     _check_temperature(options["temperature"])
     _check_heads(options["vision_heads"])
     _check_device(options["device"])

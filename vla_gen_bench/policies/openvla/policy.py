@@ -10,6 +10,7 @@ import torch
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla import actions as codec
+from vla_gen_bench.policies.openvla.checkpoint.config_file import CONFIG_FILE
 from vla_gen_bench.policies.openvla.checkpoint.loading import Loaded, count_parameters, load
 from vla_gen_bench.policies.openvla.checkpoint.tokenizer import TOKENIZER_FILE, PromptTokenizer
 from vla_gen_bench.policies.openvla.config import CheckpointError, Decoding, ImagePath, OpenVLAConfig
@@ -20,6 +21,7 @@ from vla_gen_bench.policies.openvla.options import DTYPES, Dtype, check_options
 from vla_gen_bench.policies.openvla.processor import Processor
 from vla_gen_bench.protocol import ActionSpec, Observation
 
+AUGMENTED = "image_aug"  # in the folder names that openvla's fine-tuning gives
 # Below this many parameters a second thread costs more than it computes: -3 to -12% in evaluations of nano and pico.
 SMALL_MODEL = 20_000_000
 SAMPLING_STREAM = 0x0FA  # keys this policy's draws apart from whatever else is seeded with the episode's seed
@@ -42,6 +44,8 @@ class OpenVLAPolicy:
         base: Base model of an adapter; None = as the adapter says.
         revision: Commit on the hub; None = the one pinned in `policies/openvla/hub.yaml`.
         image_path: "pil", "tensor" or "tensor-bf16", see `images`; None = as the checkpoint says.
+        center_crop: Look at the central nine tenths of the image only, as openvla evaluates checkpoints trained with
+            image augmentation; None = no, but refuse one that is named so ("...--image_aug").
         batch_size: At most so many episodes go through the model at once; None = all.
         vision_heads: Attention heads of the vision towers, for checkpoints that do not tell.
         decoding: "autoregressive" or "parallel": refuse a checkpoint that decodes otherwise; None = take any.
@@ -64,6 +68,7 @@ class OpenVLAPolicy:
         base: str | None = None,
         revision: str | None = None,
         image_path: ImagePath | None = None,
+        center_crop: bool | None = None,
         batch_size: int | None = None,
         vision_heads: Sequence[int] | None = None,
         decoding: Decoding | None = None,
@@ -73,16 +78,18 @@ class OpenVLAPolicy:
         heads = None if vision_heads is None else (vision_heads[0], vision_heads[1])
         loaded = load(checkpoint, base=base, revision=revision, device=device, dtype=DTYPES[dtype], vision_heads=heads)
         self.model, self.config = loaded.model.requires_grad_(False), loaded.config
+        _check_crop(center_crop, checkpoint, loaded.folder)
         _check_decoding(decoding, self.config, loaded.folder)
         self.threads = 1 if count_parameters(self.model) < SMALL_MODEL else None
         self.head = loaded.action_head and loaded.action_head.requires_grad_(False)
         tokenizer = PromptTokenizer.from_folder(_tokenizer_home(loaded), self.config)
-        self.processor = Processor(self.config, tokenizer, image_path)
-        self.stats = codec.action_stats(self.config, unnorm_key)
+        self.processor = Processor(self.config, tokenizer, image_path, bool(center_crop))
+        self.stats = codec.action_stats(self.config, unnorm_key, f"{loaded.base / CONFIG_FILE}: norm_stats")
         self.temperature, self.top_k, self.batch_size = temperature, top_k, batch_size
         self.action_spec = ActionSpec(chunk=self.config.acting.chunk)
         sampled = {"temperature": temperature, "top_k": top_k} if self.head is None else {"head": "l1"}
-        self.decoding = {**sampled, "device": device, "dtype": dtype}
+        seen = {"center_crop": True} if center_crop else {}
+        self.decoding = {**sampled, "device": device, "dtype": dtype, **seen}
         self._seeds: list[int] = []
         self._prompts: list[list[int]] = []
 
@@ -119,6 +126,15 @@ def draws(seeds: Sequence[int], steps: Sequence[int], slots: int) -> torch.Tenso
     """Returns float64 [B, slots] in [0, 1): row b depends on `seeds[b]` and `steps[b]` alone."""
     keys = [(SAMPLING_STREAM, seed, step) for seed, step in zip(seeds, steps, strict=True)]
     return torch.from_numpy(np.stack([np.random.default_rng(key).random(slots) for key in keys]))
+
+
+def _check_crop(wanted: bool | None, checkpoint: str | Path, folder: Path) -> None:
+    """Lets no checkpoint that was trained with random crops act on the whole image unless that is asked for."""
+    if wanted is None and AUGMENTED in f"{Path(checkpoint).name} {folder.name}":
+        raise CheckpointError(
+            f"{folder}: by its name trained with image augmentation ({AUGMENTED}); openvla evaluates those on the "
+            "centre of the image: give --policy-option center_crop=true, or false for the whole image"
+        )
 
 
 def _check_decoding(wanted: str | None, config: OpenVLAConfig, folder: Path) -> None:

@@ -23,11 +23,13 @@ class Processor:
 
     Attributes:
         image_path: How images are computed, see `images`; None = as the checkpoint says.
+        center_crop: Look at the central nine tenths only, see `images`.
     """
 
     config: OpenVLAConfig
     tokenizer: PromptTokenizer
     image_path: ImagePath | None = None
+    center_crop: bool = False
 
     def __call__(self, images: np.ndarray, instructions: Sequence[str]) -> Inputs:
         """Returns a batch on the CPU.
@@ -48,7 +50,7 @@ class Processor:
 
     def pixels(self, images: np.ndarray) -> Tensor:
         """uint8 [B, H, W, 3] -> [B, 6, image, image], see `images.to_pixels`."""
-        return to_pixels(images, self.config, self.image_path or self.config.acting.image_path)
+        return to_pixels(images, self.config, self.image_path or self.config.acting.image_path, self.center_crop)
 
     def action_tokens(self, normalised: np.ndarray) -> Tensor:
         """[B, K, 7] in [-1, 1] -> int64 token ids [B, 7 K]."""

@@ -21,10 +21,10 @@ from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.runtime import starting_process
 from vla_gen_bench.train.closed_loop import ROLLOUT_SEED
 from vla_gen_bench.train.demos.dataset import Demos, Writer
 from vla_gen_bench.train.demos.demonstrate import Demo, Demonstrator
-from vla_gen_bench.train.guard import end_with
 from vla_gen_bench.train.starts import Wander
 
 WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # up to 13 cm, 10 cm, 28 degrees away
@@ -133,7 +133,8 @@ def _demos(request: Request, first: int) -> Iterator[Demo]:
     try:
         while True:
             while len(waiting) < AHEAD * request.workers:
-                waiting.append(pool.submit(_run, request, first))
+                with starting_process():
+                    waiting.append(pool.submit(_run, request, first))
                 first += 1
             yield waiting.pop(0).result()
     except BrokenProcessPool:
@@ -144,12 +145,9 @@ def _demos(request: Request, first: int) -> Iterator[Demo]:
 
 def _begin(parent: int) -> None:
     """Prepares a worker process."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    end_with(parent)
     from vla_gen_bench import runtime
 
+    runtime.begin_worker(parent)
     runtime.prepare(1)
 
 

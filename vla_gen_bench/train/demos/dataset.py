@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vla_gen_bench.assets.world import FIRST_VERSION
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, shown
+from vla_gen_bench.train.demos import checks
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.demos.demonstrate import Demo
 from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
@@ -234,6 +235,12 @@ def read_own(folder: Path) -> dict[str, Any]:
     """Returns how a data set came about; raises `UserError` where that is missing or broken."""
     own = form.read_json(folder / OWN_FILE)
     form.need_keys(own, ("origin", "attempts", "failed", "parts"), folder / OWN_FILE)
+    checks.check_whole(own, ("attempts", "parts"), f"{folder / OWN_FILE}: ")
+    for key in ("origin", "failed", "totals"):
+        if not isinstance(own.get(key, {}), dict):
+            raise UserError(f"{folder / OWN_FILE}: {key}: expected a mapping, got {shown(own[key])}")
+    if not isinstance(own["origin"].get("world"), str):
+        raise UserError(f"{folder / OWN_FILE}: origin.world: expected a name, got {shown(own['origin'].get('world'))}")
     return own
 
 
@@ -250,22 +257,22 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
         UserError: Not such a folder, a file of it is broken, or it has fewer demonstrations.
     """
     info, own = form.read_info(folder), read_own(folder)
-    total = own.get("totals", info)["total_episodes"]
+    side = checks.check_info(info, folder / form.INFO_FILE)
+    totals = own.get("totals", info)
+    checks.check_whole(totals, ("total_episodes",), f"{folder / OWN_FILE}: totals.")
+    total = totals["total_episodes"]
     count = total if episodes is None else episodes
     if not total:
         raise UserError(f"{folder}: holds no demonstrations; collect some with 'vgb collect'")
     if not 1 <= count <= total:
         raise UserError(f"{folder}: holds {total} demonstrations, {count} were asked for")
     parts = [form.Place(part) for part in range(own["parts"])]
-    keys = ["vgb/table", "vgb/target", "tasks", "length"]
-    rows = _joined([form.read_columns(place.file(folder, form.EPISODES_PATH), keys) for place in parts])
+    rows, data = _tables(folder, parts, count)
     lengths = rows["length"][:count].astype(np.int64)
+    if len(lengths) < count:
+        raise UserError(f"{folder}: {OWN_FILE} tells of more demonstrations than the tables hold; collect it again")
     starts = np.concatenate([[0], np.cumsum(lengths)])
     frames = int(starts[-1])
-    data = _joined([form.read_columns(place.file(folder, form.DATA_PATH), list(form.NUMBERS)) for place in parts])
-    if len(lengths) < count or len(data["action"]) < frames:
-        raise UserError(f"{folder}: {OWN_FILE} tells of more demonstrations than the tables hold; collect it again")
-    side = info["features"][form.IMAGE]["shape"][0]
     shapes = {form.IMAGE: (frames, side, side, 3), form.FOREGROUND: (frames, side, side)}
     decode = cached_pictures if pictures else lambda folder, parts, key, shape: np.empty((0, *shape[1:]), np.uint8)
     return Demos(
@@ -275,7 +282,7 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
         executed=data["action.executed"][:frames],
         states=data["observation.state"][:frames],
         episode=np.repeat(np.arange(count), lengths),
-        instructions=[tasks[0] for tasks in rows["tasks"][:count]],
+        instructions=[str(tasks[0]) for tasks in rows["tasks"][:count]],
         tables=list(rows["vgb/table"][:count]),
         targets=list(rows["vgb/target"][:count]),
         starts=starts,
@@ -283,5 +290,25 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
     )
 
 
+def _tables(folder: Path, parts: Sequence[form.Place], count: int) -> tuple[dict, dict]:
+    """Returns the columns of the episodes and of the frames of the parts that hold the first `count` episodes."""
+    episodes: list[dict[str, np.ndarray]] = []
+    frames: list[dict[str, np.ndarray]] = []
+    first = frame = 0
+    for place in parts:
+        if first >= count:
+            break
+        file = place.path(folder, form.EPISODES_PATH)
+        rows = form.read_columns(file, checks.EPISODE_COLUMNS)
+        checks.check_episodes(rows, file, first, frame)
+        file = place.path(folder, form.DATA_PATH)
+        numbers = form.read_columns(file, checks.FRAME_COLUMNS)
+        checks.check_frames(numbers, file, rows["length"], first, frame)
+        episodes.append(rows)
+        frames.append(numbers)
+        first, frame = first + len(rows["length"]), frame + len(numbers["index"])
+    return _joined(episodes), _joined(frames)
+
+
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return {key: np.concatenate([part[key] for part in parts]) for key in (parts[0] if parts else ())}

@@ -1,13 +1,18 @@
-"""Pictures of demonstrations, decoded once into FOLDER/cache and mapped into memory from there."""
+"""Images of demonstrations, decoded once into FOLDER/cache and mapped into memory from there.
+
+Where that folder cannot be written, as on a read-only share, they go to the cache of this package ($VGB_CACHE).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vla_gen_bench.assets.pack import cache_dir
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.demos import lerobot_format as form
 
@@ -15,47 +20,80 @@ CACHE = "cache"  # may be deleted at any time
 
 
 def cached_pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the pictures of one camera, mapped from the cache; decodes them into it first if need be."""
-    cached = _cached(folder, key, shape)
-    if cached is not None:
-        return cached
-    file = folder / CACHE / f"{key}-{shape[0]}.npy"
-    file.parent.mkdir(exist_ok=True)
+    """Returns the images of one camera, mapped from the cache; decodes them into it first if need be.
+
+    Raises:
+        UserError: A video is broken, or the images cannot be kept anywhere.
+    """
+    videos = [place.path(folder, form.VIDEO_PATH, video_key=key) for place in parts]
+    places = _places(folder)
+    for place in places:
+        cached = _cached(place, videos, key, shape)
+        if cached is not None:
+            return cached
+    place = next((place for place in places if _writable(place)), None)
+    if place is None:
+        raise UserError(f"{folder}: no room for decoded images: {places[-1]} cannot be written; set VGB_CACHE")
+    return _decoded(folder, place, videos, key, shape)
+
+
+def _places(folder: Path) -> tuple[Path, Path]:
+    """Returns where images may be kept, the best first; the second is told apart by where the data lies."""
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return folder / CACHE, cache_dir() / "demos" / name
+
+
+def _writable(place: Path) -> bool:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(place, os.W_OK)
+
+
+def _decoded(folder: Path, place: Path, videos: Sequence[Path], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    file = place / f"{key}-{shape[0]}.npy"
     draft = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         pictures = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
         with draft.open("r+b") as opened:  # taken now: a disk that fills up under a map kills the process
             os.posix_fallocate(opened.fileno(), 0, draft.stat().st_size)
-        _decode(folder, parts, key, pictures)
+        _decode(folder, videos, key, pictures)
         pictures.flush()
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
-    for other in set(folder.glob(f"{CACHE}/{key}-*.npy")) - {file}:
+    for other in set(place.glob(f"{key}-*.npy")) - {file}:
         other.unlink(missing_ok=True)  # smaller, or cut off; who has it mapped keeps it
     return np.load(file, mmap_mode="r")
 
 
-def _cached(folder: Path, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Returns the first pictures of a cache that holds as many or more, None if there is none."""
-    for file in sorted((folder / CACHE).glob(f"{key}-*.npy")):
+def _cached(place: Path, videos: Sequence[Path], key: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns the first images of a cache that holds as many or more and is as new as the videos, None without one."""
+    newest = max((video.stat().st_mtime_ns for video in videos if video.exists()), default=0)
+    for file in sorted(place.glob(f"{key}-*.npy")):
         try:
             pictures = np.load(file, mmap_mode="r")
         except (OSError, ValueError):  # cut off
             continue
-        if len(pictures) >= shape[0] and pictures.shape[1:] == shape[1:]:
+        fits = len(pictures) >= shape[0] and pictures.shape[1:] == shape[1:] and pictures.dtype == np.uint8
+        if fits and file.stat().st_mtime_ns >= newest:
             return pictures[: shape[0]]
     return None
 
 
-def _decode(folder: Path, parts: Sequence[form.Place], key: str, pictures: np.ndarray) -> None:
+def _decode(folder: Path, videos: Sequence[Path], key: str, pictures: np.ndarray) -> None:
     """Fills `pictures` [F, S, S(, 3)] from the videos of one camera."""
     filled = 0
-    for place in parts:
-        path = place.file(folder, form.VIDEO_PATH, video_key=key)
-        for picture in form.read_video(path, grey=pictures.ndim == 3):
+    for video in videos:
+        for picture in form.read_video(video, grey=pictures.ndim == 3):
             if filled == len(pictures):
                 return
+            if picture.shape != pictures.shape[1:]:
+                height, width = picture.shape[:2]
+                raise UserError(
+                    f"{video}: frames of {width}x{height}; info.json tells of {pictures.shape[1]} px squares"
+                )
             pictures[filled] = picture
             filled += 1
     if filled < len(pictures):

@@ -47,9 +47,13 @@ class Place:
     def numbers(self) -> dict[str, int]:
         return {"chunk_index": self.part // PARTS_PER_CHUNK, "file_index": self.part % PARTS_PER_CHUNK}
 
+    def path(self, folder: Path, pattern: str, **more: str) -> Path:
+        """Returns the path of one of the `*_PATH` patterns."""
+        return folder / pattern.format(**self.numbers, **more)
+
     def file(self, folder: Path, pattern: str, **more: str) -> Path:
-        """Returns the path of one of the `*_PATH` patterns; its folder exists."""
-        path = folder / pattern.format(**self.numbers, **more)
+        """Returns the path of one of the `*_PATH` patterns, to be written; its folder exists."""
+        path = self.path(folder, pattern, **more)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -119,21 +123,42 @@ def _column(values: np.ndarray) -> Any:
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def read_columns(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads columns of a parquet file: float32 [F, 7] for the lists, [F] for the others.
+def read_columns(path: Path, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Reads columns of a parquet file: float32 [F, 7] for "float[7]", [F] for the others.
+
+    Args:
+        kinds: Column -> "float[7]", "int", "string" or "list<string>".
 
     Raises:
-        UserError: Missing, truncated, or without these columns.
+        UserError: Missing, truncated, without these columns, or with columns of another kind or with gaps.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        need_keys(pq.read_schema(path).names, keys, path)
-        table = pq.read_table(path, columns=list(keys))
+        need_keys(pq.read_schema(path).names, list(kinds), path)
+        table = pq.read_table(path, columns=list(kinds))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
-    return {key: _array(table.column(key).combine_chunks()) for key in keys}
+    for key, kind in kinds.items():
+        column = table.column(key)
+        if not _is_kind(column.type, kind):
+            raise UserError(f"{path}: {key}: is {column.type}; expected {kind}; has another program rewritten it?")
+        if column.null_count:
+            raise UserError(f"{path}: {key}: {column.null_count} rows hold nothing")
+    return {key: _array(table.column(key).combine_chunks()) for key in kinds}
+
+
+def _is_kind(found: Any, kind: str) -> bool:
+    from pyarrow import types
+
+    text = types.is_string(found) or types.is_large_string(found)
+    if kind == "float[7]":
+        return types.is_fixed_size_list(found) and found.list_size == 7 and types.is_float32(found.value_type)
+    if kind == "list<string>":
+        lists = types.is_list(found) or types.is_large_list(found)
+        return lists and (types.is_string(found.value_type) or types.is_large_string(found.value_type))
+    return text if kind == "string" else types.is_signed_integer(found)
 
 
 def _array(column: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ from vla_gen_bench.train.resize import squashed
 AWAY = sapien.Pose([0, 0, -50])
 LOWEST_TCP_M = 0.89  # the table's top is at 0.870
 MOST_BODIES = 64  # kept in the simulator; beyond that all are loaded again
+MOST_IDS = 20_000  # a body gets a new id whenever it enters; segmentation keeps 16 bits of it
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,27 @@ class Renderer:
     def __init__(self, world: str, side: int) -> None:
         self.env = PickPlaceEnv(world=world, obs_mode="rgb+segmentation")
         self.side, self.pack = side, self.env.pack
-        self.env.reset(options={"spec": draw_training(world, FIRST_TRAINING_SEED, 0)})
+        self._bodies: dict[tuple[str, str], sapien.Entity] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Opens a scene with the robot alone in view, its ids from the start."""
+        self.env.reset(options={"spec": draw_training(self.env.world.name, FIRST_TRAINING_SEED, 0)})
         for thing in self.env.things:
             thing.actor.set_pose(AWAY)
-        self._scene = self.env.scene.sub_scenes[0]
-        self._bodies: dict[tuple[str, str], sapien.Entity] = {}
+        self._scene, self._entered = self.env.scene.sub_scenes[0], 0
 
     def draw(self, scene: Scene) -> Shot:
         """Returns what the camera sees of a scene."""
+        if self._entered > MOST_IDS:
+            self._begin()
         self._pose_arm(scene)
         placed = [("objects", item) for item in scene.objects] + [("receptacles", item) for item in scene.receptacles]
         entities = [self._entity(kind, item.id) for kind, item in placed]
         for entity, (_, item) in zip(entities, placed, strict=True):
             entity.set_pose(sapien.Pose(item.position, item.quaternion))
             self._scene.add_entity(entity)
+        self._entered += len(entities)
         data = self.env.get_obs()["sensor_data"][CAMERA]
         segmentation = data["segmentation"][0, ..., 0].cpu().numpy()
         visible = [int((segmentation == entity.per_scene_id).sum()) for entity in entities]

@@ -57,6 +57,7 @@ class Grounding(Frozen):
         count: Only the first so many; None = all.
         weight: Of this loss beside another one.
         batch: Queries of one step over all processes.
+        per_scene: Queries about one image, which is seen once for all of them: seeing is what costs.
         at: The states asked: "h0", the one that chooses the first action token, or "slots", all that choose action tokens
             at once (parallel decoding).
         augment: As for demonstrations; `words` is not used, and `tables` is always 1: a scene has no table of its own.
@@ -67,12 +68,15 @@ class Grounding(Frozen):
     count: int | None = Field(None, ge=1)
     weight: float = Field(1.0, gt=0)
     batch: int = Field(64, ge=1)
+    per_scene: int = Field(1, ge=1)
     at: Literal["h0", "slots"] = "slots"
     augment: Augment = Augment()
     warp: Warp = Warp()
 
     @model_validator(mode="after")
-    def _moves_places_too(self) -> Grounding:
+    def _fits(self) -> Grounding:
+        if self.batch % self.per_scene:
+            raise ValueError(f"per_scene: {self.per_scene} does not divide the batch, {self.batch}")
         if self.augment.shift or self.augment.words:
             raise ValueError("augment.shift and augment.words: leave them out; warp.shift moves the places asked for too")
         return self
@@ -99,6 +103,13 @@ class Queries:
         if not len(rows):
             raise UserError("the scenes show no object together with a receptacle")
         return cls(scenes, rows)
+
+    def draw(self, scenes: int, each: int, random: np.random.Generator) -> np.ndarray:
+        """Returns [scenes * each, 3] questions, those about a scene in a row; each thing of it is as likely to be meant."""
+        first = self.rows[random.integers(len(self.rows), size=scenes), 0]
+        begin, end = (np.searchsorted(self.rows[:, 0], first, side=side) for side in ("left", "right"))
+        places = begin[:, None] + (random.random((scenes, each)) * (end - begin)[:, None]).astype(np.int64)
+        return self.rows[places.ravel()]
 
     def places(self, chosen: np.ndarray) -> np.ndarray:
         """Returns float32 [B, 4]: where object and receptacle are, from -1 (left, top) to 1."""
@@ -203,8 +214,10 @@ class Task:
     def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
         """Returns the loss of the `size` queries this process asks in `step`; every draw is keyed by seed and step."""
         random = np.random.default_rng((STREAM, self.seed, step, rank))
-        chosen = self.queries.rows[random.integers(len(self.queries.rows), size=size)]
-        images, ways = self.sight.changed(self.queries.scenes, chosen[:, 0], random)
+        several = self.settings.per_scene
+        chosen = self.queries.draw(max(1, size // several), several, random)
+        images, ways = self.sight.changed(self.queries.scenes, chosen[::several, 0], random)
+        ways = np.repeat(ways, several, axis=0)
         sentences = [self._sentence(self.queries, row, self.phrases, random) for row in chosen]
         wanted = moved(self.queries.places(chosen), ways)
         inside = torch.from_numpy((np.abs(wanted) < 1).reshape(-1, POINTERS, 2).all(-1)).to(self.device)
@@ -219,7 +232,7 @@ class Task:
         return (shares @ self.centres).reshape(-1, 4)
 
     def point(self, images: Tensor, sentences: list[str]) -> Tensor:
-        """Returns logits [B, states, 2, P] of the pointers."""
+        """Returns logits [B, states, 2, P] of the pointers; images may be fewer, as in `OpenVLA.splice`."""
         ids, mask = pad_prompts([self._prompt(text) for text in sentences], self.student.config.pad)
         inputs = Inputs(ids, mask, normalised_pixels(images, self.student.config)).to(self.device, torch.float32)
         acting, model = self.student.config.acting, self.student.model

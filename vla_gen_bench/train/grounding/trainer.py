@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from torch import nn
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.grounding.store import load_scenes
@@ -125,7 +126,8 @@ class Trainer:
         named |= {f"grounding.{name}": p for name, p in self.task.head.named_parameters()}
         self.parameters = list(named.values())
         self.optimiser = build_optimiser(named, recipe.optimiser)
-        self.averaged = Averaged(self.student.model, recipe.ema)
+        # The head too: it reads the averaged states when they are checked.
+        self.averaged = Averaged(nn.ModuleList([self.student.model, self.task.head]), recipe.ema)
         self.checks = {
             prefix: load_scenes(Path(folder), self.task.side)
             for prefix, folder in (("", recipe.held_out), ("dev_", recipe.development))

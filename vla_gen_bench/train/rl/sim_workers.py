@@ -6,7 +6,7 @@ Each takes its share of every lane, and writes its pictures, squashed to the mod
 from __future__ import annotations
 
 import multiprocessing
-import signal
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vla_gen_bench import runtime
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.rl.simulators import Build, LostWorkerError, Seen, Stage, View
 from vla_gen_bench.train.starts import Start
@@ -33,11 +34,11 @@ class _Order(NamedTuple):
     content: Any
 
 
-def _work(build: Build, view: View, size: int, block: str, shape: tuple[int, ...], pipe: Connection) -> None:
+def _work(
+    build: Build, view: View, size: int, block: str, shape: tuple[int, ...], parent: int, pipe: Connection
+) -> None:
     """Runs in a worker process until the parent says None or is gone."""
-    from vla_gen_bench import runtime
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    runtime.begin_worker(parent)
     runtime.prepare(threads=1)
     memory = SharedMemory(block)
     pictures = np.ndarray(shape, np.uint8, memory.buf)
@@ -87,16 +88,17 @@ class WorkerSimulator:
         self.lanes, self.width, self.view = lanes, width, view
         self._context = multiprocessing.get_context("spawn")
         shape = (lanes, width, *view.shape)
-        self._memory = SharedMemory(create=True, size=int(np.prod(shape)))
+        self._memory = _shared_memory(int(np.prod(shape)))
         self._pictures = np.ndarray(shape, np.uint8, self._memory.buf)
-        self._job = (build, view, -(-width // workers), self._memory.name, shape)
+        self._job = (build, view, -(-width // workers), self._memory.name, shape, os.getpid())
         self._ticket, self._rows = 0, {}
         self._workers = [self._start() for _ in range(workers)]
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(*self._job, theirs), daemon=True)
-        process.start()
+        with runtime.starting_process():
+            process.start()
         theirs.close()
         return _Worker(process, ours)
 
@@ -169,6 +171,14 @@ class WorkerSimulator:
             self._memory.close()
         except BufferError:
             pass  # someone still holds a lane's pictures: it goes with the process
+
+
+def _shared_memory(size: int) -> SharedMemory:
+    try:
+        return SharedMemory(create=True, size=size)
+    except OSError as error:
+        what = f"shared memory (/dev/shm) of {size:,} bytes cannot be had: {error.strerror or error}"
+        raise UserError(f"{what}; make it writable and larger, or simulate on a GPU (simulation: gpu)") from None
 
 
 def _lost(worker: _Worker, why: str) -> LostWorkerError:

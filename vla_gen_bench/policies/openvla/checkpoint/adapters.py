@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vla_gen_bench.data import read_json
+from vla_gen_bench.errors import shown
 from vla_gen_bench.policies.openvla.checkpoint.dead import dead_shapes
 from vla_gen_bench.policies.openvla.checkpoint.extras import need
+from vla_gen_bench.policies.openvla.checkpoint.strict_fields import (
+    check_list,
+    check_mapping,
+    check_positive,
+    check_whole,
+)
 from vla_gen_bench.policies.openvla.checkpoint.tensors import TensorFiles, open_file
 from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.model.lora import LoraConfig, product, wrap
@@ -19,6 +28,20 @@ from vla_gen_bench.policies.openvla.model.vla import OpenVLA
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+RANKS = (1, 1 << 14)
+# Fields of peft's config. What is in none of these lists must be off: most of what peft adds changes the computation.
+READ = ("r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern")
+IRRELEVANT = (  # to what a trained adapter computes
+    "base_model_name_or_path", "revision", "task_type", "auto_mapping", "inference_mode", "peft_version",
+    "lora_dropout", "megatron_core", "qalora_group_size",
+)  # fmt: skip
+OFF = (None, False, {}, [])
+ALLOWED: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none", None),
+    "init_lora_weights": (None, True, False, "gaussian"),
+}
+REASONS = {"init_lora_weights": "it changes the base model, and the adapter fits only a base changed alike"}
 
 
 def load_adapter(model: OpenVLA, folder: Path, dtype: torch.dtype | None = None) -> LoraConfig:
@@ -56,7 +79,7 @@ def merge_adapter(model: OpenVLA, folder: Path) -> None:
             continue
         module = name.removesuffix(".lora_A.weight")
         target = f"{module}.weight"
-        update = product(tensors[name], tensors[f"{module}.lora_B.weight"]) * config.scale
+        update = product(tensors[name], tensors[f"{module}.lora_B.weight"]) * config.scale_of(module)
         if target in live:
             live[target].data = (live[target].data.float() + update.to(live[target].device)).to(live[target].dtype)
         elif target in model.dead:
@@ -87,37 +110,68 @@ def save_adapter(model: OpenVLA, folder: Path, config: LoraConfig, base: str = "
         "init_lora_weights": "gaussian",
         "inference_mode": True,
         "target_modules": list(config.targets),
+        "use_rslora": config.stabilised,
+        "rank_pattern": dict(config.ranks),
+        "alpha_pattern": dict(config.alphas),
     }
     (folder / ADAPTER_CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def read_adapter_fields(folder: Path) -> dict[str, Any]:
     """Returns the fields of `folder`/adapter_config.json."""
-    file = folder / ADAPTER_CONFIG
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{file}: expected a mapping, got {type(fields).__name__}")
-    return fields
+    return read_json(folder / ADAPTER_CONFIG, dict[str, Any], error=CheckpointError)
 
 
 def read_adapter_config(folder: Path) -> LoraConfig:
-    """Reads a peft config; one whose computation would be another than plain LoRA is refused."""
+    """Reads a peft config; a field that may make another computation than LoRA on the base as it is, is refused.
+
+    That also holds for ways to begin that change the base itself (PiSSA, OLoRA, LoftQ, ...): their adapters fit a base
+    that was changed alike, which no file holds.
+    """
     file, fields = folder / ADAPTER_CONFIG, read_adapter_fields(folder)
-    plain = {"bias": ("none", None), "peft_type": ("LORA",), "modules_to_save": (None, [])}
-    off = "use_dora use_rslora use_qalora lora_bias fan_in_fan_out alpha_pattern rank_pattern".split()
-    off += ["layers_to_transform", "layers_pattern"]
-    for key, allowed in {**plain, **{key: (None, False, {}, []) for key in off}}.items():
-        if fields.get(key, allowed[0]) not in allowed:
-            raise CheckpointError(f"{file}: {key}: {fields[key]!r} is not supported")
-    rank, alpha, targets = fields.get("r"), fields.get("lora_alpha"), fields.get("target_modules")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
-        raise CheckpointError(f"{file}: r, lora_alpha: expected numbers, got {rank!r}, {alpha!r}")
-    if not isinstance(targets, list):
-        raise CheckpointError(f"{file}: target_modules: expected a list of names, got {targets!r}")
-    return LoraConfig(rank, float(alpha), tuple(sorted(targets)))
+    for key, value in fields.items():
+        if key not in READ and key not in IRRELEVANT and value not in ALLOWED.get(key, OFF):
+            hint = f": {REASONS[key]}" if key in REASONS else ""
+            raise CheckpointError(f"{file}: {key}: {shown(value)} is not supported{hint}")
+    if fields.get("peft_type") is None:
+        raise CheckpointError(f"{file}: peft_type: missing")
+    _check_kinds(fields, str(file))
+    return LoraConfig(
+        rank=fields["r"],
+        alpha=float(fields["lora_alpha"]),
+        targets=tuple(sorted(fields["target_modules"])),
+        stabilised=bool(fields.get("use_rslora")),
+        ranks=_patterns(fields, "rank_pattern", str(file)),
+        alphas=_patterns(fields, "alpha_pattern", str(file)),
+    )
+
+
+def _check_kinds(fields: dict[str, Any], where: str) -> None:
+    for key in ("r", "lora_alpha", "target_modules"):
+        if fields.get(key) is None:
+            raise CheckpointError(f"{where}: {key}: missing")
+    check_whole(fields, {"r": RANKS}, where)
+    check_positive(fields, ["lora_alpha"], where)
+    check_list(fields["target_modules"], str, f"{where}: target_modules")
+    if fields.get("use_rslora") not in (None, True, False):
+        raise CheckpointError(f"{where}: use_rslora: expected true or false, got {shown(fields['use_rslora'])}")
+
+
+def _patterns(fields: dict[str, Any], key: str, where: str) -> tuple[tuple[str, Any], ...]:
+    """Returns (regular expression, value) in the file's order."""
+    given = check_mapping(fields.get(key), f"{where}: {key}")
+    if None in given.values():
+        raise CheckpointError(f"{where}: {key}: expected numbers, got {shown(dict(given))}")
+    if key == "rank_pattern":
+        check_whole(given, dict.fromkeys(given, RANKS), f"{where}: {key}")
+    else:
+        check_positive(given, given, f"{where}: {key}")
+    for pattern in given:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise CheckpointError(f"{where}: {key}: '{pattern[:60]}' is no regular expression ({error})") from None
+    return tuple(given.items())
 
 
 def adapter_tensors(model: OpenVLA, folder: Path, config: LoraConfig) -> dict[str, Tensor]:
@@ -154,8 +208,9 @@ def _expected(model: OpenVLA, config: LoraConfig) -> dict[str, tuple[int, ...]]:
         module = name.removesuffix(".weight")
         if module != name and len(shape) > 1 and config.covers(module):
             mixing = (1,) * (len(shape) - 2)
-            shapes[f"{module}.lora_A.weight"] = (config.rank, *shape[1:])
-            shapes[f"{module}.lora_B.weight"] = (shape[0], config.rank, *mixing)
+            rank = config.rank_of(module)
+            shapes[f"{module}.lora_A.weight"] = (rank, *shape[1:])
+            shapes[f"{module}.lora_B.weight"] = (shape[0], rank, *mixing)
     return shapes
 
 

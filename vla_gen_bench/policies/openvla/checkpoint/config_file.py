@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
-from vla_gen_bench.errors import suggest
+from vla_gen_bench.data import read_json
+from vla_gen_bench.errors import shown, suggest
 from vla_gen_bench.policies.openvla.checkpoint.config_text import parse_text
 from vla_gen_bench.policies.openvla.checkpoint.infer import Shapes, infer_tower
-from vla_gen_bench.policies.openvla.checkpoint.strict_fields import IGNORED, Fixed, check_fields
+from vla_gen_bench.policies.openvla.checkpoint.strict_fields import (
+    IGNORED,
+    Fixed,
+    Limits,
+    check_fields,
+    check_list,
+    check_mapping,
+    check_whole,
+)
 from vla_gen_bench.policies.openvla.config import (
     ACTION_BINS,
     Acting,
     CheckpointError,
     OpenVLAConfig,
+    PixelRange,
     ResizeStrategy,
     ViTConfig,
 )
@@ -41,16 +50,29 @@ FIXED: Fixed = {
     "timm_override_act_layers": ([None, None], None),
 }
 
+SIDES: Limits = {"image_sizes": (1, 1 << 13)}
+TOP_LIMITS: Limits = {"pad_to_multiple_of": (0, 1 << 21), "pad_token_id": (0, 1 << 21)}
+TOWER_LIMITS: Limits = {
+    "width": (1, 1 << 16),
+    "depth": (1, 1 << 12),
+    "heads": (1, 1 << 12),
+    "mlp": (1, 1 << 18),
+    "patch": (1, 1 << 12),
+    "image": (1, 1 << 13),
+    "registers": (0, 1 << 12),
+}
+TOWER_FIXED: Fixed = {
+    **dict.fromkeys(("cls_token", "layer_scale", "attn_pool"), (True, False)),
+    "pixels": get_args(PixelRange),
+}
+
 
 def read_config(folder: Path, shapes: Shapes | None = None, heads: tuple[int, int] | None = None) -> OpenVLAConfig:
     """Reads `folder`/config.json; arguments as for `parse_config`."""
     file = folder / CONFIG_FILE
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {CONFIG_FILE}; expected the folder of an OpenVLA checkpoint") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}") from None
+    if not file.exists():
+        raise CheckpointError(f"{folder}: no {CONFIG_FILE}; expected the folder of an OpenVLA checkpoint")
+    data = read_json(file, dict[str, Any], error=CheckpointError)
     return parse_config(data, str(file), shapes, heads)
 
 
@@ -82,20 +104,21 @@ def parse_config(
         raise CheckpointError(f"{where}: expected a mapping, got {type(data).__name__}")
     check_fields(data, KNOWN, FIXED, where)
     for key in REQUIRED:
-        if key not in data:
+        if data.get(key) is None:
             raise CheckpointError(f"{where}: {key}: missing")
+    check_whole(data, TOP_LIMITS, where)
     strategy = data.get("image_resize_strategy", "resize-naive")
     if strategy not in get_args(ResizeStrategy):
         hint = suggest(str(strategy), get_args(ResizeStrategy))
-        raise CheckpointError(f"{where}: image_resize_strategy: '{strategy}'{hint}")
+        raise CheckpointError(f"{where}: image_resize_strategy: '{str(strategy)[:60]}'{hint}")
     try:
         return OpenVLAConfig(
             vision=_towers(data, where, shapes, heads),
             text=parse_text(data["text_config"], f"{where}: text_config"),
-            pad_multiple=_whole(data, "pad_to_multiple_of", where),
-            pad=_whole(data, "pad_token_id", where),
+            pad_multiple=data["pad_to_multiple_of"],
+            pad=data["pad_token_id"],
             resize=strategy,
-            norm_stats=dict(data.get("norm_stats") or {}),
+            norm_stats=dict(check_mapping(data.get("norm_stats"), f"{where}: norm_stats")),
             acting=_acting(data, where),
             fields=dict(data),
         )
@@ -126,12 +149,20 @@ def vision_table() -> dict[str, dict[str, Any]]:
 
 
 def _towers(data: Mapping[str, Any], where: str, shapes: Shapes | None, heads: tuple[int, int] | None) -> Any:
-    ids, sides = list(data["timm_model_ids"]), list(data["image_sizes"])
+    ids = check_list(data["timm_model_ids"], str, f"{where}: timm_model_ids")
+    sides = check_list(data["image_sizes"], int, f"{where}: image_sizes")
     if len(ids) != 2 or len(sides) != 2:
-        raise CheckpointError(f"{where}: timm_model_ids, image_sizes: expected two entries each, got {ids}, {sides}")
-    own = (data.get(OWN_KEY) or {}).get("vision")
+        raise CheckpointError(
+            f"{where}: timm_model_ids, image_sizes: expected two entries each, got {shown(ids)}, {shown(sides)}"
+        )
+    for side in sides:
+        check_whole({"image_sizes": side}, SIDES, where)
+    own = _own(data, where).get("vision")
     if own is not None:
-        return tuple(_own_tower(entry, f"{where}: {OWN_KEY}.vision") for entry in own)
+        entries = check_list(own, dict, f"{where}: {OWN_KEY}.vision")
+        if len(entries) != 2:
+            raise CheckpointError(f"{where}: {OWN_KEY}.vision: expected two towers, got {len(entries)}")
+        return tuple(_own_tower(entry, f"{where}: {OWN_KEY}.vision") for entry in entries)
     towers = []
     for place, (name, side) in enumerate(zip(ids, sides, strict=True)):
         if name in vision_table():
@@ -151,11 +182,15 @@ def _known_tower(name: str, side: int, heads: int | None, where: str) -> ViTConf
 
 
 def _own_tower(entry: Mapping[str, Any], where: str) -> ViTConfig:
-    check_fields(entry, [field.name for field in fields(ViTConfig)], {}, where)
-    try:
-        return ViTConfig(**{**entry, "stem": tuple(entry.get("stem", ()))})
-    except TypeError as error:
-        raise CheckpointError(f"{where}: {error}") from None
+    check_fields(entry, [field.name for field in fields(ViTConfig)], TOWER_FIXED, where)
+    check_whole(entry, TOWER_LIMITS, where)
+    stem = check_list(entry.get("stem", ()), int, f"{where}: stem")
+    for channels in stem:
+        check_whole({"stem": channels}, {"stem": TOWER_LIMITS["width"]}, where)
+    missing = [key for key in TOWER_LIMITS if entry.get(key) is None and key != "registers"]
+    if missing:
+        raise CheckpointError(f"{where}: {missing[0]}: missing")
+    return ViTConfig(**{**entry, "registers": entry.get("registers") or 0, "stem": tuple(stem)})
 
 
 def _tower_fields(tower: ViTConfig) -> dict[str, Any]:
@@ -163,14 +198,18 @@ def _tower_fields(tower: ViTConfig) -> dict[str, Any]:
 
 
 def _acting(data: Mapping[str, Any], where: str) -> Acting:
-    given = {key: value for key, value in (data.get(OWN_KEY) or {}).items() if key != "vision"}
+    given = {key: value for key, value in _own(data, where).items() if key != "vision"}
     check_fields(given, [field.name for field in fields(Acting)], {}, f"{where}: {OWN_KEY}")
-    given.setdefault("unnorm_key", data.get("unnorm_key"))
-    return Acting(**given)
+    check_whole(given, {"chunk": (1, 1 << 10)}, f"{where}: {OWN_KEY}")
+    given = {key: value for key, value in given.items() if value is not None}
+    keys = [key for key in (given.get("unnorm_key"), data.get("unnorm_key")) if key is not None]
+    for key in keys:
+        if not isinstance(key, str):
+            raise CheckpointError(f"{where}: unnorm_key: expected text, got {shown(key)}")
+    if len(set(keys)) > 1:
+        raise CheckpointError(f"{where}: unnorm_key: '{keys[1]}', but {OWN_KEY}.unnorm_key: '{keys[0]}'; keep one")
+    return Acting(**{**given, "unnorm_key": keys[0] if keys else None})
 
 
-def _whole(data: Mapping[str, Any], key: str, where: str) -> int:
-    value = data[key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise CheckpointError(f"{where}: {key}: expected a whole number, got {value!r}")
-    return value
+def _own(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    return check_mapping(data.get(OWN_KEY), f"{where}: {OWN_KEY}")

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vla_gen_bench.policies.openvla.checkpoint.strict_fields import IGNORED, Fixed, check_fields
+from vla_gen_bench.errors import shown
+from vla_gen_bench.policies.openvla.checkpoint.strict_fields import (
+    IGNORED,
+    Fixed,
+    Limits,
+    check_fields,
+    check_positive,
+    check_whole,
+)
 from vla_gen_bench.policies.openvla.config import CheckpointError, LlamaConfig
 
 FIELDS = {
@@ -21,6 +29,19 @@ FIELDS = {
     "bos_token_id": "bos",
     "eos_token_id": "eos",
 }
+LIMITS: Limits = {
+    "vocab_size": (1, 1 << 21),
+    "hidden_size": (1, 1 << 16),
+    "intermediate_size": (1, 1 << 18),
+    "num_hidden_layers": (1, 1 << 12),
+    "num_attention_heads": (1, 1 << 12),
+    "num_key_value_heads": (1, 1 << 12),
+    "max_position_embeddings": (1, 1 << 24),
+    "bos_token_id": (0, 1 << 21),
+    "eos_token_id": (0, 1 << 21),
+    "head_dim": (1, 1 << 16),
+}
+POSITIVE = ("rms_norm_eps", "rope_theta")
 # What the implementation does anyway; another value is refused.
 FIXED: Fixed = {
     "model_type": ("llama",),
@@ -45,15 +66,16 @@ def parse_text(data: Any, where: str) -> LlamaConfig:
         CheckpointError: A field that is unknown, or asks for another computation than plain Llama's.
     """
     check_fields(data, KNOWN, FIXED, where)
+    check_whole(data, LIMITS, where)
+    check_positive(data, POSITIVE, where)
     given = {FIELDS[key]: value for key, value in data.items() if key in FIELDS and value is not None}
     given |= _rope_theta(data, where)
-    for name, value in given.items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-            raise CheckpointError(f"{where}: {name}: expected a number >= 0, got {value!r}")
     given.setdefault("kv_heads", given.get("heads", LlamaConfig.heads))
     config = LlamaConfig(**given)
     if data.get("head_dim") not in (None, config.head_dim):
-        raise CheckpointError(f"{where}: head_dim: {data['head_dim']} is not supported; expected {config.head_dim}")
+        raise CheckpointError(
+            f"{where}: head_dim: {shown(data['head_dim'])} is not supported; expected {config.head_dim}"
+        )
     return config
 
 
@@ -63,6 +85,7 @@ def _rope_theta(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in ROPE_MAPPINGS:
         if data.get(key) is not None:
             check_fields(data[key], {"rope_theta", *ROPE_FIXED}, ROPE_FIXED, f"{where}: {key}")
+            check_positive(data[key], ["rope_theta"], f"{where}: {key}")
             places[f"{key}.rope_theta"] = data[key].get("rope_theta")
     found = {place: base for place, base in places.items() if base is not None}
     bases = list(found.values())

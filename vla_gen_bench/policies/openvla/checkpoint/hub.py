@@ -14,7 +14,7 @@ from vla_gen_bench.strict_yaml import read_yaml
 
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
-WANTED = ("*.json", "*.safetensors", "training_state.pt")  # no code, no pickled weights
+WANTED = ("*.json", "*.safetensors", "training_state.pt", "*--*.pt")  # no code; openvla-oft's files to be named
 
 
 def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from vla_gen_bench.policies.openvla.actions import parse_stats
 from vla_gen_bench.policies.openvla.checkpoint import adapters
 from vla_gen_bench.policies.openvla.checkpoint.action_head import ACTION_HEAD_FILE, l1_head_from
-from vla_gen_bench.policies.openvla.checkpoint.config_file import read_config, with_stats
+from vla_gen_bench.policies.openvla.checkpoint.config_file import read_config
 from vla_gen_bench.policies.openvla.checkpoint.dead import dead_shapes
 from vla_gen_bench.policies.openvla.checkpoint.extras import need
+from vla_gen_bench.policies.openvla.checkpoint.folder_files import check_all_used, check_preprocessor
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
+from vla_gen_bench.policies.openvla.checkpoint.statistics import with_statistics
 from vla_gen_bench.policies.openvla.checkpoint.tensors import (
     TensorFiles,
     check_names,
@@ -29,9 +30,10 @@ from vla_gen_bench.policies.openvla.model.l1_head import L1Head
 from vla_gen_bench.policies.openvla.model.value import ValueHead, value_head_from
 from vla_gen_bench.policies.openvla.model.vla import OpenVLA
 
-STATISTICS_FILE = "dataset_statistics.json"
 VALUE_FILE = "value_head.safetensors"
 VALUE_PREFIX = "value_head."
+TRAINING_STATE = "training_state.pt"  # RL4VLA's
+HEAD_FILES = (ACTION_HEAD_FILE, "action_head--*.pt")  # this project's, openvla-oft's
 VALUE_SOURCE = "source"  # key in the metadata of VALUE_FILE: h0, hn or concat
 
 
@@ -87,13 +89,14 @@ def load(
         model, head = _load_full(folder, dtype, vision_heads)
         model.to(device)
         return Loaded(model, folder, folder, head or _value_head(folder, model), _action_head((folder,), model))
-    origin = find_checkpoint(base or _base_of(folder))
+    origin = _base(folder, base)
     model, _ = _load_full(origin, dtype, vision_heads)
+    check_all_used(folder, [folder / adapters.ADAPTER_WEIGHTS, *_beside(folder, model.config)])
     if merge:
         adapters.merge_adapter(model, folder)
     else:
         adapters.load_adapter(model, folder)
-    model.config = _with_statistics(model.config, folder)
+    model.config = with_statistics(model.config, folder)
     model.to(device)
     return Loaded(model, folder, origin, _value_head(folder, model), _action_head((folder, origin), model))
 
@@ -130,8 +133,11 @@ def _load_full(
     files = open_checkpoint(folder)
     value = {name: entry for name, entry in files.entries.items() if name.startswith(VALUE_PREFIX)}
     plain = TensorFiles({name: entry for name, entry in files.entries.items() if name not in value})
-    model = empty_model(read_config(folder, plain.shapes, heads))
+    config = with_statistics(read_config(folder, plain.shapes, heads), folder)
+    check_preprocessor(folder, config)
+    model = empty_model(config)
     load_weights(model, plain, folder, dtype)
+    check_all_used(folder, [*{entry.file for entry in files.entries.values()}, *_beside(folder, config)])
     head = value_head_from({name: files.read(name) for name in value}, model.config.text.width) if value else None
     return model, head
 
@@ -143,49 +149,64 @@ def _value_head(folder: Path, model: OpenVLA) -> ValueHead | None:
         with need("safetensors").safe_open(folder / VALUE_FILE, framework="pt") as opened:
             source = (opened.metadata() or {}).get(VALUE_SOURCE)
         return value_head_from(read_file(folder / VALUE_FILE), width, source)
-    state = folder / "training_state.pt"
+    state = folder / TRAINING_STATE
     if not state.is_file():
         return None
+    content = _read_pickle(state)
+    if not isinstance(content, dict) or not isinstance(content.get("vh"), dict):
+        raise CheckpointError(f"{state}: no value head 'vh' in it")
     try:
-        content = torch.load(state, map_location="cpu", weights_only=True)
         return value_head_from(content["vh"], width)
     except CheckpointError as error:
         raise CheckpointError(f"{state}: {error}") from None
-    except Exception as error:  # the unpickler raises many kinds
-        raise CheckpointError(f"{state}: cannot be read as tensors alone: {' '.join(str(error).split())}") from None
 
 
 def _action_head(folders: Sequence[Path], model: OpenVLA) -> L1Head | None:
-    """Reads action_head.safetensors from the first folder that has one, if the config says that it acts."""
-    files = [folder / ACTION_HEAD_FILE for folder in folders if (folder / ACTION_HEAD_FILE).is_file()]
+    """Reads the regression head from the first folder that has one, if the config says that the model acts by it."""
     if model.config.acting.head != "l1":
-        if files:
-            raise CheckpointError(f"{files[0]}: config.json says head: tokens; say l1 there, or remove the file")
         return None
-    if not files:
+    found = next((files for folder in folders if (files := _head_files(folder))), [])
+    if len(found) > 1:
+        raise CheckpointError(f"{found[0]} and {found[1].name}: two regression heads; keep the one that is meant")
+    if not found:
         raise CheckpointError(f"{folders[0]}: no {ACTION_HEAD_FILE}, which config.json promises (head: l1)")
-    head = l1_head_from(read_file(files[0], model.dtype), model.config.text.width, files[0])
-    return head.to(model.device).eval()
+    tensors = read_file(found[0], model.dtype) if found[0].suffix == ".safetensors" else _read_pickle(found[0])
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{found[0]}: holds something else than tensors by name")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{found[0]}: {name}: values that are not finite; the checkpoint is damaged")
+    return l1_head_from(tensors, model.config.text.width, found[0]).to(model.device, model.dtype).eval()
 
 
-def _base_of(folder: Path) -> str:
-    base = adapters.read_adapter_fields(folder).get("base_model_name_or_path")
-    if not base:
-        raise CheckpointError(f"{folder}: an adapter that does not name its base model; give base=FOLDER_OR_HUB_ID")
-    return str(folder / base) if (folder / base).is_dir() else str(base)
+def _head_files(folder: Path) -> list[Path]:
+    return [file for pattern in HEAD_FILES for file in sorted(folder.glob(pattern))]
 
 
-def _with_statistics(config: OpenVLAConfig, folder: Path) -> OpenVLAConfig:
-    file = folder / STATISTICS_FILE
-    if not file.is_file():
-        return config
+def _beside(folder: Path, config: OpenVLAConfig) -> list[Path]:
+    """Returns the files beside its weights that a model of this config is read from, where they are there."""
+    return [folder / VALUE_FILE, folder / TRAINING_STATE, *(_head_files(folder) if config.acting.head == "l1" else ())]
+
+
+def _read_pickle(file: Path) -> Any:
+    """Returns what `torch.save` wrote, of tensors and plain containers alone: nothing in the file is run."""
     try:
-        stats = json.loads(file.read_text(encoding="utf-8"))
-        for key, entry in stats.items():
-            parse_stats(entry, f"{file}: {key}")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}") from None
-    return with_stats(config, stats)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: cannot be read as tensors alone: {reason}") from None
+
+
+def _base(folder: Path, given: str | Path | None) -> Path:
+    """Returns the base model's folder: the one that is given, or as the adapter says."""
+    if given:
+        return find_checkpoint(given)
+    fields = adapters.read_adapter_fields(folder)
+    base, revision = fields.get("base_model_name_or_path"), fields.get("revision")
+    if not base or not isinstance(base, str):
+        raise CheckpointError(f"{folder}: an adapter that does not name its base model; give base=FOLDER_OR_HUB_ID")
+    beside = (folder / base).is_dir()
+    return find_checkpoint(str(folder / base) if beside else base, revision if isinstance(revision, str) else None)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -41,15 +41,18 @@ def save(
         shard_bytes: More than this is split into several files.
 
     Raises:
-        CheckpointError: The model has an unmerged adapter (`adapters.save_adapter` writes that); its config says
-            head: l1 and there is none, or the other way round.
+        CheckpointError: A weight is not finite; the model has an unmerged adapter (`adapters.save_adapter` writes
+            that); its config says head: l1 and there is none, or the other way round. Nothing is written then.
     """
     save_file = need("safetensors.torch").save_file
     _check_saveable(model, action_head)
+    tensors = {name: _stored(tensor, dtype) for name, tensor in {**model.state_dict(), **model.dead}.items()}
+    values = _stored_state(value_head) if value_head is not None else {}
+    actions = _stored_state(action_head, dtype) if action_head is not None else {}
+    check_finite({**tensors, **values, **actions}, str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("model*.safetensors*"), *folder.glob(ACTION_HEAD_FILE)):
         old.unlink()
-    tensors = {name: _stored(tensor, dtype) for name, tensor in {**model.state_dict(), **model.dead}.items()}
     shards = _shards(tensors, shard_bytes)
     if len(shards) == 1:
         save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
@@ -59,10 +62,16 @@ def save(
     if tokenizer is not None:
         tokenizer.backend.save(str(folder / TOKENIZER_FILE))
     if value_head is not None:
-        state = _stored_state(value_head)
-        save_file(state, folder / VALUE_FILE, metadata={"format": "pt", VALUE_SOURCE: value_head.source})
+        save_file(values, folder / VALUE_FILE, metadata={"format": "pt", VALUE_SOURCE: value_head.source})
     if action_head is not None:
-        save_file(_stored_state(action_head, dtype), folder / ACTION_HEAD_FILE, metadata={"format": "pt"})
+        save_file(actions, folder / ACTION_HEAD_FILE, metadata={"format": "pt"})
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raises `CheckpointError` for the first tensor with a value that is not finite, before anything is written."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{where}: not written: {name} has values that are not finite; training diverged")
 
 
 def _check_saveable(model: OpenVLA, action_head: L1Head | None) -> None:

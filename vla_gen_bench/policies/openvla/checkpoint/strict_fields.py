@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vla_gen_bench.errors import suggest
+from vla_gen_bench.errors import SHOWN, one_line, shown, suggest
 from vla_gen_bench.policies.openvla.config import CheckpointError
 
 # Fields that say nothing about the computation: written by transformers (4 or 5), or used by the reference in training
@@ -18,15 +18,54 @@ IGNORED = frozenset(
     "output_attentions chunk_size_feed_forward id2label label2id problem_type".split()
 )
 Fixed = Mapping[str, tuple[Any, ...]]
+Limits = Mapping[str, tuple[int, int]]
+"""Field -> the least and the most it may be; the most is far beyond any published model, but can be built."""
+LARGEST_NUMBER = 1e12
 
 
 def check_fields(data: Any, known: Iterable[str], fixed: Fixed, where: str) -> None:
     """Raises `CheckpointError` for a field of `data` that is not in `known`, or has a value not listed in `fixed`."""
     if not isinstance(data, Mapping):
-        raise CheckpointError(f"{where}: expected a mapping, got {data!r}")
+        raise CheckpointError(f"{where}: expected a mapping, got {shown(data)}")
     for key, value in data.items():
         if key not in known:
-            raise CheckpointError(f"{where}: unknown field '{key}'{suggest(key, known)}")
+            raise CheckpointError(f"{where}: unknown field '{key}'{suggest(str(key), known)}")
         if key in fixed and value not in fixed[key]:
             expected = " or ".join(json.dumps(choice) for choice in fixed[key])
-            raise CheckpointError(f"{where}: {key}: {json.dumps(value)} is not supported; expected {expected}")
+            given = one_line(json.dumps(value, default=repr), SHOWN)
+            raise CheckpointError(f"{where}: {key}: {given} is not supported; expected {expected}")
+
+
+def check_whole(data: Mapping[str, Any], limits: Limits, where: str) -> None:
+    """Raises `CheckpointError` for a field of `data` that is no whole number within its limits; None = not given."""
+    for key, (least, most) in limits.items():
+        value = data.get(key)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and least <= value <= most):
+            raise CheckpointError(f"{where}: {key}: expected a whole number from {least} to {most}, got {shown(value)}")
+
+
+def check_positive(data: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    """Raises `CheckpointError` for a field that is no positive, finite number; None = not given."""
+    for key in keys:
+        value = data.get(key)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < value <= LARGEST_NUMBER):
+            raise CheckpointError(f"{where}: {key}: expected a number above 0, got {shown(value)}")
+
+
+def check_mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """Returns `value`, {} for None; raises `CheckpointError` where it is anything but a mapping with text as keys."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise CheckpointError(f"{where}: expected a mapping, got {shown(value)}")
+    return value
+
+
+def check_list(value: Any, kind: type, where: str) -> list[Any]:
+    """Returns `value`; raises `CheckpointError` unless it is a list of `kind`."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, kind) for item in value):
+        name = {str: "texts", int: "whole numbers", dict: "mappings"}[kind]
+        raise CheckpointError(f"{where}: expected a list of {name}, got {shown(value)}")
+    return list(value)

@@ -35,6 +35,8 @@ class PromptTokenizer:
         self.backend, self.config = backend, config
         _check_vocabulary(backend, config, where)
         backend.encode_special_tokens = True  # "<s>" in an instruction is text, never BOS
+        backend.no_padding()  # as transformers: what was on when the file was saved says nothing about a prompt
+        backend.no_truncation()
         self.last_prompt_token = backend.encode(PROMPT, add_special_tokens=False).ids[-1]
 
     @classmethod

@@ -6,7 +6,10 @@ and because importing peft takes seconds. `checkpoint.adapters` exchanges them w
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,19 +30,34 @@ class LoraConfig:
     Attributes:
         rank, alpha: The update is scaled by alpha / rank. The reference: 32 and 16.
         targets: Last parts of module names.
+        stabilised: Scale by alpha / sqrt(rank) instead (rsLoRA).
+        ranks, alphas: (pattern, value) for modules that have another one: regular expressions for the end of their
+            names, from a dot on; the first that matches counts, as in peft.
     """
 
     rank: int = 32
     alpha: float = 16.0
     targets: tuple[str, ...] = TARGETS
+    stabilised: bool = False
+    ranks: tuple[tuple[str, int], ...] = ()
+    alphas: tuple[tuple[str, float], ...] = ()
 
-    @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
+    def rank_of(self, module: str) -> int:
+        """Returns the rank of a module's update."""
+        return _matching(self.ranks, module, self.rank)
+
+    def scale_of(self, module: str) -> float:
+        """Returns what a module's update is multiplied by."""
+        rank, alpha = self.rank_of(module), _matching(self.alphas, module, self.alpha)
+        return alpha / (math.sqrt(rank) if self.stabilised else rank)
 
     def covers(self, module: str) -> bool:
         """Whether the module of this name is adapted."""
         return any(module == target or module.endswith(f".{target}") for target in self.targets)
+
+
+def _matching(patterns: tuple[tuple[str, Any], ...], module: str, otherwise: Any) -> Any:
+    return next((value for key, value in patterns if re.match(rf"(.*\.)?({key})$", module)), otherwise)
 
 
 class LoraLinear(nn.Linear):
@@ -88,8 +106,8 @@ def add_lora(
         dtype: Type of the adapters; None = the model's. A bfloat16 model learns better with float32 ones.
     """
     wrap(model, config, dtype=dtype)
-    for module in adapted(model).values():
-        nn.init.normal_(module.lora_A.weight, std=1 / config.rank, generator=generator)
+    for name, module in adapted(model).items():
+        nn.init.normal_(module.lora_A.weight, std=1 / config.rank_of(name), generator=generator)
         nn.init.zeros_(module.lora_B.weight)
     return model
 
@@ -117,9 +135,9 @@ def wrap(model: OpenVLA, config: LoraConfig, only: set[str] | None = None, dtype
         if not config.covers(name) or (only is not None and name not in only):
             continue
         if isinstance(module, nn.Linear):
-            _set(model, name, LoraLinear(module, config.rank, config.scale))
+            _set(model, name, LoraLinear(module, config.rank_of(name), config.scale_of(name)))
         elif isinstance(module, nn.Conv2d):
-            _set(model, name, LoraConv2d(module, config.rank, config.scale))
+            _set(model, name, LoraConv2d(module, config.rank_of(name), config.scale_of(name)))
     for module in adapted(model).values():
         module.lora_A.to(dtype), module.lora_B.to(dtype)
 

@@ -87,9 +87,13 @@ class OpenVLA(nn.Module):
         return self.language_model.model.embed_tokens.weight.dtype
 
     def splice(self, inputs: Inputs) -> Sequence:
-        """Puts the projected patches between BOS and the rest of the prompt: [B, 1 + P + L - 1, D]."""
+        """Puts the projected patches between BOS and the rest of the prompt: [B, 1 + P + L - 1, D].
+
+        Fewer images than prompts are seen once and repeated: image i belongs to the B / images prompts from i * B / images.
+        """
         words = self.language_model.model.embed_tokens(inputs.ids)
         patches = self.projector(self.vision_backbone(inputs.pixels))
+        patches = patches.repeat_interleave(len(words) // len(patches), 0) if len(patches) < len(words) else patches
         mask = inputs.mask.bool()
         seen = mask.new_ones(patches.shape[:2])
         return Sequence(

@@ -1,0 +1,100 @@
+"""What demonstrations must look like to be learned from: each departure is an error that names file and field.
+
+Other programs write LeRobotDatasets too, and rewrite those of `vgb collect`: rows in another order would pair images
+with the actions of other moments, another rate would give moves another length, a gripper of 0 and 1 would never close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_gen_bench.errors import UserError, shown
+from vla_gen_bench.train.demos import lerobot_format as form
+
+GRIPPER = 6
+EPISODE_COLUMNS = {
+    "episode_index": "int", "length": "int", "dataset_from_index": "int", "dataset_to_index": "int",
+    "tasks": "list<string>", "vgb/table": "string", "vgb/target": "string",
+}  # fmt: skip
+FRAME_COLUMNS = {**dict.fromkeys(form.NUMBERS, "float[7]"), **dict.fromkeys(form.INDICES, "int")}
+
+
+def check_info(info: Mapping[str, Any], file: Path) -> int:
+    """Returns S, the side of the images in pixels; raises `UserError` where info.json tells of other data."""
+    if info.get("fps") != form.FPS:
+        raise UserError(f"{file}: fps: {shown(info.get('fps'))}; expected {form.FPS}, the rate of control")
+    features = info["features"]
+    if not isinstance(features, Mapping):
+        raise UserError(f"{file}: features: expected a mapping, got {shown(features)}")
+    for key in (*form.CAMERAS, *form.NUMBERS):
+        if not isinstance(features.get(key), Mapping):
+            raise UserError(f"{file}: features.{key}: missing; is this a folder that 'vgb collect' wrote?")
+    for key, names in form.NUMBERS.items():
+        given = features[key].get("names")
+        if given != list(names):
+            raise UserError(f"{file}: features.{key}.names: {shown(given)}; expected {shown(list(names))}")
+    return _side(features, file)
+
+
+def _side(features: Mapping[str, Any], file: Path) -> int:
+    shapes = [features[key].get("shape") for key in form.CAMERAS]
+    for key, shape in zip(form.CAMERAS, shapes, strict=True):
+        whole = isinstance(shape, list) and len(shape) == 3 and all(type(part) is int for part in shape)
+        if not whole or not 1 <= shape[0] == shape[1] or shape[2] != 3 or shape != shapes[0]:
+            raise UserError(
+                f"{file}: features.{key}.shape: {shown(shape)}; expected [S, S, 3], the same for each camera"
+            )
+    return shapes[0][0]
+
+
+def check_whole(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    """Raises `UserError` for the first of `keys` that is no whole number >= 0."""
+    for key in keys:
+        if type(given.get(key)) is not int or given[key] < 0:
+            raise UserError(f"{where}{key}: expected a whole number, got {shown(given.get(key))}")
+
+
+def check_episodes(rows: Mapping[str, np.ndarray], file: Path, first: int, frame: int) -> None:
+    """Raises `UserError` unless a part's episodes are numbered from `first`, their frames from `frame`, in order."""
+    lengths = rows["length"]
+    _first_bad(file, "length", lengths, lengths < 1, "at least 1")
+    ends = frame + np.cumsum(lengths)
+    expected = {
+        "episode_index": first + np.arange(len(lengths)),
+        "dataset_from_index": ends - lengths,
+        "dataset_to_index": ends,
+    }
+    for key, values in expected.items():
+        _first_bad(file, key, rows[key], rows[key] != values, "the episodes in order, without gaps")
+    for row, tasks in enumerate(rows["tasks"]):
+        if not len(tasks) or not str(tasks[0]).strip():
+            raise UserError(f"{file}: tasks: row {row} holds no instruction")
+
+
+def check_frames(rows: Mapping[str, np.ndarray], file: Path, lengths: np.ndarray, first: int, frame: int) -> None:
+    """Raises `UserError` unless a part's frames are those of its episodes, in order, with numbers to learn from."""
+    total = int(lengths.sum())
+    if len(rows["index"]) != total:
+        raise UserError(f"{file}: holds {len(rows['index'])} frames, the episodes' lengths tell of {total}")
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    expected = {
+        "index": frame + np.arange(total),
+        "episode_index": np.repeat(first + np.arange(len(lengths)), lengths),
+        "frame_index": np.arange(total) - starts,
+    }
+    for key, values in expected.items():
+        _first_bad(file, key, rows[key], rows[key] != values, "the frames in the order of the videos")
+    for key in form.NUMBERS:
+        _first_bad(file, key, rows[key], ~np.isfinite(rows[key]).all(1), "finite numbers")
+    gripper = rows["action"][:, GRIPPER]
+    _first_bad(file, "action: gripper", gripper, np.abs(gripper) != 1, "1 (open) or -1 (closed)")
+
+
+def _first_bad(file: Path, key: str, values: np.ndarray, bad: np.ndarray, expected: str) -> None:
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise UserError(f"{file}: {key}: row {row} is {shown(values[row].tolist())}; expected {expected}")
