@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vla_gen_bench import data
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, one_line
 from vla_gen_bench.train.guard import INFO_FILE
 
 VERSION = "v3.0"
