@@ -139,7 +139,7 @@ def read_columns(path: Path, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
         need_keys(pq.read_schema(path).names, list(kinds), path)
         table = pq.read_table(path, columns=list(kinds))
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path}: cannot be read as parquet: {one_line(error)}") from None
     for key, kind in kinds.items():
         column = table.column(key)
         if not _is_kind(column.type, kind):
