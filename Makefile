@@ -54,9 +54,9 @@ docs: $(PACKAGES)  ## Build the documentation site into build/site
 doctor: $(PACKAGES)  ## Say what this machine can run
 	$(BIN)/vgb doctor $(ARGS)
 
-lint: $(PACKAGES)  ## Check the style with ruff, if it is there (make setup EXTRAS=test,lint)
-	@if [ -x $(BIN)/ruff ]; then $(BIN)/ruff check .; \
-	else echo "ruff is not installed: make setup EXTRAS=test,lint" >&2; exit 2; fi
+lint: $(PACKAGES)  ## Check style with ruff and the public API's types with pyright (make setup EXTRAS=test,lint)
+	@if [ -x $(BIN)/ruff ] && [ -x $(BIN)/pyright ]; then $(BIN)/ruff check . && $(BIN)/pyright --pythonpath $(BIN)/python; \
+	else echo "ruff or pyright is not installed: make setup EXTRAS=test,lint" >&2; exit 2; fi
 
 clean:  ## Remove what the build and the tests left; keeps .venv and results
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

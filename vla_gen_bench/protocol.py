@@ -132,7 +132,8 @@ class Needs:
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Needs:
         """The inverse of `to_json`; None and {} are `Needs()`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in (data or {}).items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (data or {}).items()}
+        return cls(**fields)
 
 
 USUAL = Needs()
@@ -237,3 +238,4 @@ class Policy(Protocol):
 
         Every value must be finite and within `action_spec.low` and `.high`.
         """
+        ...

@@ -16,11 +16,11 @@ from report_logs import TABLE1, row, successes, write_log, write_rows
 
 from vla_gen_bench.episodes.suite import load_suite, union
 from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE
+from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.formats import to_latex
 from vla_gen_bench.report.scenarios import describe
 from vla_gen_bench.report.stats import percentile_interval
 from vla_gen_bench.report.summaries import bootstrap_rates, mean_tests
-from vla_gen_bench.report.table import Block, Document, Line, Text
 
 SUITE = """
 id: dim

@@ -28,6 +28,13 @@ from vla_gen_bench.cli.numbers import SEED, WORKERS, Real, Whole
 )
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
 @click.option("--image-size", type=Whole(32, 2048), default=96, show_default=True, help="Side, pixels.")
+@click.option(
+    "--cameras", default="external", show_default=True, metavar="NAMES", help="external, or external,wrist for both."
+)
+@click.option(
+    "--render-size", metavar="PIXELS|HxW",
+    help="Draw images of this size; equal to --image-size they are stored as drawn.  [default: the world's]",
+)
 @click.option("--seed", type=SEED, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")
 @click.option(
     "--shift", "shifts", multiple=True, metavar="AXIS=POOL", help="Draw an axis from another training pool; repeat."
@@ -38,7 +45,8 @@ from vla_gen_bench.cli.numbers import SEED, WORKERS, Real, Whole
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def collect(
     episodes: int, out: Path, policy: str, options: tuple[str, ...], noise: float, wander: float, world: str,
-    image_size: int, seed: int, shifts: tuple[str, ...], swap: bool, drop_small_actions: bool, workers: int | None,
+    image_size: int, cameras: str, render_size: str | None, seed: int, shifts: tuple[str, ...], swap: bool,
+    drop_small_actions: bool, workers: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Collect demonstrations for `vgb train sft` on training-pool episodes.
@@ -48,6 +56,7 @@ def collect(
     folder that is there.
     """
     from vla_gen_bench.policies.registry import parse_options
+    from vla_gen_bench.policies.sensing import parse_size
     from vla_gen_bench.runtime import usable_cores
     from vla_gen_bench.train.demos.collect import Request
     from vla_gen_bench.train.demos.collect import collect as run
@@ -55,6 +64,8 @@ def collect(
 
     request = Request(
         episodes=episodes, out=out, policy=policy, options=parse_options(options), noise=noise, wander=wander,
+        cameras=tuple(dict.fromkeys(name.strip() for name in cameras.split(","))),
+        render=parse_size(render_size, "--render-size") if render_size else None,
         world=world, side=image_size, seed=seed, drop_small=drop_small_actions, workers=workers or usable_cores(),
         shift=parse_changes(shifts, "--shift"), swap=swap,
     )  # fmt: skip

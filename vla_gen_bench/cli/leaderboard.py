@@ -56,7 +56,7 @@ def leaderboard() -> None:
 @click.option("--policy-version", "version")
 @click.option("--link", metavar="URL", help="Of the policy.")
 @click.option("--license", help="SPDX identifier of code and weights.")
-@click.option("--params", type=COUNT, help="Number of parameters.")
+@click.option("--params", type=COUNT, help="Number of parameters.  [default: what the log says]")
 @click.option("--precision", help="Of the weights when it ran: float32, bfloat16, ...")
 @click.option("--lora-rank", type=COUNT)
 @click.option("--norm-stats-digest", help="SHA-256 of the statistics that un-normalise actions.")
@@ -78,13 +78,16 @@ def add(run, policy_name, algorithm, data, seen, log_url, id, folder, **declared
     from vla_gen_bench.leaderboard.derive import read_log
     from vla_gen_bench.leaderboard.submit import make_entry, parse_data, parse_seen
     from vla_gen_bench.leaderboard.validation import problems
+    from vla_gen_bench.log.guard import locked
 
     sections = _sections(declared)
     sections["policy"]["name"] = policy_name
     sections["training"] |= {"algorithm": algorithm, "data": parse_data(data), "seen": parse_seen(seen)}
-    entry = make_entry(run, sections, id, log_url)
-    _stop_at(f"{run}: {problem}" for problem in problems(entry, read_log(run)))
-    click.echo(add_entry(_folder(folder), entry, run))
+    log, target = read_log(run), _folder(folder)
+    entry = make_entry(run, log, sections, id, log_url)
+    _stop_at(f"{run}: {problem}" for problem in problems(entry, log))
+    with locked(target):
+        click.echo(add_entry(target, entry, run))
 
 
 SECTIONS = {
@@ -120,19 +123,25 @@ def validate(ids: Sequence[str], logs: Sequence[str], folder: Path | None) -> No
 def build(check: bool, folder: Path | None) -> None:
     """Validate all entries and build leaderboard.csv and site/index.html from them."""
     from vla_gen_bench.leaderboard.board import write_files
+    from vla_gen_bench.log.guard import locked
 
-    board = _board(folder)
-    _stop_at(board.problems(board.entries))
-    files = board.build()
     if not check:
-        write_files(files)
+        with locked(_folder(folder)):
+            files = _built(_board(folder))
+            write_files(files)
         return click.echo("\n".join(map(str, files)))
+    files = _built(_board(folder))
     stale = [path for path, text in files.items() if not path.exists() or path.read_bytes() != text.encode()]
     for path in stale:
         click.echo(f"{path}: is not what the entries give; run 'vgb leaderboard build'", err=True)
     if stale:
         sys.exit(1)
     click.echo("as the entries give")
+
+
+def _built(board: Board) -> dict[Path, str]:
+    _stop_at(board.problems(board.entries))
+    return board.build()
 
 
 def _folder(folder: Path | None) -> Path:

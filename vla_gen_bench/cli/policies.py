@@ -77,9 +77,20 @@ def show(ref: str, as_json: bool) -> None:
 @click.option(
     "--policy-option", "pairs", multiple=True, metavar="KEY=VALUE", help="Argument of the policy's factory; repeatable."
 )
+@click.option(
+    "--replay", metavar="DATA",
+    help="Demonstrations (vgb collect): show their frames to the policy and report likely mistakes of convention.",
+)  # fmt: skip
+@click.option("--frames", default=128, show_default=True, type=Whole(16, 100_000), help="Frames of --replay.")
 @click.pass_context
-def check(context: click.Context, ref: str, batch: int, pairs: tuple[str, ...]) -> None:
-    """Load POLICY and rehearse it on a synthetic observation. Exits with 2 if a check fails."""
+def check(
+    context: click.Context, ref: str, batch: int, pairs: tuple[str, ...], replay: str | None, frames: int
+) -> None:
+    """Load POLICY and rehearse it on a synthetic observation. Exits with 2 if a check fails.
+
+    With --replay it also meets demonstrations, and what it does is compared with what the expert did: gripper,
+    rotation, scale, image order, chunks, and whether language, state and image change anything.
+    """
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.policies.contract import check_policy, example_observation
     from vla_gen_bench.policies.registry import load_policy, parse_options, resolve
@@ -94,10 +105,22 @@ def check(context: click.Context, ref: str, batch: int, pairs: tuple[str, ...]) 
     observe = None if card.privileged else partial(example_observation, needs=needs)
     with runtime.stdout_for_results():
         results = check_policy(policy, card.label, batch=batch, observe=observe, privileged=card.privileged)
+        if replay and not card.privileged and all(result.status != "failed" for result in results):
+            results += _replayed(policy, needs, replay, frames)
     for result in results:
         click.echo(_line(result))
     if any(result.status == "failed" for result in results):
         context.exit(2)
+
+
+def _replayed(policy, needs, data: str, frames: int) -> list[CheckResult]:
+    """Returns what the convention doctor finds on demonstration frames."""
+    from vla_gen_bench.policies.conventions import diagnose, take_frames
+    from vla_gen_bench.train.demos.dataset import load
+    from vla_gen_bench.train.demos.lerobot_reader import local_folder
+
+    demos = load(local_folder(data), world="builtin")
+    return diagnose(policy, take_frames(demos, needs, frames, policy.action_spec.chunk))
 
 
 def _line(result: CheckResult) -> str:

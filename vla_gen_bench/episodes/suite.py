@@ -49,9 +49,9 @@ class Protocol(Frozen):
         metric: The headline number.
     """
 
-    episodes_per_seed: int = Field(64, ge=1, le=MOST_EPISODES, strict=True)
+    episodes_per_seed: int = Field(default=64, ge=1, le=MOST_EPISODES, strict=True)
     seeds: tuple[StrictInt, ...] = (0, 1, 2)
-    horizon: int = Field(80, ge=1, le=LONGEST_HORIZON, strict=True)
+    horizon: int = Field(default=80, ge=1, le=LONGEST_HORIZON, strict=True)
     metric: Literal["success_at_end", "success_once"] = "success_at_end"
 
     @field_validator("seeds")
@@ -73,7 +73,7 @@ class Quick(Frozen):
         episodes_per_seed, seeds: At most those of the protocol.
     """
 
-    episodes_per_seed: int = Field(16, ge=1, strict=True)
+    episodes_per_seed: int = Field(default=16, ge=1, strict=True)
     seeds: tuple[StrictInt, ...] = (0,)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
@@ -39,7 +39,7 @@ class Request:
     Attributes:
         policy: Name, `module:attr`, or folder with a card.
         checkpoint: File, folder or hub id handed to the policy's factory as `checkpoint`.
-        suites: Names or paths, at least one.
+        suites: Names, paths or suites, at least one.
         scenarios: Ids, compositions such as "unseen_table + noise_weak"; None = all.
         episodes: Per scenario and seed.
         quick: Run the suite's quick share of its episodes, where `episodes` and `seeds` say nothing else.
@@ -57,7 +57,7 @@ class Request:
     """
 
     policy: str
-    suites: Sequence[str]
+    suites: Sequence[str | Suite]
     checkpoint: str | None = None
     scenarios: Sequence[str] | None = None
     world: str = "builtin"
@@ -128,15 +128,19 @@ class Summary:
         }
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: Request, card: Card | None = None) -> Plan:
     """Checks the request and draws its episodes; generates the builtin assets on first use.
+
+    Args:
+        request: What is wanted.
+        card: Of a policy that `request.policy` does not find: an object.
 
     Raises:
         UserError: Anything in the request is wrong; nothing has been written then.
     """
-    suite = union([load_suite(name) for name in request.suites])
+    suite = union([given if isinstance(given, Suite) else load_suite(given) for given in request.suites])
     scenarios = suite.select(request.scenarios)
-    world, card = get_world(request.world), resolve(request.policy)
+    world, card = get_world(request.world), card or resolve(request.policy)
     card.check_world(request.world)
     sensors = sensors_of(card, world, request.image_size, request.arguments)
     if not request.render and (not card.privileged or request.record != "none"):
@@ -224,6 +228,7 @@ def evaluate(
     on_start: Callable[[int, int], None] = lambda done, total: None,
     on_result: Callable[[Result], None] = lambda result: None,
     on_note: Callable[[str], None] = lambda text: None,
+    engine: Engine = WorkerPool,
 ) -> Summary:
     """Runs what is missing from the plan's log and returns the counts of all of it.
 
@@ -231,6 +236,7 @@ def evaluate(
         on_start: Called with the episodes already in the log and the number of all.
         on_result: Called after each finished episode is on disk.
         on_note: Called with what a user should know of the log, one sentence each.
+        engine: What runs the episodes.
 
     Raises:
         UserError: Another process writes there; the log belongs to another run, or cannot be written; the policy
@@ -241,14 +247,15 @@ def evaluate(
     if request.must_resume and not has_rows(plan.folder):
         raise UserError(f"{plan.folder}: no log to resume there; leave out --resume to start one")
     with locked(plan.folder, "{where}: cannot write the log ({what}); give another folder with --out"):
-        log = OpenLog(plan.folder, plan.identity, plan.suite, list(request.suites), plan.card.params, request.fresh)
+        sources = [_source_of(suite) for suite in request.suites]
+        log = OpenLog(plan.folder, plan.identity, plan.suite, sources, plan.card.params, request.fresh)
         for note in log.notes:
             on_note(note)
         check_specs(plan.folder, log.rows, {job.key: job.spec.digest() for job in plan.jobs})
         todo = [job for job in plan.jobs if job.key not in log.rows]
         on_start(len(plan.jobs) - len(todo), len(plan.jobs))
         if todo:
-            _run(plan, todo, log, on_result)
+            _run(plan, todo, log, on_result, engine)
         return summarise(plan, log.writer.sort(list(plan.suite.scenarios)))
 
 
@@ -264,18 +271,32 @@ def summarise(plan: Plan, rows: Mapping[Key, Row]) -> Summary:
 # ---- running -----------------------------------------------------------------------------------------------
 
 
-def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None]) -> None:
+def _source_of(suite: str | Suite) -> str:
+    return suite if isinstance(suite, str) else str(suite.path or suite.id)
+
+
+class Jobs(Protocol):
+    """Runs jobs; results come in any order, each job's once."""
+
+    def run(self, jobs: Iterable[Job], on_result: Callable[[Result], None]) -> None: ...
+
+
+Engine = Callable[[WorkerConfig, int, Callable[[dict[str, Any]], None]], Jobs]
+"""From a configuration, a number of workers, and what to call once when the policy has loaded."""
+
+
+def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], engine: Engine) -> None:
     request = plan.request
-    with _engine(request) as (size, pool):
+    with _pool(request, engine) as (size, pool):
         workers = min(request.workers or size or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
         _run_on(plan, todo, log, on_result, workers, pool)
 
 
 @contextmanager
-def _engine(request: Request) -> Iterator[tuple[int | None, Callable[..., WorkerPool]]]:
+def _pool(request: Request, engine: Engine) -> Iterator[tuple[int | None, Engine]]:
     """Yields how many workers there is room for, None for the usual, and what makes their pool."""
     if request.cluster is None:
-        yield None, WorkerPool
+        yield None, engine
         return
     from vla_gen_bench.eval.ray_pool import RayPool, check_options, connected
 
@@ -284,7 +305,9 @@ def _engine(request: Request) -> Iterator[tuple[int | None, Callable[..., Worker
         yield size, partial(RayPool, cluster=request.cluster)
 
 
-def _run_on(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool) -> None:
+def _run_on(
+    plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool: Engine
+) -> None:
     request = plan.request
     num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))
     threads = request.cluster.threads if request.cluster else max(1, usable_cores() // workers)

@@ -101,12 +101,17 @@ def _worker_main(config: WorkerConfig, pipe: Connection, parent: int) -> None:
         return  # the parent is gone
 
 
-def _build(config: WorkerConfig, pipe: Connection) -> _Runner:
-    from vla_gen_bench.policies.chunking import ChunkRunner
+def _build(config: WorkerConfig, pipe: Connection) -> Runner:
     from vla_gen_bench.policies.registry import load_policy, resolve
 
     card = resolve(config.policy)
-    policy = load_policy(card, **config.options)
+    return make_runner(config, card, load_policy(card, **config.options), pipe)
+
+
+def make_runner(config: WorkerConfig, card: Any, policy: Any, pipe: Any) -> Runner:
+    """Tries a loaded policy on an example, then makes its environments; raises `UserError` where one cannot be used."""
+    from vla_gen_bench.policies.chunking import ChunkRunner
+
     runtime.limit_threads(config.threads)
     if getattr(policy, "threads", None):
         runtime.narrow_threads(policy.threads)
@@ -117,7 +122,7 @@ def _build(config: WorkerConfig, pipe: Connection) -> _Runner:
     from vla_gen_bench.envs.factory import build_batch  # not before: a policy that fails needs no simulator
 
     batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
-    return _Runner(config, card, ChunkRunner(policy, card.label), batch, pipe)
+    return Runner(config, card, ChunkRunner(policy, card.label), batch, pipe)
 
 
 def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
@@ -139,8 +144,16 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
     check_actions(card.label, actions, 1, policy.action_spec)
 
 
-class _Runner:
-    def __init__(self, config: WorkerConfig, card: Any, source: Any, batch: EnvBatch, pipe: Connection) -> None:
+class Runner:
+    """A policy and its environments: runs the jobs it is given, and reports what went wrong instead of raising it.
+
+    Attributes:
+        interruptible: A KeyboardInterrupt is the user's, not the policy's.
+    """
+
+    interruptible = False
+
+    def __init__(self, config: WorkerConfig, card: Any, source: Any, batch: EnvBatch, pipe: Any) -> None:
         self.config, self.card, self.source, self.batch, self.pipe = config, card, source, batch, pipe
         self._alive = time.monotonic()
 
@@ -175,7 +188,9 @@ class _Runner:
             )  # fmt: skip
         except PolicyError as error:
             return "failed", str(error)
-        except BaseException as error:  # sys.exit() and KeyboardInterrupt are the policy's own
+        except BaseException as error:  # sys.exit() and, in a worker, KeyboardInterrupt are the policy's own
+            if self.interruptible and isinstance(error, KeyboardInterrupt):
+                raise
             if getattr(error, "stops_run", False):
                 return "refused", str(error)
             return "failed", describe_failure(error)

@@ -4,83 +4,25 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.assets.world import world_label
-from vla_gen_bench.data import gzipped
+from vla_gen_bench.data import gzipped, replace_file
 from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.leaderboard import rank
 from vla_gen_bench.leaderboard.derive import Log, read_log, suite_of
 from vla_gen_bench.leaderboard.entry import Entry, entry_text, is_url, read_entry
+from vla_gen_bench.leaderboard.listing import OOD, Group, Listing, Study
+from vla_gen_bench.leaderboard.page import page
 from vla_gen_bench.leaderboard.rank import Mean, Place
+from vla_gen_bench.leaderboard.sheet import sheet
 from vla_gen_bench.leaderboard.validation import PAPER_SUITE, flags, problems
 from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, read_lines
 
 CSV_FILE, PAGE_FILE = "leaderboard.csv", "site/index.html"
-OOD = "ood"
-
-
-class Group(NamedTuple):
-    """Entries that can be compared: one suite, as one digest has it, in one version of a world, through the same sensors."""
-
-    world: str
-    version: str
-    suite: str
-    digest: str
-    preset: str
-    sensors: str = ""
-
-    @property
-    def place(self) -> str:
-        """The world as it is shown: "builtin v2"."""
-        return world_label(self.world, self.version)
-
-    @property
-    def order(self) -> tuple:
-        """Sorts a paper's numbers last, and the newest version of a world first."""
-        return self.preset == "paper", self.world, -int(self.version), self.suite, self.digest, self.preset, self.sensors
-
-
-class Study(NamedTuple):
-    """What an entry's log shows, small enough to keep of every entry at once.
-
-    Attributes:
-        problems: What is wrong with the entry, given its log.
-        dimensions: Scenario -> dimension, in the order of the table.
-        outcomes: Scenario -> bool [ids].
-    """
-
-    problems: tuple[str, ...]
-    dimensions: dict[str, str]
-    outcomes: dict[str, np.ndarray]
-
-    def of(self, rows: list[str]) -> np.ndarray:
-        """Returns float [rows, ids] of 0 and 1."""
-        return np.array([self.outcomes[row] for row in rows], float)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """An entry as it is shown.
-
-    Attributes:
-        means: Dimension, or "ood" for all rows but IND -> mean; None where a row is incomplete.
-        standing: "ranked", or why not.
-        flags: What of the held-out parts it was trained on.
-        place: Rank and letters of a ranked entry.
-    """
-
-    entry: Entry
-    dimensions: dict[str, str]
-    means: dict[str, Mean | None]
-    standing: str
-    flags: list[str]
-    place: Place | None = None
 
 
 class Board:
@@ -204,9 +146,6 @@ class Board:
 
     def build(self) -> dict[Path, str]:
         """Returns the files that follow from the entries: path -> content."""
-        from vla_gen_bench.leaderboard.page import page
-        from vla_gen_bench.leaderboard.sheet import sheet
-
         groups = self.groups()
         return {self.folder / CSV_FILE: sheet(groups), self.folder / PAGE_FILE: page(groups)}
 
@@ -267,7 +206,7 @@ def write_files(files: Mapping[Path, str]) -> None:
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="")
+            replace_file(path, text)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from string import Template
 
-from vla_gen_bench.leaderboard.board import OOD, Group, Listing, is_url
-from vla_gen_bench.leaderboard.entry import Cell, Entry, TrainingInfo
+from vla_gen_bench.leaderboard.entry import Cell, Entry, TrainingInfo, is_url
+from vla_gen_bench.leaderboard.listing import OOD, Group, Listing
 from vla_gen_bench.leaderboard.rank import Mean
 from vla_gen_bench.log.header import model_size
+from vla_gen_bench.resources import data_dir
 
 SCENARIO_HEADS = ("scenario", "dimension", "success", "95% interval", "k/n", "once")
 MEANS = {OOD: "mean OOD", "ind": "IND", "vision": "vision", "semantics": "semantics", "execution": "execution"}
@@ -125,7 +127,14 @@ def _picture(value: float, low: float, high: float) -> str:
 
 def _source(entry: Entry) -> str:
     by = f" by {entry.trust.reproduced_by}" if entry.trust.reproduced_by else ""
-    return escape(SOURCES[entry.trust.source] + by)
+    ours = ", this project" if entry.trust.source == "self" and _ships(entry.policy.adapter) else ""
+    return escape(SOURCES[entry.trust.source] + by + ours)
+
+
+def _ships(adapter: str | None) -> bool:
+    """Whether a policy is one of this project's own."""
+    named = adapter is not None and re.fullmatch(r"[\w.-]+", adapter)
+    return bool(named) and (data_dir() / "policies" / str(adapter) / "card.yaml").is_file()
 
 
 def method(training: TrainingInfo) -> str:

@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vla_gen_bench.leaderboard.board import OOD, Group, Listing
 from vla_gen_bench.leaderboard.entry import Entry
+from vla_gen_bench.leaderboard.listing import OOD, Group, Listing
 from vla_gen_bench.report.formats import plain_cells
 
 RESULT = (

@@ -9,16 +9,19 @@ from typing import Any
 
 from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.errors import UserError, suggest
-from vla_gen_bench.leaderboard.derive import Log, derived, read_log, suite_of
+from vla_gen_bench.leaderboard.derive import Log, derived, suite_of
 from vla_gen_bench.leaderboard.entry import Entry, Seen, parse_entry
 from vla_gen_bench.leaderboard.validation import log_problems
 
 
-def make_entry(run: Path, declared: Mapping[str, Mapping[str, Any]], id: str | None, log_url: str | None) -> Entry:
+def make_entry(
+    run: Path, log: Log, declared: Mapping[str, Mapping[str, Any]], id: str | None, log_url: str | None
+) -> Entry:
     """Returns the entry of a log folder.
 
     Args:
-        run: The log folder of `vgb eval`.
+        run: The log folder of `vgb eval`, for messages.
+        log: What lies there.
         declared: Section -> field -> value, for what no log can tell: "policy", "training", "environment", "trust".
         id: Name of the entry; None = made of policy, suite and world.
         log_url: Where the log can be fetched; None = it is to be copied to `logs/<id>`.
@@ -26,7 +29,6 @@ def make_entry(run: Path, declared: Mapping[str, Mapping[str, Any]], id: str | N
     Raises:
         UserError: The log cannot be an entry, one line per reason.
     """
-    log = read_log(run)
     suite = suite_of(log.header.suite.id, log.header)
     reasons = list(log_problems(log, suite))
     if reasons:
@@ -34,6 +36,8 @@ def make_entry(run: Path, declared: Mapping[str, Mapping[str, Any]], id: str | N
     sections = derived(log, suite)
     for section, values in declared.items():
         sections[section] = {**sections.get(section, {}), **values}
+    if sections["policy"].get("params") is None:
+        sections["policy"]["params"] = log.header.policy.params
     name = id or default_id(sections["policy"]["name"], log)
     sections["trust"]["log"] = log_url or f"logs/{name}"
     return parse_entry({"id": name, **sections}, f"{run}:")

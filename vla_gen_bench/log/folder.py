@@ -6,6 +6,7 @@ episode can be replayed without the policy; nothing else needs it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vla_gen_bench.data import parse_line
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.log.counts import Counts, count_by_scenario
 from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, read_lines
 from vla_gen_bench.log.header import Header, read_header
 from vla_gen_bench.log.rows import Key, Row, fault_of, key_of, row_of
@@ -107,6 +109,10 @@ class EvalLog:
 
         return pandas.DataFrame(self.rows())
 
+    def counts(self) -> dict[str, Counts]:
+        """Returns episodes, errors and successes of each scenario, in the order of the log; bad lines are left out."""
+        return count_by_scenario(self.read(self.header.run).rows.values())
+
     def actions(self, key: Key) -> str | None:
         """Returns the packed actions of an episode, None where they were not kept."""
         found = None
@@ -115,6 +121,13 @@ class EvalLog:
             if data and key_of(data) == key:
                 found = data["actions"]
         return found
+
+
+def read_log(folder: str | os.PathLike[str]) -> EvalLog:
+    """Returns the log in a folder that `vgb eval` or `vgb.evaluate` wrote; raises `UserError` where none lies."""
+    log = EvalLog(Path(folder))
+    log.header  # noqa: B018  # names a folder that holds none
+    return log
 
 
 def gather(lines: Iterator[Line], run: str | None) -> Reading:

@@ -80,6 +80,6 @@ def _lock(held: int, folder: Path) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{folder}: another process is writing there; wait for it, or choose another --out") from None
+        raise UserError(f"{folder}: another process is writing there; wait for it, or name another folder") from None
     except OSError:
         pass  # a file system without locks: nothing is guarded there

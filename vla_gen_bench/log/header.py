@@ -129,8 +129,8 @@ class Header(_Part):
     def planned(self) -> dict[str, int]:
         """Returns how many episodes each scenario was to have: the most that any session planned for it."""
         planned: dict[str, int] = {}
-        for manifest in (session.manifest for session in self.sessions):
-            for scenario in manifest.scenarios if manifest else ():
+        for manifest in (session.manifest or Manifest() for session in self.sessions):
+            for scenario in manifest.scenarios:
                 each = manifest.episodes // len(manifest.scenarios)
                 planned[scenario] = max(planned.get(scenario, 0), each)
         return planned

@@ -228,10 +228,11 @@ def _check_manifests(surveys: Sequence[Survey], places: Mapping[Key, Place]) -> 
 
 def _ordered(places: Mapping[Key, Place], header: Mapping[str, Any]) -> list[Key]:
     """Returns the keys as a single run leaves them: scenarios in the order of the suite, then seed and index."""
-    suite = header["suite"].get("definition") or {}
-    scenarios = list(suite.get("scenarios") or ())
-    for session in header.get("sessions", ()):
-        scenarios += (session.get("manifest") or {}).get("scenarios", ())
+    suite: Mapping[str, Any] = header["suite"].get("definition") or {}
+    scenarios: list[str] = list(suite.get("scenarios") or ())
+    manifests = (session.get("manifest") or {"scenarios": ()} for session in header.get("sessions") or ())
+    for manifest in manifests:
+        scenarios += manifest["scenarios"]
     rank = {scenario: place for place, scenario in reversed(list(enumerate(scenarios)))}
     return sorted(places, key=lambda key: (rank.get(key[0], len(scenarios)), *key))
 

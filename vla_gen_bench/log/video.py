@@ -47,7 +47,7 @@ def write_video(path: str | Path, frames: Sequence[np.ndarray], text: str | Sequ
     path = Path(path)
     try:
         _encode(path, frames, text)
-    except (OSError, av.FFmpegError) as error:  # FFmpeg's errors are not always an OSError
+    except (OSError, av.error.FFmpegError) as error:  # FFmpeg's errors are not always an OSError
         with suppress(OSError):
             path.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error

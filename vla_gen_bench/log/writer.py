@@ -140,8 +140,8 @@ def _by_key(lines: Iterable[Line], rows: dict[Key, Row]) -> dict[Key, bytes]:
     """Returns the line of each row, in the order of the file: the first of its episode with the row's status."""
     found: dict[Key, bytes] = {}
     for line in lines:
-        key = key_of(line.data or {})
-        if key in rows and line.data["status"] == rows[key].status:
+        key = key_of(line.data) if line.data else None
+        if key in rows and line.data and line.data["status"] == rows[key].status:
             found.setdefault(key, line.text)
     return found
 

@@ -114,7 +114,7 @@ class Card(Frozen):
     adapter: tuple[str | dict[str, Any], ...] = ()
     worlds: Literal["all"] | tuple[str, ...] = "all"
     checkpoint: str | None = None
-    params: int | None = Field(None, ge=0)
+    params: int | None = Field(default=None, ge=0)
     training: Training = Training()
     license: str | None = None
     links: dict[str, str] = Field(default_factory=dict)

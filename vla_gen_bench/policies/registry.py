@@ -150,7 +150,8 @@ def _plugins() -> list[EntryPoint]:
 
 def _summary(point: EntryPoint) -> str:
     """Returns the one-line description of the plugin's package: all there is without importing it."""
-    return (point.dist and point.dist.metadata.get("Summary")) or point.value
+    metadata = point.dist.metadata if point.dist else {}
+    return metadata["Summary"] if "Summary" in metadata else point.value
 
 
 def _list_card(file: Path) -> Listing:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from typing import Any
 
+from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.notes import PARTIAL_MARK
 from vla_gen_bench.report.robustness import csv_rows
-from vla_gen_bench.report.table import Block, Document, Line, Text
 
 BEST_MARK = ">"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadsheets compute

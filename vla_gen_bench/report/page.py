@@ -10,7 +10,9 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
+from vla_gen_bench.errors import printable
 from vla_gen_bench.log.header import model_size
+from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import svg_of
 from vla_gen_bench.report.episodes import page_data
@@ -20,9 +22,6 @@ from vla_gen_bench.report.plots import figures
 from vla_gen_bench.report.robustness import marked, robustness_blocks
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import (
-    Block,
-    Line,
-    Text,
     behaviour_blocks,
     contrasts_block,
     items_block,
@@ -107,6 +106,13 @@ def _summary(comparison: Comparison) -> str:
     return warning + "".join(lines)
 
 
+def tables_html(tables: Document) -> str:
+    """Returns tables and notes as a fragment of HTML, for a notebook."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes)
+    foot = f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
+    return f"<h2>{escape(tables.title)}</h2>{_blocks_html(tables.blocks)}{foot}"
+
+
 # ---- tables ---------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +181,7 @@ def inline_svg(svg: str, name: str, label: str) -> str:
 def _provenance(runs: Sequence[Run]) -> str:
     parts = ['<section id="source">', "<h2>Where it comes from</h2>"]
     for run in runs:
-        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in _facts(run))
+        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(printable(value))}</dd>" for name, value in _facts(run))
         whole = escape(json.dumps(run.header.raw, indent=1, ensure_ascii=False))
         raw = f"<details><summary>run.json</summary><pre tabindex='0'>{whole}</pre></details>"
         parts.append(f"<h3>{escape(run.label)}</h3><dl>{facts}</dl>{raw}")

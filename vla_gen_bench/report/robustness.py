@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import isinf, isnan
 
+from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.controls import INPUTS, Control, Use, controls, not_above_control
 from vla_gen_bench.report.dose import Answer, Bounded, DoseResponse, dose_responses, share_kept, span_of
 from vla_gen_bench.report.interactions import Interaction, Joint, interactions
 from vla_gen_bench.report.scenarios import title_of
-from vla_gen_bench.report.table import Block, Document, Line, Text
 
 NOT_ABOVE = "≤ control"
 NOTES = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from math import isnan
 
 from vla_gen_bench.errors import printable
 from vla_gen_bench.log.stages import STAGES
+from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import Contrast
 from vla_gen_bench.report.items import ItemEstimate
@@ -16,45 +16,7 @@ from vla_gen_bench.report.outcomes import METRICS, Cell
 from vla_gen_bench.report.scenarios import title_of
 from vla_gen_bench.report.stats import floor_of
 from vla_gen_bench.report.summaries import ABSOLUTE, FLIPS, MEAN, RELATIVE, Estimate, Summary
-
-
-@dataclass(frozen=True)
-class Text:
-    """A cell: the number, what belongs to it, whether it is the best of its row or rests on too few episodes."""
-
-    main: str
-    note: str = ""
-    best: bool = False
-    partial: bool = False
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row; summaries (means and drops) are set apart from scenarios."""
-
-    label: str
-    cells: tuple[Text, ...]
-    summary: bool = False
-    scenario: str | None = None
-
-
-@dataclass(frozen=True)
-class Block:
-    """A table: named columns after the label's, lines in titled sections; `notes` are those of its document on it."""
-
-    title: str
-    columns: tuple[str, ...]
-    sections: tuple[tuple[str, tuple[Line, ...]], ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Document:
-    """What every format writes: a title, tables, and the notes that define their numbers."""
-
-    title: str
-    blocks: tuple[Block, ...]
-    notes: tuple[str, ...]
+from vla_gen_bench.report.workspace import coverage_block, coverage_rows
 
 
 def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] = ()) -> Document:
@@ -146,8 +108,6 @@ def _item_text(estimate: ItemEstimate | None, signed: bool = False) -> Text:
 
 def behaviour_blocks(comparison: Comparison) -> list[Block]:
     """Returns what the logs say of behaviour beyond success: stages, and the workspace covered."""
-    from vla_gen_bench.report.workspace import coverage_block, coverage_rows
-
     rows = coverage_rows(comparison)
     return stage_blocks(comparison) + ([] if rows is None else [coverage_block(rows)])
 

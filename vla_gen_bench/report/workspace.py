@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vla_gen_bench.log.coverage import CELL_M, ORIGIN_M, SHAPE, visits
+from vla_gen_bench.report.blocks import Block, Line, Text
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.drawing import style, wrapped
-from vla_gen_bench.report.table import Block, Line, Text
 
 if TYPE_CHECKING:
     import pandas

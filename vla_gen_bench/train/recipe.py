@@ -112,7 +112,7 @@ class Recipe(Frozen):
 
     def digest(self) -> str:
         """Returns 16 hex digits over everything in the recipe."""
-        return digest_of(self.model_dump(mode="json"))
+        return digest_of(self.canonical())
 
 
 def load_recipe(path: Path, kind: type[R], changes: dict[str, Any] | None = None) -> R:

@@ -110,3 +110,79 @@ def test_inspect_robots_widowx_openvla_policy_is_served():
     with serving(lambda: Echo(chunk=1), "act") as (port, _):
         got = run("inspect", "inspect_calls.py", port)
     assert np.allclose(got["action"], [0.0, 0, 0.060, 0, 0, 0, 0], atol=2e-3) and len(got["low"]) == 7
+
+
+def test_real_lerobot_reads_and_edits_what_is_collected(tmp_path):
+    from dataclasses import replace
+
+    from demos import ORIGIN, SIDE, demo
+
+    from vla_gen_bench.train.demos.dataset import Writer, load
+
+    python_of("lerobot")
+    whole, edited = tmp_path / "whole", tmp_path / "edited"
+    writer = Writer(whole, SIDE, ORIGIN, wrist=True)
+    for index in range(3):
+        item = demo(index)
+        writer.add(replace(item, observed=np.ones((len(item), 17), np.float32), wrist=255 - item.images))
+    writer.finish()
+    got = run("lerobot", "lerobot_reads.py", whole, edited)
+    assert sorted(got["cameras"]) == ["observation.images.external", "observation.images.wrist"]
+    assert (got["frames"], got["state"], got["image"]) == (12, [17], [3, SIDE, SIDE])
+    assert got["task"] == demo(1).spec.instruction and np.allclose(got["action"], demo(1).actions[1])
+    read = load(edited, world="builtin")
+    assert len(read) == 2 and (read.actions[:4] == demo(1).actions).all()
+    # LeRobot encodes what is left anew, and noise suffers: the frame is the right one, not an equal one.
+    away = [np.abs(read.images[0].astype(int) - demo(index).images[0]).mean() for index in range(3)]
+    assert away[1] < 0.75 * min(away[0], away[2])
+
+
+def beside(name: str, script: str, source: str) -> dict:
+    """Runs a script in this project's environment, with another one's packages after its own."""
+    import os
+    import sys
+
+    [site] = python_of(name).parents[1].glob("lib/python*/site-packages")
+    if f"python{sys.version_info.major}.{sys.version_info.minor}" not in str(site):
+        pytest.skip(f"needs the environment '{name}' with the Python that runs the tests: make test-ecosystem")
+    command = [sys.executable, SCRIPTS / script, ROOT / "integrations" / source, site]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def expected_instruction() -> str:
+    from vla_gen_bench.episodes.suite import draw, load_suite
+
+    return draw(load_suite("all").select(["ind"])[0], "builtin", 0, 3).instruction
+
+
+def test_the_embodiment_passes_inspect_robots_own_checks():
+    got = beside("inspect", "integration_inspect.py", "inspect_robots/src")
+    assert got["same"] and got["errors"] == [] and got["image"] == [480, 640, 3]
+    assert got["instruction"] == expected_instruction()
+    assert got["grip"][0] > 0.95 and got["grip"][1] < 0.9  # 0 closes
+
+
+def test_the_benchmark_fits_vla_evals_specs():
+    got = beside("vla_eval", "integration_vla_eval.py", "vla_eval/src")
+    assert got["tasks"] == ["ind", "object_reposition"] and got["warnings"] == []
+    assert got["images"] == {"external": [240, 320, 3], "wrist": [240, 320, 3]} and got["state"] == [17]
+    assert got["instruction"] == expected_instruction() and not got["done"] and got["result"]["success"] is False
+
+
+def test_the_lerobot_environment_passes_gymnasiums_checker(monkeypatch):
+    from gymnasium.utils.env_checker import check_env
+
+    spec = importlib.util.spec_from_file_location("vgb_env_hub", ROOT / "integrations" / "lerobot" / "env.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("VGB_SCENARIOS", "ind")
+    made = module.make_env(n_envs=1)
+    [env] = made["execution"][0].envs
+    check_env(env, skip_render_check=True)
+    env.reset(seed=3)
+    assert env.task_description == expected_instruction()
+    made["execution"][0].close()

@@ -103,7 +103,7 @@ CASES = {
     "shape null": (info(lambda x: x["features"][form.IMAGE].update(shape=None)), "info.json: .*shape: None"),
     "not square": (info(lambda x: x["features"][form.IMAGE].update(shape=[16, 32, 3])), "info.json: .*shape"),
     "another size than the videos": (
-        info(lambda x: [x["features"][key].update(shape=[16, 16, 3]) for key in form.CAMERAS]),
+        info(lambda x: [x["features"][key].update(shape=[16, 16, 3]) for key in form.cameras(False)]),
         "file-000.mp4: frames of 32x32; info.json tells of 16 px",
     ),
     "other columns": (

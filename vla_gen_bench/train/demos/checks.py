@@ -20,7 +20,14 @@ EPISODE_COLUMNS = {
     "episode_index": "int", "length": "int", "dataset_from_index": "int", "dataset_to_index": "int",
     "tasks": "list<string>", "vgb/table": "string", "vgb/target": "string",
 }  # fmt: skip
-FRAME_COLUMNS = {**dict.fromkeys(form.NUMBERS, "float[7]"), **dict.fromkeys(form.INDICES, "int")}
+OWN_COLUMNS = {key: f"float[{len(names)}]" for key, names in form.OWN_NUMBERS.items()}
+
+
+def frame_columns(old: bool) -> dict[str, str]:
+    """Returns the kinds of the columns of frames."""
+    numbers = form.OLD_NUMBERS if old else form.NUMBERS
+    floats = {key: f"float[{len(names)}]" for key, names in numbers.items()}
+    return {**floats, **dict.fromkeys(form.INDICES, "int")}
 
 
 def check_info(info: Mapping[str, Any], file: Path) -> int:
@@ -30,19 +37,22 @@ def check_info(info: Mapping[str, Any], file: Path) -> int:
     features = info["features"]
     if not isinstance(features, Mapping):
         raise UserError(f"{file}: features: expected a mapping, got {shown(features)}")
-    for key in (*form.CAMERAS, *form.NUMBERS):
+    old = form.is_old(features)
+    numbers = form.OLD_NUMBERS if old else form.NUMBERS
+    cameras = (form.OLD_IMAGE, form.OLD_FOREGROUND) if old else form.cameras(form.WRIST in features)
+    for key in (*cameras, *numbers):
         if not isinstance(features.get(key), Mapping):
             raise UserError(f"{file}: features.{key}: missing; is this a folder that 'vgb collect' wrote?")
-    for key, names in form.NUMBERS.items():
+    for key, names in numbers.items():
         given = features[key].get("names")
         if given != list(names):
             raise UserError(f"{file}: features.{key}.names: {shown(given)}; expected {shown(list(names))}")
-    return _side(features, file)
+    return _side(features, cameras, file)
 
 
-def _side(features: Mapping[str, Any], file: Path) -> int:
-    shapes = [features[key].get("shape") for key in form.CAMERAS]
-    for key, shape in zip(form.CAMERAS, shapes, strict=True):
+def _side(features: Mapping[str, Any], cameras: tuple[str, ...], file: Path) -> int:
+    shapes = [features[key].get("shape") for key in cameras]
+    for key, shape in zip(cameras, shapes, strict=True):
         whole = isinstance(shape, list) and len(shape) == 3 and all(type(part) is int for part in shape)
         if not whole or not 1 <= shape[0] == shape[1] or shape[2] != 3 or shape != shapes[0]:
             raise UserError(
@@ -88,7 +98,7 @@ def check_frames(rows: Mapping[str, np.ndarray], file: Path, lengths: np.ndarray
     }
     for key, values in expected.items():
         _first_bad(file, key, rows[key], rows[key] != values, "the frames in the order of the videos")
-    for key in form.NUMBERS:
+    for key in [key for key in rows if rows[key].ndim == 2]:
         _first_bad(file, key, rows[key], ~np.isfinite(rows[key]).all(1), "finite numbers")
     gripper = rows["action"][:, GRIPPER]
     _first_bad(file, "action: gripper", gripper, np.abs(gripper) != 1, "1 (open) or -1 (closed)")

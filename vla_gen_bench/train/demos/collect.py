@@ -19,8 +19,9 @@ from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shift, draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.protocol import EXTERNAL, WRIST
 from vla_gen_bench.runtime import starting_process
 from vla_gen_bench.train.closed_loop import ROLLOUT_SEED
 from vla_gen_bench.train.demos.dataset import Demos, Writer
@@ -44,6 +45,9 @@ class Request:
         noise: Scale of the disturbances while the expert drives, see `disturbance`.
         wander: Share of the demonstrations that begin elsewhere: the arm first moves at random, which is not recorded.
         world: World name.
+        cameras: Names out of `protocol.CAMERAS`, the external one among them.
+        render: Height and width at which images are drawn; None = the world's. At (side, side) they are stored as
+            drawn, and `vgb eval --image-size SIDE` shows a policy the same.
         side: Side of the stored square pictures, pixels: what the model takes.
         seed: Training seed, 1,000,000 or more; episodes are its draws 0, 1, 2, ...
         drop_small: Leave out frames that hardly move, as the paper's data sets do.
@@ -60,6 +64,8 @@ class Request:
     wander: float = 0.0
     world: str = "builtin"
     side: int = 96
+    cameras: tuple[str, ...] = (EXTERNAL,)
+    render: tuple[int, int] | None = None
     seed: int = FIRST_TRAINING_SEED
     drop_small: bool = False
     workers: int = 1
@@ -72,15 +78,24 @@ class Request:
         fields = asdict(self)
         kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small", "shift", "swap")
         versions = {"world_version": get_world(self.world).version, "pools": POOLS_VERSION}
-        return {**{key: fields[key] for key in kept}, **versions}
+        sensed = {"cameras": list(self.cameras), "render": None if self.render is None else list(self.render)}
+        return {**{key: fields[key] for key in kept}, **sensed, **versions}
 
 
 def check_request(request: Request) -> None:
     """Raises `UserError` for a request that cannot work; nothing has been written then."""
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.policies.registry import resolve
+    from vla_gen_bench.policies.sensing import check_size
 
-    get_world(request.world)
+    world = get_world(request.world)
+    for camera in request.cameras:
+        if camera not in world.cameras:
+            raise UserError(f"--cameras: no camera '{camera}'{suggest(camera, world.cameras)}")
+    if EXTERNAL not in request.cameras:
+        raise UserError("--cameras: the external camera must be among them; what is trained here looks through it")
+    if request.render is not None:
+        check_size(request.render, f"--render-size {request.render}")
     if not FIRST_TRAINING_SEED <= request.seed < ROLLOUT_SEED:  # beyond: rollouts of RL, then checks
         raise UserError(
             f"--seed {request.seed}: demonstrations use training seeds, {FIRST_TRAINING_SEED} to {ROLLOUT_SEED - 1}"
@@ -106,7 +121,7 @@ def collect(request: Request, on_progress: Callable[[Writer], None] = lambda wri
     """
     check_request(request)
     with sole_writer(request.out):
-        writer = Writer(request.out, request.side, request.origin)
+        writer = Writer(request.out, request.side, request.origin, WRIST in request.cameras)
         if writer.kept < request.episodes:
             _fill(writer, request, on_progress)
         if not writer.finished:
@@ -153,8 +168,9 @@ def _begin(parent: int) -> None:
 
 @cache
 def _demonstrator(
-    world: str, side: int, noise: float, wander: float, policy: str, options: str, shift: str, swap: bool
-) -> Demonstrator:
+    world: str, side: int, cameras: tuple[str, ...], render: tuple[int, int] | None, noise: float, wander: float,
+    policy: str, options: str, shift: str, swap: bool,
+) -> Demonstrator:  # fmt: skip
     """Builds what this worker process needs, once; `options` and `shift` as JSON."""
     from vla_gen_bench import runtime
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
@@ -163,16 +179,15 @@ def _demonstrator(
     driver = None if policy == "expert" else load_policy(resolve(policy), **json.loads(options))
     runtime.limit_threads(1)
     moves = WANDER.model_copy(update={"share": wander})
-    env = PickPlaceEnv(world=world, obs_mode="rgb+segmentation")
+    env = PickPlaceEnv(world=world, obs_mode="rgb+segmentation", cameras=cameras, image_size=render)
     return Demonstrator(env, side, noise, moves, driver, shift=Shift.parse(json.loads(shift)), swap=swap)
 
 
 def _run(request: Request, index: int) -> Demo:
     options = json.dumps(request.options)
-    shift = json.dumps(request.shift)
-    own = _demonstrator(
-        request.world, request.side, request.noise, request.wander, request.policy, options, shift, request.swap
-    )
+    sensed = request.world, request.side, request.cameras, request.render
+    drawn = json.dumps(request.shift), request.swap
+    own = _demonstrator(*sensed, request.noise, request.wander, request.policy, options, *drawn)
     return own.run(request.seed, index)
 
 
@@ -183,8 +198,9 @@ def without_small(demo: Demo) -> Demo:
     from vla_gen_bench.train.demos.frames import small_moves
 
     keep = ~small_moves(demo.actions, np.array([0]))
-    columns = ("images", "foreground", "actions", "executed", "states")
-    return replace(demo, **{name: getattr(demo, name)[keep] for name in columns})
+    columns = ("images", "foreground", "actions", "executed", "states", "observed", "wrist")
+    there = [name for name in columns if getattr(demo, name) is not None]
+    return replace(demo, **{name: getattr(demo, name)[keep] for name in there})
 
 
 def describe(demos: Demos, own: dict[str, Any]) -> dict[str, Any]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.assets.world import FIRST_VERSION
-from vla_gen_bench.errors import UserError, shown
+from vla_gen_bench.errors import UserError, shown, suggest
+from vla_gen_bench.protocol import STATE, STATE_DIMS, STATE_NAMES
 from vla_gen_bench.train.demos import checks
 from vla_gen_bench.train.demos import lerobot_format as form
+from vla_gen_bench.train.demos import lerobot_reader as reader
 from vla_gen_bench.train.demos.demonstrate import Demo
 from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
+from vla_gen_bench.train.demos.lerobot_reader import DataMap
 
 OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
-UNNAMED = {"wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION}  # what earlier data sets do not name
+UNNAMED = {  # what data sets of earlier versions do not name
+    "wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION, "cameras": ["external"], "render": None,
+}  # fmt: skip
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of pictures
 
@@ -30,11 +37,13 @@ class Writer:
         folder: The data set.
         side: S, pixels.
         origin: How the data is made: world, policy, seed, noise, ...; must be the same when continued.
+        wrist: Whether the demonstrations have a wrist camera.
     """
 
     folder: Path
     side: int
     origin: dict[str, Any]
+    wrist: bool = False
     _demos: list[Demo] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +58,8 @@ class Writer:
                     "choose another --out"
                 )
             self.info, self.own = form.read_info(self.folder), own
+            if form.IMAGE not in self.info["features"]:
+                raise UserError(f"{self.folder}: was collected by an earlier version; choose another --out")
             self.info |= own.get("totals", {})  # killed between the two files, info.json is a part behind
         else:
             self._check_empty()
@@ -65,7 +76,7 @@ class Writer:
             "codebase_version": form.VERSION,
             "robot_type": "widowx",
             "fps": form.FPS,
-            "features": form.features(self.side),
+            "features": form.features(self.side, self.wrist),
             "total_episodes": 0,
             "total_frames": 0,
             "total_tasks": 0,
@@ -105,8 +116,10 @@ class Writer:
         place = form.Place(self.own.get("parts", 0))
         tasks = self._tasks()
         self._write_frames(place, tasks)
-        for key, column in ((form.IMAGE, "images"), (form.FOREGROUND, "foreground")):
-            path = place.file(self.folder, form.VIDEO_PATH, video_key=key)
+        pictures = {form.IMAGE: "images", form.FOREGROUND: "foreground"} | ({form.WRIST: "wrist"} if self.wrist else {})
+        for key, column in pictures.items():
+            path = form.video_file(self.folder, place, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
             form.write_video(path, np.concatenate([getattr(demo, column) for demo in self._demos]))
         self._write_episodes(place, tasks)
         self._count(place, tasks)
@@ -124,10 +137,14 @@ class Writer:
         form.write_json(self.folder / form.INFO_FILE, self.info)
         demos = load(self.folder)
         chosen = np.unique(np.linspace(0, len(demos.actions) - 1, SAMPLED_FRAMES).astype(int))
-        numbers = {"action": demos.actions, "action.executed": demos.executed, "observation.state": demos.states}
+        parts = [form.Place(part) for part in range(self.own["parts"])]
+        kinds = {key: kind for key, kind in checks.frame_columns(False).items() if key in form.NUMBERS}
+        numbers = _joined([form.read_columns(part.path(self.folder, form.DATA_PATH), kinds) for part in parts])
         stats = {key: form.numeric_stats(values) for key, values in numbers.items()}
         stats[form.IMAGE] = form.image_stats(demos.images[chosen])
-        stats[form.FOREGROUND] = form.image_stats(np.repeat(demos.foreground[chosen][..., None], 3, 3))
+        if self.wrist:
+            shape = (len(demos.actions), *demos.images.shape[1:])
+            stats[form.WRIST] = form.image_stats(cached_pictures(self.folder, parts, form.WRIST, shape)[chosen])
         form.write_json(self.folder / form.STATS_FILE, stats)
 
     def _tasks(self) -> dict[str, int]:
@@ -142,14 +159,14 @@ class Writer:
         return {task: index for index, task in enumerate(known)}
 
     def _write_frames(self, place: form.Place, tasks: dict[str, int]) -> None:
-        episodes, episode, first = [], self.info["total_episodes"], self.info["total_frames"]
+        episodes, own = [], []
+        episode, first = self.info["total_episodes"], self.info["total_frames"]
         for demo in self._demos:
             steps = np.arange(len(demo), dtype=np.int64)
             episodes.append(
                 {
                     "action": demo.actions,
-                    "action.executed": demo.executed,
-                    "observation.state": demo.states,
+                    "observation.state": _observed(demo),
                     "timestamp": (steps / form.FPS).astype(np.float32),
                     "frame_index": steps,
                     "episode_index": np.full_like(steps, episode),
@@ -157,7 +174,9 @@ class Writer:
                     "task_index": np.full_like(steps, tasks[demo.spec.instruction]),
                 }
             )
+            own.append({"executed": demo.executed, "pose": demo.states})
             episode, first = episode + 1, first + len(demo)
+        form.write_frames(place.file(self.folder, form.OWN_DATA_PATH), own)
         form.write_frames(place.file(self.folder, form.DATA_PATH), episodes)
 
     def _write_episodes(self, place: form.Place, tasks: dict[str, int]) -> None:
@@ -178,11 +197,11 @@ class Writer:
         row = {"episode_index": episode, "tasks": [spec.instruction], "length": len(demo)}
         row |= {f"data/{key}": value for key, value in where.items()}
         row |= {"dataset_from_index": begin, "dataset_to_index": begin + len(demo)}
-        for key in form.CAMERAS:
+        for key in form.cameras(self.wrist):
             span = {"from_timestamp": within / form.FPS, "to_timestamp": (within + len(demo)) / form.FPS}
             row |= {f"videos/{key}/{name}": value for name, value in {**where, **span}.items()}
         row |= {f"meta/episodes/{key}": value for key, value in where.items()}
-        for key, values in (("action", demo.actions), ("observation.state", demo.states)):
+        for key, values in (("action", demo.actions), ("observation.state", _observed(demo))):
             row |= {f"stats/{key}/{name}": value for name, value in form.numeric_stats(values).items()}
         own = {"seed": spec.seed, "index": spec.index, "spec": spec.model_dump_json(), "digest": spec.digest()}
         own |= {"table": spec.table, "target": spec.target.id}
@@ -244,7 +263,30 @@ def read_own(folder: Path) -> dict[str, Any]:
     return own
 
 
-def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> Demos:
+def _observed(demo: Demo) -> np.ndarray:
+    """Returns the state that a policy sees; made-up demonstrations have none."""
+    return np.zeros((len(demo), STATE_DIMS), np.float32) if demo.observed is None else demo.observed
+
+
+def is_whole(folder: Path, info: dict[str, Any]) -> bool:
+    """Tells our own data set, as it was collected, from one of others or one that LeRobot's tools have edited."""
+    old = form.is_old(info["features"])
+    if not (folder / OWN_FILE).is_file() or not (old or (folder / form.OWN_FOLDER).is_dir()):
+        return not (folder / "meta" / "episodes").is_dir() or old  # nothing to read: `load` says what is missing
+    own = read_own(folder)
+    totals = own.get("totals", info)
+    given = [totals.get(name) for name in ("total_episodes", "total_frames")]
+    if not all(type(value) is int for value in given) or type(own["parts"]) is not int:
+        return True  # broken: `load` says where
+    if given == [info.get(name) for name in ("total_episodes", "total_frames")]:
+        return True
+    rows = [form.count_rows(form.Place(part).path(folder, form.EPISODES_PATH)) for part in range(own["parts"])]
+    return sum(rows) == totals["total_episodes"]  # a killed collection: only info.json is a part behind
+
+
+def load(
+    folder: Path, episodes: int | None = None, pictures: bool = True, mapping: DataMap | None = None, world: str = ""
+) -> Demos:
     """Reads the first `episodes` demonstrations (None = all).
 
     A smaller number gives a subset of a larger one, so that a ladder of sizes is nested. Pictures are decoded once
@@ -252,11 +294,16 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
 
     Args:
         pictures: Whether to decode them; without, `images` and `foreground` are empty.
+        mapping, world: For data sets of others, and for our own after LeRobot's tools have edited it: what to read,
+            and which world it counts as.
 
     Raises:
         UserError: Not such a folder, a file of it is broken, or it has fewer demonstrations.
     """
-    info, own = form.read_info(folder), read_own(folder)
+    info = form.read_info(folder)
+    if mapping is not None or not is_whole(folder, info):
+        return load_any(folder, episodes, pictures, mapping or DataMap(), world)
+    own = read_own(folder)
     side = checks.check_info(info, folder / form.INFO_FILE)
     totals = own.get("totals", info)
     checks.check_whole(totals, ("total_episodes",), f"{folder / OWN_FILE}: totals.")
@@ -267,20 +314,22 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
     if not 1 <= count <= total:
         raise UserError(f"{folder}: holds {total} demonstrations, {count} were asked for")
     parts = [form.Place(part) for part in range(own["parts"])]
-    rows, data = _tables(folder, parts, count)
+    old = form.is_old(info["features"])
+    rows, data = _tables(folder, parts, count, old)
     lengths = rows["length"][:count].astype(np.int64)
     if len(lengths) < count:
         raise UserError(f"{folder}: {OWN_FILE} tells of more demonstrations than the tables hold; collect it again")
     starts = np.concatenate([[0], np.cumsum(lengths)])
     frames = int(starts[-1])
-    shapes = {form.IMAGE: (frames, side, side, 3), form.FOREGROUND: (frames, side, side)}
+    image, mask = (form.OLD_IMAGE, form.OLD_FOREGROUND) if old else (form.IMAGE, form.FOREGROUND)
+    shapes = {image: (frames, side, side, 3), mask: (frames, side, side)}
     decode = cached_pictures if pictures else lambda folder, parts, key, shape: np.empty((0, *shape[1:]), np.uint8)
     return Demos(
-        images=decode(folder, parts, form.IMAGE, shapes[form.IMAGE]),
-        foreground=decode(folder, parts, form.FOREGROUND, shapes[form.FOREGROUND]),
+        images=decode(folder, parts, image, shapes[image]),
+        foreground=decode(folder, parts, mask, shapes[mask]),
         actions=data["action"][:frames],
-        executed=data["action.executed"][:frames],
-        states=data["observation.state"][:frames],
+        executed=data["executed"][:frames],
+        states=data["pose"][:frames],
         episode=np.repeat(np.arange(count), lengths),
         instructions=[str(tasks[0]) for tasks in rows["tasks"][:count]],
         tables=list(rows["vgb/table"][:count]),
@@ -290,7 +339,7 @@ def load(folder: Path, episodes: int | None = None, pictures: bool = True) -> De
     )
 
 
-def _tables(folder: Path, parts: Sequence[form.Place], count: int) -> tuple[dict, dict]:
+def _tables(folder: Path, parts: Sequence[form.Place], count: int, old: bool) -> tuple[dict, dict]:
     """Returns the columns of the episodes and of the frames of the parts that hold the first `count` episodes."""
     episodes: list[dict[str, np.ndarray]] = []
     frames: list[dict[str, np.ndarray]] = []
@@ -302,12 +351,60 @@ def _tables(folder: Path, parts: Sequence[form.Place], count: int) -> tuple[dict
         rows = form.read_columns(file, checks.EPISODE_COLUMNS)
         checks.check_episodes(rows, file, first, frame)
         file = place.path(folder, form.DATA_PATH)
-        numbers = form.read_columns(file, checks.FRAME_COLUMNS)
+        numbers = form.read_columns(file, checks.frame_columns(old))
+        if old:
+            numbers = {**numbers, "executed": numbers[form.OLD_EXECUTED], "pose": numbers["observation.state"]}
+        else:
+            numbers |= form.read_columns(place.path(folder, form.OWN_DATA_PATH), checks.OWN_COLUMNS)
         checks.check_frames(numbers, file, rows["length"], first, frame)
         episodes.append(rows)
         frames.append(numbers)
         first, frame = first + len(rows["length"]), frame + len(numbers["index"])
     return _joined(episodes), _joined(frames)
+
+
+def load_any(folder: Path, episodes: int | None, pictures: bool, mapping: DataMap, world: str) -> Demos:
+    """Reads any LeRobotDataset v3.0: no mask of the foreground, so no other tables; where the arm is, if ours tells."""
+    info = form.read_info(folder)
+    camera = reader.camera_of(info, mapping, folder)
+    state = [key for key in ("observation.state",) if info["features"].get(key, {}).get("names") == list(STATE_NAMES)]
+    if mapping.action not in info["features"]:
+        raise UserError(f"{folder}: data_map.action: no '{mapping.action}'{suggest(mapping.action, info['features'])}")
+    table = reader.read_table(folder, [mapping.action, *state])
+    count = len(table.episodes) if episodes is None else episodes
+    if not 1 <= count <= len(table.episodes):
+        raise UserError(f"{folder}: holds {len(table.episodes)} demonstrations, {count} were asked for")
+    lengths = np.array([int(row["length"]) for row in table.episodes[:count]])
+    frames = int(lengths.sum())
+    actions = reader.converted(table.columns[mapping.action][:frames], mapping, folder)
+    own = read_own(folder)["origin"] if (folder / OWN_FILE).is_file() else {}
+    side = info["features"][camera]["shape"][0] if camera == form.IMAGE else mapping.side
+    images = np.empty((0, side, side, 3), np.uint8)
+    if pictures:
+        images = reader.pictures(folder, table, camera, side, frames)
+    return Demos(
+        images=images,
+        foreground=np.broadcast_to(np.uint8(255), images.shape[:3]),
+        actions=actions,
+        executed=actions,
+        states=_poses(table.columns[state[0]][:frames]) if state else np.zeros((frames, 7), np.float32),
+        episode=np.repeat(np.arange(count), lengths),
+        instructions=reader.instructions(folder, table)[:count],
+        tables=[""] * count,
+        targets=[""] * count,
+        starts=np.concatenate([[0], np.cumsum(lengths)]),
+        world=own.get("world", world),
+    )
+
+
+def _poses(states: np.ndarray) -> np.ndarray:
+    """Returns float32 [F, 7], as `Demo.states`, of states as a policy sees them."""
+    rotation = Rotation.from_quat(np.roll(states[:, STATE["ee_quaternion"].columns], -1, axis=1))
+    finger = 0.015 + 0.022 * states[:, STATE["gripper_opening"].columns]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a gripper that points straight down is where these angles break down
+        angles = rotation.as_euler("XYZ")
+    return np.concatenate([states[:, STATE["ee_position"].columns], angles, finger], axis=1).astype(np.float32)
 
 
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

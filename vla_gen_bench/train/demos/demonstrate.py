@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vla_gen_bench.assets.world import CAMERA
+from vla_gen_bench.assets.world import CAMERA, WRIST_CAMERA
+from vla_gen_bench.envs.proprioception import robot_states
 from vla_gen_bench.episodes.draw import draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.policies.expert import Expert
 from vla_gen_bench.policies.expert.motion import euler_xyz
-from vla_gen_bench.protocol import Observation, Policy
+from vla_gen_bench.protocol import EXTERNAL, WRIST, Observation, Policy
 from vla_gen_bench.train.demos.disturbance import Disturbance
 from vla_gen_bench.train.resize import squashed
 from vla_gen_bench.train.starts import Wander
@@ -38,6 +39,8 @@ class Demo:
         executed: float32 [T, 7], what moved the robot: the label disturbed, or another driver's action.
         states: float32 [T, 7], measured: end effector [3] metres and Euler XYZ [3] radians in the base frame, mean
             finger joint position in metres.
+        observed: float32 [T, 17], the state that a policy sees, `protocol.STATE`; None for made-up ones.
+        wrist: uint8 [T, S, S, 3], of the wrist camera where there is one.
     """
 
     spec: EpisodeSpec
@@ -47,6 +50,8 @@ class Demo:
     actions: np.ndarray
     executed: np.ndarray
     states: np.ndarray
+    observed: np.ndarray | None = None
+    wrist: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -93,14 +98,20 @@ class Demonstrator:
             placed = placed + 1 if state.success else 0
             if placed > SETTLED_STEPS:
                 break
-            seen = Observation(image_of(observation), (spec.instruction,), np.array([step], np.int64), [state])
+            observed = robot_states(self.env)
+            seen = Observation(
+                image_of(observation), (spec.instruction,), np.array([step], np.int64), [state], observed,
+                {WRIST: image_of(observation, WRIST)} if WRIST in self.env.cameras else {},
+            )  # fmt: skip
             label = expert.act(seen)[0, 0]
             executed = act(label, seen) if self.driver else act(label)
-            frames.append((*self._pictures(observation), label, executed, measured(state)))
+            wrist = squashed(seen.images[WRIST][0], self.side) if WRIST in self.env.cameras else np.zeros(0, np.uint8)
+            frames.append((*self._pictures(observation), wrist, label, executed, measured(state), observed[0]))
             observation, *_ = self.env.step(executed.astype(np.float32))
         success = bool(self.env.privileged_state(0).success)
-        images, foreground, *numbers = (np.stack(column) for column in zip(*frames, strict=True))
-        return Demo(spec, success, images, foreground, *(column.astype(np.float32) for column in numbers))
+        images, foreground, wrist, *numbers = (np.stack(column) for column in zip(*frames, strict=True))
+        numbers = (column.astype(np.float32) for column in numbers)
+        return Demo(spec, success, images, foreground, *numbers, wrist if WRIST in self.env.cameras else None)
 
     def _spec(self, seed: int, index: int) -> EpisodeSpec:
         if not self.swap:
@@ -127,9 +138,10 @@ class Demonstrator:
         return squashed(image_of(observation)[0], self.side), squashed(foreground.astype(np.uint8) * 255, self.side)
 
 
-def image_of(observation: dict[str, Any]) -> np.ndarray:
-    """Returns the camera image, uint8 [1, H, W, 3]."""
-    return observation["sensor_data"][CAMERA]["rgb"].cpu().numpy()
+def image_of(observation: dict[str, Any], camera: str = EXTERNAL) -> np.ndarray:
+    """Returns the image of a camera, uint8 [1, H, W, 3]."""
+    uid = {EXTERNAL: CAMERA, WRIST: WRIST_CAMERA}[camera]
+    return observation["sensor_data"][uid]["rgb"].cpu().numpy()
 
 
 def measured(state: PrivilegedState) -> np.ndarray:

@@ -25,7 +25,7 @@ def cached_pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: 
     Raises:
         UserError: A video is broken, or the images cannot be kept anywhere.
     """
-    videos = [place.path(folder, form.VIDEO_PATH, video_key=key) for place in parts]
+    videos = [form.video_file(folder, place, key) for place in parts]
     places = _places(folder)
     for place in places:
         cached = _cached(place, videos, key, shape)

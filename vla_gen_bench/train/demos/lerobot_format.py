@@ -18,22 +18,30 @@ import numpy as np
 
 from vla_gen_bench import data
 from vla_gen_bench.errors import UserError, one_line
+from vla_gen_bench.protocol import STATE_NAMES
 from vla_gen_bench.train.guard import INFO_FILE
 
 VERSION = "v3.0"
 FPS = 5
 PARTS_PER_CHUNK = 1000
-IMAGE, FOREGROUND = "observation.images.main", "observation.images.foreground"
-CAMERAS = (IMAGE, FOREGROUND)
-STATE_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "finger")
+IMAGE, WRIST = "observation.images.external", "observation.images.wrist"  # what a policy may see
+FOREGROUND = "foreground"  # what only this project's training needs: not among the features, in files of its own
+POSE_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "finger")
 ACTION_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
-NUMBERS = {"action": ACTION_NAMES, "action.executed": ACTION_NAMES, "observation.state": STATE_NAMES}
+NUMBERS = {"action": ACTION_NAMES, "observation.state": STATE_NAMES}
+OWN_NUMBERS = {"executed": ACTION_NAMES, "pose": POSE_NAMES}
+# Data sets collected before 2026-11-29 have the simulator's mask as a camera and executed actions as a feature.
+OLD_IMAGE, OLD_FOREGROUND, OLD_EXECUTED = "observation.images.main", "observation.images.foreground", "action.executed"
+OLD_NUMBERS = {"action": ACTION_NAMES, OLD_EXECUTED: ACTION_NAMES, "observation.state": POSE_NAMES}
 INDICES = ("frame_index", "episode_index", "index", "task_index")
 QUALITY = {"crf": "8", "preset": "veryfast"}  # x264 constant rate factor: about 2 kB a frame of 96 px, hardly any loss
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 STATS_FILE, TASKS_FILE = "meta/stats.json", "meta/tasks.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+OWN_FOLDER = "vgb"
+OWN_DATA_PATH = "vgb/data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+OWN_VIDEO_PATH = "vgb/videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
@@ -58,16 +66,33 @@ class Place:
         return path
 
 
-def features(side: int) -> dict[str, Any]:
-    """Returns the `features` of info.json for S x S pictures."""
+def is_old(features: Mapping[str, Any]) -> bool:
+    """Tells a data set of before 2026-11-29."""
+    return isinstance(features, Mapping) and OLD_FOREGROUND in features
+
+
+def cameras(wrist: bool) -> tuple[str, ...]:
+    """Returns the keys of the cameras a data set has."""
+    return (IMAGE, WRIST) if wrist else (IMAGE,)
+
+
+def video_file(folder: Path, place: Place, key: str) -> Path:
+    """Returns where a camera's or the foreground's video of a part lies."""
+    return place.path(folder, OWN_VIDEO_PATH if key == FOREGROUND else VIDEO_PATH, video_key=key)
+
+
+def features(side: int, wrist: bool = False) -> dict[str, Any]:
+    """Returns the `features` of info.json for S x S pictures: what a policy may see, and the action."""
     video = {"video.fps": FPS, "video.codec": "h264", "video.is_depth_map": False, "has_audio": False}
-    cameras = {
+    pictures = {
         key: {"dtype": "video", "shape": [side, side, 3], "names": ["height", "width", "channels"], "info": video}
-        for key in CAMERAS
+        for key in cameras(wrist)
     }
-    numbers = {key: {"dtype": "float32", "shape": [7], "names": list(names)} for key, names in NUMBERS.items()}
+    numbers = {
+        key: {"dtype": "float32", "shape": [len(names)], "names": list(names)} for key, names in NUMBERS.items()
+    }
     indices = {key: {"dtype": "int64", "shape": [1], "names": None} for key in INDICES}
-    return {**cameras, **numbers, "timestamp": {"dtype": "float32", "shape": [1], "names": None}, **indices}
+    return {**pictures, **numbers, "timestamp": {"dtype": "float32", "shape": [1], "names": None}, **indices}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -123,11 +148,22 @@ def _column(values: np.ndarray) -> Any:
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
+def count_rows(path: Path) -> int:
+    """Returns the rows of a parquet file, 0 for one that is missing or broken."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_metadata(path).num_rows
+    except (pa.ArrowInvalid, OSError):
+        return 0
+
+
 def read_columns(path: Path, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Reads columns of a parquet file: float32 [F, 7] for "float[7]", [F] for the others.
+    """Reads columns of a parquet file: float32 [F, n] for "float[n]", [F] for the others.
 
     Args:
-        kinds: Column -> "float[7]", "int", "string" or "list<string>".
+        kinds: Column -> "float[n]", "int", "string" or "list<string>".
 
     Raises:
         UserError: Missing, truncated, without these columns, or with columns of another kind or with gaps.
@@ -153,8 +189,9 @@ def _is_kind(found: Any, kind: str) -> bool:
     from pyarrow import types
 
     text = types.is_string(found) or types.is_large_string(found)
-    if kind == "float[7]":
-        return types.is_fixed_size_list(found) and found.list_size == 7 and types.is_float32(found.value_type)
+    if kind.startswith("float["):
+        fits = types.is_fixed_size_list(found) and f"float[{found.list_size}]" == kind
+        return fits and types.is_float32(found.value_type)
     if kind == "list<string>":
         lists = types.is_list(found) or types.is_large_list(found)
         return lists and (types.is_string(found.value_type) or types.is_large_string(found.value_type))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,7 @@ from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train.demos import frames as fr
 from vla_gen_bench.train.demos.dataset import Demos, load
 from vla_gen_bench.train.demos.joined import joined
+from vla_gen_bench.train.demos.lerobot_reader import local_folder
 from vla_gen_bench.train.demos.overlays import Overlays
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.student import Student
@@ -73,7 +73,10 @@ def demonstrations(recipe: SftRecipe, processes: Processes) -> Demos:
         raise UserError("data: none given; collect some with 'vgb collect' and name their folder with --data")
     if not processes.first:
         processes.wait()
-    sets = [load(Path(folder), recipe.demos) for folder in recipe.data]
+    folders = [local_folder(name) for name in recipe.data]
+    sets = [load(folder, recipe.demos, mapping=recipe.data_map, world=recipe.world) for folder in folders]
+    if recipe.loss.auxiliary and any(not demos.states.any() for demos in sets):
+        raise UserError("loss.auxiliary: these demonstrations do not tell where the arm is; --set loss.auxiliary=0")
     if processes.first:
         processes.wait()
     demos = joined(sets, recipe.data)
@@ -90,7 +93,8 @@ class Data:
         self.kinds = fr.kinds_of(demos)
         tables = fr.table_images(demos.world, student.config.image)
         names = sorted(tables)
-        table = np.array([names.index(id) for id in demos.tables])[demos.episode]
+        known = {id: place for place, id in enumerate(names)} | {"": 0}  # "": others' data, covered by the foreground
+        table = np.array([known[id] for id in demos.tables])[demos.episode]
         side = student.config.image
         self.camera = fr.Camera(
             fr.resized(demos.images, side), fr.resized(demos.foreground, side), table,

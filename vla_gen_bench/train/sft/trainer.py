@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from vla_gen_bench.policies.openvla.model.vla import Inputs, token_loss
 from vla_gen_bench.policies.openvla.oft import choose_tokens, chunk_loss, score_tokens, teacher
 from vla_gen_bench.train.demos import frames as fr
 from vla_gen_bench.train.demos.dataset import Demos
+from vla_gen_bench.train.demos.lerobot_reader import DataMap
 from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
@@ -67,7 +68,9 @@ class SftRecipe(Recipe):
     """Supervised fine-tuning.
 
     Attributes:
-        data: Folders of demonstrations, as `vgb collect` writes them; one may stand alone.
+        data: Demonstrations as `vgb collect` writes them, or any LeRobotDataset v3.0: folders, or hub ids, owner/name
+            or owner/name@commit. One may stand alone.
+        data_map: For data sets of others: which camera and action to read, and how actions are converted.
         demos: Only the first so many of each; None = all.
         held_out: Share of them for validation: every so many-th.
         small_actions: Whether frames that hardly move are used; the paper drops them.
@@ -83,6 +86,8 @@ class SftRecipe(Recipe):
 
     trainer: Literal["sft"]
     data: Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)] = ()
+    later_fields: ClassVar[frozenset[str]] = frozenset({"data_map"})
+    data_map: DataMap | None = None
     demos: int | None = Field(None, ge=1)
     held_out: float = Field(0.05, gt=0, lt=1)
     small_actions: bool = True

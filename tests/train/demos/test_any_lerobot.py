@@ -1,0 +1,184 @@
+"""What `vgb collect` writes holds only what a policy may see, and any LeRobotDataset v3.0 can be trained on."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from demos import OPEN, ORIGIN, SHUT, SIDE, demo, written
+from PIL import Image
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.protocol import STATE_NAMES
+from vla_gen_bench.train.demos import lerobot_format as form
+from vla_gen_bench.train.demos.dataset import Writer, load
+from vla_gen_bench.train.demos.lerobot_reader import DataMap, local_folder
+
+
+def observed(item, wrist: bool = False):
+    """The demonstration with the state and the wrist camera of a real one."""
+    states = np.zeros((len(item), 17), np.float32)
+    states[:, 0], states[:, 3], states[:, 16] = item.states[:, 0], 1.0, 0.5
+    return replace(item, observed=states, wrist=255 - item.images if wrist else None)
+
+
+def foreign(folder: Path, *items) -> Path:
+    """A data set as LeRobot's tools leave ours after an edit: no files of our own."""
+    written(folder, [observed(item) for item in items])
+    shutil.rmtree(folder / form.OWN_FOLDER)
+    (folder / "meta" / "vgb.json").unlink()
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    return folder
+
+
+def test_features_hold_only_what_a_policy_may_see(tmp_path):
+    writer = Writer(tmp_path, SIDE, ORIGIN, wrist=True)
+    writer.add(observed(demo(0), wrist=True))
+    writer.finish()
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    cameras = {key for key, feature in info["features"].items() if feature["dtype"] == "video"}
+    assert cameras == {"observation.images.external", "observation.images.wrist"}
+    assert {key for key in info["features"] if key.startswith(("action", "observation.state"))} == {
+        "action", "observation.state",
+    }  # fmt: skip
+    assert info["features"]["observation.state"]["names"] == list(STATE_NAMES)
+    stats = json.loads((tmp_path / "meta/stats.json").read_text())
+    assert set(stats) == {"action", "observation.state", *cameras}
+    read = load(tmp_path)
+    assert (read.executed == demo(0).executed).all() and read.foreground.std() > 0  # training here still has them
+
+
+def test_an_edited_data_set_is_read_without_what_only_we_know(tmp_path):
+    read = load(foreign(tmp_path, demo(0), demo(1, (OPEN, SHUT, OPEN))), world="builtin")
+    assert len(read) == 2 and read.starts.tolist() == [0, 4, 7] and read.world == "builtin"
+    assert (read.actions[:4] == demo(0).actions).all() and (read.executed == read.actions).all()
+    assert (read.foreground == 255).all() and read.tables == ["", ""]
+    assert np.allclose(read.states[:, 0], [0, 0.01, 0.02, 0.03, 0, 0.01, 0.02])  # read off the state
+    assert np.allclose(read.states[:, 6], 0.026)
+    assert np.abs(read.images[4].astype(int) - demo(1).images[0]).mean() < 4
+    assert read.instructions[1] == demo(1).spec.instruction
+
+
+def test_fewer_episodes_than_we_wrote_is_an_edit(tmp_path):
+    """LeRobot's tools rewrite its own files and leave ours, which no longer fit."""
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    written(whole, [observed(demo(index)) for index in range(3)])
+    written(part, [observed(demo(index)) for index in (0, 1)])
+    for name in ("vgb", "meta/vgb.json"):
+        target = part / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        (shutil.copytree if (whole / name).is_dir() else shutil.copy)(whole / name, target)
+    assert len(load(part, world="builtin")) == 2
+
+
+def renamed(folder: Path) -> Path:
+    """Somebody else's data set: other names, images within the table, a gripper that says 1 for closed."""
+    foreign(folder, demo(0), demo(1))
+    file = form.Place(0).file(folder, form.DATA_PATH)
+    table = pq.read_table(file)
+    pictures = list(form.read_video(form.video_file(folder, form.Place(0), form.IMAGE)))
+    cells = []
+    for picture in pictures:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG")
+        cells.append({"bytes": buffer.getvalue(), "path": None})
+    actions = np.stack(table.column("action").to_pylist())
+    actions[:, 6] = (1 - actions[:, 6]) / 2
+    columns = {name: table.column(name) for name in table.column_names if name not in ("action", "observation.state")}
+    columns |= {"top": pa.array(cells), "act": form._column(actions.astype(np.float32))}
+    pq.write_table(pa.table(columns), file)
+    shutil.rmtree(folder / "videos")
+    info = json.loads((folder / "meta/info.json").read_text())
+    info["features"] = {
+        "top": {"dtype": "image", "shape": [SIDE, SIDE, 3], "names": None},
+        "act": {"dtype": "float32", "shape": [7], "names": None},
+    }
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    return folder
+
+
+def test_a_mapping_reads_others_data(tmp_path):
+    mapping = DataMap(image="top", action="act", adapter=({"gripper": {"closed": 1, "open": 0}},), side=48)
+    read = load(renamed(tmp_path), mapping=mapping, world="builtin")
+    assert read.images.shape == (8, 48, 48, 3) and not read.states.any()
+    assert (read.actions[:4] == demo(0).actions).all()
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (DataMap(image="topp", action="act"), "data_map.image: no camera 'topp'; did you mean 'top'"),
+        (DataMap(image="top", action="actt"), "data_map.action: no 'actt'; did you mean 'act'"),
+        (
+            DataMap(action="act", adapter=({"select": {"dims": [0, 1]}},)),
+            "has 2 numbers; data_map.adapter must make it 7",
+        ),
+        (DataMap(action="act", adapter=({"rotation": {"given": "rot6d"}},)), "rotation: actions have 7 numbers"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_named(tmp_path, mapping, message):
+    with pytest.raises(UserError, match=message):
+        load(renamed(tmp_path), mapping=mapping, world="builtin")
+
+
+def test_several_cameras_need_a_mapping(tmp_path):
+    folder = renamed(tmp_path)
+    info = json.loads((folder / "meta/info.json").read_text())
+    info["features"]["side"] = info["features"]["top"]
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"which camera\? It has top, side; say so in the recipe"):
+        load(folder, mapping=DataMap(action="act"), world="builtin")
+
+
+def test_a_folder_of_the_hub_is_downloaded(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *args, **kwargs: asked.append((args, kwargs)) or str(tmp_path)
+    )
+    assert local_folder("lab/bridge_demos@0123abc") == tmp_path
+    assert asked == [(("lab/bridge_demos",), {"repo_type": "dataset", "revision": "0123abc"})]
+    assert local_folder(str(tmp_path)) == tmp_path and len(asked) == 1
+
+
+def test_data_of_earlier_versions_is_still_read(tmp_path):
+    """Until 2026-11-29 the mask was a camera and executed actions a feature."""
+    written(tmp_path, [demo(0), demo(1)])
+    place = form.Place(0)
+    own = pq.read_table(place.file(tmp_path, form.OWN_DATA_PATH))
+    file = place.file(tmp_path, form.DATA_PATH)
+    table = pq.read_table(file).drop(["observation.state"])
+    table = table.append_column("action.executed", own.column("executed")).append_column(
+        "observation.state", own.column("pose")
+    )
+    pq.write_table(table, file)
+    videos = tmp_path / "videos"
+    shutil.move(videos / form.IMAGE, videos / form.OLD_IMAGE)
+    shutil.move(tmp_path / "vgb/videos/foreground", videos / form.OLD_FOREGROUND)
+    shutil.rmtree(tmp_path / "vgb")
+    shutil.rmtree(tmp_path / "cache")
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    camera = info["features"].pop(form.IMAGE)
+    info["features"] |= {form.OLD_IMAGE: camera, form.OLD_FOREGROUND: camera, form.OLD_EXECUTED: {"names": list(form.ACTION_NAMES)}}
+    info["features"]["observation.state"]["names"] = list(form.POSE_NAMES)
+    (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    read = load(tmp_path)
+    assert (read.executed[:4] == demo(0).executed).all() and (read.states[:4] == demo(0).states).all()
+    assert read.foreground.std() > 0 and read.tables[0] == demo(0).spec.table
+    with pytest.raises(UserError, match="was collected by an earlier version; choose another --out"):
+        Writer(tmp_path, SIDE, ORIGIN)
+
+
+def test_tables_of_the_episodes_fit_what_pandas_reads(tmp_path):
+    written(tmp_path, [observed(demo(0))])
+    row = pd.read_parquet(tmp_path / "meta/episodes/chunk-000/file-000.parquet").iloc[0]
+    assert not [name for name in row.index if "foreground" in name] and f"videos/{form.IMAGE}/from_timestamp" in row

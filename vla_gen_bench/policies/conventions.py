@@ -1,0 +1,222 @@
+"""The convention doctor: demonstration frames go through a policy, and what comes out tells likely mistakes.
+
+`vgb policies check NAME --replay DATA`. A policy that has learned the task moves, on the expert's own frames, about as
+the expert did. If it only does after one dimension is turned round, or images are mirrored, that is the likely mistake.
+Each verdict compares what the policy does with what it would do, so it needs no threshold on how good the policy is
+beyond "better than nothing"; a policy that does not follow the expert at all gets that verdict alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from vla_gen_bench.policies.contract import CheckResult
+from vla_gen_bench.protocol import STATE_DIMS, Needs, Observation
+
+BATCH = 16
+FOLLOWS = 0.2  # correlation with the expert above which a policy follows it
+CLEARER = 0.15  # how much better a repaired policy has to be
+SCALES = (0.25, 4.0)  # spread of the moves against the expert's
+SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Demonstration frames: what was seen, and what the expert did.
+
+    Attributes:
+        observation: N frames, each of an episode of its own as far as the policy can tell.
+        actions: float32 [N, 7], the expert's.
+        ahead: float32 [N, K, 7], the expert's next actions; NaN beyond the end of an episode.
+    """
+
+    observation: Observation
+    actions: np.ndarray
+    ahead: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def take_frames(demos: Any, needs: Needs, count: int, chunk: int, seed: int = 0) -> Frames:
+    """Returns `count` frames of demonstrations (`train.demos.dataset.Demos`), spread over them.
+
+    Policies that look through a wrist camera, or at a state, get zeros there where the data set has none.
+    """
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.choice(len(demos.actions), min(count, len(demos.actions)), replace=False))
+    images = np.stack([np.asarray(demos.images[frame]) for frame in chosen])
+    ends = demos.starts[demos.episode[chosen] + 1]
+    steps = chosen[:, None] + np.arange(chunk)
+    ahead = demos.actions[np.minimum(steps, len(demos.actions) - 1)].astype(np.float32)
+    ahead[steps >= ends[:, None]] = np.nan
+    observation = Observation(
+        images,
+        tuple(demos.instructions[episode] for episode in demos.episode[chosen]),
+        (chosen - demos.starts[demos.episode[chosen]]).astype(np.int64),
+        state=_states(demos, chosen) if needs.state else None,
+        other_images={camera: np.zeros_like(images) for camera in needs.cameras if camera != "external"},
+        history={camera: np.repeat(images[:, None], needs.history, 1) for camera in needs.cameras if needs.history > 1},
+    )
+    return Frames(observation, demos.actions[chosen].astype(np.float32), ahead)
+
+
+def _states(demos: Any, chosen: np.ndarray) -> np.ndarray:
+    """Returns float32 [N, 17] of what the demonstrations tell of the arm; joint angles are not among it."""
+    pose = np.nan_to_num(demos.states[chosen])
+    rotation = Rotation.from_euler("XYZ", pose[:, 3:6])
+    down = Rotation.from_matrix([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    states = np.zeros((len(chosen), STATE_DIMS), np.float32)
+    states[:, 0:3] = pose[:, :3]
+    states[:, 3:7] = np.roll(rotation.as_quat(canonical=True), 1, axis=1)
+    states[:, 7:10] = (rotation * down.inv()).as_euler("xyz")
+    states[:, 16] = (pose[:, 6] - 0.015) / 0.022
+    return states
+
+
+def answers(policy: Any, observation: Observation) -> np.ndarray:
+    """Returns float32 [N, K, 7]: what the policy does at each frame, as the first step of an episode."""
+    chunks = []
+    for first in range(0, len(observation), BATCH):
+        part = observation.select(range(first, min(first + BATCH, len(observation))))
+        policy.reset(list(part.instruction), list(range(first, first + len(part))))
+        chunks.append(np.array(policy.act(replace(part, step=np.zeros_like(part.step))), np.float32))
+    return np.concatenate(chunks)
+
+
+def diagnose(policy: Any, frames: Frames) -> list[CheckResult]:
+    """Returns one result per question; a "note" is a likely mistake, "ok" none found."""
+    said = answers(policy, frames.observation)
+    first, truth = said[:, 0], frames.actions
+    agreement = follows(first, truth)
+
+    def images(change: Callable[[np.ndarray], np.ndarray]) -> float:
+        return follows(_answer(policy, frames, image=change(frames.observation.image)), truth)
+
+    results = [_scale(first, truth), _gripper(first, truth), _rotation(first, truth)]
+    results += [_image_order(agreement, images), _chunk(said, frames.ahead)]
+    results += [_ignored("language", said, policy, frames, instruction=_others(frames.observation.instruction))]
+    if frames.observation.state is not None:
+        results.append(_ignored("state", said, policy, frames, state=np.roll(frames.observation.state, 1, axis=0)))
+    results.append(_ignored("image", said, policy, frames, image=np.roll(frames.observation.image, 1, axis=0)))
+    head = f"follows the expert's moves with a correlation of {agreement:.2f}"
+    if agreement < FOLLOWS:
+        head += "; too little to tell more than gross mistakes"
+    return [CheckResult("replay", "ok" if agreement >= FOLLOWS else "note", head), *results]
+
+
+def follows(said: np.ndarray, truth: np.ndarray) -> float:
+    """Returns the mean correlation of translations with the expert's; 0 where either never moves."""
+    return float(np.mean([correlation(said[:, dim], truth[:, dim]) for dim in range(3)]))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns Pearson's correlation, 0 for constants."""
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / size if size > SAME else 0.0
+
+
+def _answer(policy: Any, frames: Frames, **changes: Any) -> np.ndarray:
+    return answers(policy, replace(frames.observation, **changes))[:, 0]
+
+
+def _scale(said: np.ndarray, truth: np.ndarray) -> CheckResult:
+    """Un-normalisation: moves of another size than the expert's, in metres and radians."""
+    ratios = {}
+    for name, dims in (("translation", slice(0, 3)), ("rotation", slice(3, 6))):
+        size = np.median(np.linalg.norm(truth[:, dims], axis=1))
+        ratios[name] = float(np.median(np.linalg.norm(said[:, dims], axis=1)) / max(size, 1e-9))
+    wrong = [name for name, ratio in ratios.items() if not SCALES[0] <= ratio <= SCALES[1]]
+    told = ", ".join(f"{name} {ratio:.2g} times the expert's" for name, ratio in ratios.items())
+    if "translation" in wrong:
+        return CheckResult("scale", "note", f"{told}: are actions un-normalised, with this data set's statistics?")
+    return CheckResult("scale", "ok", told)
+
+
+def _gripper(said: np.ndarray, truth: np.ndarray) -> CheckResult:
+    """Sign and range of the gripper."""
+    open_, closed = said[truth[:, 6] > 0, 6], said[truth[:, 6] < 0, 6]
+    if not len(open_) or not len(closed):
+        return CheckResult("gripper", "ok", "the frames show one state of the gripper only; nothing to compare")
+    told = f"says {open_.mean():.2f} where the expert opens, {closed.mean():.2f} where it closes"
+    if open_.mean() < closed.mean() - 0.1:
+        return CheckResult("gripper", "note", f"{told}: turned round? +1 is open, -1 is closed")
+    if said[:, 6].min() >= -SAME:
+        return CheckResult("gripper", "note", f"{told}, never below 0: a 0..1 gripper? gripper: {{closed: 0, open: 1}}")
+    if abs(open_.mean() - closed.mean()) < 0.1:
+        return CheckResult("gripper", "note", f"{told}: does not tell the two apart")
+    return CheckResult("gripper", "ok", told)
+
+
+def _rotation(said: np.ndarray, truth: np.ndarray) -> CheckResult:
+    """Sign and order of the rotation's axes; axis-angle and Euler angles cannot be told apart for small turns."""
+    turning = [dim for dim in (3, 4, 5) if np.abs(truth[:, dim]).max() > 0.01]
+    if not turning:
+        return CheckResult("rotation", "ok", "the frames hardly turn; nothing to compare")
+    names = {3: "droll", 4: "dpitch", 5: "dyaw"}
+    table = {dim: {other: correlation(said[:, other], truth[:, dim]) for other in (3, 4, 5)} for dim in turning}
+    for dim, row in table.items():
+        best = max(row, key=lambda other: abs(row[other]))
+        if row[dim] < -FOLLOWS and best == dim:
+            return CheckResult("rotation", "note", f"{names[dim]} turns the other way (correlation {row[dim]:.2f})")
+        if best != dim and abs(row[best]) > max(abs(row[dim]), FOLLOWS) + CLEARER:
+            detail = f"{names[dim]} of the expert is {names[best]} of the policy: another order of the axes?"
+            return CheckResult("rotation", "note", detail)
+    told = ", ".join(f"{names[dim]} {row[dim]:.2f}" for dim, row in table.items())
+    return CheckResult("rotation", "ok", f"correlation with the expert: {told}")
+
+
+def _image_order(agreement: float, tried: Callable[[Callable[[np.ndarray], np.ndarray]], float]) -> CheckResult:
+    """Colours in another order, images mirrored or upside down: would the policy do better so?"""
+    changes = {
+        "blue and red swapped": lambda image: np.ascontiguousarray(image[..., ::-1]),
+        "upside down": lambda image: np.ascontiguousarray(image[:, ::-1]),
+        "mirrored": lambda image: np.ascontiguousarray(image[:, :, ::-1]),
+        "turned by 180 degrees": lambda image: np.ascontiguousarray(image[:, ::-1, ::-1]),
+    }
+    found = {name: tried(change) for name, change in changes.items()}
+    best = max(found, key=found.get)
+    if found[best] > max(agreement, 0.0) + CLEARER:
+        detail = f"follows the expert better with images {best} ({found[best]:.2f}, as they are {agreement:.2f})"
+        return CheckResult("image order", "note", detail)
+    return CheckResult("image order", "ok", f"as they are {agreement:.2f}, {best} {found[best]:.2f}")
+
+
+def _chunk(said: np.ndarray, ahead: np.ndarray) -> CheckResult:
+    """Action k of a chunk is for step k: another order, or every action the same, shows against the expert's steps."""
+    if said.shape[1] == 1:
+        return CheckResult("chunk", "ok", "one action per call")
+    if np.abs(said - said[:, :1]).max() < SAME:
+        return CheckResult("chunk", "note", f"all {said.shape[1]} actions of a chunk are equal: one action repeated?")
+    whole = np.isfinite(ahead).all(axis=(1, 2))
+    if whole.sum() < 8:
+        return CheckResult("chunk", "ok", "too few whole chunks to compare")
+    flat = [(said[whole][:, k], ahead[whole][:, k]) for k in range(said.shape[1])]
+    forward = float(np.mean([follows(a, b) for a, b in flat]))
+    backward = float(np.mean([follows(a, b) for (a, _), (_, b) in zip(flat, flat[::-1], strict=True)]))
+    if backward > forward + CLEARER:
+        return CheckResult("chunk", "note", f"follows better in reverse ({backward:.2f} against {forward:.2f})")
+    return CheckResult("chunk", "ok", f"follows the expert over the chunk with {forward:.2f}")
+
+
+def _ignored(what: str, said: np.ndarray, policy: Any, frames: Frames, **changes: Any) -> CheckResult:
+    """Whether another instruction, state or image changes anything."""
+    other = answers(policy, replace(frames.observation, **changes))
+    moved = float(np.mean(np.abs(other - said).max(axis=(1, 2)) > SAME))
+    if moved == 0:
+        return CheckResult(what, "note", f"ignored: actions are the same with another {what}")
+    return CheckResult(what, "ok", f"another {what} changes the actions of {100 * moved:.0f}% of the frames")
+
+
+def _others(instructions: Sequence[str]) -> tuple[str, ...]:
+    """Returns for each instruction another one of the frames, or a made-up one where all are equal."""
+    known = sorted(set(instructions))
+    if len(known) == 1:
+        return tuple("put spoon on towel" for _ in instructions)
+    return tuple(known[(known.index(text) + 1) % len(known)] for text in instructions)

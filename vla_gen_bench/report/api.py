@@ -1,0 +1,178 @@
+"""`vgb.compare`: a comparison of logs from Python; `vgb report` stands on it too."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.suites import find_suite_of
+from vla_gen_bench.report import formats
+from vla_gen_bench.report.compare import Comparison, find_baseline
+from vla_gen_bench.report.compare import compare as compare_runs
+from vla_gen_bench.report.load import Run, check_comparable, load_runs
+from vla_gen_bench.report.outcomes import METRICS
+from vla_gen_bench.report.provenance import remarks
+from vla_gen_bench.report.robustness import robustness_notes, with_robustness
+from vla_gen_bench.report.scenarios import describe
+from vla_gen_bench.report.sentences import sentences
+from vla_gen_bench.report.table import document
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+FORMATS = ("text", "md", "latex", "csv", "html")
+ENDINGS = {".txt": "text", ".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
+WIDTH_OF_A_FILE = 160
+LogLike = str | os.PathLike[str] | EvalLog
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison of runs, to be looked at or written.
+
+    Attributes:
+        comparison: The numbers; docs/report.md defines each.
+        notes: Remarks on where they come from.
+        lost: Why scenarios could not be grouped; "" where they were.
+    """
+
+    comparison: Comparison
+    notes: tuple[str, ...]
+    lost: str = ""
+
+    def frame(self) -> pandas.DataFrame:
+        """Returns one line per policy and scenario, stage, mean or drop, with intervals and tests."""
+        import pandas
+
+        return pandas.read_csv(io.StringIO(formats.to_csv(self.comparison)))
+
+    def summary(self) -> list[str]:
+        """Returns what the comparison says, in sentences."""
+        return sentences(self.comparison)
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """Every figure the data allow, by name, drawn once: rates, drops, wins, severity-*, workspace."""
+        from vla_gen_bench.report.plots import figures
+
+        return figures(self.comparison)
+
+    def write_plots(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Writes the figures as SVG and PNG and returns the paths."""
+        from vla_gen_bench.report.plots import write_plots
+
+        return write_plots(self.figures, Path(folder))
+
+    def render(
+        self, kind: str = "text", *, stages: bool = False, width: int = WIDTH_OF_A_FILE, video_mib: float = 4.0
+    ) -> str:
+        """Returns the report as text.
+
+        Args:
+            kind: One of `FORMATS`.
+            stages: Add what happened and the workspace covered; a page always has them, CSV the stages.
+            width: Characters of a line of plain text.
+            video_mib: How much of recorded videos a page holds, MiB.
+        """
+        if kind not in FORMATS:
+            raise UserError(f"format '{kind}': no such format{suggest(kind, FORMATS)}")
+        if kind == "csv":
+            return formats.to_csv(self.comparison)
+        if kind == "html":
+            from vla_gen_bench.report.page import to_page
+
+            return to_page(self.comparison, self._all_notes, video_mib, self.figures)
+        tables = with_robustness(document(self.comparison, stages, self._all_notes), self.comparison)
+        if kind == "text":
+            return formats.to_text(tables, width)
+        return formats.to_markdown(tables) if kind == "md" else formats.to_latex(tables)
+
+    def write(self, path: str | os.PathLike[str], **options: bool | float) -> Path:
+        """Writes the report in the format of the path's ending (.html, .md, .tex, .csv, .txt); options as `render`."""
+        target = Path(path)
+        text = self.render(ENDINGS.get(target.suffix.lower(), "text"), **options)  # type: ignore[arg-type]
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror})") from None
+        return target
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def _repr_html_(self) -> str:
+        from vla_gen_bench.report.page import tables_html
+
+        return tables_html(with_robustness(document(self.comparison, notes=self._all_notes), self.comparison))
+
+    @property
+    def _all_notes(self) -> tuple[str, ...]:
+        return (*self.notes, *robustness_notes(self.comparison))
+
+
+def compare(
+    runs: LogLike | Sequence[LogLike] | Mapping[str, LogLike],
+    baseline: str | None = None,
+    *,
+    metric: str | None = None,
+    level: float = 0.95,
+    suite: str | None = None,
+    allow_partial: bool = False,
+) -> Report:
+    """Compares logs of one suite in one world: rates, drops from IND, tests against a baseline.
+
+    ```python
+    report = vgb.compare({"sft": "runs/a", "ppo": log}, baseline="sft")
+    print(report); report.frame(); report.write("report.html")
+    ```
+
+    Args:
+        runs: Log folders or logs; a mapping names the columns.
+        baseline: Label, policy or folder that the others are compared with; None for the first run.
+        metric: "success_at_end" or "success_once"; None for the suite's.
+        level: Confidence of every interval.
+        suite: Theirs, where it is not found by itself.
+        allow_partial: Accept missing and errored episodes, and mark what they touch.
+
+    Raises:
+        UserError: A folder holds no log, the runs cannot be compared, or episodes are missing.
+    """
+    return report_of(_loaded(runs), baseline, metric, level, suite, allow_partial)
+
+
+def report_of(
+    runs: list[Run], baseline: str | None, metric: str | None, level: float, suite: str | None, allow_partial: bool
+) -> Report:
+    """As `compare`, for runs that have been read."""
+    check_comparable(runs, allow_partial)
+    if metric not in (None, *METRICS):
+        raise UserError(f"--metric {metric}: no such metric{suggest(str(metric), METRICS)}")
+    place = find_baseline(runs, baseline)
+    found = find_suite_of(runs[0].header, suite)
+    ids = {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
+    chosen = metric or (found.protocol.metric if found else "success_at_end")
+    comparison = compare_runs(runs, describe(ids, found), place, chosen, level, found)
+    what = runs[0].header.suite
+    lost = "" if found else f"suite '{what.id}' ({what.digest}) is not found here: scenarios are not grouped"
+    return Report(comparison, tuple(remarks(runs)), lost)
+
+
+def _loaded(runs: LogLike | Sequence[LogLike] | Mapping[str, LogLike]) -> list[Run]:
+    if isinstance(runs, str | os.PathLike | EvalLog):
+        runs = [runs]
+    if isinstance(runs, Mapping):
+        return load_runs([f"{label}={_folder(run)}" for label, run in runs.items()])
+    return load_runs([_folder(run) for run in runs])
+
+
+def _folder(run: LogLike) -> str:
+    return str(run.folder if isinstance(run, EvalLog) else os.fspath(run))

@@ -1,0 +1,196 @@
+"""Any LeRobotDataset v3.0 with an action and a camera: others' data, and ours after LeRobot's tools have edited it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from vla_gen_bench.episodes.spec import Frozen
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.policies.contract import example_observation
+from vla_gen_bench.policies.converters import parse_adapter
+from vla_gen_bench.protocol import ACTION_DIMS
+from vla_gen_bench.train.demos import lerobot_format as form
+from vla_gen_bench.train.resize import squashed
+
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[0-9a-fA-F]{7,40})?$")
+
+
+class DataMap(Frozen):
+    """How a data set's features become demonstrations.
+
+    Attributes:
+        image: Feature of the camera; None = ours, or the only camera there is.
+        action: Feature of the action, [7] after the adapter: the benchmark's convention.
+        adapter: Converters of the actions, see `policies.converters`; those that read the state or images do not work.
+        side: Side of the pictures in memory, pixels; they are resized as the model's processor does.
+    """
+
+    image: str | None = None
+    action: str = "action"
+    adapter: tuple[str | dict[str, Any], ...] = ()
+    side: int = Field(96, ge=16, le=1024)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The frames of a data set, without its pictures: columns by feature, and one row per episode."""
+
+    info: dict[str, Any]
+    columns: dict[str, np.ndarray]
+    episodes: list[dict[str, Any]]
+
+
+def local_folder(name: str) -> Path:
+    """Returns the folder of a data set; one on the hub, `owner/name` or `owner/name@commit`, is downloaded."""
+    folder = Path(name)
+    if folder.exists() or not HUB_ID.match(name):
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UserError(f"{name}: no such folder; a data set on the hub needs: pip install huggingface_hub") from None
+    repo, _, commit = name.partition("@")
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", revision=commit or None))
+    except Exception as error:  # the hub's errors are many
+        raise UserError(f"{name}: no such folder, and not on the hub ({type(error).__name__})") from None
+
+
+def read_table(folder: Path, keys: list[str]) -> Table:
+    """Reads the numbers of all frames, in the order of the index; raises `UserError` for what is missing or broken."""
+    info = form.read_info(folder)
+    rows = sorted(_episodes(folder), key=lambda row: row["episode_index"])
+    wanted = list(dict.fromkeys([*keys, "index", "episode_index", "task_index"]))
+    files = sorted(folder.glob("data/*/*.parquet"))
+    if not files or not rows:
+        raise UserError(f"{folder}: holds no frames (data/*/*.parquet) or no episodes (meta/episodes/*/*.parquet)")
+    parts = [_columns(file, wanted) for file in files]
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in wanted}
+    order = np.argsort(columns["index"], kind="stable")
+    return Table(info, {key: values[order] for key, values in columns.items()}, rows)
+
+
+def _columns(file: Path, keys: list[str]) -> dict[str, np.ndarray]:
+    """Reads columns, whatever lists of numbers they hold; raises `UserError` for one that is missing or ragged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        form.need_keys(pq.read_schema(file).names, keys, file)
+        table = pq.read_table(file, columns=keys)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{file}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    try:
+        return {key: np.array(table.column(key).to_pylist()) for key in keys}
+    except ValueError:
+        raise UserError(f"{file}: lists of differing lengths in one of {', '.join(keys)}") from None
+
+
+def _episodes(folder: Path) -> list[dict[str, Any]]:
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for file in sorted(folder.glob("meta/episodes/*/*.parquet")):
+        try:
+            rows += pd.read_parquet(file).to_dict("records")
+        except Exception as error:  # pyarrow's errors are many
+            raise UserError(f"{file}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    return rows
+
+
+def camera_of(info: dict[str, Any], mapping: DataMap, folder: Path) -> str:
+    """Returns the key of the camera; raises `UserError` where the mapping names none, or several could be meant."""
+    features = info["features"]
+    found = [key for key, feature in features.items() if feature["dtype"] in ("video", "image")]
+    if mapping.image is not None:
+        if mapping.image not in found:
+            raise UserError(f"{folder}: data_map.image: no camera '{mapping.image}'{suggest(mapping.image, found)}")
+        return mapping.image
+    if form.IMAGE in found:
+        return form.IMAGE
+    if len(found) != 1:
+        listed = ", ".join(found) or "none"
+        raise UserError(f"{folder}: which camera? It has {listed}; say so in the recipe: data_map: {{image: ...}}")
+    return found[0]
+
+
+def converted(actions: np.ndarray, mapping: DataMap, folder: Path) -> np.ndarray:
+    """Returns float32 [F, 7] in the benchmark's convention; raises `UserError` where the adapter does not give that."""
+    values = np.asarray(actions, np.float64).reshape(len(actions), 1, -1)
+    try:
+        for converter in parse_adapter(mapping.adapter, "data_map.adapter", folder):
+            converter.reset(len(values), 1)
+            values = converter.convert(values, example_observation(1))
+    except ValueError as error:
+        raise UserError(f"{folder}: data_map.adapter: {error}") from None
+    if values.shape[1:] != (1, ACTION_DIMS):
+        raise UserError(f"{folder}: '{mapping.action}' has {values.shape[-1]} numbers; data_map.adapter must make it 7")
+    if not np.isfinite(values).all():
+        raise UserError(f"{folder}: '{mapping.action}' has NaN or infinity in it")
+    return values[:, 0].astype(np.float32)
+
+
+def instructions(folder: Path, table: Table) -> list[str]:
+    """Returns one sentence per episode."""
+    if all("tasks" in row and len(row["tasks"]) for row in table.episodes):
+        return [str(row["tasks"][0]) for row in table.episodes]
+    import pandas as pd
+
+    tasks = pd.read_parquet(folder / form.TASKS_FILE)
+    names = dict(zip(tasks["task_index"], tasks.index, strict=True))
+    first = np.searchsorted(table.columns["episode_index"], [row["episode_index"] for row in table.episodes])
+    return [str(names[table.columns["task_index"][place]]) for place in first]
+
+
+def pictures(folder: Path, table: Table, key: str, side: int, frames: int) -> np.ndarray:
+    """Returns uint8 [frames, S, S, 3] of a camera, stored as video or as image files within the table."""
+    images = np.empty((frames, side, side, 3), np.uint8)
+    stored = table.info["features"][key]["dtype"]
+    source = _from_table(folder, key) if stored == "image" else _from_videos(folder, table, key)
+    count = 0
+    for image in source:
+        if count == frames:
+            break
+        images[count] = squashed(image, side)
+        count += 1
+    if count < frames:
+        raise UserError(f"{folder}: {key} has {count} frames, the tables tell of {frames}")
+    return images
+
+
+def _from_table(folder: Path, key: str) -> Iterator[np.ndarray]:
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    for file in sorted(folder.glob("data/*/*.parquet")):
+        for cell in pq.read_table(file, columns=[key]).column(key).to_pylist():
+            data = cell["bytes"] if cell.get("bytes") else (folder / cell["path"]).read_bytes()
+            yield np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _from_videos(folder: Path, table: Table, key: str) -> Iterator[np.ndarray]:
+    """Yields the frames of every episode in turn; where they lie is in the episodes' rows."""
+    fps, path = table.info["fps"], table.info["video_path"]
+    opened: tuple[Any, Iterator[np.ndarray], int] | None = None
+    for row in table.episodes:
+        place = {name: int(row[f"videos/{key}/{name}"]) for name in ("chunk_index", "file_index")}
+        first = round(float(row[f"videos/{key}/from_timestamp"]) * fps)
+        if opened is None or opened[0] != place or first < opened[2]:
+            opened = place, form.read_video(folder / path.format(video_key=key, **place)), 0
+        _, frames, at = opened
+        for _ in range(first - at):
+            next(frames, None)
+        for _ in range(int(row["length"])):
+            frame = next(frames, None)
+            if frame is None:
+                raise UserError(f"{folder}: {key}: the video of episode {row['episode_index']} ends early")
+            yield frame
+        opened = place, frames, first + int(row["length"])
