@@ -40,10 +40,14 @@ class Looks:
         return np.broadcast_to(np.float32(-0.001) * mean.astype(np.float32)[:, None, None], (len(mean), 2, 7)).copy()
 
 class Dies(Looks):
-    # Kills its process in the first episode ever.
+    # Kills its process in the middle of the first episode ever.
     memoryless = False
+    def reset(self, instructions, seeds):
+        super().reset(instructions, seeds)
+        self.calls = 0
     def act(self, observation):
-        if not os.path.exists("died"):
+        self.calls += 1
+        if self.calls == 2 and not os.path.exists("died"):
             open("died", "w").close()
             os._exit(7)
         return super().act(observation)
