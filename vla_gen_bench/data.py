@@ -33,7 +33,7 @@ LINES_LIMIT = 4096 * MIB  # a log of a million episodes with long instructions i
 LINE_LIMIT = 16 * MIB
 MAX_DEPTH = 100
 WHOLE_BITS = 63
-SUSPICIOUS = re.compile(rb"\\u|\d{19}|[eE]\+?\d{3}")  # of what `check_plain` refuses; most lines hold none of it
+SUSPICIOUS = re.compile(rb"\\u|\d{19}|\d[eE]\+?\d{3,}[\s,\]}]")  # what `check_plain` may refuse; few lines hold it
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 KINDS += ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
