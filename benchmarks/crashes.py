@@ -2,10 +2,10 @@
 
     python benchmarks/crashes.py --kills 50
 
-Each round starts the same command in one folder and sends SIGKILL to the command itself or to one of its workers after
-a random time. When the log is whole, it must be bit for bit that of the undisturbed run but for the fields that depend
-on the run (docs/log.md), and a new folder begins. After every kill: no row is gone, no worker outlives its command.
-Prints the figures as JSON; status 1 where anything was lost.
+Each round starts the same command in one folder and sends SIGKILL to its workers at random moments, and then to the
+command itself, unless it is done before. When the log is whole, it must be bit for bit that of the undisturbed run but
+for the fields that depend on the run (docs/log.md), and a new folder begins. After every round no row is gone, and no
+worker outlives its command. Prints the figures as JSON; status 1 where anything was lost.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ scenarios:
 """
 PATIENCE_S = 10.0  # how long a worker may outlive its command
 ROUND_S = 900.0
+GAVE_UP = "a worker could not start"  # as it should where two are killed before they are ready
 Key = tuple[str, int, int]
 
 
@@ -85,9 +86,11 @@ class Campaign:
         before = rows(out)
         process = subprocess.Popen(self.command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if kill:
-            self._kill(process)
+            self._disturb(process)
         output, errors = process.communicate(timeout=ROUND_S)
-        if process.returncode not in (0, 1, -signal.SIGKILL):
+        if GAVE_UP in errors:
+            self.figures["gave up starting workers"] += 1
+        elif process.returncode not in (0, 1, -signal.SIGKILL):
             self.figures["refused"] += 1
             print(f"status {process.returncode}: {errors[-400:]}", file=sys.stderr)
         after = rows(out)
@@ -95,16 +98,18 @@ class Campaign:
         self.figures["rounds"] += 1
         return process.returncode == 0 and len(after) == self.total
 
-    def _kill(self, process: subprocess.Popen) -> None:
-        try:
-            process.wait(self.random.uniform(0, self.longest_s))
-            return  # it was faster
-        except subprocess.TimeoutExpired:
-            pass
-        children = workers_of(process.pid)
-        if children and self.random.random() < 0.5:
-            self.figures["killed worker"] += send(self.random.choice(children))
-            return
+    def _disturb(self, process: subprocess.Popen) -> None:
+        """Kills workers now and then, and at last the command, unless it is done before."""
+        while True:
+            try:
+                process.wait(self.random.uniform(0, self.longest_s))
+                return
+            except subprocess.TimeoutExpired:
+                children = workers_of(process.pid)
+            if children and self.random.random() < 0.7:
+                self.figures["killed worker"] += send(self.random.choice(children))
+            elif children or self.random.random() < 0.02:  # rarely while it still imports
+                break
         self.figures["killed command"] += send(process.pid)
         deadline = time.monotonic() + PATIENCE_S
         while any(map(alive, children)) and time.monotonic() < deadline:
@@ -122,11 +127,15 @@ def send(process: int) -> bool:
 
 def workers_of(parent: int) -> list[int]:
     """Returns the worker processes of a command; Linux."""
+    processes = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    return [one for one in processes if _parent(one) == parent and b"spawn_main" in _command_line(one)]
+
+
+def _parent(process: int) -> int:
     try:
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
-        return []
-    return [int(child) for child in children if b"spawn_main" in _command_line(int(child))]
+        return 0
 
 
 def _command_line(process: int) -> bytes:
@@ -166,7 +175,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--episodes", type=int, default=6, help="per scenario and seed; four times as many in a log")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--longest", type=float, default=20.0, help="seconds a command lives before a kill, at most")
+    parser.add_argument("--longest", type=float, default=20.0, help="seconds between two kills, at most")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -96,6 +96,30 @@ def test_images_are_resized_bilinearly(tmp_path):
     assert half[0, 0, 0] in (7, 8)
 
 
+def test_overlays_are_the_references_bit_by_bit():
+    """Each is computed where it is seen alone; here over the whole image, as the reference does."""
+    env = environment("builtin", "none")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 240, 320, 3), dtype=torch.uint8, generator=generator)
+    mask = torch.zeros(2, 240, 320, dtype=torch.bool)
+    mask[0, 17:203, 5:301] = torch.rand(186, 296, generator=generator) > 0.5
+    mask[1, 100:131, 250:311] = True
+    noise = Noise(env, [0, 1], [overlay("noise", alpha).params for alpha in (0.3, 0.37)])
+    texture = Texture(env, [0, 1], [overlay("texture", alpha).params for alpha in (0.3, 0.37)])
+    for row, (top, left, bottom, right) in enumerate(bounding_boxes(mask).tolist()):
+        y, x, alpha = (top + bottom) // 2, (left + right) // 2, noise.alpha[row : row + 1]
+        crop = noise.textures[row : row + 1, y : y + 240, x : x + 320]
+        assert torch.equal(noise.apply(images, mask)[row], blend(images[row : row + 1], crop, alpha)[0])
+        v = (2 * (torch.arange(240) + 0.5 - top) / (bottom + 1 - top) - 1)[:, None].expand(-1, 320)
+        u = (2 * (torch.arange(320) + 0.5 - left) / (right + 1 - left) - 1)[None].expand(240, -1)
+        source = texture.textures[row : row + 1].permute(0, 3, 1, 2).float()
+        drawn = torch.nn.functional.grid_sample(
+            source, torch.stack([u, v], -1)[None], padding_mode="border", align_corners=False
+        )
+        whole = blend(images[row : row + 1], drawn.permute(0, 2, 3, 1), alpha)[0]
+        assert torch.equal(texture.apply(images, mask)[row], torch.where(mask[row][..., None], whole, images[row]))
+
+
 def test_unknown_effect_is_named():
     with pytest.raises(UserError, match="unknown effect 'textur'; did you mean 'texture'"):
         find_effect("textur")

@@ -186,6 +186,29 @@ def test_a_pointer_is_to_be_where_the_thing_is():
     assert (wished[0] @ centres)[1] == pytest.approx([0.25, -0.25], abs=0.02)
 
 
+def test_patches_know_what_lies_in_them(rendered):
+    """Four by four patches; an object at (0.3, 0.6) lies in row 2, column 1, and shifted by a quarter in column 2."""
+    scenes = store.load_scenes(rendered, SIDE)
+    place, thing = np.full_like(scenes.place, -1), np.full_like(scenes.thing, -1)
+    visible, receptacle = np.zeros_like(scenes.visible), np.zeros_like(scenes.receptacle)
+    place[0, :3], thing[0, :3] = [(0.3, 0.6), (0.9, 0.1), (0.3, 0.6)], [5, 6, 7]
+    visible[0, :3], receptacle[0, 2] = 100, True  # a receptacle under the first object
+    made = replace(scenes, place=place, thing=thing, receptacle=receptacle, visible=visible)
+    stay, shift = np.float32([[[1, 0, 0], [0, 1, 0]]]), np.float32([[[1, 0, 0.5], [0, 1, 0]]])
+    first = 1 + len(scenes.receptacle_names)
+    found = task.assets_in(made, np.array([0]), stay, 16)[0]
+    assert (found[2 * 4 + 1], found[3]) == (first + 5, first + 6) and (found > 0).sum() == 2
+    found = task.assets_in(made, np.array([0]), shift, 16)[0]
+    assert found[2 * 4 + 2] == first + 5 and (found > 0).sum() == 1  # the other one has left the image
+
+
+def test_recognising_adds_to_the_loss(rendered):
+    both = [trainer.Trainer(recipe_of(rendered, held_out=None, grounding=settings(rendered, recognise=weight)), ALONE) for weight in (0.0, 1.0)]
+    with torch.no_grad():
+        pointing, more = (float(item.task.loss(0, 8)) for item in both)
+    assert more - pointing == pytest.approx(np.log(1 + len(CATALOG.objects) + len(CATALOG.receptacles)), abs=0.3)
+
+
 def test_questions_are_about_things_that_can_be_seen(rendered):
     scenes = store.load_scenes(rendered, SIDE)
     hidden = replace(scenes, visible=np.where(np.arange(scenes.visible.shape[1]) == 0, 0, scenes.visible))

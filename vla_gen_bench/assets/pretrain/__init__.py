@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vla_gen_bench.episodes.catalog import Catalog
 
-VERSION = "1"
+VERSION = "2"
 
 
 def write_pack(root: Path) -> Catalog:

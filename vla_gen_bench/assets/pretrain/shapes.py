@@ -72,11 +72,11 @@ def cylinder() -> list[Part]:
 
 
 def cone() -> list[Part]:
-    return [_turned((0, 0), (22, 0), (22, 3), (11, 26), (2, 46), (0, 46.5))]
+    return [_turned((0, 0), (21, 0), (21, 4), (14.5, 5.5), (13, 29), (2, 48), (0, 48.5))]  # a band to grip
 
 
 def pyramid() -> list[Part]:
-    return [Part(mk.extrude(_corners(4, 30, 45), ((1, 0), (1, 3), (0.5, 22), (0.06, 40)), 15))]
+    return [Part(mk.extrude(_corners(4, 30, 45), ((1, 0), (1, 4), (0.64, 5.5), (0.6, 27), (0.06, 44)), 15))]
 
 
 def ring() -> list[Part]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 
@@ -36,20 +38,33 @@ class Texture(_Overlay):
     """
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
-        overlay = self._stretched(bounding_boxes(foreground), images.shape[1:3])
-        return torch.where(foreground[..., None], blend(images, overlay, self.alpha), images)
+        drawn = images.cpu().numpy().copy()
+        for row, mask in enumerate(foreground.cpu().numpy()):
+            place = np.flatnonzero(mask)
+            if len(place):
+                pixels = drawn[row].reshape(-1, 3)
+                seen = torch.from_numpy(pixels[place])[None, None].to(images.device)  # [1, 1, pixels, 3]
+                overlay = self._stretched(row, *np.divmod(place, mask.shape[1]))
+                pixels[place] = blend(seen, overlay, self.alpha[row : row + 1])[0, 0].cpu().numpy()
+        return torch.from_numpy(drawn).to(images.device)
 
-    def _stretched(self, boxes: torch.Tensor, size: torch.Size) -> torch.Tensor:
-        """Returns the textures, float [N, H, W, 3], drawn bilinearly into `boxes`; garbage outside them."""
-        top, left, bottom, right = (value.view(-1, 1).float() for value in boxes.T)
-        y = torch.arange(size[0], device=boxes.device)[None] + 0.5
-        x = torch.arange(size[1], device=boxes.device)[None] + 0.5
-        v = 2 * (y - top) / (bottom + 1 - top) - 1  # [N, H], grid_sample's -1..1 with align_corners=False
-        u = 2 * (x - left) / (right + 1 - left) - 1
-        grid = torch.stack([u[:, None, :].expand(-1, size[0], -1), v[:, :, None].expand(-1, -1, size[1])], dim=-1)
-        source = self.textures.permute(0, 3, 1, 2).float()
-        drawn = functional.grid_sample(source, grid, padding_mode="border", align_corners=False)
+    def _stretched(self, row: int, y: np.ndarray, x: np.ndarray) -> torch.Tensor:
+        """Returns float [1, 1, pixels, 3]: at pixels (y, x) a row's texture, drawn bilinearly into their box."""
+        v, u = (_relative(torch.from_numpy(line).to(self.textures.device)) for line in (y, x))
+        grid = torch.stack([u, v], dim=-1)[None, None]
+        drawn = functional.grid_sample(self._sources[row], grid, padding_mode="border", align_corners=False)
         return drawn.permute(0, 2, 3, 1)
+
+    @cached_property
+    def _sources(self) -> list[torch.Tensor]:
+        """The textures as `grid_sample` takes them, float [1, 3, H, W] each."""
+        return [texture.permute(2, 0, 1)[None].float() for texture in self.textures]
+
+
+def _relative(pixels: torch.Tensor) -> torch.Tensor:
+    """Returns where the centres of pixels lie in their range, as grid_sample's -1..1 with align_corners=False."""
+    low, high = pixels.min().float(), pixels.max().float()
+    return 2 * (pixels + 0.5 - low) / (high + 1 - low) - 1
 
 
 class Noise(_Overlay):
@@ -59,10 +74,15 @@ class Noise(_Overlay):
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[1:3]
-        top, left, bottom, right = bounding_boxes(foreground).T
-        y = ((top + bottom) // 2).clamp(1, height - 1)
-        x = ((left + right) // 2).clamp(1, width - 1)
-        rows = y[:, None] + torch.arange(height, device=y.device)  # [N, H]
-        columns = x[:, None] + torch.arange(width, device=x.device)
-        index = torch.arange(len(images), device=y.device)[:, None, None]
-        return blend(images, self.textures[index, rows[:, :, None], columns[:, None, :]], self.alpha)
+        mixed = []
+        for row, (top, left, bottom, right) in enumerate(bounding_boxes(foreground).tolist()):
+            y = min(max((top + bottom) // 2, 1), height - 1)
+            x = min(max((left + right) // 2, 1), width - 1)
+            overlay = self._scaled[row][y : y + height, x : x + width]
+            mixed.append((overlay + (1.0 - self.alpha[row]) * images[row].float()).clamp(0, 255).to(torch.uint8))
+        return torch.stack(mixed)
+
+    @cached_property
+    def _scaled(self) -> list[torch.Tensor]:
+        """The textures times their strength, as `blend` computes it, float [2 H, 2 W, 3] each."""
+        return [alpha * texture.float() for alpha, texture in zip(self.alpha, self.textures, strict=True)]

@@ -69,7 +69,8 @@ class Jpeg(SensorEffect):
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._params[place]["quality"]]
-        return cv2.imdecode(cv2.imencode(".jpg", image[..., ::-1], quality)[1], cv2.IMREAD_COLOR)[..., ::-1]
+        written = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]
+        return cv2.cvtColor(cv2.imdecode(written, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 class Exposure(SensorEffect):
@@ -151,12 +152,13 @@ class TargetColour(SensorEffect):
 
     def prepare(self) -> None:
         gains = [np.array(row["gain"])[:, None] ** (1 / GAMMA) for row in self._params]
-        self._tables = [np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8).T[:, None] for gain in gains]
+        self._tables = [np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8) for gain in gains]  # [3, 256] each
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         self._mask = self._env.role_mask(self._env.segmentation, "target").cpu().numpy()
         return super().apply(images, foreground)
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
-        mask = self._mask[self._rows[place]]
-        return np.where(mask[..., None], cv2.LUT(image, self._tables[place]), image)
+        image, seen = image.copy(), self._mask[self._rows[place]]
+        image[seen] = self._tables[place][np.arange(3), image[seen]]
+        return image

@@ -60,6 +60,7 @@ class Grounding(Frozen):
         per_scene: Queries about one image, which is seen once for all of them: seeing is what costs.
         at: The states asked: "h0", the one that chooses the first action token, or "slots", all that choose action tokens
             at once (parallel decoding).
+        recognise: Weight of a loss on the projected patches alone: which asset lies here, if any? It needs no sentence.
         augment: As for demonstrations; `words` is not used, and `tables` is always 1: a scene has no table of its own.
         warp: Changes of view.
     """
@@ -70,6 +71,7 @@ class Grounding(Frozen):
     batch: int = Field(64, ge=1)
     per_scene: int = Field(1, ge=1)
     at: Literal["h0", "slots"] = "slots"
+    recognise: float = Field(0.0, ge=0)
     augment: Augment = Augment()
     warp: Warp = Warp()
 
@@ -198,6 +200,29 @@ def targets(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
 
+def assets_in(scenes: Scenes, rows: np.ndarray, ways: np.ndarray, patches: int) -> np.ndarray:
+    """Returns int64 [B, P]: which asset's place lies in each patch of scenes after affine maps [B, 2, 3]; 0 = none.
+
+    Objects come after receptacles in the numbering, and win where both lie.
+    """
+    side, found = round(patches**0.5), np.zeros((len(rows), patches), np.int64)
+    for column in reversed(range(scenes.thing.shape[1])):  # receptacles stand last in a row
+        place = (moved(np.tile(scenes.place[rows, column] * 2 - 1, 2), ways)[:, :2] + 1) / 2 * side
+        there = (scenes.visible[rows, column] >= VISIBLE_PIXELS) & ((place >= 0) & (place < side)).all(1)
+        x, y = place[there].astype(np.int64).T
+        first = np.where(scenes.receptacle[rows, column], 1, 1 + len(scenes.receptacle_names))
+        found[np.flatnonzero(there), y * side + x] = (first + scenes.thing[rows, column])[there]
+    return found
+
+
+class Heads(nn.Module):
+    """What training alone needs: the pointers, and a classifier of patches."""
+
+    def __init__(self, width: int, assets: int) -> None:
+        super().__init__()
+        self.pointer, self.what = Pointer(width), nn.Linear(width, 1 + assets)
+
+
 class Task:
     """Grounding for a student: batches, the head, the loss, and how often the right thing is found."""
 
@@ -208,7 +233,11 @@ class Task:
         self.world = self.queries.scenes.world
         self.sight = Sight(settings, self.world, self.side)
         self.phrases = phrasings(self.world, "train")
-        self.head, self.centres = Pointer(student.config.text.width).to(device), patch_centres(student.config.patches)
+        scenes = self.queries.scenes
+        self.head = Heads(student.config.text.width, len(scenes.object_names) + len(scenes.receptacle_names)).to(device)
+        self.centres = patch_centres(student.config.patches)
+        self._patches: list[Tensor] = []
+        student.model.projector.register_forward_hook(lambda module, inputs, output: self._patches.append(output))
         self._prompts: dict[str, list[int]] = {}
 
     def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
@@ -217,6 +246,7 @@ class Task:
         several = self.settings.per_scene
         chosen = self.queries.draw(max(1, size // several), several, random)
         images, ways = self.sight.changed(self.queries.scenes, chosen[::several, 0], random)
+        assets = assets_in(self.queries.scenes, chosen[::several, 0], ways, len(self.centres))
         ways = np.repeat(ways, several, axis=0)
         sentences = [self._sentence(self.queries, row, self.phrases, random) for row in chosen]
         wanted = moved(self.queries.places(chosen), ways)
@@ -224,7 +254,15 @@ class Task:
         logits = self.point(images, sentences)
         wished = torch.from_numpy(targets(wanted, self.centres)).to(self.device)[:, None]
         losses = -(wished * F.log_softmax(logits, -1)).sum(-1).mean(1)  # [B, 2]
-        return (losses * inside).sum() / inside.sum().clamp(min=1)
+        pointing = (losses * inside).sum() / inside.sum().clamp(min=1)
+        return pointing + self.settings.recognise * self._recognising(assets) if self.settings.recognise else pointing
+
+    def _recognising(self, assets: np.ndarray) -> Tensor:
+        """Returns the loss of telling what lies in each patch; empty and other patches weigh alike."""
+        logits, wanted = self.head.what(self._patches[-1].float()), torch.from_numpy(assets).to(self.device)
+        losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+        filled = wanted.flatten() > 0
+        return (losses[filled].sum() / filled.sum().clamp(min=1) + losses[~filled].mean()) / 2
 
     def predict(self, images: Tensor, sentences: list[str]) -> np.ndarray:
         """Returns float32 [B, 4]: places of object and receptacle, the mean over states and pointed patches, -1 to 1."""
@@ -236,10 +274,11 @@ class Task:
         ids, mask = pad_prompts([self._prompt(text) for text in sentences], self.student.config.pad)
         inputs = Inputs(ids, mask, normalised_pixels(images, self.student.config)).to(self.device, torch.float32)
         acting, model = self.student.config.acting, self.student.model
+        self._patches.clear()
         hidden = states_with_slots(model, inputs, acting.chunk, acting.attention)
         slots = acting.chunk * ACTION_TOKENS
         states = hidden[:, -slots - 1 : -1] if self.settings.at == "slots" else hidden[:, -slots - 1 : -slots]
-        return self.head(states, hidden[:, 1 : 1 + len(self.centres)]).float()
+        return self.head.pointer(states, hidden[:, 1 : 1 + len(self.centres)]).float()
 
     def _prompt(self, sentence: str) -> list[int]:
         if sentence not in self._prompts:
