@@ -92,7 +92,10 @@ _MINIMAL_EDITS = {
         (r"vec3 getBackgroundColor[\s\S]*?(?=layout\(location = 0\) in)", ""),
         (r"layout\(location = 3\) in vec3 objectCoord;\n", ""),
         (r"in mat3 inTbn;", "in vec3 inNormal;"),
-        (r"    if \(\(materialBuffer.textureMask & 4\) [\s\S]*? else \{\n.*\n    \}", "    normal = normalize(inNormal);"),
+        (
+            r"    if \(\(materialBuffer.textureMask & 4\) [\s\S]*? else \{\n.*\n    \}",
+            "    normal = normalize(inNormal);",
+        ),
     ),
     "gbuffer.vert": (
         (r"layout\(location = 3\) out vec3 objectCoord;\n", ""),
