@@ -185,7 +185,7 @@ def test_an_effect_names_the_worlds_that_can_realise_it():
 
 
 def test_several_images_are_composited_each_over_its_own_table() -> None:
-    """As an emulated GPU hands them over: two sub-scenes, the first shows a body at the left, the second at the right."""
+    """As an emulated GPU hands them over: two sub-scenes, a body at the left, one at the right."""
     drawn = without_alpha(torch.arange(16, dtype=torch.uint8).view(2, 1, 2, 4))
     assert drawn.tolist() == [[[[0, 1, 2], [4, 5, 6]]], [[[8, 9, 10], [12, 13, 14]]]]
     tables = torch.tensor([100, 200], dtype=torch.uint8).view(2, 1, 1, 1).repeat(1, 1, 2, 3)
