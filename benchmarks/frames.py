@@ -38,7 +38,8 @@ class Watched(PickPlaceEnv):
         start = time.process_time()
         data = super()._get_obs_sensor_data(apply_texture_transforms)
         self.seconds.append(time.process_time() - start)
-        self.digests.append(hashlib.sha256(b"".join(data[CAMERA][n].numpy().tobytes() for n in sorted(data[CAMERA]))).digest())
+        parts = [data[CAMERA][name].numpy().tobytes() for name in sorted(data[CAMERA])]
+        self.digests.append(hashlib.sha256(b"".join(parts)).digest())
         return data
 
 

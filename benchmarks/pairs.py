@@ -26,28 +26,28 @@ runtime.prepare()
 import gymnasium as gym, numpy as np
 import vla_gen_bench.envs
 runtime.limit_threads(1)
-world, episodes = sys.argv[1], int(sys.argv[2])
+world, episodes, clock = sys.argv[1], int(sys.argv[2]), getattr(time, sys.argv[3])
 env = gym.make("VGB-PickPlace-v1", world=world).unwrapped
 steps, resets = [], []
 for seed in range(episodes + 1):
-    start = time.perf_counter(); env.reset(seed=seed); resets.append(time.perf_counter() - start)
+    start = clock(); env.reset(seed=seed); resets.append(clock() - start)
     moves = np.random.default_rng(seed).normal(0, [0.01] * 3 + [0.03] * 3 + [1], (80, 7)).clip(-1, 1).astype(np.float32)
     moves[:, 2] -= 0.004
     for move in moves:
-        start = time.perf_counter(); env.step(move[None]); steps.append(time.perf_counter() - start)
+        start = clock(); env.step(move[None]); steps.append(clock() - start)
 print(json.dumps({"step_ms": 1e3 * float(np.median(steps[80:])), "step_mean_ms": 1e3 * float(np.mean(steps[80:])),
                   "reset_ms": 1e3 * float(np.median(resets[1:]))}))
 """
 
 
-def steps(package: Path, world: str, episodes: int) -> dict[str, float]:
-    """Times steps and resets of one environment, in a process of its own."""
-    done = _run(package, "-c", STEPS, world, str(episodes))
+def steps(package: Path, world: str, episodes: int, clock: str = "perf_counter") -> dict[str, float]:
+    """Times steps and resets of one environment, in a process of its own, by a clock of module `time`."""
+    done = _run(package, "-c", STEPS, world, str(episodes), clock)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def evaluation(package: Path, world: str, episodes: int) -> dict[str, float]:
-    """Times `vgb eval --policy random` with two workers, start included; two lengths tell steps from the start."""
+def evaluation(package: Path, world: str, episodes: int, clock: str = "perf_counter") -> dict[str, float]:
+    """Times `vgb eval --policy random` with two workers by the wall; two lengths tell steps from the start."""
     seconds = []
     for count in (episodes, 3 * episodes):
         with tempfile.TemporaryDirectory() as folder:
@@ -68,10 +68,10 @@ def _run(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=empty, env=environment, check=True, text=True, stdout=subprocess.PIPE)
 
 
-def compare(what: str, baseline: Path, world: str, episodes: int, rounds: int) -> dict[str, object]:
+def compare(what: str, baseline: Path, world: str, episodes: int, rounds: int, clock: str) -> dict[str, object]:
     """Returns the medians over rounds of the two checkouts, and of their ratios round by round."""
     measure = {"steps": steps, "eval": evaluation}[what]
-    found = [[measure(package, world, episodes) for package in (baseline, ROOT)] for _ in range(rounds)]
+    found = [[measure(package, world, episodes, clock) for package in (baseline, ROOT)] for _ in range(rounds)]
     return {
         name: {
             "baseline": median(pair[0][name] for pair in found),
@@ -89,6 +89,10 @@ def main() -> None:
     parser.add_argument("--world", default="builtin")
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--clock", choices=("perf_counter", "process_time"), default="perf_counter",
+        help="of steps; process_time counts the processor's seconds, on a machine that is not quiet",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="JSON to append to")
     given = parser.parse_args()
     git = ["git", "-C", str(ROOT)]
@@ -96,7 +100,7 @@ def main() -> None:
         checkout = Path(folder) / "baseline"
         subprocess.run([*git, "worktree", "add", "--detach", "--quiet", str(checkout), given.baseline], check=True)
         try:
-            found = compare(given.what, checkout, given.world, given.episodes, given.rounds)
+            found = compare(given.what, checkout, given.world, given.episodes, given.rounds, given.clock)
         finally:
             subprocess.run([*git, "worktree", "remove", "--force", str(checkout)], check=True)
     now = subprocess.run([*git, "rev-parse", "HEAD"], check=True, text=True, stdout=subprocess.PIPE).stdout.strip()

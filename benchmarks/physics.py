@@ -20,8 +20,8 @@ import numpy as np  # noqa: E402
 import sapien  # noqa: E402
 
 from vla_gen_bench.assets import world  # noqa: E402
-from vla_gen_bench.episodes.suite import draw, load_suite  # noqa: E402
 from vla_gen_bench.envs.pick_place import PickPlaceEnv  # noqa: E402
+from vla_gen_bench.episodes.suite import draw, load_suite  # noqa: E402
 from vla_gen_bench.policies.expert import Expert  # noqa: E402
 from vla_gen_bench.protocol import Observation  # noqa: E402
 
@@ -122,7 +122,8 @@ def compare(first: Path, other: Path) -> Iterator[str]:
     for role in ("target", "receptacle"):
         points = [np.array([[table[key][f"{role}_{axis}"] for axis in "xyz"] for key in keys]) for table in tables]
         apart = 1e3 * np.linalg.norm(points[0] - points[1], axis=1)
-        yield f"{role} settles apart: median {np.median(apart):.2f} mm, 90% {np.quantile(apart, 0.9):.2f}, most {apart.max():.1f}"
+        middle, far = np.median(apart), np.quantile(apart, 0.9)
+        yield f"{role} settles apart: median {middle:.2f} mm, 90% {far:.2f}, most {apart.max():.1f}"
     widths = np.array([tables[1][key]["width_mm"] - tables[0][key]["width_mm"] for key in keys])
     yield f"width: {np.nanmean(widths):+.2f} mm, 95% within {np.nanquantile(np.abs(widths), 0.95):.2f} mm"
 

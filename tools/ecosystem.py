@@ -47,7 +47,9 @@ ENVIRONMENTS = {
     "inspect": Environment(
         ("3.11", "3.12", "3.13"), ("inspect-robots==0.60.0", "inspect-robots-widowx==0.1.0"), "inspect_robots_widowx"
     ),
-    "lerobot": Environment(("3.12", "3.13"), ("lerobot[dataset]==0.6.1",), "lerobot.datasets"),
+    "lerobot": Environment(
+        ("3.12", "3.13"), ("lerobot[dataset,training]==0.6.1", "websockets", "msgpack"), "lerobot.datasets"
+    ),
 }
 
 

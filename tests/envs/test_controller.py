@@ -19,8 +19,8 @@ FRAME = "root_translation:root_aligned_body_rotation"  # the benchmark's: widowx
 
 def mani_skill(pose: np.ndarray, delta: np.ndarray) -> np.ndarray:
     owner = SimpleNamespace(config=SimpleNamespace(use_delta=True, frame=FRAME))
-    moved = PDEEPoseController.compute_target_pose(owner, Pose(torch.from_numpy(pose[None])), torch.from_numpy(delta[None]))
-    return moved.raw_pose[0].numpy()
+    target, move = Pose(torch.from_numpy(pose[None])), torch.from_numpy(delta[None])
+    return PDEEPoseController.compute_target_pose(owner, target, move).raw_pose[0].numpy()
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.05, 3.0])

@@ -22,7 +22,7 @@ from sim import spec_of
 
 from vla_gen_bench import runtime
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.eval.workers import Job, WorkerConfig, WorkerPool, _Runner, _Worker
+from vla_gen_bench.eval.workers import Job, Runner, WorkerConfig, WorkerPool, _Worker
 from vla_gen_bench.log.video import write_video
 from vla_gen_bench.policies.contract import PolicyError, check_policy, describe_failure
 from vla_gen_bench.policies.factory import import_factory
@@ -220,7 +220,7 @@ def test_a_worker_tells_of_a_video_that_cannot_be_written(monkeypatch: pytest.Mo
     monkeypatch.setattr("vla_gen_bench.eval.rollout.run_episodes", lambda *args, **more: [episode])
     monkeypatch.setattr("vla_gen_bench.log.video.write_video", full)
     config = WorkerConfig("hold", {}, "builtin", 5, record="all", videos=str(tmp_path))
-    runner = _Runner(config, SimpleNamespace(privileged=False), None, None, Pipe()[0])
+    runner = Runner(config, SimpleNamespace(privileged=False), None, None, Pipe()[0])
     kind, (done, problem) = runner.run([Job(("ind", 0, 0), spec_of())])
     assert kind == "full" and done[0][0] == episode.row
     assert problem == f"{tmp_path}/ind-0-0-failure.mp4: cannot be written (No space left on device)"
@@ -229,7 +229,7 @@ def test_a_worker_tells_of_a_video_that_cannot_be_written(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), ValueError("x")])
 def test_what_ends_an_episode_fails_it(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr("vla_gen_bench.eval.rollout.run_episodes", lambda *args, **more: raising(error)(None))
-    runner = _Runner(WorkerConfig("hold", {}, "builtin", 5), SimpleNamespace(privileged=False), None, None, Pipe()[0])
+    runner = Runner(WorkerConfig("hold", {}, "builtin", 5), SimpleNamespace(privileged=False), None, None, Pipe()[0])
     kind, message = runner.run([Job(("ind", 0, 0), spec_of())])
     assert kind == "failed" and message.startswith(type(error).__name__)
 

@@ -175,3 +175,13 @@ def test_the_table_shows_both_directions(cli):
 def test_bad_requests_are_named(cli, arguments, message):
     done = cli("plan", *arguments)
     assert done.exit_code == 2 and message in done.stderr
+
+
+def test_the_alpha_after_holm_is_offered_and_planned_with(cli):
+    """Three tests: the smallest p must be below 0.05 / 3 = 0.0167, which takes more episodes."""
+    plain = cli("plan", "--detect", 0.1)
+    assert "plan with --tests 3, alpha 0.0167" in plain.stdout
+    answer = json.loads(cli("plan", "--detect", 0.1, "--tests", 3, "--json").stdout)
+    same = json.loads(cli("plan", "--detect", 0.1, "--alpha", 0.05 / 3, "--json").stdout)
+    assert answer["alpha"] == pytest.approx(0.05 / 3) and answer["designs"] == same["designs"]
+    assert "alpha 0.0167 (0.05 over 3 tests)" in cli("plan", "--detect", 0.1, "--tests", 3).stdout

@@ -50,7 +50,7 @@ class World:
 
 LIGHT = Physics(position_iterations=4, contact_offset=0.005)  # what it was chosen by: docs/physics.md
 WORLDS = {
-    "builtin": World("builtin", 320, 240, "minimal", version="2", physics=LIGHT),  # version 1 had the reference's physics
+    "builtin": World("builtin", 320, 240, "minimal", version="2", physics=LIGHT),  # 1: the reference's physics
     "pretrain": World("pretrain", 320, 240, "minimal", physics=LIGHT),
     "rl4vla": World("rl4vla", 640, 480, "default"),
 }

@@ -27,6 +27,13 @@ POWER = Real(0.01, 0.9999)
 @click.option("--power", type=POWER, default=0.8, show_default=True, help="Probability to find it.")
 @click.option("--alpha", type=LEVEL, default=0.05, show_default=True, help="Level of the two-sided test.")
 @click.option(
+    "--tests",
+    type=Whole(1, 1000),
+    default=1,
+    show_default=True,
+    help="Tests that Holm corrects together: the first must pass alpha / TESTS. Three dimensions: 3.",
+)
+@click.option(
     "--paired/--unpaired", default=None, help="Only with the same episodes, or only without.  [default: both]"
 )
 @click.option("--discordance", type=RATE, help="Share of episodes in which exactly one of the two succeeds.")
@@ -40,7 +47,9 @@ POWER = Real(0.01, 0.9999)
     help="Per policy: what difference do they find?",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def plan(detect, baseline_rate, power, alpha, paired, discordance, correlation, pilot, episodes, as_json) -> None:
+def plan(
+    detect, baseline_rate, power, alpha, tests, paired, discordance, correlation, pilot, episodes, as_json
+) -> None:  # fmt: skip
     """Say how many episodes a comparison of two policies needs, and what a number of episodes can show.
 
     Numbers are episodes per policy on one scenario. On the same episodes (paired, as vgb eval draws them) fewer are
@@ -56,10 +65,11 @@ def plan(detect, baseline_rate, power, alpha, paired, discordance, correlation, 
     baseline = baseline_rate or _baseline(measured)
     if detect is not None and baseline + detect > 1 and baseline - detect < 0:
         raise UserError(f"--detect {detect:g}: no rate lies that far from {baseline:.3f}; give a smaller one")
-    test = Test(alpha, power)
+    test = Test(alpha / tests, power, tests)
     designs = list(_designs(baseline, detect, episodes, test, paired, discordance, correlation, measured))
     if as_json:
-        head = {"baseline": baseline, "detect": detect, "alpha": alpha, "power": power, "episodes": episodes}
+        head = {"baseline": baseline, "detect": detect, "alpha": test.alpha, "power": power}
+        head |= {"tests": tests, "episodes": episodes}
         found = {"pilot": measured and asdict(measured), "designs": [asdict(design) for design in designs]}
         return click.echo(json.dumps({**head, **found}))
     _print(baseline, detect, episodes, test, designs, measured)
@@ -114,7 +124,8 @@ def _print(baseline, detect, episodes, test: Test, designs: list[Design], pilot:
     from rich.table import Table
 
     console = Console(width=100)
-    title = f"baseline rate {baseline:.3f}, two-sided alpha {test.alpha:g}, power {test.power:g}"
+    holm = "" if test.tests == 1 else f" ({test.alpha * test.tests:g} over {test.tests} tests)"
+    title = f"baseline rate {baseline:.3f}, two-sided alpha {test.alpha:.3g}{holm}, power {test.power:g}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     wanted = [] if detect is None else [_arrow(baseline, detect, 1), _arrow(baseline, detect, -1)]
     for name in ("comparison", *wanted, f"{episodes} find, up", f"{episodes} find, down"):
@@ -129,6 +140,13 @@ def _print(baseline, detect, episodes, test: Test, designs: list[Design], pilot:
         console.print(f"pilot: {pilot.episodes} shared episodes, {rates}, {share}", soft_wrap=True)
     console.print(table)
     console.print("episodes per policy on one scenario; with 3 seeds, --episodes is a third of it", style="dim")
+    if test.tests == 1:
+        console.print(
+            "vgb report corrects the means of three dimensions by Holm: for the first of 3 to pass, "
+            f"plan with --tests 3, alpha {test.alpha / 3:.3g}",
+            style="dim",
+            soft_wrap=True,
+        )
 
 
 def _arrow(baseline: float, detect: float, sign: int) -> str:

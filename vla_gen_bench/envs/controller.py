@@ -103,7 +103,8 @@ class GripperController(PDJointPosMimicController):
     def _initialize_joints(self) -> None:
         super()._initialize_joints()
         self._control = self.control_joint_indices.cpu().numpy()
-        self._follow, self._lead = self.mimic_joint_indices.cpu().numpy(), self.mimic_control_joint_indices.cpu().numpy()
+        self._follow = self.mimic_joint_indices.cpu().numpy()
+        self._lead = self.mimic_control_joint_indices.cpu().numpy()
         self._factor, self._shift = self._multiplier.cpu().numpy(), self._offset.cpu().numpy()
 
 

@@ -40,9 +40,7 @@ class Judge:
         self._poses = BodyPoses([*links.values(), *things], self._batch, scene.gpu_sim_enabled)
         self.extents = {role: thing.over(self._batch, self._extent(thing), 0.0) for role, thing in self._things.items()}
         self._placements = self._meetings()
-        self._placed_extents = [
-            torch.stack([self.extents[pair[side]] for pair in self._placements]) for side in (0, 1)
-        ]
+        self._placed_extents = [torch.stack([self.extents[pair[side]] for pair in self._placements]) for side in (0, 1)]
         self.progress = task.Progress.start(self._batch, self._device)
         self.update(torch.zeros(self._batch, dtype=torch.int32, device=self._device))
 
@@ -92,7 +90,7 @@ class Judge:
         return (torch.linalg.norm(fingers, dim=-1) > 0).any(-2)
 
     def _pairs(self, links: dict[str, Link]) -> dict[str, tuple[Body, Body]]:
-        """Every pair whose contact force some rule or flag reads; left and right finger of each object in turn first."""
+        """Every pair whose contact force a rule or flag reads; first left and right finger of each object in turn."""
         actors = {role: thing.actor for role, thing in self._things.items()}
         pairs = {f"{side}/{role}": (link, actors[role]) for role in self._objects for side, link in links.items()}
         for object in self._objects:

@@ -92,7 +92,10 @@ _MINIMAL_EDITS = {
         (r"vec3 getBackgroundColor[\s\S]*?(?=layout\(location = 0\) in)", ""),
         (r"layout\(location = 3\) in vec3 objectCoord;\n", ""),
         (r"in mat3 inTbn;", "in vec3 inNormal;"),
-        (r"    if \(\(materialBuffer.textureMask & 4\) [\s\S]*? else \{\n.*\n    \}", "    normal = normalize(inNormal);"),
+        (
+            r"    if \(\(materialBuffer.textureMask & 4\) [\s\S]*? else \{\n.*\n    \}",
+            "    normal = normalize(inNormal);",
+        ),
     ),
     "gbuffer.vert": (
         (r"layout\(location = 3\) out vec3 objectCoord;\n", ""),
@@ -149,7 +152,7 @@ def _swift_default_config(folder: str) -> ShaderConfig:
 
 
 def _rgb(packed: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Float [1, H, W] of red + 256 green + 65536 blue to uint8 [1, H, W, 3]."""
+    """Float [B, H, W] of red + 256 green + 65536 blue to uint8 [B, H, W, 3]."""
     return {"rgb": without_alpha(packed.to(torch.int32)[..., None].view(torch.uint8))}
 
 

@@ -85,7 +85,12 @@ class OpenLog:
         Args:
             info: Fields of the header as the first worker reported them.
             session: To be added to the header's `sessions`.
+
+        Raises:
+            UserError: The log there is of another policy behind the same address.
         """
+        if not self._aside:
+            check_server(self._header, info)
         if self._aside:
             self.writer.move_aside()
         self._header |= {**info, "sessions": [*self._header["sessions"], session]}
@@ -145,3 +150,14 @@ def check_specs(folder: Path, rows: Mapping[Key, Row], digests: Mapping[Key, str
 def now() -> str:
     """Returns the time as `run.json` holds it: UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def check_server(header: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """Raises `UserError` if the server that answers now tells of itself what the log's server did not."""
+    before, now_ = (given.get("connection", {}).get("server") for given in (header, info))
+    if before is not None and now_ is not None and before != now_:
+        names = sorted(name for name in {*before, *now_} if before.get(name) != now_.get(name))
+        raise UserError(
+            f"the log there is of another server at {info['connection']['url']}: its {', '.join(names)} differ; "
+            "give another folder with --out, or --fresh to move it aside"
+        )

@@ -42,12 +42,12 @@ def write_video(path: str | Path, frames: Sequence[np.ndarray], text: str | Sequ
     Raises:
         OSError: It cannot be written; nothing of it is left then. Its `filename` is the path.
     """
-    import av
+    from av.error import FFmpegError
 
     path = Path(path)
     try:
         _encode(path, frames, text)
-    except (OSError, av.error.FFmpegError) as error:  # FFmpeg's errors are not always an OSError
+    except (OSError, FFmpegError) as error:  # FFmpeg's errors are not always an OSError
         with suppress(OSError):
             path.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -23,12 +23,19 @@ SMALLEST = 1e-4  # difference that is still looked for
 
 @dataclass(frozen=True)
 class Test:
-    """Level and power of the comparison."""
+    """Level and power of the comparison.
+
+    Attributes:
+        alpha: What the comparison's own p must be below.
+        power: Probability to find a difference.
+        tests: How many Holm corrects together; `alpha` is the level of all of them, divided by it.
+    """
 
     __test__ = False  # not a test of pytest's
 
     alpha: float = 0.05
     power: float = 0.8
+    tests: int = 1
 
 
 @dataclass(frozen=True)

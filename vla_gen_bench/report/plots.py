@@ -188,13 +188,13 @@ def wins_figure(comparison: Comparison) -> Figure:
     tall = 0.2 * len(comparison.rows)  # inches of a panel
     figure = _figure(1.9 + max(2.4 * across, 4), 0.9 + down * (0.4 + tall))
     panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    widest = max(1, *(_counts(row, p, side) for row in comparison.rows for p in others for side in ("wins", "losses")))
     for place, axes in enumerate(panels):
         if place < len(others):
-            _win_bars(axes, comparison, others[place], named=place % across == 0)
+            _win_bars(axes, comparison, others[place], widest, named=place % across == 0)
         else:
             axes.set_axis_off()
-    widest = max(_counts(row, p, side) for row in comparison.rows for p in others for side in ("wins", "losses"))
-    panels[0].set_xlim(-1.45 * max(widest, 1), 1.45 * max(widest, 1))
+    panels[0].set_xlim(-1.45 * widest, 1.45 * widest)
     title = "Solved by one alone: the baseline left, the other right (stars: Holm)"
     _margins(
         figure,
@@ -221,14 +221,14 @@ def _counts(row: Row, policy: int, side: str) -> int:
     return getattr(contrast, side) if contrast and contrast.paired else 0
 
 
-def _win_bars(axes: Axes, comparison: Comparison, policy: int, named: bool) -> None:
+def _win_bars(axes: Axes, comparison: Comparison, policy: int, widest: int, named: bool) -> None:
     y = np.arange(len(comparison.rows))
     for side, sign, whose in (("losses", -1, comparison.baseline), ("wins", 1, policy)):
         counts = [_counts(row, policy, side) for row in comparison.rows]
         axes.barh(y, [sign * count for count in counts], 0.7, **bar_style(whose))
         for place, (row, count) in enumerate(zip(comparison.rows, counts)):
             stars = row.contrasts[policy].stars if row.contrasts[policy] and sign > 0 else ""
-            _beside_bar(axes, sign, count, place, f"{count} {stars}".strip())
+            _beside_bar(axes, sign, count, place, f"{count} {stars}".strip(), 0.02 * widest)
     labels = [row.info.label if row.contrasts[policy] is None or row.contrasts[policy].paired else
               f"{row.info.label} (unpaired)" for row in comparison.rows]  # fmt: skip
     axes.set_yticks(y, labels if named else [])
@@ -240,10 +240,10 @@ def _win_bars(axes: Axes, comparison: Comparison, policy: int, named: bool) -> N
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _beside_bar(axes: Axes, sign: int, count: int, place: int, text: str) -> None:
-    """Writes a text where a bar ends; a bar of no length has its text on its own side all the same."""
+def _beside_bar(axes: Axes, sign: int, count: int, place: int, text: str, gap: float) -> None:
+    """Writes a text a gap beyond where a bar ends; a bar of no length has its text on its own side all the same."""
     side = "left" if sign > 0 else "right"
-    axes.annotate(text, (sign * count, place), (3 * sign, 0), textcoords="offset points", ha=side, va="center", size=7)
+    axes.text(sign * (count + gap), place, text, ha=side, va="center", size=7)
 
 
 # ---- severity -------------------------------------------------------------------------------------------------

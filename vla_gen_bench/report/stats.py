@@ -74,12 +74,13 @@ def newcombe_unpaired(k1: int, n1: int, k2: int, n2: int, level: float = 0.95) -
 def mcnemar(first_only: int, second_only: int) -> float:
     """Returns the two-sided p of the exact McNemar test; 1 without discordant pairs.
 
-    It is the sign test of the discordant pairs. statsmodels computes the same, but importing it takes 0.4 s.
+    It is the sign test of the discordant pairs: twice the binomial tail at 1/2. statsmodels and `scipy.stats` compute
+    the same, but importing either takes 0.4 s.
     """
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
     discordant = first_only + second_only
-    return float(binomtest(first_only, discordant).pvalue) if discordant else 1.0
+    return min(2 * float(bdtr(min(first_only, second_only), discordant, 0.5)), 1.0) if discordant else 1.0
 
 
 @lru_cache(maxsize=None)

@@ -186,3 +186,49 @@ def test_the_lerobot_environment_passes_gymnasiums_checker(monkeypatch):
     env.reset(seed=3)
     assert env.task_description == expected_instruction()
     made["execution"][0].close()
+
+
+def test_an_act_that_lerobot_trained_is_served_and_acts(tmp_path):
+    """collect -> lerobot-train -> servers/serve_lerobot.py -> a policy of the benchmark, as docs/write-a-policy.md."""
+    import os
+    from dataclasses import replace
+
+    from demos import ORIGIN, demo
+
+    from vla_gen_bench.assets.world import get_world
+    from vla_gen_bench.policies.registry import resolve
+    from vla_gen_bench.policies.sensing import sensors_of
+    from vla_gen_bench.protocol import Needs
+    from vla_gen_bench.train.demos.dataset import Writer
+
+    python = python_of("lerobot")
+    writer = Writer(tmp_path / "demos", 64, {**ORIGIN, "side": 64}, wrist=True)
+    for index in range(2):
+        item = demo(index, side=64)
+        writer.add(replace(item, observed=np.ones((len(item), 17), np.float32), wrist=255 - item.images))
+    writer.finish()
+    train = [
+        python.parent / "lerobot-train", "--dataset.repo_id=local/demos", f"--dataset.root={tmp_path / 'demos'}",
+        "--policy.type=act", "--policy.push_to_hub=false", "--policy.device=cpu", "--policy.chunk_size=4",
+        "--policy.n_action_steps=2", "--policy.dim_model=32", "--policy.n_heads=2", "--policy.dim_feedforward=32",
+        "--policy.latent_dim=4", "--policy.pretrained_backbone_weights=null", "--steps=2", "--save_freq=2",
+        "--batch_size=2", "--num_workers=0", "--wandb.enable=false", f"--output_dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    offline = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(train, capture_output=True, text=True, timeout=500, env=offline)
+    assert done.returncode == 0, done.stderr[-3000:]
+    checkpoint = tmp_path / "run" / "checkpoints" / "last" / "pretrained_model"
+    serve = [python, "-u", ROOT / "servers" / "serve_lerobot.py", checkpoint, "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, env={**os.environ, **offline})
+    try:
+        address = next(line for line in process.stdout if "serving" in line).split(" at ")[1].strip()
+        needs = sensors_of(resolve(address), get_world("builtin"), options={"start_s": 5})
+        assert needs == Needs(state=True, cameras=("external", "wrist"), image_size=(64, 64))
+        policy = load_policy(address, **FAST)
+        assert (policy.action_spec.chunk, policy.action_spec.execute) == (4, 2) and policy.default_adapter == ()
+        policy.reset(["put carrot on plate"], [0])
+        actions = policy.act(example_observation(1, needs=needs))
+        assert actions.shape == (1, 4, 7) and np.isfinite(actions).all() and np.abs(actions[..., 6]).max() <= 1
+    finally:
+        process.kill()
+        process.wait()

@@ -365,7 +365,7 @@ RUN = ("--suite", "execution", "--scenario", "ind", "--seeds", 0, "--workers", 2
 
 def rows(folder):
     lines = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("worker", "duration_s")} for row in lines]
+    return [{name: value for name, value in row.items() if name not in ("worker", "duration_s", "run")} for row in lines]
 
 
 @pytest.mark.parametrize("protocol", ["openpi", "act"])
@@ -405,3 +405,15 @@ def kill_when(file, process):
     while not (file.exists() and file.read_text().count("\n")):
         time.sleep(0.02)
     process.kill()
+
+
+def test_a_log_is_not_continued_with_another_policy_at_the_same_address():
+    from vla_gen_bench.eval.open_log import check_server
+
+    def told(policy):
+        return {"connection": {"url": "openpi://localhost:8000", "server": {"policy": policy}}}
+
+    check_server({}, told("a"))
+    check_server(told("a"), told("a"))
+    with pytest.raises(UserError, match="another server at openpi://localhost:8000: its policy differ"):
+        check_server(told("a"), told("b"))

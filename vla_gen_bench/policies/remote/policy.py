@@ -29,6 +29,7 @@ BRIDGE_ADAPTERS: dict[str, list[dict[str, Any]]] = {
     ],
 }  # fmt: skip
 REPLAN_EVERY = 5  # control steps, of openpi's longer chunks, as inspect-robots-widowx
+COUNTERS = ("status", "connections", "served")  # of a server's greeting: not what it is, but how it does
 PROBE = "put carrot on plate"
 
 
@@ -125,7 +126,8 @@ class RemotePolicy:
         from vla_gen_bench.policies.converters.compose import describe_adapter
 
         rotation = next((item.given for item in converters if hasattr(item, "given")), "euler_XYZ")
-        greeting = {name: value for name, value in self._links[0].greeting.items() if _is_small(value)}
+        told = self._links[0].greeting.items()
+        greeting = {name: value for name, value in told if name not in COUNTERS and _is_small(value)}
         return {
             "protocol": self._address.protocol, "url": self._address.url, "server": greeting, "keys": self._keys,
             "codec": self._codec(), "rotation": rotation, "adapter": describe_adapter(converters), "sent": {},

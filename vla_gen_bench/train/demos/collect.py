@@ -84,7 +84,6 @@ class Request:
 
 def check_request(request: Request) -> None:
     """Raises `UserError` for a request that cannot work; nothing has been written then."""
-    from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.policies.registry import resolve
     from vla_gen_bench.policies.sensing import check_size
 
