@@ -14,7 +14,11 @@ from vla_gen_bench.cli.numbers import Whole
 @click.option("--count", type=Whole(1, 10_000_000), required=True, help="Scenes in all, in parts of 500.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
 @click.option(
-    "--split", type=click.Choice(["train", "unseen"]), default="train", show_default=True, help="unseen: for development."
+    "--split",
+    type=click.Choice(["train", "unseen"]),
+    default="train",
+    show_default=True,
+    help="unseen: for development.",
 )
 @click.option("--world", default="pretrain", show_default=True, help="Whose assets.")
 @click.option("--image-size", type=Whole(32, 480), default=128, show_default=True, help="Side, pixels.")
