@@ -67,7 +67,7 @@ def serve(
     Args:
         act: Maps an observation to actions [K, n].
         told: The greeting.
-        reset: Called when an episode begins, as far as the client says so: clients of others do not.
+        reset: Called when an episode begins, as far as the client reports it: clients of others do not.
     """
     turn = threading.Lock()
 

@@ -217,7 +217,7 @@ class Policy(Protocol):
             `vgb serve` computes any episodes together, each at a step of its own. Otherwise every episode has an
             instance of its own there.
 
-    A policy that needs more than the external image says so in its card (`needs:`); without a card, the class or
+    A policy that needs more than the external image reports it in its card (`needs:`); without a card, the class or
     function that makes it has an attribute `needs`, a `Needs`.
     """
 

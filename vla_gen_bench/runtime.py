@@ -28,7 +28,7 @@ WATCH_S = 1.0
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 _NOISE = (
-    # ManiSkill says so whenever no GPU is there, whatever backend is asked for afterwards.
+    # ManiSkill reports it whenever no GPU is there, whatever backend is asked for afterwards.
     "CUDA device was not found",
     "mani_skill is not installed with git",
 )

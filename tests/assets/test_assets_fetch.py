@@ -212,7 +212,7 @@ def test_a_broken_clone_is_made_anew(source: Source, cache: Path) -> None:
     write(clone, {"HEAD": "rubbish", "config": "[core"})
     stages = []
     assert fetch("rl4vla", source=source, progress=lambda what, at, total: stages.append(what)).changed
-    assert any("starting anew" in stage for stage in stages)
+    assert any("starting again" in stage for stage in stages)
 
 
 def test_a_lost_connection_is_resumed(origin, source: Source) -> None:

@@ -1,4 +1,4 @@
-"""The builtin table pictures and overlay textures: counts, camera geometry, reproducibility."""
+"""The builtin table images and overlay textures: counts, camera geometry, reproducibility."""
 
 import hashlib
 import os

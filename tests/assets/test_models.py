@@ -51,7 +51,7 @@ def test_pixels_count_roughness_and_metalness_twice_and_each_material(tmp_path: 
 
 
 def test_only_large_base_colours_move_out_byte_by_byte(tmp_path: Path, small: None) -> None:
-    """Picture 0 is a large colour, 1 a large roughness, 2 a small colour."""
+    """Image 0 is a large colour, 1 a large roughness, 2 a small colour."""
     model = write_model(tmp_path / "a.glb", [64, 64, 8], [surface(0, 1), surface(2)])
     copy = models.lean_model(model, tmp_path / "cache")
     assert sorted(path.name for path in copy.parent.iterdir()) == ["0.png", "a.glb"]

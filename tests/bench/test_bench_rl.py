@@ -22,7 +22,7 @@ def test_speeds_and_shares_of_one_iteration() -> None:
 
 
 def test_only_one_step_of_a_chunk_is_drawn(monkeypatch) -> None:
-    """A drawn step of 10 ms, 6 without the picture: 4 of 10, of four steps 4 of 28."""
+    """A drawn step of 10 ms, 6 without the image: 4 of 10, of four steps 4 of 28."""
     monkeypatch.setattr(bench_rl, "_step_seconds", lambda world, render: 0.010 if render else 0.006)
     assert bench_rl.drawing_share("builtin", 1) == pytest.approx(4 / 10)
     assert bench_rl.drawing_share("builtin", 4) == pytest.approx(4 / 28)

@@ -31,11 +31,11 @@ def test_doctor_passes_here_and_names_the_device(cli) -> None:
 
 
 def test_text_shows_each_fix_and_a_failure_exits_with_2(cli, monkeypatch) -> None:
-    checks = [Check("disk", "ok", "fine"), Check("driver", "FAIL", "broken", "mend it")]
+    checks = [Check("disk", "ok", "fine"), Check("driver", "FAIL", "broken", "fix it")]
     monkeypatch.setattr(doctor, "run_checks", lambda: checks)
     ran = cli("doctor")
     assert ran.exit_code == 2
-    assert ran.stdout.splitlines() == ["ok    disk    fine", "FAIL  driver  broken", "              fix: mend it"]
+    assert ran.stdout.splitlines() == ["ok    disk    fine", "FAIL  driver  broken", "              fix: fix it"]
 
 
 def test_a_warning_alone_exits_with_0() -> None:

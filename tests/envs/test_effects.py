@@ -1,4 +1,4 @@
-"""Image effects, by formula and in the rendered picture."""
+"""Image effects, by formula and in the rendered image."""
 
 from __future__ import annotations
 

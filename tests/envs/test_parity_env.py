@@ -106,7 +106,7 @@ def classes(env, segmentation) -> np.ndarray:
 
 
 def play(case: Case) -> Case:
-    """Replays the recorded actions; pictures are drawn only where there is one to compare with."""
+    """Replays the recorded actions; images are drawn only where there is one to compare with."""
     env = environment("rl4vla")
     observation, _ = env.reset(options={"spec": case.spec})
     case.picture = image(observation)

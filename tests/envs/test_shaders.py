@@ -73,7 +73,7 @@ def test_lean_shaders_draw_the_same_bit_by_bit(name: str) -> None:
     lean = shaders.lean_shader_config(name)
     assert lean.shader_pack != name, "fell back to the shaders as they are"
     drawn, expected = picture(lean), picture(PREBUILT_SHADER_CONFIGS[name])
-    assert len(np.unique(expected)) > 50, "the picture is too plain to compare anything"
+    assert len(np.unique(expected)) > 50, "the image is too plain to compare anything"
     np.testing.assert_array_equal(drawn, expected)
 
 

@@ -88,7 +88,11 @@ def test_data_comes_from_the_checkout_else_from_the_package(tmp_path, monkeypatc
         ("{layout:", "{effects: [noise, noise], layout:", "scenarios.far.shift.effects: effect 'noise' given twice"),
         ("{layout:", "{effects: noise, layout:", "far.shift.effects: expected a list of effects, got 'noise'"),
         ("{layout:", "{effects: [{name: reposition, step: 2.5}], layout:", "step: expected a whole number from 1 to"),
-        ("{layout:", "{yaw: [train], layout:", "scenarios.far.shift.yaw: expected a list of degrees, each once, got ['train']"),
+        (
+            "{layout:",
+            "{yaw: [train], layout:",
+            "scenarios.far.shift.yaw: expected a list of degrees, each once, got ['train']",
+        ),
         ("shift:", "shfit:", "mine.yaml: scenarios.far.shfit: unknown key 'shfit'; did you mean 'shift'?"),
         ("  far:", "  ind:", "mine.yaml: scenarios.ind: key given twice (line 6)"),
         ("  far:", "  f+r:", "mine.yaml: scenarios.f+r: a scenario id is made of letters, digits and _"),

@@ -206,7 +206,7 @@ def test_the_expert_ends_alike_with_and_without_pictures(cli, folder):
         outcomes.append([{k: v for k, v in stable(row).items() if k not in ("trace", "run")} for row in rows()])
     assert outcomes[0] == outcomes[1]
     again = cli("replay", "log", "ind/5/0")
-    assert again.exit_code == 0 and "as logged, as far as a log without pictures tells" in again.stderr
+    assert again.exit_code == 0 and "as logged, as far as a log without images tells" in again.stderr
 
 
 def test_an_openvla_checkpoint_runs_and_is_part_of_the_run_s_identity(cli, folder):

@@ -1,4 +1,4 @@
-"""State, cameras, image size and history: what a policy needs is sensed, nothing else, and the log says so."""
+"""State, cameras, image size and history: what a policy needs is sensed, nothing else, and the log reports it."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_images_of_another_size_show_the_same_view():
     assert image.shape == (256, 256, 3) and small.views["wrist"].shape == (1, 256, 256, 3)
     for ours, theirs in ((image, reference), (small.views["wrist"][0], large.views["wrist"][0])):
         resized = cv2.resize(theirs, (256, 256)).astype(float)
-        assert np.abs(resized - ours).mean() < 6  # the same picture, drawn narrower; another view differs by far more
+        assert np.abs(resized - ours).mean() < 6  # the same image, drawn narrower; another view differs by far more
 
 
 def test_camera_matrices_scale_with_the_image():

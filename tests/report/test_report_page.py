@@ -120,8 +120,8 @@ def test_videos_are_embedded_up_to_a_size(page, runs, cli, tmp_path):
 
 def test_svg_ids_are_made_unique():
     svg = '<?xml?><svg width="9pt" viewBox="0 0 1 1"><metadata>x</metadata><g id="a"/><g clip-path="url(#a)"/></svg>'
-    assert inline_svg(svg, "one", "A picture") == (
-        '<svg role="img" aria-label="A picture" viewBox="0 0 1 1"><g id="one-a"/><g clip-path="url(#one-a)"/></svg>'
+    assert inline_svg(svg, "one", "An image") == (
+        '<svg role="img" aria-label="An image" viewBox="0 0 1 1"><g id="one-a"/><g clip-path="url(#one-a)"/></svg>'
     )
 
 

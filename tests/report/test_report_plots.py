@@ -1,4 +1,4 @@
-"""The pictures of reports: which are drawn, that nothing overlaps, that the same log gives the same file."""
+"""The images of reports: which are drawn, that nothing overlaps, that the same log gives the same file."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_no_text_overlaps_or_leaves_the_picture(pictures, name):
     assert len(texts) >= 10
     width, height = pictures[name].get_size_inches() * pictures[name].dpi
     for text, box in texts:
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, f"'{text}' leaves the picture"
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, f"'{text}' leaves the image"
     for (one, box), (other, its) in itertools.combinations(texts, 2):
         apart = box.x1 <= its.x0 + 1 or its.x1 <= box.x0 + 1 or box.y1 <= its.y0 + 1 or its.y1 <= box.y0 + 1
         assert apart, f"'{one}' overlaps '{other}'"

@@ -1,6 +1,6 @@
 """A small deterministic task with the interface of `EnvBatch`, to see that policies learn: name the colour.
 
-Each step shows a red or a blue picture. Red asks for an action whose first number is above 1/3, blue for one below
+Each step shows a red or a blue image. Red asks for an action whose first number is above 1/3, blue for one below
 -1/3: a policy that knows nothing is right one time in three. An episode succeeds if its last step is right.
 """
 

@@ -80,7 +80,7 @@ def successes(k: int, n: int) -> list[bool]:
 
 
 def flipped_copy(folder: Path, policy: str, rates: Mapping[str, float] | float, seed: int) -> Path:
-    """Copies the published expert's log with outcomes drawn anew: its rows, its episodes, another policy."""
+    """Copies the published expert's log with outcomes drawn again: its rows, its episodes, another policy."""
     rng = np.random.default_rng(seed)
     log = EvalLog(REAL)
     folder.mkdir(parents=True)

@@ -60,7 +60,7 @@ def loss_of(settings: ClippedLoss, scored: Score, advantages: list[float], **oth
 
 
 def some_rollout(subject: Learner, episodes: int, decisions: int, seed: int = 0) -> Rollout:
-    """Random pictures and actions; log-probabilities as a policy at chance would have them."""
+    """Random images and actions; log-probabilities as a policy at chance would have them."""
     random = np.random.default_rng(seed)
     begin, end = subject.student.config.action_range
     shape = (decisions, episodes)

@@ -13,7 +13,8 @@ import yaml
 from demos import demo, written
 
 ROOT = Path(__file__).resolve().parents[2]
-SFT = {"name": "tiny", "trainer": "sft", "model": {"size": "pico"}, "optimiser": {"lr": 1e-3}, "samples": 32, "batch": 8}
+SFT = {"name": "tiny", "trainer": "sft", "model": {"size": "pico"}, "optimiser": {"lr": 1e-3}}
+SFT |= {"samples": 32, "batch": 8}
 PPO = {"name": "tiny", "trainer": "ppo", "optimiser": {"lr": 1e-4}, "env_steps": 24, "episodes": 4, "horizon": 6}
 PPO |= {"batch": 8, "together": 2, "lanes": 1}
 

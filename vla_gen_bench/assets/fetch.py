@@ -51,7 +51,7 @@ def fetch(
 
     Args:
         from_dir: Holds the pack's folders, or upstream checkouts side by side. Nothing is downloaded.
-        force: Takes every file anew. A pack that is whole is even then not replaced by one that lacks more.
+        force: Takes every file again. A pack that is whole is even then not replaced by one that lacks more.
         source: Default: the shipped one.
 
     Raises:

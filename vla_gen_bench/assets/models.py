@@ -1,6 +1,6 @@
-"""Models as SAPIEN reads them with the least memory: what their pictures weigh, and copies with large ones outside.
+"""Models as SAPIEN reads them with the least memory: what their images weigh, and copies with large ones outside.
 
-SAPIEN decodes a picture inside a .glb into five copies at once, one in a file of its own into two: for 4096x4096
+SAPIEN decodes an image inside a .glb into five copies at once, one in a file of its own into two: for 4096x4096
 pixels 345 MB against 134 MB at the peak. The decoder is the same, and so are the texels, bit by bit.
 """
 
@@ -32,7 +32,7 @@ _CHUNK = struct.Struct("<I4s")  # length, kind
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture inside a .glb: its bytes, MIME type and number of pixels."""
+    """An image inside a .glb: its bytes, MIME type and number of pixels."""
 
     content: bytes
     kind: str
@@ -40,7 +40,7 @@ class _Picture:
 
 
 def lean_model(path: Path, cache: Path) -> Path:
-    """Returns a copy of the .glb at `path` whose large colour pictures lie beside it, made in `cache` on first use.
+    """Returns a copy of the .glb at `path` whose large colour images lie beside it, made in `cache` on first use.
 
     Returns `path` itself where it holds none, and where the cache cannot be written.
     """
@@ -56,7 +56,7 @@ def lean_model(path: Path, cache: Path) -> Path:
 
 @lru_cache(maxsize=None)
 def texture_pixels(path: Path) -> int:
-    """Returns how many pixels SAPIEN keeps of the pictures in the .glb at `path`; 0 for other models.
+    """Returns how many pixels SAPIEN keeps of the images in the .glb at `path`; 0 for other models.
 
     Each use by a material counts, roughness and metalness as two textures.
     """
@@ -66,7 +66,7 @@ def texture_pixels(path: Path) -> int:
 
 
 def _used(gltf: dict[str, Any], material: dict[str, Any]) -> Iterator[int]:
-    """Yields the picture behind each texture SAPIEN makes for a material."""
+    """Yields the image behind each texture SAPIEN makes for a material."""
     surface = material.get("pbrMetallicRoughness", {})
     uses = [surface.get("baseColorTexture"), *[surface.get("metallicRoughnessTexture")] * 2]
     for use in (*uses, material.get("normalTexture"), material.get("emissiveTexture")):
@@ -76,7 +76,7 @@ def _used(gltf: dict[str, Any], material: dict[str, Any]) -> Iterator[int]:
 
 @lru_cache(maxsize=None)
 def _large(path: Path) -> frozenset[int]:
-    """Returns the large pictures that are base colours only: SAPIEN takes others apart, or reads them otherwise."""
+    """Returns the large images that are base colours only: SAPIEN takes others apart, or reads them otherwise."""
     gltf, pictures = _read(path)
     colours, others = set(), set()
     for material in gltf.get("materials", ()):
@@ -90,7 +90,7 @@ def _large(path: Path) -> frozenset[int]:
 
 @lru_cache(maxsize=1)  # a scene asks for the same model many times over
 def _split(path: Path) -> dict[Path, bytes]:
-    """Returns the files of the lean copy: the model, naming its large pictures, and these."""
+    """Returns the files of the lean copy: the model, naming its large images, and these."""
     gltf, pictures = _read(path)
     files = {}
     for index in _large(path):
@@ -111,7 +111,7 @@ def _with_json(content: bytes, gltf: dict[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[int, _Picture]]:
-    """Returns the description in a .glb and the pictures in it by index; nothing for other models."""
+    """Returns the description in a .glb and the images in it by index; nothing for other models."""
     if path.suffix != ".glb":
         return {}, {}
     content = read_bytes(path, limit=LARGEST)

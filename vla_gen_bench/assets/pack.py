@@ -166,8 +166,9 @@ def _require_version(catalog: Catalog, root: Path) -> None:
     written = _read_manifest(root).get("catalog")
     if written != catalog.digest():
         raise UserError(
-            f"{root}: made by another version of this package (catalogue {shown(written)}, expected {catalog.digest()}); "
-            "delete the folder to generate it anew"
+            f"{root}: made by another version of this package (catalogue {shown(written)}, expected "
+            f"{catalog.digest()}); "
+            "delete the folder to generate it again"
         )
 
 
@@ -210,7 +211,9 @@ def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> Non
         for new, old in zip(getattr(made, kind), getattr(shipped, kind), strict=True):
             sizes = zip((*new.bbox_min, *new.bbox_max), (*old.bbox_min, *old.bbox_max), strict=True)
             if any(abs(a - b) > tolerance for a, b in sizes):
-                raise UserError(f"generated {shipped.world} asset '{new.id}' has another size than the shipped catalogue says")
+                raise UserError(
+                    f"generated {shipped.world} asset '{new.id}' has another size than the shipped catalogue says"
+                )
 
 
 def made_here(world: str, root: Path) -> bool:
@@ -239,7 +242,7 @@ def _verify_digests(root: Path) -> str:
         path = root / name
         if not path.is_file() or _sha256(path) != expected:
             what = "damaged" if path.is_file() else "missing"
-            raise UserError(f"asset pack {root}: {name} is {what}; delete that folder to generate it anew")
+            raise UserError(f"asset pack {root}: {name} is {what}; delete that folder to generate it again")
     return _combine(files)
 
 

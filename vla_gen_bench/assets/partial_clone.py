@@ -2,7 +2,7 @@
 
 A bare clone without file contents (`--filter=blob:none`) gives commits and folders; checking out sparsely then
 fetches the wanted contents only, some files at a time. What has been fetched stays in the clone, so an interrupted
-download goes on where it was.
+download resumes where it was.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def check_out(upstream: Upstream, paths: Sequence[str], clone: Path, work: Path,
 
     Args:
         paths: Relative to the repository's root. Those the commit does not have are left out silently.
-        clone: Where the bare clone is or will be; one that is broken is made anew.
+        clone: Where the bare clone is or will be; one that is broken is made again.
 
     Returns:
         The full id of the commit.
@@ -83,7 +83,7 @@ def check_out(upstream: Upstream, paths: Sequence[str], clone: Path, work: Path,
     except GitFailed as error:
         if not resumed or error.unreachable or error.disk_full:
             raise _user_error(error, upstream, clone) from error
-    progress(f"{upstream.repository}: the earlier download is broken, starting anew", 0, len(paths))
+    progress(f"{upstream.repository}: the earlier download is broken, starting again", 0, len(paths))
     shutil.rmtree(clone)
     try:
         return _attempt(upstream, paths, clone, work, progress)
@@ -172,7 +172,7 @@ def _user_error(error: GitFailed, upstream: Upstream, clone: Path) -> UserError:
         return UserError(f"{upstream.url} does not have commit {upstream.commit}; {_update(upstream)}")
     if error.unreachable:
         return UserError(
-            f"cannot download from {upstream.url} ({error}); check the network and run this again, it goes on from "
+            f"cannot download from {upstream.url} ({error}); check the network and run this again, it resumes from "
             f"where it was; or {_by_hand(upstream)}"
         )
     return UserError(f"git failed on {upstream.url} ({error}); {_by_hand(upstream)}")

@@ -81,7 +81,8 @@ def first_use() -> Iterator[Line]:
     from vla_gen_bench.assets.pack import generate
 
     with tempfile.TemporaryDirectory() as folder:
-        yield Line("first use of the builtin assets", _timed(lambda: generate("builtin", Path(folder) / "pack")), "s", 20)
+        seconds = _timed(lambda: generate("builtin", Path(folder) / "pack"))
+        yield Line("first use of the builtin assets", seconds, "s", 20)
 
 
 def steps(world: str) -> Iterator[Line]:
@@ -162,7 +163,7 @@ def peak_memory_gib() -> float:
 def success(world: str, folder: Path, tell: Callable[[str], None]) -> Iterator[Line]:
     """The expert on every scenario, 3 seeds x 64 episodes; continues an earlier run in `folder`."""
     targets = TARGETS[world]
-    # The expert looks at no picture; drawing them at 640x480 would take hours.
+    # The expert looks at no image; drawing them at 640x480 would take hours.
     request = Request("expert", targets.suites, world=world, out=folder / f"expert-{world}", render=world == "builtin")
     plan = make_plan(request)
     tell(f"expert on {plan.suite.id}, world {world}: {len(plan.jobs)} episodes, log in {plan.folder}")

@@ -1,6 +1,6 @@
 """How fast OpenVLA trains and acts on this machine, and what 7B needs on a GPU; part of `vgb bench`.
 
-Weights and pictures are random: neither speed nor memory depends on them.
+Weights and images are random: neither speed nor memory depends on them.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def random_model(config: OpenVLAConfig, device: str) -> OpenVLA:
 
 
 def random_inputs(model: OpenVLA, batch: int) -> Inputs:
-    """Returns prompts of the usual length with random words and pictures, on the model's device."""
+    """Returns prompts of the usual length with random words and images, on the model's device."""
     side, generator = model.config.image, torch.Generator().manual_seed(batch)
     ids = torch.randint(3, model.config.action_range[0], (batch, PROMPT_TOKENS), generator=generator)
     pixels = torch.randn(batch, 6, side, side, generator=generator)
@@ -161,7 +161,7 @@ def ppo_step(config: OpenVLAConfig, device: str, separate: bool) -> Callable[[],
 
 
 def _until_full(lines: Iterator[Line], what: str, device: str) -> Iterator[Line]:
-    """Passes `lines` on; when the device's memory is used up, says so in their place."""
+    """Passes `lines` on; when the device's memory is used up, reports it in their place."""
     try:
         yield from lines
     except torch.cuda.OutOfMemoryError:

@@ -59,7 +59,7 @@ def reward_learning(
 
 
 def drawing_share(world: str, chunk: int) -> float:
-    """Returns the share of `chunk` control steps that is spent on the one picture, on one core, in this process."""
+    """Returns the share of `chunk` control steps that is spent on the one image, on one core, in this process."""
     drawn, blind = (_step_seconds(world, render) for render in (True, False))
     return max(0.0, (drawn - blind) / (drawn + (chunk - 1) * blind))
 

@@ -15,7 +15,7 @@ LINE_END = "\n"
 COMMANDS = {
     "eval": "Evaluate a policy on suites of shifted scenarios.",
     "merge": "Join the logs of shards into one.",
-    "report": "Compare evaluation logs: tables, tests, pictures, a page.",
+    "report": "Compare evaluation logs: tables, tests, images, a page.",
     "curves": "Draw training curves: a metric over samples and wall time.",
     "replay": "Run one logged episode again, check its outcome, write an mp4.",
     "collect": "Collect demonstrations on training-pool episodes.",
@@ -28,7 +28,7 @@ COMMANDS = {
     "assets": "List, fetch and verify the files of the worlds.",
     "plan": "Say how many episodes a comparison of two policies needs.",
     "leaderboard": "Add, validate and build the published leaderboard.",
-    "gallery": "Draw a labelled picture of every scenario of a suite.",
+    "gallery": "Draw a labelled image of every scenario of a suite.",
     "bench": "Measure this machine: step, reset, set-up, throughput.",
     "doctor": "Check Python, packages, Vulkan, GPU, disk and assets.",
 }

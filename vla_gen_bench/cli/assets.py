@@ -39,14 +39,14 @@ def list_(as_json: bool) -> None:
 @assets.command()
 @click.argument("world")
 @click.option("--from", "from_dir", type=click.Path(path_type=Path), help="Copy from this folder, download nothing.")
-@click.option("--force", is_flag=True, help="Take every file anew, also where a good pack is in place.")
+@click.option("--force", is_flag=True, help="Take every file again, also where a good pack is in place.")
 def fetch(world: str, from_dir: Path | None, force: bool) -> None:
     """Get the files of WORLD, each one verified.
 
     They are put in place at once, when all are good.
 
     DIR of --from holds the folders of the pack (rl4vla, widowx250s) or clones of the upstream repositories side by
-    side. An interrupted download goes on where it was; files in place that are good are not downloaded again.
+    side. An interrupted download resumes where it was; files in place that are good are not downloaded again.
     """
     from vla_gen_bench.assets.fetch import fetch as fetch_pack
 

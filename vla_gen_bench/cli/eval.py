@@ -75,7 +75,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--resume", is_flag=False, flag_value="", metavar="[DIR]", help="Continue the log in DIR (or --out); it must exist."
 )
-@click.option("--fresh", is_flag=True, help="Move an earlier log in that folder aside and start anew.")
+@click.option("--fresh", is_flag=True, help="Move an earlier log in that folder aside and start again.")
 @click.option("--no-render", is_flag=True, help="Draw nothing: for privileged policies, about twice as fast.")
 @click.option(
     "--time-limit",
@@ -139,7 +139,7 @@ def evaluate_command(
 ):
     """Run a policy on every episode of suites, judge it, and log it.
 
-    Finished episodes are on disk at once: after Ctrl-C or a crash the same command goes on where it stopped. The table
+    Finished episodes are on disk at once: after Ctrl-C or a crash the same command resumes where it stopped. The table
     shows success at the end of the episode (the headline), its 95% Wilson interval, success at any time, and the drop
     from the in-distribution scenario. Exit status: 0 done, 1 done with errored episodes, 2 bad input.
     """

@@ -31,7 +31,7 @@ from vla_gen_bench.cli.numbers import INDEX, SEED
 def gallery(suites: tuple[str, ...], world: str, out: Path, seed: int, index: int) -> None:
     """Draw one PNG per suite: each scenario's first frame and a later one, with the expert acting.
 
-    All scenarios show the same episode, so what differs between two pictures is the shift alone.
+    All scenarios show the same episode, so what differs between two images is the shift alone.
     """
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.episodes.suite import load_suite

@@ -28,7 +28,7 @@ def replay(log: Path, episode: str, out: Path | None, act: bool) -> None:
     outcome = "success" if answer.row["success_at_end"] else "failure"
     exact = "bit for bit" if answer.exact else "but not bit for bit"
     if not answer.comparable:
-        exact = "as far as a log without pictures tells"
+        exact = "as far as a log without images tells"
     if answer.same:
         click.echo(f"{episode}: {outcome}, as logged, {exact}", err=True)
         return

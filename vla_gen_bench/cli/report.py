@@ -33,7 +33,7 @@ SHOWN_PROBLEMS = 20
     type=Real(0.5, 0.9999),
     help="Of every interval.",
 )
-@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Write pictures (SVG, PNG) there.")
+@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Write images (SVG, PNG) there.")
 @click.option("--stages", is_flag=True, help="Add what happened: stage labels, workspace covered.")
 @click.option(
     "--videos",

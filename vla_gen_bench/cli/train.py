@@ -26,7 +26,7 @@ PROCESSES = click.option(
 def train() -> None:
     """Train OpenVLA policies.
 
-    A recipe is a YAML file, or the name of a policy that has one. A run that was broken off goes on when the same
+    A recipe is a YAML file, or the name of a policy that has one. A run that was interrupted resumes when the same
     command is given again.
     """
 

@@ -35,7 +35,7 @@ def common_options(command: Any) -> Any:
             "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/train/NAME]"
         ),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeat."),
-        click.option("--fresh", is_flag=True, help="Begin anew in a folder that holds a run."),
+        click.option("--fresh", is_flag=True, help="Start over in a folder that holds a run."),
         click.option(
             "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto = a GPU if any."
         ),

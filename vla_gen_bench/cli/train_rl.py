@@ -30,7 +30,7 @@ def ppo(**options: Any) -> None:
 @common_options
 @SIMULATORS
 def grpo(**options: Any) -> None:
-    """Learn from reward relative to groups of episodes that began alike.
+    """Learn from reward relative to groups of episodes that shared an initial state.
 
     Presets: grpo, grpo-as-coded.
     """
@@ -41,7 +41,7 @@ def grpo(**options: Any) -> None:
 @common_options
 @SIMULATORS
 def dpo(**options: Any) -> None:
-    """Learn from preferences between episodes that began alike (TPO).
+    """Learn from preferences between episodes that shared an initial state (TPO).
 
     Preset: dpo.
     """

@@ -192,7 +192,7 @@ def check_gpu_simulation() -> Iterator[Check]:
     if result.get("devices") == 0:
         yield Check("GPU simulation", "ok", "no CUDA device: simulation runs on the CPU")
     elif "error" in result:
-        fix = result.get("fix", "use the CPU (the default), or mend the CUDA driver")
+        fix = result.get("fix", "use the CPU (the default), or fix the CUDA driver")
         yield Check("GPU simulation", "warn", result["error"], fix)
     else:
         yield Check("GPU simulation", "ok", f"physx_cuda on {result['name']}, torch {result['torch']}")
@@ -258,7 +258,7 @@ def check_disk() -> Iterator[Check]:
 
 
 def check_packs() -> Iterator[Check]:
-    yield _pack("builtin", fine=("ready", "absent"), bad="FAIL", fix="delete that folder: it is generated anew")
+    yield _pack("builtin", fine=("ready", "absent"), bad="FAIL", fix="delete that folder: it is generated again")
     fix = "needed for `--world rl4vla` only: `vgb assets fetch rl4vla`, or set VGB_RL4VLA_DIR to a folder that holds it"
     yield _pack("rl4vla", fine=("ready",), bad="warn", fix=fix)
 

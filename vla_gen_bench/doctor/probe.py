@@ -1,6 +1,6 @@
 """Child process of `vgb doctor` and `make setup`: tries what may crash, prints one JSON object.
 
-`python -m vla_gen_bench.doctor.probe render` draws a picture; `... gpu` looks for GPU simulation. Exit status 0 when it
+`python -m vla_gen_bench.doctor.probe render` draws an image; `... gpu` looks for GPU simulation. Exit status 0 when it
 works (or there is no GPU), 1 when not. Imports neither torch (unless a CUDA device exists) nor ManiSkill.
 """
 

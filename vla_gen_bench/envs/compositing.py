@@ -14,7 +14,7 @@ from vla_gen_bench.errors import UserError
 
 @lru_cache(maxsize=64)
 def load_image(path: Path, width: int, height: int) -> torch.Tensor:
-    """Returns the picture as uint8 [height, width, 3] RGB, alpha dropped, resized bilinearly as OpenCV does."""
+    """Returns the image as uint8 [height, width, 3] RGB, alpha dropped, resized bilinearly as OpenCV does."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(f"{path}: cannot be read as an image; get the pack again (vgb assets list)")

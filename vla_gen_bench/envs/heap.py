@@ -8,7 +8,7 @@ import os
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # <malloc.h>
 _MIB = 2**20
 SETTINGS = {
-    # Of the five copies SAPIEN makes of a 2048x2048 picture four go back to the system at once. Left to itself glibc
+    # Of the five copies SAPIEN makes of a 2048x2048 image four go back to the system at once. Left to itself glibc
     # raises the bound to 32 MiB and keeps them. What a step of one episode allocates at 640x480 is below 5 MB.
     "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, 16 * _MIB),
     # Setting one bound ends glibc's own adjustment of the other, which would stay at 128 KiB.

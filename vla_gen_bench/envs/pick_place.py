@@ -89,7 +89,7 @@ class PickPlaceEnv(BaseEnv):
         heap.settle()
         urdf = self.pack.path(self.pack.catalog.robot_urdf)
         kwargs.setdefault("obs_mode", "rgb")
-        if not torch.cuda.is_available():  # pictures that stay on a CUDA device could not be read
+        if not torch.cuda.is_available():  # images that stay on a CUDA device could not be read
             kwargs.setdefault("render_backend", "cpu")
         height, width = self.image_size
         kwargs.setdefault("robot_uids", robot.agent_class(urdf, width, height, self.world.shader, self.cameras))
@@ -111,7 +111,7 @@ class PickPlaceEnv(BaseEnv):
         """Starts an episode in a fresh scene.
 
         Args:
-            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec. None goes on from the
+            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec. None resumes from the
                 seed before; without one, episodes differ from process to process.
             options: `{"spec": EpisodeSpec}` or `{"specs": [one per environment]}` realises exactly these.
         """
@@ -150,7 +150,7 @@ class PickPlaceEnv(BaseEnv):
 
     @property
     def instructions(self) -> tuple[str, ...]:
-        """What the policy is told, one sentence per environment."""
+        """The instruction the policy is given, one sentence per environment."""
         return tuple(spec.instruction for spec in self._specs)
 
     def get_language_instruction(self) -> list[str]:
@@ -327,7 +327,7 @@ class PickPlaceEnv(BaseEnv):
             albedo=wanted.albedo,
         )
         if self.backend.render_device.is_cuda():
-            torch.cuda.synchronize()  # as ManiSkill does: physics starts when the pictures are done
+            torch.cuda.synchronize()  # as ManiSkill does: physics starts when the images are done
         data = {name: picture.to(self.device) for name, picture in data.items()}  # a GPU may draw for physics on a CPU
         data["rgb"] = self._picture(data["rgb"], data["segmentation"], camera)
         if not wanted.segmentation:

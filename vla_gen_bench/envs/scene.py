@@ -176,7 +176,7 @@ def release(*owners: object | None) -> None:
     """Empties the objects of a scene that is over, so that it goes at once.
 
     They refer to each other in circles, which only a garbage collection ends: until then each scene would keep its
-    camera's pictures, 40 MB at 640x480.
+    camera's images, 40 MB at 640x480.
     """
     for owner in owners:
         if owner is not None:

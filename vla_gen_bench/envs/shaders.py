@@ -6,7 +6,7 @@ the table is multiplied by black. Every copy leaves it out.
 
 The *swift* copy of `default` draws what `Color` and `Segmentation` need and no more: 11 ms instead of 43 ms at 640x480
 on lavapipe, most of which goes per pixel, not per triangle. It drops the passes for transparent bodies, lines and
-points and the pictures of positions, normals and segmentation colours, shades only pixels that show a body, and
+points and the images of positions, normals and segmentation colours, shades only pixels that show a body, and
 makes bytes of colours itself. The swift copy of `minimal` leaves out the pass that puts a background behind what is
 drawn, the light of an environment map, which is black, and the axes of normal maps, which no opaque body here has.
 Bodies look the same bit by bit (tests/envs/test_shaders.py); empty pixels are black.
@@ -33,7 +33,7 @@ _DECLARATION = re.compile(r"^layout\([^)]*\) uniform sampler2D samplerBRDFLUT;\n
 _LOOKUP = re.compile(r"texture\(samplerBRDFLUT, [^;]*\)\.xy;")
 _TABLE = "samplerBRDFLUT"
 
-# What is known of a surface, in three pictures of four numbers instead of seven, and the body's id in a fourth.
+# What is known of a surface, in three images of four numbers instead of seven, and the body's id in a fourth.
 _PACK = """
 layout(location = 0) out vec4 outAlbedoSpecular;
 layout(location = 1) out vec4 outNormalRoughness;
@@ -64,7 +64,7 @@ vec4 readSpecular() {
 vec4 readGbufferDepth() { return READ(samplerGbufferDepth); }
 """
 # The composite pass of the stock shaders, then ManiSkill's (color * 255).to(uint8), three bytes in one exact float.
-# (Not as r8g8b8a8unorm: lavapipe fills such pictures by other code, whose positions differ in the last bit.)
+# (Not as r8g8b8a8unorm: lavapipe fills such images by other code, whose positions differ in the last bit.)
 _FINISH = """
 layout(location = 0) out float outBytes;
 
@@ -111,7 +111,7 @@ _SWIFT_FILES += ("gbuffer.vert", "gbuffer.frag", "deferred.vert", "deferred.frag
 def lean_shader_config(name: str) -> ShaderConfig:
     """Returns ManiSkill's shader config `name` ("default" or "minimal") on a copy of the shaders without the table.
 
-    For `CameraConfig(shader_config=...)`. Also sets SAPIEN's global picture formats as ManiSkill does for `name`:
+    For `CameraConfig(shader_config=...)`. Also sets SAPIEN's global image formats as ManiSkill does for `name`:
     ManiSkill knows them by the shader's name, which is a path here. An environment map would give no reflections.
     Falls back to the shaders as they are where the copy cannot be made (another SAPIEN, an unwritable cache).
     """

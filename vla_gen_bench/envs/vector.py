@@ -11,8 +11,8 @@ a process that has its core for itself); a scene takes 8 MB at 320x240. So one p
 as make the policy's batch worth while.
 
 An episode depends on its spec and its actions alone: on the CPU it is the same bit by bit in any row of any batch
-(tests/envs/test_vector.py). A batch is a row of `PickPlaceEnv`s that each hold one sub-scene (CPU), or one that holds all of
-them (GPU); everything else is shared. Nothing ends by itself: count the steps, `infos["elapsed_steps"]` does too.
+(tests/envs/test_vector.py). A batch is a row of `PickPlaceEnv`s that each hold one sub-scene (CPU), or one that holds
+all of them (GPU); everything else is shared. Nothing ends by itself: count the steps, `infos["elapsed_steps"]` does too.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class EnvBatch:
 
     @property
     def instructions(self) -> tuple[str, ...]:
-        """What the policy is told, one sentence per running episode."""
+        """The instruction the policy is given, one sentence per running episode."""
         return tuple(spec.instruction for spec in self.specs)
 
     def reset(self, specs: Sequence[EpisodeSpec]) -> np.ndarray | None:

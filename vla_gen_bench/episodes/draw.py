@@ -184,7 +184,7 @@ class _Episode:
         return geometry.grid() if layout.pool == "grid" else geometry.ring(**layout.params)
 
     def _pair(self) -> tuple[Point, Point]:
-        """Where target and receptacle lie. "outside" moves one draw in or out; "ring" draws anew at each distance."""
+        """Where target and receptacle lie. "outside" moves one draw in or out; "ring" draws again at each distance."""
         stream, layout = self.stream("layout"), self.shift.choice("layout")
         if layout.pool != "outside":
             return stream.choice(geometry.pairs(self.points()))
@@ -201,7 +201,7 @@ class _Episode:
         return tuple(self._third("objects", "clutter", f"clutter.{number}", choice.params) for number in numbers)
 
     def _instruction(self, names: list[str]) -> str:
-        """Returns what the policy is told; `names` are those of all that lies there, target and receptacle first."""
+        """Returns what the policy is given; `names` are those of all that lies there, target and receptacle first."""
         pool = self.shift.choice("instruction").pool
         if pool == "none":
             return ""

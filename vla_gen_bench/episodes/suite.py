@@ -121,7 +121,7 @@ class Suite(Frozen):
     def digest(self) -> str:
         """Returns 16 hex digits over all that decides which episodes are run and how they are scored.
 
-        Titles, labels and the file's layout are left out: mending a typing error keeps old logs comparable.
+        Titles, labels and the file's layout are left out: fixing a typing error keeps old logs comparable.
         """
         rows = [scenario.resolved() for scenario in self.scenarios.values()]
         head = {"id": self.id, "version": self.version, "pools": POOLS_VERSION}

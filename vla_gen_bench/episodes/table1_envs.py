@@ -104,7 +104,7 @@ def _three_heights(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(isinstance(z, float) and 0.87 < z < 1.5 for z in value)
 
 
-# What each deviation may be set to. The value that is not the reference's mends the oddity and changes the ids.
+# What each deviation may be set to. The value that is not the reference's fixes the oddity and changes the ids.
 ALLOWED: dict[str, Callable[[Any], bool]] = {
     "spawn_heights": _three_heights,
     "distance_test": lambda value: value in ("float64", "exact"),

@@ -144,7 +144,7 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     card.check_world(request.world)
     sensors = sensors_of(card, world, request.image_size, request.arguments)
     if not request.render and (not card.privileged or request.record != "none"):
-        raise UserError("--no-render is for privileged policies without --video: all others need the pictures")
+        raise UserError("--no-render is for privileged policies without --video: all others need the images")
     backend = choose_backend(request.backend)
     if backend == "gpu" and (request.workers or 1) > 1:
         raise UserError(f"--workers {request.workers}: a GPU simulates all episodes in one process; use --num-envs")

@@ -29,7 +29,7 @@ class Replay:
     """A replayed episode: its row, the logged one, and the video.
 
     Attributes:
-        comparable: Whether the traces cover the same: a replay draws pictures, a log made with --no-render did not.
+        comparable: Whether the traces cover the same: a replay draws images, a log made with --no-render did not.
     """
 
     row: dict[str, Any]

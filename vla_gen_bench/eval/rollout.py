@@ -45,7 +45,7 @@ class Recording:
 
     @property
     def needs_observation(self) -> bool:
-        """As it was of the policy: traces cover the pictures it saw."""
+        """As it was of the policy: traces cover the images it saw."""
         return self._step % self._every == 0
 
     def reset(self, instructions: list[str], seeds: list[int]) -> None:

@@ -28,7 +28,7 @@ SETTLE_STEPS = 2  # after letting go, until the target counts as placed or not
 LOOP_TRIES = 3
 BELOW_TABLE_M = 0.02  # the target's origin under the table top
 WORK_CENTRE_M = (0.307, 0.028)  # base frame; the middle of all layouts
-WORK_RADIUS_M = 0.30  # no suite puts anything farther out, and the picture ends before, except far from the robot
+WORK_RADIUS_M = 0.30  # no suite puts anything farther out, and the image ends before, except far from the robot
 
 
 @dataclass(frozen=True)

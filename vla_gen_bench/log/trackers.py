@@ -28,7 +28,8 @@ def need_tracker(name: str, option: str) -> Any:
 def wandb_curve(folder: Path, project: str, config: Mapping[str, Any]) -> Callable[[int, Mapping[str, float]], None]:
     """Returns what logs a row of a training curve to W&B.
 
-    The run has a random id, kept in the folder: a resumed run continues in it, another folder of the same name does not.
+    The run has a random id, kept in the folder: a resumed run continues in it, another folder of the same name does
+    not.
 
     Args:
         config: The recipe.

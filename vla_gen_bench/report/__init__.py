@@ -1,1 +1,1 @@
-"""Logs in, comparisons out: statistics, tables, pictures, pages. Neither the simulator nor torch is touched."""
+"""Logs in, comparisons out: statistics, tables, images, pages. Neither the simulator nor torch is touched."""

@@ -1,4 +1,4 @@
-"""How pictures look and are saved: colours everyone can tell apart, hatches and markers for print, SVG and PNG."""
+"""How images look and are saved: colours everyone can tell apart, hatches and markers for print, SVG and PNG."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def save_as(figure: Figure, path: Path) -> Path:
     """Writes one file, .svg or .png by its name, and returns its path; raises `UserError` where that fails."""
     if path.suffix not in ENDINGS:
-        raise UserError(f"{path}: pictures end in {' or '.join(ENDINGS)}")
+        raise UserError(f"{path}: images end in {' or '.join(ENDINGS)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".svg":

@@ -84,7 +84,7 @@ def item_rows(
 
 
 def kind_of(info: ScenarioInfo) -> str | None:
-    """Returns what a shift draws anew, of `KINDS`' values and "textures"; None where it draws no items."""
+    """Returns what a shift draws again, of `KINDS`' values and "textures"; None where it draws no items."""
     shift = info.shift or {}
     for axis, kind in KINDS.items():
         if axis in shift and shift[axis]["pool"] != next(iter(AXES[axis])):

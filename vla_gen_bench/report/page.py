@@ -154,7 +154,7 @@ def _cell_html(cell: Text, column: str) -> str:
     return f'<td{kind} data-column="{escape(column)}">{main}{PARTIAL_MARK if cell.partial else ""}{note}</td>'
 
 
-# ---- pictures -------------------------------------------------------------------------------------------------
+# ---- images -------------------------------------------------------------------------------------------------
 
 
 def _figure_html(name: str, figure: Figure) -> str:

@@ -277,7 +277,7 @@ def pilot_of(first: Iterable[Row], second: Iterable[Row], metric: str = "success
         raise UserError("the pilot's runs share no finished episode; evaluate both on one suite")
     for key in shared:
         if ours[key].spec_digest != theirs[key].spec_digest:
-            raise UserError(f"the pilot's runs drew episode {'/'.join(map(str, key))} differently; evaluate both anew")
+            raise UserError(f"the pilot's runs drew episode {'/'.join(map(str, key))} differently; evaluate both again")
     pairs = np.array([[getattr(ours[key], metric), getattr(theirs[key], metric)] for key in shared], bool)
     differing = int((pairs[:, 0] != pairs[:, 1]).sum())
     rates = pairs.mean(axis=0)

@@ -1,4 +1,4 @@
-"""The pictures of a report: rates, drops, wins and losses, severity curves, each a matplotlib figure."""
+"""The images of a report: rates, drops, wins and losses, severity curves, each a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROW_UNITS = 7  # scenarios beside each other in the picture of rates
+ROW_UNITS = 7  # scenarios beside each other in the image of rates
 ERROR_BAR = {"fmt": "none", "ecolor": INK, "elinewidth": 0.9, "capsize": 1.5}
 PANELS_PER_ROW = 4
 
 
 def figures(comparison: Comparison) -> dict[str, Figure]:
-    """Returns every picture the data allow, by name: rates; drops; wins; severity-*; workspace."""
+    """Returns every image the data allow, by name: rates; drops; wins; severity-*; workspace."""
     with style():
         levels = dose_figure(comparison)
         if levels is not None:  # which shows the rows with levels: the others need not give way to them

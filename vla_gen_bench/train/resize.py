@@ -12,7 +12,7 @@ def squashed(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def shifted(picture: np.ndarray, by: tuple[float, float]) -> np.ndarray:
-    """Returns a picture [H, W, 3] moved down and to the right by whole pixels, the edge repeated.
+    """Returns an image [H, W, 3] moved down and to the right by whole pixels, the edge repeated.
 
     Args:
         by: Parts of its height and its width.

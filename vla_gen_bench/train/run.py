@@ -48,7 +48,7 @@ class RunOptions:
 
 
 def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any] | None:
-    """Begins a run in `folder`, or returns the state of the one that was broken off there.
+    """Begins a run in `folder`, or returns the state of the one that was interrupted there.
 
     Args:
         fresh: Remove what an earlier run left there.

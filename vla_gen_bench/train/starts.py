@@ -71,14 +71,14 @@ class CameraShift(Frozen):
 
     Attributes:
         share: Of the episodes (or groups of them); the others are seen as they are.
-        most: Along each axis, part of the picture's side.
+        most: Along each axis, part of the image's side.
     """
 
     share: float = Field(0.0, ge=0, le=1)
     most: float = Field(0.04, ge=0, lt=0.5)
 
     def of(self, seed: int, iteration: int, group: int) -> tuple[float, float]:
-        """Returns the shift down and to the right, parts of the picture's sides."""
+        """Returns the shift down and to the right, parts of the image's sides."""
         stream = Stream("1", seed, group, f"camera shift {iteration}")
         share, down, right = (stream.below(2**32, draw) / 2**32 for draw in range(3))
         return (self.most * (2 * down - 1), self.most * (2 * right - 1)) if share < self.share else UNSHIFTED
@@ -91,7 +91,7 @@ class Start(NamedTuple):
         spec: What it shows.
         key: What its actions are drawn with.
         moves: float32 [W, 7], done before the policy takes over; equally many for all episodes that run together.
-        shift: Down and to the right, parts of the picture's sides; of everything the policy sees.
+        shift: Down and to the right, parts of the image's sides; of everything the policy sees.
     """
 
     spec: EpisodeSpec
@@ -109,7 +109,7 @@ def starts(
     wander: Wander | None = None,
     camera: CameraShift | None = None,
 ) -> list[Start]:
-    """Returns the episodes of an iteration, from the training pools; each `group` in a row begins alike.
+    """Returns the episodes of an iteration, from the training pools; each `group` in a row shares an initial state.
 
     Args:
         seed: Of the run, 0 to 99,999.

@@ -38,7 +38,7 @@ class Student:
 
     Attributes:
         model: In training mode, on its device.
-        processor: Its tokenizer and picture size.
+        processor: Its tokenizer and image size.
         stats: How actions are scaled.
         value_head: The checkpoint's, if it had one.
         action_head: Regression head of the L1 variant of OFT.
@@ -198,4 +198,4 @@ def write_checkpoint(
     try:
         save(folder, model, student.processor.tokenizer, dtype=dtype, **heads)
     except SafetensorError as error:  # as a full disk is reported
-        raise UserError(f"{folder}: cannot be written ({error}); the state is kept, the same command goes on") from None
+        raise UserError(f"{folder}: cannot be written ({error}); the state is kept, the same command resumes") from None

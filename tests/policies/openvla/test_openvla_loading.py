@@ -185,7 +185,10 @@ def test_a_weight_that_is_not_finite_is_named(copy: Path, bad: float) -> None:
         ({"text_config": {"rope_parameters": {"type": "yarn"}}}, 'rope_parameters: type: "yarn" is not supported'),
         ({"text_config": {"rope_parameters": {"factor": 2.0}}}, "rope_parameters: unknown field 'factor'"),
         ({"text_config": {"rope_parameters": {"partial_rotary_factor": 0.5}}}, "partial_rotary_factor: 0.5 is not"),
-        ({"text_config": {"rope_parameters": {"rope_theta": [1]}}}, r"rope_theta: expected a number above 0, got \[1\]"),
+        (
+            {"text_config": {"rope_parameters": {"rope_theta": [1]}}},
+            r"rope_theta: expected a number above 0, got \[1\]",
+        ),
         ({"text_config": {"rope_parameters": 3}}, "rope_parameters: expected a mapping, got 3"),
         (
             {"text_config": {"rope_theta": 10000.0, "rope_parameters": {"rope_theta": 5e5}}},

@@ -132,7 +132,7 @@ def test_real_lerobot_reads_and_edits_what_is_collected(tmp_path):
     assert got["task"] == demo(1).spec.instruction and np.allclose(got["action"], demo(1).actions[1])
     read = load(edited, world="builtin")
     assert len(read) == 2 and (read.actions[:4] == demo(1).actions).all()
-    # LeRobot encodes what is left anew, and noise suffers: the frame is the right one, not an equal one.
+    # LeRobot encodes what is left again, and noise suffers: the frame is the right one, not an equal one.
     away = [np.abs(read.images[0].astype(int) - demo(index).images[0]).mean() for index in range(3)]
     assert away[1] < 0.75 * min(away[0], away[2])
 

@@ -365,7 +365,8 @@ RUN = ("--suite", "execution", "--scenario", "ind", "--seeds", 0, "--workers", 2
 
 def rows(folder):
     lines = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("worker", "duration_s", "run")} for row in lines]
+    changing = ("worker", "duration_s", "run")
+    return [{name: value for name, value in row.items() if name not in changing} for row in lines]
 
 
 @pytest.mark.parametrize("protocol", ["openpi", "act"])

@@ -168,7 +168,8 @@ def test_data_of_earlier_versions_is_still_read(tmp_path):
     shutil.rmtree(tmp_path / "cache")
     info = json.loads((tmp_path / "meta/info.json").read_text())
     camera = info["features"].pop(form.IMAGE)
-    info["features"] |= {form.OLD_IMAGE: camera, form.OLD_FOREGROUND: camera, form.OLD_EXECUTED: {"names": list(form.ACTION_NAMES)}}
+    executed = {"names": list(form.ACTION_NAMES)}
+    info["features"] |= {form.OLD_IMAGE: camera, form.OLD_FOREGROUND: camera, form.OLD_EXECUTED: executed}
     info["features"]["observation.state"]["names"] = list(form.POSE_NAMES)
     (tmp_path / "meta/info.json").write_text(json.dumps(info))
     read = load(tmp_path)

@@ -1,4 +1,4 @@
-"""Pictures moved a little aside in rollouts: how far, in which episodes, and that both acting and learning see them."""
+"""Images moved a little aside in rollouts: how far, in which episodes, and that both acting and learning see them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EPISODES = 6
 
 
 class Ramp(BanditBatch):
-    """Its pictures are brighter below and to the right, so that a shift shows."""
+    """Its images are brighter below and to the right, so that a shift shows."""
 
     def _images(self) -> np.ndarray:
         ramp = 8 * np.arange(8)[:, None] + 4 * np.arange(8)

@@ -1,4 +1,4 @@
-"""PPO, GRPO and DPO each improve a tiny policy on a task that nothing but the picture solves (`bandit`)."""
+"""PPO, GRPO and DPO each improve a tiny policy on a task that nothing but the image solves (`bandit`)."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def decay_of(name: str, weight: torch.Tensor) -> float:
 
 
 def actor_critic() -> Student:
-    """The recorded policy: `full_openvla`'s weights, the case's value head, pictures by RL4VLA's path."""
+    """The recorded policy: `full_openvla`'s weights, the case's value head, images by RL4VLA's path."""
     from vla_gen_bench.policies.openvla.checkpoint.loading import load
 
     model = load(parity.CASES / "full_openvla").model.requires_grad_(True)

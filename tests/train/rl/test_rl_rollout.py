@@ -120,7 +120,7 @@ def test_log_probs_are_those_of_the_temperature_that_samples(actor: ActorCritic)
 
 
 def test_the_actor_acts_as_the_policy_that_is_evaluated(actor: ActorCritic, checkpoint: Path) -> None:
-    """The same checkpoint, pictures, seeds and steps: the same actions, sampled at temperature 1."""
+    """The same checkpoint, images, seeds and steps: the same actions, sampled at temperature 1."""
     policy = OpenVLAPolicy(checkpoint, temperature=1.0)
     images = np.random.default_rng(5).integers(0, 256, (3, 240, 320, 3), dtype=np.uint8)
     observation = replace(example_observation(3), image=images, step=np.array([4, 4, 4]))

@@ -297,7 +297,7 @@ def test_the_recipe_class_counts_whole_iterations(checkpoint: Path) -> None:
 
 
 def test_two_episodes_with_the_real_simulator(cli, checkpoint: Path, tmp_path: Path) -> None:
-    """Two workers, one scene each; then the curve, and the same command goes on from where it stopped."""
+    """Two workers, one scene each; then the curve, and the same command resumes from where it stopped."""
     from vla_gen_bench.train.rl.watch import NUMBERS
 
     recipe = tmp_path / "tiny.yaml"

@@ -168,7 +168,7 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path, change: str, message: st
 def test_it_learns_what_the_picture_tells(data: Path, tmp_path: Path) -> None:
     rows = run(recipe_of(data, samples=2400, ema=0.9), tmp_path)
     assert float(rows[-1]["loss"]) < 0.3 * float(rows[0]["loss"])
-    assert float(rows[-1]["val_x_mm"]) < 2  # of 20 mm either way; the gripper is in no picture here
+    assert float(rows[-1]["val_x_mm"]) < 2  # of 20 mm either way; the gripper is in no image here
     policy = OpenVLAPolicy(tmp_path / "checkpoint", temperature=0.0)
     policy.reset(["put carrot on plate"] * 2, [0, 1])
     images = np.stack([np.full((60, 80, 3), level, np.uint8) for level in (40, 200)])

@@ -1,6 +1,6 @@
-"""The 21 table pictures: empty tables as the benchmark camera sees them, painted from world coordinates.
+"""The 21 table images: empty tables as the benchmark camera sees them, painted from world coordinates.
 
-Each row of `TABLES` is data (material, outline, surroundings); one renderer turns a row into a 640x480 picture by
+Each row of `TABLES` is data (material, outline, surroundings); one renderer turns a row into a 640x480 image by
 intersecting every pixel's ray with the table-top plane, so that lines on the table converge as rendered objects do.
 World frame: metres, z up, table top at z = 0.870.
 """
@@ -145,7 +145,7 @@ def _add_wall(
 
 
 def _table_layer(view: View, table: Table, offset: tuple[float, float], below: np.ndarray) -> np.ndarray:
-    """One subsample of the picture: top, rim and the visible side of the table over the surroundings."""
+    """One subsample of the image: top, rim and the visible side of the table over the surroundings."""
     x, y = _plane(view, TOP_Z, offset)
     inside = _distance(table, x, y)
     side = (inside >= 0) & (_distance(table, *_plane(view, TOP_Z - table.thickness, offset)) < 0)

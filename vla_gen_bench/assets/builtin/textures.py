@@ -1,4 +1,4 @@
-"""The overlay textures: one neutral picture and 16 bold patterns that are alpha-blended over what the camera sees.
+"""The overlay textures: one neutral image and 16 bold patterns that are alpha-blended over what the camera sees.
 
 A pattern is a function of pixel coordinates (column, row), 640x480, that returns RGB [480, 640, 3].
 """
@@ -141,7 +141,7 @@ PATTERNS = (zebra, camouflage, confetti, plasma, brick_wall, zigzag, colour_nois
 def write_textures(root: Path) -> list[dict]:
     """Writes `root/textures/<id>.png` (640x480 RGB) and returns the pack entries: "neutral" (train), then 16 unseen.
 
-    `mix` is 1.0 for a pattern and 0.0 for the neutral picture, which must never be blended in.
+    `mix` is 1.0 for a pattern and 0.0 for the neutral image, which must never be blended in.
     """
     u, v = np.meshgrid(np.arange(WIDTH, dtype=np.float32), np.arange(HEIGHT, dtype=np.float32))
     images = {"neutral": np.full((HEIGHT, WIDTH, 3), 0.5)} | {pattern.__name__: pattern(u, v) for pattern in PATTERNS}

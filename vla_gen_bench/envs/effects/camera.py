@@ -26,7 +26,7 @@ FULL_SIZE = (480, 640)  # of the table images in a pack
 
 
 def aim_cameras(camera: RenderCamera, setups: Sequence[SceneSetup]) -> None:
-    """Moves and zooms the cameras of those sub-scenes whose setup says so; `camera` is mounted on the base link."""
+    """Moves and zooms the cameras of those sub-scenes whose setup reports it; `camera` is mounted on the base link."""
     for component, setup in zip(camera._render_cameras, setups, strict=True):
         if setup.camera != STANDARD.camera:
             component.local_pose = sapien.Pose(setup.camera.position, setup.camera.quaternion)

@@ -38,7 +38,7 @@ class SensorEffect:
 
 
 class SensorNoise(SensorEffect):
-    """Adds Gaussian noise of `sigma` times full scale to every channel of every pixel, anew each step."""
+    """Adds Gaussian noise of `sigma` times full scale to every channel of every pixel, again each step."""
 
     def prepare(self) -> None:
         self._noise = [np.rint(normal_bank() * (255 * row["sigma"])).astype(np.int16) for row in self._params]

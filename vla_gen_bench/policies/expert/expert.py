@@ -19,7 +19,7 @@ class Expert:
     """Picks the target up and puts it on the receptacle, closed loop, looking again at every step.
 
     Needs `Observation.privileged`, one `PrivilegedState` per episode; ignores image and instruction. Goals follow from
-    the *measured* pose, not from the commanded one that no picture shows, so the actions serve as labels; the grip is
+    the *measured* pose, not from the commanded one that no image shows, so the actions serve as labels; the grip is
     closed for `close_steps` steps without motion. Deterministic: an episode's actions follow from the states seen since
     `reset`, and with `noise` from the episode's seed too.
 

@@ -134,7 +134,7 @@ def _held(memory: Memory, state: PrivilegedState) -> bool:
 
 
 def _plan(memory: Memory, state: PrivilegedState) -> None:
-    """Plans anew where the target has moved or turned since, and has come to rest or nearly so."""
+    """Plans again where the target has moved or turned since, and has come to rest or nearly so."""
     target = state.target
     box = np.stack([target.points.min(axis=0), target.points.max(axis=0)]) - target.position
     same = np.linalg.norm(target.position - memory.position) < 0.015 and np.abs(box - memory.box).max() < 0.004

@@ -2,7 +2,7 @@
 
 Strategies (`image_resize_strategy`), as prismatic's image processor has them:
 
-* "resize-naive": squashed, the aspect ratio is not kept (all published OpenVLA models);
+* "resize-naive": resized, the aspect ratio is not kept (all published OpenVLA models);
 * "letterbox": padded to a square with the mean colour first;
 * "resize-crop": the shorter side is scaled, then the centre is cut out.
 
@@ -41,7 +41,7 @@ CROPPED_AREA = 0.9  # the smallest random crop of openvla's training
 
 
 def to_pixels(images: Any, config: OpenVLAConfig, path: ImagePath = "pil", center_crop: bool = False) -> Tensor:
-    """Returns [B, 6, image, image]: each tower's normalisation of the same picture, the first tower's channels first.
+    """Returns [B, 6, image, image]: each tower's normalisation of the same image, the first tower's channels first.
 
     Args:
         images: uint8 [B, H, W, 3], RGB, any H and W.
@@ -135,7 +135,7 @@ def _tensor_pixels(images: Tensor, config: OpenVLAConfig, path: ImagePath) -> Te
 
 
 def normalised(square: Tensor, config: OpenVLAConfig) -> Tensor:
-    """Returns [B, 6, S, S]: pictures [B, 3, S, S] in [0, 1] with each tower's mean and std."""
+    """Returns [B, 6, S, S]: images [B, 3, S, S] in [0, 1] with each tower's mean and std."""
     channels = []
     for tower in config.vision:
         mean, std = (torch.tensor(numbers).to(square)[:, None, None] for numbers in PIXEL_RANGES[tower.pixels])

@@ -1,4 +1,4 @@
-"""Observations to model inputs: pictures, prompts, and the targets of supervised training."""
+"""Observations to model inputs: images, prompts, and the targets of supervised training."""
 
 from __future__ import annotations
 

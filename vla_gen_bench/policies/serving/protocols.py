@@ -105,7 +105,7 @@ class Server:
         return actions if request.own is not None else bridge_convention(actions)
 
     def _follow(self, session: Session, request: Request) -> None:
-        """Begins an episode where the client says so, or where another instruction shows it."""
+        """Begins an episode where the client reports it, or where another instruction shows it."""
         own = request.own or {}
         instruction = request.instruction if request.instruction is not None else session.instruction
         if not instruction:

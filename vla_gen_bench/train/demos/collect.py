@@ -48,7 +48,7 @@ class Request:
         cameras: Names out of `protocol.CAMERAS`, the external one among them.
         render: Height and width at which images are drawn; None = the world's. At (side, side) they are stored as
             drawn, and `vgb eval --image-size SIDE` shows a policy the same.
-        side: Side of the stored square pictures, pixels: what the model takes.
+        side: Side of the stored square images, pixels: what the model takes.
         seed: Training seed, 1,000,000 or more; episodes are its draws 0, 1, 2, ...
         drop_small: Leave out frames that hardly move, as the paper's data sets do.
         workers: Processes.
@@ -152,7 +152,7 @@ def _demos(request: Request, first: int) -> Iterator[Demo]:
                 first += 1
             yield waiting.pop(0).result()
     except BrokenProcessPool:
-        raise UserError("a worker process died; run the same command again, it goes on where this one ended") from None
+        raise UserError("a worker process died; run the same command again, it resumes where this one ended") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -26,7 +26,7 @@ UNNAMED = {  # what data sets of earlier versions do not name
     "wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION, "cameras": ["external"], "render": None,
 }  # fmt: skip
 PART_DEMOS = 100
-SAMPLED_FRAMES = 2000  # for the statistics of pictures
+SAMPLED_FRAMES = 2000  # for the statistics of images
 
 
 @dataclass
@@ -289,11 +289,11 @@ def load(
 ) -> Demos:
     """Reads the first `episodes` demonstrations (None = all).
 
-    A smaller number gives a subset of a larger one, so that a ladder of sizes is nested. Pictures are decoded once
+    A smaller number gives a subset of a larger one, so that a ladder of sizes is nested. Images are decoded once
     into FOLDER/cache and mapped into memory from there: processes share them, and a resumed run starts at once.
 
     Args:
-        pictures: Whether to decode them; without, `images` and `foreground` are empty.
+        images: Whether to decode them; without, `images` and `foreground` are empty.
         mapping, world: For data sets of others, and for our own after LeRobot's tools have edited it: what to read,
             and which world it counts as.
 

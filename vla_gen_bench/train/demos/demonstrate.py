@@ -62,7 +62,7 @@ class Demonstrator:
     """Runs episodes in an environment built with `obs_mode="rgb+segmentation"`.
 
     Attributes:
-        side: S, pixels; the picture is squashed to S x S as the processor does it (Pillow, bicubic).
+        side: S, pixels; the image is resized to S x S as the processor does it (Pillow, bicubic).
         noise: Scale of the disturbances, see `Disturbance`.
         wander: Moves at random before the expert takes over; they are not recorded.
         driver: Another policy to take turns with the expert (DAgger, Ross et al. 2011); the labels stay the expert's.

@@ -45,14 +45,14 @@ class Balance(Frozen):
 
 
 class Augment(Frozen):
-    """Changes of what is seen and said, drawn anew for every sample.
+    """Changes of what is seen and said, drawn again for every sample.
 
     Attributes:
         words: Share of the batches whose sentences are garbled, see `garbled`. A small model that was only ever told
-            one sentence does not act at all when told another one; use it where one picture says all there is to do.
+            one sentence does not act at all when told another one; use it where one image says all there is to do.
         tables: Share of the samples that get another table image of the training pool behind them.
         mix: Share of those others that are a blend of two, mirrored at random.
-        shift: Largest shift along each axis, parts of the picture's side.
+        shift: Largest shift along each axis, parts of the image's side.
         brightness, contrast, saturation: Factors are drawn from 1 - x to 1 + x.
         gamma: Exponents are drawn from 1 / (1 + x) to 1 + x, evenly in their logarithm.
         texture, noise: Share of the samples with an overlay pattern over robot and things, and over the whole image; a
@@ -172,7 +172,7 @@ def hindsight(demos: Demos, kinds: Kinds) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resized(pictures: np.ndarray, side: int) -> np.ndarray:
-    """Returns uint8 pictures [F, side, side(, 3)], as the processor would squash them; the same array if they fit."""
+    """Returns uint8 images [F, side, side(, 3)], as the processor would resize them; the same array if they fit."""
     if pictures.shape[1] == side:
         return pictures
     out = np.empty((len(pictures), side, side, *pictures.shape[3:]), np.uint8)
@@ -182,7 +182,7 @@ def resized(pictures: np.ndarray, side: int) -> np.ndarray:
 
 
 def table_images(world: str, side: int, split: str = "train") -> dict[str, np.ndarray]:
-    """Returns the table pictures of a pool by id, uint8 [side, side, 3], squashed like the observations."""
+    """Returns the table images of a pool by id, uint8 [side, side, 3], resized like the observations."""
     pack, size = open_pack(world), get_world(world)
     tables = {table.id: pack.path(table.image) for table in pack.catalog.tables if table.split == split}
     return {id: squashed(load_image(path, size.width, size.height).numpy(), side) for id, path in tables.items()}
@@ -190,7 +190,7 @@ def table_images(world: str, side: int, split: str = "train") -> dict[str, np.nd
 
 @dataclass
 class Camera:
-    """Turns stored frames into pictures for a batch: another table, then augmentation.
+    """Turns stored frames into images for a batch: another table, then augmentation.
 
     Attributes:
         images, foreground: As in `Demos`, at the model's size.
@@ -282,7 +282,7 @@ def augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) -
 
 
 def _shifted(pictures: Tensor, most: float, random: np.random.Generator) -> Tensor:
-    """Moves each picture by whole pixels, the edge repeated."""
+    """Moves each image by whole pixels, the edge repeated."""
     side = pictures.shape[-1]
     pad = round(most * side)
     padded = F.pad(pictures, (pad, pad, pad, pad), mode="replicate")

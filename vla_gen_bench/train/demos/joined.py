@@ -12,7 +12,7 @@ from vla_gen_bench.train.demos.dataset import Demos
 
 
 class Stacked:
-    """Arrays of pictures one after the other, each still mapped from its own file; read like one array.
+    """Arrays of images one after the other, each still mapped from its own file; read like one array.
 
     Args:
         parts: [F, ...] each, equal but for F.
@@ -27,7 +27,7 @@ class Stacked:
         return self.shape[0]
 
     def __getitem__(self, frames: np.ndarray | int) -> np.ndarray:
-        """Returns pictures of frame numbers [B], or of one."""
+        """Returns images of frame numbers [B], or of one."""
         chosen = np.atleast_1d(frames)
         if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"frames {chosen.min()} to {chosen.max()} of {len(self)}")
@@ -40,20 +40,20 @@ class Stacked:
 
 
 def joined(sets: Sequence[Demos], names: Sequence[str]) -> Demos:
-    """Returns the demonstrations of all sets in turn; pictures stay where they are.
+    """Returns the demonstrations of all sets in turn; images stay where they are.
 
     Args:
         names: What errors call the sets.
 
     Raises:
-        UserError: They differ in their world, or in the size of their pictures.
+        UserError: They differ in their world, or in the size of their images.
     """
     if len(sets) == 1:
         return sets[0]
     for other, name in zip(sets[1:], names[1:], strict=True):
         for what, ours, theirs in (
             ("world", sets[0].world, other.world),
-            ("picture size", sets[0].images.shape[1:3], other.images.shape[1:3]),
+            ("image size", sets[0].images.shape[1:3], other.images.shape[1:3]),
         ):
             if ours != theirs:
                 raise UserError(f"{name}: {what} {theirs}, that of {names[0]} is {ours}; they cannot be joined")

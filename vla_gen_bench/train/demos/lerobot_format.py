@@ -82,7 +82,7 @@ def video_file(folder: Path, place: Place, key: str) -> Path:
 
 
 def features(side: int, wrist: bool = False) -> dict[str, Any]:
-    """Returns the `features` of info.json for S x S pictures: what a policy may see, and the action."""
+    """Returns the `features` of info.json for S x S images: what a policy may see, and the action."""
     video = {"video.fps": FPS, "video.codec": "h264", "video.is_depth_map": False, "has_audio": False}
     pictures = {
         key: {"dtype": "video", "shape": [side, side, 3], "names": ["height", "width", "channels"], "info": video}

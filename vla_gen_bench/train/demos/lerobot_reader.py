@@ -30,7 +30,7 @@ class DataMap(Frozen):
         image: Feature of the camera; None = ours, or the only camera there is.
         action: Feature of the action, [7] after the adapter: the benchmark's convention.
         adapter: Converters of the actions, see `policies.converters`; those that read the state or images do not work.
-        side: Side of the pictures in memory, pixels; they are resized as the model's processor does.
+        side: Side of the images in memory, pixels; they are resized as the model's processor does.
     """
 
     image: str | None = None
@@ -41,7 +41,7 @@ class DataMap(Frozen):
 
 @dataclass(frozen=True)
 class Table:
-    """The frames of a data set, without its pictures: columns by feature, and one row per episode."""
+    """The frames of a data set, without its images: columns by feature, and one row per episode."""
 
     info: dict[str, Any]
     columns: dict[str, np.ndarray]

@@ -61,7 +61,7 @@ def group_advantages(returns: np.ndarray, group: int) -> np.ndarray:
     """GRPO (Shao et al. 2024): how much better an episode is than the others from the same initial state.
 
     Args:
-        returns: [B], undiscounted; each `group` in a row began alike.
+        returns: [B], undiscounted; each `group` in a row shared an initial state.
 
     Returns:
         [B], (R - mean) / std within its group; 0 throughout a group whose returns are all the same.
@@ -108,7 +108,7 @@ def preference_pairs(returns: np.ndarray, group: int, most: int, margin: float) 
     The best of a group is set against its worst, the second best against the second worst, and so on.
 
     Args:
-        returns: [B]; each `group` in a row began alike.
+        returns: [B]; each `group` in a row shared an initial state.
         most: At most so many per group.
         margin: The returns of a pair differ by at least so much.
     """

@@ -1,6 +1,6 @@
 """Trajectory-wise preference optimisation, TPO (Zhang et al. 2024, GRAPE): DPO (Rafailov et al. 2023) over episodes.
 
-Of two episodes that began alike, the one with the higher return is preferred:
+Of two episodes that shared an initial state, the one with the higher return is preferred:
 
     loss = -log sigmoid(beta ((log pi(better) - log ref(better)) - (log pi(worse) - log ref(worse))))
 

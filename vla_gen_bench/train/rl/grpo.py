@@ -1,7 +1,7 @@
 """Group-relative policy optimisation (Shao et al. 2024): PPO without a critic.
 
-What an episode is worth is told by the others that began alike. The reference's code does something else by this name
-(`advantages.as_coded_advantages`); `advantage: as-coded` does that.
+What an episode is worth is told by the others that shared an initial state. The reference's code does something else
+by this name (`advantages.as_coded_advantages`); `advantage: as-coded` does that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GrpoRecipe(ClippedRecipe):
 
     Attributes:
         advantage: "group": an episode's return relative to its group, the same for all its actions. "as-coded": the
-            reference's; the group then only says how many episodes begin alike (its "GRPO (s)": all of them).
+            reference's; the group then only says how many episodes share an initial state (its "GRPO (s)": all).
     """
 
     trainer: Literal["grpo"]

@@ -33,7 +33,7 @@ class RlRecipe(Recipe):
     Attributes:
         env_steps: The budget, control steps; rounded up to whole iterations.
         episodes: Per iteration.
-        group: So many of them in a row begin alike.
+        group: So many of them in a row share an initial state.
         horizon: Control steps of an episode; none ends earlier.
         wander: Random moves before; see its class. Not in the reference.
         camera_shift: Of what is seen; see its class. Not in the reference.

@@ -28,7 +28,7 @@ class Rollout:
 
     Attributes:
         images: uint8 [T, B, H, W, 3], what the policy saw, as `View` keeps it.
-        squashed: Whether that is the model's size already.
+        resized: Whether that is the model's size already.
         prompts: Token ids of the B instructions.
         tokens: int64 [T, B, 7 K], action token ids.
         log_probs: float32 [T, B, 7 K].

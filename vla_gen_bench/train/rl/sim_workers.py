@@ -1,6 +1,6 @@
 """Worker processes that step lanes of episodes, see `simulators`.
 
-Each takes its share of every lane, and writes its pictures, squashed to the model's size already, into shared memory.
+Each takes its share of every lane, and writes its images, resized to the model's size already, into shared memory.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class WorkerSimulator:
 
     Args:
         build: Makes a process's scenes.
-        view: What is kept of the pictures.
+        view: What is kept of the images.
         width: Episodes in a lane.
         lanes: Two or more keep workers busy while the policy thinks.
     """
@@ -170,7 +170,7 @@ class WorkerSimulator:
         try:
             self._memory.close()
         except BufferError:
-            pass  # someone still holds a lane's pictures: it goes with the process
+            pass  # someone still holds a lane's images: it goes with the process
 
 
 def _shared_memory(size: int) -> SharedMemory:

@@ -3,7 +3,7 @@
 A lane is a batch of episodes in lock-step. While the policy looks at one lane, the others are being stepped:
 
     simulator.reset(lane, starts)               # returns at once
-    seen = simulator.result(lane)               # waits; pictures as the model takes them
+    seen = simulator.result(lane)               # waits; images as the model takes them
     simulator.step(lane, actions)               # float32 [B, K, 7], returns at once
     seen = simulator.result(lane)               # and so on
 
@@ -64,7 +64,7 @@ class View:
 
     Attributes:
         height, width: Of the camera, pixels.
-        side: It is squashed to side x side with Pillow's bicubic filter; None = kept as it is.
+        side: It is resized to side x side with Pillow's bicubic filter; None = kept as it is.
     """
 
     height: int

@@ -64,7 +64,7 @@ def check(collector: Collector, recipe: RlRecipe, iteration: int, out: Path) -> 
 
 
 def write_episode(file: Path, images: np.ndarray, text: str) -> None:
-    """Writes what the policy saw, uint8 [T, H, W, 3], as mp4; small pictures are enlarged by a whole factor."""
+    """Writes what the policy saw, uint8 [T, H, W, 3], as mp4; small images are enlarged by a whole factor."""
     from vla_gen_bench.log.video import write_video
 
     factor = -(-SMALLEST_VIDEO // images.shape[1])

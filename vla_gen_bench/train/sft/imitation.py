@@ -40,7 +40,7 @@ class Batch:
     """B frames.
 
     Attributes:
-        inputs: Prompts and pictures.
+        inputs: Prompts and images.
         actions: float32 [B, K, 7], normalised.
         tokens: int64 [B, 7 K], their ids; `targets` [B, 7 K, 256]: what the distribution over them should be.
         fed: int64 [B, 7 K], what the model reads as the tokens before each: `tokens`, some of them changed.
@@ -64,7 +64,7 @@ class Batch:
 
 
 def demonstrations(recipe: SftRecipe, processes: Processes) -> Demos:
-    """Returns what the recipe learns from; the first process decodes the pictures, the others find them decoded.
+    """Returns what the recipe learns from; the first process decodes the images, the others find them decoded.
 
     Raises:
         UserError: None are named, they cannot be read, or they are of another world.

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: demonstrations in, a checkpoint that imitates them out. Reads top to bottom.
 
-One step: draw frames, change their pictures, score the demonstrated action tokens, step. Every random draw is keyed by
-(seed, step), so that a run that was broken off goes on exactly as if it had not been.
+One step: draw frames, change their images, score the demonstrated action tokens, step. Every random draw is keyed by
+(seed, step), so that a run that was interrupted resumes exactly as if it had not been.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Loss(Frozen):
             gripper is always hard.
         weights: Of the seven dimensions.
         token_noise: Share of the tokens fed to the model that are another frame's. The motion gives away whether the
-            gripper is shut; with some of it wrong, the picture has to be asked.
+            gripper is shut; with some of it wrong, the image has to be asked.
         auxiliary: Weight of the hindsight loss: a small head on the image patches tells where the end effector is,
             whether it is to be shut, and where it will be when it closes and opens next. For training only.
     """
@@ -133,7 +133,7 @@ def train(
     say: Callable[[str], None],
     options: RunOptions,
 ) -> Path:
-    """Trains as `recipe` says, or goes on where the run in `out` was broken off; returns the checkpoint folder.
+    """Trains as `recipe` says, or resumes where the run in `out` was interrupted; returns the checkpoint folder.
 
     Args:
         say: Gets one line of progress per log.
@@ -382,7 +382,7 @@ def _auxiliary_head(student: Student) -> nn.Module:
 
 
 def closed_loop(checkpoint: Path, recipe: SftRecipe, say: Callable[[str], None]) -> dict[str, float]:
-    """Returns what the checkpoint does on training-pool episodes; where the simulator fails, says so and goes on."""
+    """Returns what the checkpoint does on training-pool episodes; where the simulator fails, reports it and goes on."""
     from vla_gen_bench.train.closed_loop import check_policy_in_training_pool
 
     try:
