@@ -1,9 +1,10 @@
 """Where a checkpoint of `builtin` still knows what to do: `.venv/bin/python benchmarks/starts.py NAME=CHECKPOINT ...`.
 
 Two tables under docs/experiments/data, a row per checkpoint and start, in place of those of that name: `starts.csv`,
-what it places from the usual start and from three others, and `displaced-actions.csv`, its first action beside the expert's.
-All of training-pool episodes that no training uses. Anywhere is where `wander` of `openvla-ppo`'s recipe leaves the
-arm, done in every episode and with an open gripper; tilted and low add what `recipe-tilted.yaml` adds, in every one.
+what it places from the usual start and from three others, and `displaced-actions.csv`, its first action beside the
+expert's. All of training-pool episodes that no training uses. Anywhere is where `wander` of `openvla-ppo`'s recipe
+leaves the arm, done in every episode and with an open gripper; tilted and low add what `recipe-tilted.yaml` adds, in
+every one.
 """
 
 from __future__ import annotations

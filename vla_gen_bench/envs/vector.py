@@ -12,7 +12,8 @@ as make the policy's batch worth while.
 
 An episode depends on its spec and its actions alone: on the CPU it is the same bit by bit in any row of any batch
 (tests/envs/test_vector.py). A batch is a row of `PickPlaceEnv`s that each hold one sub-scene (CPU), or one that holds
-all of them (GPU); everything else is shared. Nothing ends by itself: count the steps, `infos["elapsed_steps"]` does too.
+all of them (GPU); everything else is shared. Nothing ends by itself: count the steps, `infos["elapsed_steps"]` does
+too.
 """
 
 from __future__ import annotations
