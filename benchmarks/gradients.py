@@ -85,7 +85,8 @@ def agreement(recipe: PpoRecipe, learner: Learner, rollouts: list[Rollout]) -> l
 @click.option("--episodes", type=int, help="Of an iteration; the recipe's by default.")
 @click.option("--write", is_flag=True, help="Into the tables; otherwise rows are printed alone.")
 def main(
-    checkpoints: tuple[str, ...], iterations: int, temperature: float | None, given: str, episodes: int | None, write: bool
+    checkpoints: tuple[str, ...], iterations: int, temperature: float | None, given: str, episodes: int | None,
+    write: bool,
 ) -> None:  # fmt: skip
     """See the top of the file."""
     for name, path in (pair.split("=", 1) for pair in checkpoints):

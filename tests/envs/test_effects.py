@@ -7,7 +7,14 @@ import pytest
 import torch
 from sim import CAMERA, environment, image, overlay, simple_spec
 
-from vla_gen_bench.envs.compositing import blend, bounding_boxes, composite, foreground_mask, load_image
+from vla_gen_bench.envs.compositing import (
+    blend,
+    bounding_boxes,
+    composite,
+    foreground_mask,
+    load_image,
+    without_alpha,
+)
 from vla_gen_bench.envs.effects.overlays import Noise, Texture
 from vla_gen_bench.episodes import effects
 from vla_gen_bench.episodes.effects import EffectSpec, find_effect
@@ -175,3 +182,12 @@ def test_what_is_no_effect_is_refused(plugin):
 def test_an_effect_names_the_worlds_that_can_realise_it():
     with pytest.raises(UserError, match="effect 'haze': world 'rl4vla' cannot realise it; expected builtin"):
         EffectSpec("haze", "image", worlds=["builtin"]).check_world("rl4vla")
+
+
+def test_several_images_are_composited_each_over_its_own_table() -> None:
+    """As an emulated GPU hands them over: two sub-scenes, a body at the left, one at the right."""
+    drawn = without_alpha(torch.arange(16, dtype=torch.uint8).view(2, 1, 2, 4))
+    assert drawn.tolist() == [[[[0, 1, 2], [4, 5, 6]]], [[[8, 9, 10], [12, 13, 14]]]]
+    tables = torch.tensor([100, 200], dtype=torch.uint8).view(2, 1, 1, 1).repeat(1, 1, 2, 3)
+    mask = torch.tensor([[[True, False]], [[False, True]]])
+    assert composite(drawn, mask, tables).tolist() == [[[[0, 1, 2], [100] * 3]], [[[200] * 3, [12, 13, 14]]]]

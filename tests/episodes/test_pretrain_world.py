@@ -59,7 +59,9 @@ def test_no_asset_is_nearer_to_an_unseen_one_than_the_benchmark_allows(kind, fea
     """
     unseen = [("builtin", kind, item.id) for item in split_of("builtin", kind, "unseen")]
     train = [("builtin", kind, item.id) for item in split_of("builtin", kind, "train")]
-    yardstick = nearest(kind, features, itertools.product(train, unseen) if train else itertools.combinations(unseen, 2))
+    yardstick = nearest(
+        kind, features, itertools.product(train, unseen) if train else itertools.combinations(unseen, 2)
+    )
     assert min(yardstick) > 0
     for item in own(kind):
         found = nearest(kind, features, (((("pretrain", kind, item.id)), other) for other in unseen))

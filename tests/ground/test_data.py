@@ -180,3 +180,11 @@ def test_a_file_is_replaced_whole_and_as_readable_as_the_umask_lets_it_be(tmp_pa
 def test_the_message_of_a_user_error_is_harmless_and_bounded():
     assert str(UserError("a\x1b]0;x\x07: bad\n  more")) == "a\\x1b]0;x\\x07: bad\n  more"
     assert len(str(UserError("x" * 10**7))) < 2100
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1.5E+999", "1" * 30, "[1e999]", '{"b": [0, 1e400]}'])
+def test_a_line_with_a_number_of_no_machine_is_bad(tmp_path, number):
+    lines = list(
+        read_json_lines(_file(tmp_path, f'{{"digest": "7e123", "a": {number}}}\n{{"digest": "7e1234567", "a": 1}}\n'))
+    )
+    assert "large" in lines[0].problem and lines[1].problem == ""

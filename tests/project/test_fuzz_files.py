@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from demos import demo, written
 from fuzzing import changed_bytes, json_damage, outcome, yaml_damage
 from hypothesis import HealthCheck, given, settings
 
@@ -25,6 +26,7 @@ from vla_gen_bench.policies.openvla.checkpoint.tensors import open_checkpoint
 from vla_gen_bench.policies.registry import parse_options
 from vla_gen_bench.report.curves import load_trainings
 from vla_gen_bench.resources import data_dir
+from vla_gen_bench.train.demos.dataset import load
 from vla_gen_bench.train.recipe import load_recipe, parse_changes, save_recipe
 from vla_gen_bench.train.rl.ppo import PpoRecipe
 from vla_gen_bench.train.sft.trainer import SftRecipe
@@ -93,6 +95,18 @@ def small_suite(folder: Path) -> Suite:
     return suite.model_copy(update={"path": folder / "x.yaml", "protocol": protocol, "scenarios": row})
 
 
+def demonstrations(name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        written(folder, [demo(0), demo(1)])
+        return next(folder.glob(name))
+
+    return make
+
+
+def dataset_of(depth: int) -> Callable[[Path], object]:
+    return lambda file: load(file.parents[depth], pictures=False)
+
+
 def tiny_glb(folder: Path) -> Path:
     text = json.dumps(
         {"images": [{"mimeType": "image/png", "bufferView": 0}], "bufferViews": [{"byteLength": 4}]}
@@ -151,6 +165,10 @@ READERS = {
     "recipe of sft": Reader(resolved("openvla-sft", SftRecipe), yaml_damage, lambda f: load_recipe(f, SftRecipe)),
     "recipe of ppo": Reader(resolved("openvla-ppo", PpoRecipe), yaml_damage, lambda f: load_recipe(f, PpoRecipe)),
     "entry": Reader(copied(ENTRY), json_damage, read_entry),
+    "info.json": Reader(demonstrations("meta/info.json"), json_damage, dataset_of(1)),
+    "vgb.json": Reader(demonstrations("meta/vgb.json"), json_damage, dataset_of(1)),
+    "table of frames": Reader(demonstrations("data/*/*.parquet"), changed_bytes, dataset_of(2)),
+    "table of episodes": Reader(demonstrations("meta/episodes/*/*.parquet"), changed_bytes, dataset_of(3)),
     "pack": Reader(tiny_pack, json_damage, open_the_pack),
     "model": Reader(tiny_glb, changed_bytes, lambda f: models.texture_pixels.__wrapped__(f)),
     "curve": Reader(training("curve.csv"), changed_bytes, lambda f: load_trainings([str(f.parent)])),

@@ -34,7 +34,7 @@ def coloured_points(path: Path) -> np.ndarray:
 
 
 def shape_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the mean distance, mm, from points of each to the nearest of the other, the best of four quarter turns."""
+    """Returns the mean distance, mm, from points of each to the nearest of the other, best of four quarter turns."""
     tree, found = cKDTree(other), []
     for quarter in QUARTERS:
         turned = one.copy()

@@ -63,7 +63,9 @@ def test_a_scene_holds_different_names_of_one_split_apart_from_each_other(split)
         bodies = [CATALOG.get("objects", item.id) for item in scene.objects]
         bodies += [CATALOG.get("receptacles", item.id) for item in scene.receptacles]
         assert {body.split for body in bodies} == {split} and len({body.name for body in bodies}) == len(bodies)
-        turns = [2 * np.arctan2(item.quaternion[3], item.quaternion[0]) for item in (*scene.objects, *scene.receptacles)]
+        turns = [
+            2 * np.arctan2(item.quaternion[3], item.quaternion[0]) for item in (*scene.objects, *scene.receptacles)
+        ]
         placed = zip(bodies, (*scene.objects, *scene.receptacles), turns, strict=True)
         prints = [Footprint(body, item.position[:2], turn) for body, item, turn in placed]
         pairs = [(a, b) for place, a in enumerate(prints) for b in prints[:place]]
@@ -95,7 +97,7 @@ def test_things_leave_nothing_behind(renderer):
 
 
 def test_things_are_told_apart_however_many_came_before(renderer):
-    """A body gets a new id whenever it enters a scene, and segmentation holds 16 bits of it: 32,767 at most, or 65,535."""
+    """A body gets a new id whenever it enters a scene, and segmentation holds 16 bits of it."""
     scene = draw_scene(CATALOG, "train", 0, 1)
     first = renderer.draw(scene)
     entity = renderer._entity("objects", "green_cube")
@@ -163,7 +165,10 @@ def test_places_move_with_the_view(rendered):
     sight.tables = np.zeros((1, 64, 64, 3), np.float32)
     scenes = store.load_scenes(rendered, 64, 6)
     images, foreground = np.zeros((6, 64, 64, 3), np.uint8), np.zeros((6, 64, 64), np.uint8)
-    images[:, 20:23, 30:33], foreground[:, 20:23, 30:33] = 255, 255  # the middle pixel, [21, 31], has its centre at 21.5, 31.5
+    images[:, 20:23, 30:33], foreground[:, 20:23, 30:33] = (
+        255,
+        255,
+    )  # the middle pixel, [21, 31], has its centre at 21.5, 31.5
     dotted = replace(scenes, images=images, foreground=foreground)
     changed, ways = sight.changed(dotted, np.arange(6), np.random.default_rng(2))
     place = np.tile(np.float32([31.5 / 64, 21.5 / 64]) * 2 - 1, (6, 2))
@@ -176,7 +181,7 @@ def test_places_move_with_the_view(rendered):
 
 
 def test_a_pointer_is_to_be_where_the_thing_is():
-    """Four by four patches: (-0.75, -0.75) is the middle of the first one, (0.25, -0.25) of the one in row 1, column 2."""
+    """Four by four patches: (-0.75, -0.75) is the middle of the first, (0.25, -0.25) of that in row 1, column 2."""
     centres = task.patch_centres(16)
     wished = task.targets(np.float32([[-0.75, -0.75, 0.25, -0.25]]), centres)
     assert wished.shape == (1, 2, 16) and wished.sum(-1) == pytest.approx(1)
@@ -203,7 +208,10 @@ def test_patches_know_what_lies_in_them(rendered):
 
 
 def test_recognising_adds_to_the_loss(rendered):
-    both = [trainer.Trainer(recipe_of(rendered, held_out=None, grounding=settings(rendered, recognise=weight)), ALONE) for weight in (0.0, 1.0)]
+    both = [
+        trainer.Trainer(recipe_of(rendered, held_out=None, grounding=settings(rendered, recognise=weight)), ALONE)
+        for weight in (0.0, 1.0)
+    ]
     with torch.no_grad():
         pointing, more = (float(item.task.loss(0, 8)) for item in both)
     assert more - pointing == pytest.approx(np.log(1 + len(CATALOG.objects) + len(CATALOG.receptacles)), abs=0.3)
@@ -262,7 +270,8 @@ def recipe_of(folder: Path, **changes: Any) -> trainer.GroundingRecipe:
     fields = {
         "name": "tiny", "trainer": "grounding", "world": "pretrain", "optimiser": {"lr": 2e-3, "clip": 1.0},
         "model": {"size": "pico", "decoding": "parallel", "chunk": 2}, "grounding": settings(folder),
-        "held_out": str(folder), "samples": 64, "log_every": 2, "check_every": 4, "ema": 0.9, "checkpoint_every_s": 1e-6,
+        "held_out": str(folder), "samples": 64, "log_every": 2, "check_every": 4, "ema": 0.9,
+        "checkpoint_every_s": 1e-6,
     }  # fmt: skip
     return trainer.GroundingRecipe(**{**fields, **changes})
 
@@ -274,7 +283,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 
 def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(rendered, tmp_path, monkeypatch):
     recipe = recipe_of(rendered)
-    trainer.train(recipe, tmp_path / "whole", ALONE, lambda line: None)
+    trainer.train(recipe, tmp_path / "whole", ALONE, lambda line: None, RunOptions())
     step = trainer.Trainer.one_step
 
     def broken(self) -> None:
@@ -284,9 +293,9 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(rendered, tmp_pat
 
     monkeypatch.setattr(trainer.Trainer, "one_step", broken)
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(recipe, tmp_path / "parts", ALONE, lambda line: None)
+        trainer.train(recipe, tmp_path / "parts", ALONE, lambda line: None, RunOptions())
     monkeypatch.setattr(trainer.Trainer, "one_step", step)
-    trainer.train(recipe, tmp_path / "parts", ALONE, lambda line: None)
+    trainer.train(recipe, tmp_path / "parts", ALONE, lambda line: None, RunOptions())
     assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole") and len(rows_of(tmp_path / "whole")) == 4
     ours, theirs = ((tmp_path / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("parts", "whole"))
     assert ours == theirs
@@ -296,7 +305,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(rendered, tmp_pat
 def test_it_learns_where_the_named_things_are(rendered, tmp_path):
     """A few scenes by heart: the loss falls far below that of pointing everywhere, the logarithm of 16 patches."""
     recipe = recipe_of(rendered, samples=8 * 120, held_out=None, log_every=20, check_every=500)
-    trainer.train(recipe, tmp_path, ALONE, lambda line: None)
+    trainer.train(recipe, tmp_path, ALONE, lambda line: None, RunOptions())
     losses = [float(row["loss"]) for row in rows_of(tmp_path)]
     assert losses[0] == pytest.approx(np.log(16), abs=0.15) and losses[-1] < np.log(16) - 0.4, losses
 

@@ -1,4 +1,4 @@
-"""The chain of reference recipes: each stage begins with what the one before it writes, and both finishes start alike."""
+"""The chain of reference recipes: each stage begins with what the one before it writes."""
 
 from __future__ import annotations
 

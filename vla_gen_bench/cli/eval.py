@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from vla_gen_bench.cli.numbers import EPISODES, WORKERS, Real, Whole
 from vla_gen_bench.errors import UserError, printable, shown
 
 if TYPE_CHECKING:
+    from vla_gen_bench.eval.cluster import Cluster
     from vla_gen_bench.eval.evaluate import Plan, Summary
 
 
@@ -83,6 +84,25 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
     show_default=True,
     help="Seconds one control step may take before a worker counts as hung.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["processes", "ray"]),
+    default="processes",
+    show_default=True,
+    help="Worker processes of this machine, or actors of a Ray cluster.",
+)
+@click.option(
+    "--address", metavar="HOST:PORT|auto", help="Of the Ray cluster's head.  [default: a cluster of this machine]"
+)
+@click.option("--num-cpus-per-worker", "cpus", type=Real(0, 1024), help="Of a Ray actor that simulates.  [default: 1]")
+@click.option("--num-gpus-per-worker", "gpus", type=Real(0, 64), help="Of a Ray actor that simulates.  [default: 0]")
+@click.option(
+    "--policy-actors",
+    "hosts",
+    type=Whole(1, 1024),
+    help="Ray actors that hold the policy and act for all simulators.  [default: one policy in each]",
+)
+@click.option("--num-gpus-per-policy", "host_gpus", type=Real(0, 64), help="Of each policy actor.  [default: 0]")
 @click.option("--wandb", metavar="PROJECT", help="Send the outcome to Weights & Biases too, if it is installed.")
 @click.option("--mlflow", metavar="EXPERIMENT", help="Send the outcome to MLflow too ($MLFLOW_TRACKING_URI).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of the table.")
@@ -107,6 +127,12 @@ def evaluate_command(
     fresh,
     no_render,
     time_limit,
+    engine,
+    address,
+    cpus,
+    gpus,
+    hosts,
+    host_gpus,
     wandb,
     mlflow,
     as_json,
@@ -156,6 +182,7 @@ def evaluate_command(
         time_limit_s=time_limit,
         image_size=parse_size(image_size) if image_size else None,
         shard=parse_shard(shard) if shard else None,
+        cluster=_cluster(engine, address=address, cpus=cpus, gpus=gpus, hosts=hosts, host_gpus=host_gpus),
     )
     with runtime.stdout_for_results():
         plan = make_plan(request)
@@ -168,6 +195,17 @@ def evaluate_command(
         for name, project in trackers.items():
             track_summary(summary.to_json(), plan.identity, name, project)
     sys.exit(1 if summary.errors else 0)
+
+
+def _cluster(engine: str, **options: Any) -> Cluster | None:
+    from vla_gen_bench.eval.cluster import Cluster
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if engine == "ray":
+        return Cluster(**given)
+    if given:
+        raise UserError("--address, --policy-actors and what workers take of nodes are for --engine ray; give it too")
+    return None
 
 
 def _evaluate(plan: Plan) -> Summary:

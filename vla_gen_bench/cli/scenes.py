@@ -7,16 +7,22 @@ from pathlib import Path
 
 import click
 
+from vla_gen_bench.cli.numbers import Whole
+
 
 @click.command()
-@click.option("--count", type=click.IntRange(1, 10_000_000), required=True, help="Scenes in all, in parts of 500.")
+@click.option("--count", type=Whole(1, 10_000_000), required=True, help="Scenes in all, in parts of 500.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
 @click.option(
-    "--split", type=click.Choice(["train", "unseen"]), default="train", show_default=True, help="unseen: for development."
+    "--split",
+    type=click.Choice(["train", "unseen"]),
+    default="train",
+    show_default=True,
+    help="unseen: for development.",
 )
 @click.option("--world", default="pretrain", show_default=True, help="Whose assets.")
-@click.option("--image-size", type=click.IntRange(32, 480), default=128, show_default=True, help="Side, pixels.")
-@click.option("--seed", type=click.IntRange(0, 999_999), default=0, show_default=True, help="Scenes are its draws.")
+@click.option("--image-size", type=Whole(32, 480), default=128, show_default=True, help="Side, pixels.")
+@click.option("--seed", type=Whole(0, 999_999), default=0, show_default=True, help="Scenes are its draws.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def scenes(count: int, out: Path, split: str, world: str, image_size: int, seed: int, as_json: bool) -> None:
     """Render still scenes for `vgb train grounding`: several things on the table, and where each of them is.

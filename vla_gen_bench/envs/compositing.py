@@ -46,8 +46,9 @@ def composite(render: torch.Tensor, foreground: torch.Tensor, tables: torch.Tens
 
 
 def without_alpha(pixels: torch.Tensor) -> torch.Tensor:
-    """Returns uint8 [1, H, W, 3] of [1, H, W, 4] on the CPU: a copy, in a tenth of the time of copying a slice."""
-    return torch.from_numpy(cv2.cvtColor(pixels[0].numpy(), cv2.COLOR_RGBA2RGB)[None])
+    """Returns uint8 [B, H, W, 3] of [B, H, W, 4] on the CPU: a copy, in a tenth of the time of copying a slice."""
+    images = [cv2.cvtColor(image, cv2.COLOR_RGBA2RGB) for image in pixels.numpy()]
+    return torch.from_numpy(images[0][None] if len(images) == 1 else np.stack(images))
 
 
 def bounding_boxes(mask: torch.Tensor) -> torch.Tensor:

@@ -152,7 +152,7 @@ def _swift_default_config(folder: str) -> ShaderConfig:
 
 
 def _rgb(packed: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Float [1, H, W] of red + 256 green + 65536 blue to uint8 [1, H, W, 3]."""
+    """Float [B, H, W] of red + 256 green + 65536 blue to uint8 [B, H, W, 3]."""
     return {"rgb": without_alpha(packed.to(torch.int32)[..., None].view(torch.uint8))}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +16,7 @@ from vla_gen_bench.envs.backend import NUM_ENVS, SIMULATIONS, choose_backend
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, union
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.eval.open_log import OpenLog, check_specs, has_rows, now
 from vla_gen_bench.eval.shards import Shard
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
@@ -50,6 +53,7 @@ class Request:
         render: Draw observations; a privileged policy does without.
         image_size: Height and width of the images in pixels; None = the policy's card's, else the world's.
         shard: Run this part of the episodes only.
+        cluster: Workers are Ray actors there; None = processes of this machine.
     """
 
     policy: str
@@ -72,6 +76,7 @@ class Request:
     time_limit_s: float = 300.0
     image_size: tuple[int, int] | None = None
     shard: Shard | None = None
+    cluster: Cluster | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -143,6 +148,10 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     backend = choose_backend(request.backend)
     if backend == "gpu" and (request.workers or 1) > 1:
         raise UserError(f"--workers {request.workers}: a GPU simulates all episodes in one process; use --num-envs")
+    if request.cluster:
+        need_ray()
+        if request.cluster.hosts and card.privileged:
+            raise UserError(f"{card.label} sees the simulator's state and cannot act from an actor of its own")
     jobs = _draw_jobs(request, suite, scenarios)
     folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
     if request.shard and not request.out:
@@ -278,18 +287,41 @@ Engine = Callable[[WorkerConfig, int, Callable[[dict[str, Any]], None]], Jobs]
 
 def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], engine: Engine) -> None:
     request = plan.request
-    workers = min(request.workers or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
+    with _pool(request, engine) as (size, pool):
+        workers = min(request.workers or size or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
+        _run_on(plan, todo, log, on_result, workers, pool)
+
+
+@contextmanager
+def _pool(request: Request, engine: Engine) -> Iterator[tuple[int | None, Engine]]:
+    """Yields how many workers there is room for, None for the usual, and what makes their pool."""
+    if request.cluster is None:
+        yield None, engine
+        return
+    from vla_gen_bench.eval.ray_pool import RayPool, check_options, connected
+
+    check_options(request.arguments)
+    with connected(request.cluster, request.workers) as size:
+        yield size, partial(RayPool, cluster=request.cluster)
+
+
+def _run_on(
+    plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool: Engine
+) -> None:
+    request = plan.request
     num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))
+    threads = request.cluster.threads if request.cluster else max(1, usable_cores() // workers)
     config = WorkerConfig(
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,
         num_envs=num_envs, backend=plan.backend,
-        threads=max(1, usable_cores() // workers), record=request.record, render=request.render,
+        threads=threads, record=request.record, render=request.render,
         sensors=plan.sensors.to_json(),
         videos=str(plan.folder / "videos"),
         time_limit_s=request.time_limit_s,
     )  # fmt: skip
     session = {"started": now(), **provenance.session(), "workers": workers, "num_envs": num_envs}
     session |= {"shard": str(request.shard)} if request.shard else {}
+    session |= {"engine": "ray"} if request.cluster else {}
 
     def ready(info: dict[str, Any]) -> None:
         info = {**info, "warnings": open_pack(request.world).warnings}
@@ -299,7 +331,7 @@ def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result]
         log.append(_row(result), result.actions)
         on_result(result)
 
-    engine(config, workers, ready).run(todo, keep)
+    pool(config, workers, ready).run(todo, keep)
 
 
 def _manifest(jobs: Sequence[Job]) -> dict[str, Any]:

@@ -157,7 +157,9 @@ def _exists(text: str) -> bool:
 
 def _is_installed(path: Path) -> bool:
     """Whether a module's file or folder is one of an installed distribution or of the standard library."""
-    return any(path.resolve().is_relative_to(home) for home in _homes())
+    place = path.resolve()
+    elsewhere = {"site-packages", "dist-packages"} & set(place.parts)  # of another environment, put on the path
+    return bool(elsewhere) or any(place.is_relative_to(home) for home in _homes())
 
 
 @lru_cache(maxsize=1)

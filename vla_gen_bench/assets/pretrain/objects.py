@@ -19,7 +19,11 @@ HELD_OUT_COLOURS = ("red", "blue", "yellow")  # of the held-out shapes
 DENSITY = 550.0  # kg / m^3, of wood
 TOO_NEAR = frozenset(  # to an unseen object, see tests/episodes/test_pretrain_world.py
     {
-        ("yellow", "ball"), ("yellow", "dome"), ("yellow", "hexagon"), ("red", "hexagon"), ("red", "spool"),
+        ("yellow", "ball"),
+        ("yellow", "dome"),
+        ("yellow", "hexagon"),
+        ("red", "hexagon"),
+        ("red", "spool"),
         ("white", "stick"),
     }
 )
@@ -58,7 +62,10 @@ def toy(shape: Shape, colour: str) -> Model:
     size = random.uniform(0.88, 1.08, 3) * random.uniform(0.95, 1.05)
     code = COLOURS[colour][random.integers(3)]
     atlas = mk.Atlas(ATLAS)
-    regions = atlas.add(_pattern(code, random)), atlas.add(bands((0, darker(code, 0.6)), (1, darker(code, 0.72)), height=4, width=4))
+    regions = (
+        atlas.add(_pattern(code, random)),
+        atlas.add(bands((0, darker(code, 0.6)), (1, darker(code, 0.72)), height=4, width=4)),
+    )
     parts = shape()
     meshes = [part.mesh.scaled(size).painted(regions[part.accent]) for part in parts]
     return Model(meshes, atlas, [piece * size for part in parts for piece in part.collision], DENSITY)
@@ -71,7 +78,9 @@ def _pattern(code: str, random: np.random.Generator) -> NDArray:
         image = bands((0, code), (1, code), height=16, width=16)
     elif kind == 1:
         edges = np.linspace(0, 1, 9)
-        image = bands(*((edge, (code, code, other)[place % 3]) for place, edge in enumerate(edges)), height=16, width=16)
+        image = bands(
+            *((edge, (code, code, other)[place % 3]) for place, edge in enumerate(edges)), height=16, width=16
+        )
     elif kind == 2:
         image = grain(bands((0, code), (1, code), height=16, width=16), 0.2, int(random.integers(2**31)), (2, 2))
     else:

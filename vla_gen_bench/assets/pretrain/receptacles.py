@@ -82,9 +82,18 @@ def art(colour: str, random: np.random.Generator) -> benchmark.Art:
     """Returns what a receptacle looks like from above: mostly its colour, with one of six ornaments."""
     code = darker(COLOURS[colour][random.integers(3)], 0.88)
     bright = colour in ("white", "yellow", "pink", "orange")
-    other = darker(code, 0.45) if bright else darker(COLOURS[("white", "yellow", "orange", "pink")[random.integers(4)]][0], 0.85)
+    other = (
+        darker(code, 0.45)
+        if bright
+        else darker(COLOURS[("white", "yellow", "orange", "pink")[random.integers(4)]][0], 0.85)
+    )
     main, ink = paint.rgb(code), paint.rgb(other)
-    kind, phase, pitch, seed = int(random.integers(ARTS)), random.uniform(0, 180), random.uniform(14, 26), int(random.integers(99))
+    kind, phase, pitch, seed = (
+        int(random.integers(ARTS)),
+        random.uniform(0, 180),
+        random.uniform(14, 26),
+        int(random.integers(99)),
+    )
 
     def drawn(r: np.ndarray, d: np.ndarray) -> np.ndarray:
         u, v = paint.turn(r, d, phase)

@@ -152,19 +152,43 @@ def heart() -> list[Part]:
 
 
 def bell() -> list[Part]:
-    return [_turned((0, 0), (22, 0), (21, 4), (14, 18), (12, 32), (0, 38)),
-            _turned((0, 36), (5, 37), (5, 44), (0, 45), segments=8, accent=True)]
+    return [
+        _turned((0, 0), (22, 0), (21, 4), (14, 18), (12, 32), (0, 38)),
+        _turned((0, 36), (5, 37), (5, 44), (0, 45), segments=8, accent=True),
+    ]
 
 
 def dumbbell() -> list[Part]:
-    balls = [Part(mk.ellipsoid((15, 17, 17), 12, 7).moved(x, 0, 17), False,
-                  (lying_round(17, (x - 15, 8), (x - 7, 15), (x + 7, 15), (x + 15, 8)),)) for x in (-28, 28)]
+    balls = [
+        Part(
+            mk.ellipsoid((15, 17, 17), 12, 7).moved(x, 0, 17),
+            False,
+            (lying_round(17, (x - 15, 8), (x - 7, 15), (x + 7, 15), (x + 15, 8)),),
+        )
+        for x in (-28, 28)
+    ]
     bar = lathe_x([(7, -22), (7, 22)], 10).moved(z=17)
     return [*balls, Part(bar, True, (lying((-20, 6, 11, 23), (20, 6, 11, 23)),))]
 
 
 TRAIN: tuple[Shape, ...] = (
-    cube, brick, ball, cylinder, cone, pyramid, ring, star, cross, stick, mushroom, wedge, dome, spool, skittle, hexagon,
-    tower, fish,
+    cube,
+    brick,
+    ball,
+    cylinder,
+    cone,
+    pyramid,
+    ring,
+    star,
+    cross,
+    stick,
+    mushroom,
+    wedge,
+    dome,
+    spool,
+    skittle,
+    hexagon,
+    tower,
+    fish,
 )
 HELD_OUT: tuple[Shape, ...] = (arch, heart, bell, dumbbell)

@@ -1,7 +1,7 @@
 """Tables drawn at random, once and for all: any hue, dark and high-contrast ones among them.
 
-Families of patterns are those of the builtin training tables and some more; those of its unseen tables (hexagonal tiles,
-dots, blossoms, slate, glass) are left out.
+Families of patterns are those of the builtin training tables and some more; those of its unseen tables (hexagonal
+tiles, dots, blossoms, slate, glass) are left out.
 """
 
 from __future__ import annotations

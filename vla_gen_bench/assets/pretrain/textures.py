@@ -12,7 +12,9 @@ from vla_gen_bench.assets.pretrain.colours import drawn
 
 WIDTH, HEIGHT = 320, 240
 VARIANTS = 3
-TOO_NEAR = frozenset({"veins_0", "rectangles_1", "rays_0"})  # to an unseen overlay, see tests/episodes/test_pretrain_world.py
+TOO_NEAR = frozenset(
+    {"veins_0", "rectangles_1", "rays_0"}
+)  # to an unseen overlay, see tests/episodes/test_pretrain_world.py
 
 Pattern = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 """Pixel coordinates (column, row) and a generator -> field in [0, 1], coloured afterwards."""
@@ -126,7 +128,18 @@ def weaving(u: np.ndarray, v: np.ndarray, random: np.random.Generator) -> np.nda
 
 
 TRAIN: tuple[Pattern, ...] = (
-    grating, spiral, rays, frames, triangles, rectangles, scribble, drops, scales, maze, halftone, veins,
+    grating,
+    spiral,
+    rays,
+    frames,
+    triangles,
+    rectangles,
+    scribble,
+    drops,
+    scales,
+    maze,
+    halftone,
+    veins,
 )
 HELD_OUT: tuple[Pattern, ...] = (blends, pinwheel, weaving)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vla_gen_bench import data
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, one_line
 from vla_gen_bench.protocol import STATE_NAMES
 from vla_gen_bench.train.guard import INFO_FILE
 
@@ -175,7 +175,7 @@ def read_columns(path: Path, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
         need_keys(pq.read_schema(path).names, list(kinds), path)
         table = pq.read_table(path, columns=list(kinds))
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path}: cannot be read as parquet: {one_line(error)}") from None
     for key, kind in kinds.items():
         column = table.column(key)
         if not _is_kind(column.type, kind):

@@ -1,4 +1,4 @@
-"""Overlay patterns blended over training images, as the benchmark's texture and noise rows do with patterns of their own."""
+"""Overlay patterns blended over training images, as the texture and noise rows do with patterns of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws grounding scenes: the environment's robot, camera and lights, and bodies put where they rest, without physics."""
+"""Draws grounding scenes: the environment's robot, camera and lights, bodies put where they rest, no physics."""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ class Renderer:
 
     def _shot(self, image, foreground, placed, visible) -> Shot:
         positions = np.array([item.position for _, item in placed]).reshape(-1, 3)
-        order = {kind: {id: place for place, id in enumerate(self.pack.catalog.ids(kind))} for kind in ("objects", "receptacles")}
+        order = {
+            kind: {id: place for place, id in enumerate(self.pack.catalog.ids(kind))}
+            for kind in ("objects", "receptacles")
+        }
 
         def rows(values: list | np.ndarray, dtype: type) -> np.ndarray:
             values = np.asarray(values, dtype)

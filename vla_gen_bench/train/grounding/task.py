@@ -4,8 +4,8 @@ One query is a scene and a sentence about one of its objects and one of its rece
 point at the image patches where the two are: a softmax over patches, cross-entropy with a Gaussian around the place.
 Nothing but the sentence tells which of several things is meant.
 
-Regressing the places with a linear head was tried first: it stays at the mean place for long, where nothing is to be
-learned from one thing more than from another (docs/experiments/grounding.md).
+Regressing the places with a linear head was tried first: it stayed at the mean place, where no one thing teaches more
+than another (docs/experiments/grounding.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CHECK_QUERIES = 1000
 
 
 class Warp(Frozen):
-    """A camera that looks a little elsewhere: the image shifted (parts of its side), scaled and turned, at most so far."""
+    """A camera that looks a little elsewhere: shifted (parts of the image's side), scaled and turned at most so far."""
 
     shift: float = Field(0.0, ge=0, lt=0.5)
     scale: float = Field(0.0, ge=0, lt=0.5)
@@ -58,8 +58,8 @@ class Grounding(Frozen):
         weight: Of this loss beside another one.
         batch: Queries of one step over all processes.
         per_scene: Queries about one image, which is seen once for all of them: seeing is what costs.
-        at: The states asked: "h0", the one that chooses the first action token, or "slots", all that choose action tokens
-            at once (parallel decoding).
+        at: The states asked: "h0", the one that chooses the first action token, or "slots", all that choose action
+            tokens at once (parallel decoding).
         recognise: Weight of a loss on the projected patches alone: which asset lies here, if any? It needs no sentence.
         augment: As for demonstrations; `words` is not used, and `tables` is always 1: a scene has no table of its own.
         warp: Changes of view.
@@ -80,7 +80,9 @@ class Grounding(Frozen):
         if self.batch % self.per_scene:
             raise ValueError(f"per_scene: {self.per_scene} does not divide the batch, {self.batch}")
         if self.augment.shift or self.augment.words:
-            raise ValueError("augment.shift and augment.words: leave them out; warp.shift moves the places asked for too")
+            raise ValueError(
+                "augment.shift and augment.words: leave them out; warp.shift moves the places asked for too"
+            )
         return self
 
 
@@ -107,7 +109,7 @@ class Queries:
         return cls(scenes, rows)
 
     def draw(self, scenes: int, each: int, random: np.random.Generator) -> np.ndarray:
-        """Returns [scenes * each, 3] questions, those about a scene in a row; each thing of it is as likely to be meant."""
+        """Returns [scenes * each, 3] questions, those about a scene in a row."""
         first = self.rows[random.integers(len(self.rows), size=scenes), 0]
         begin, end = (np.searchsorted(self.rows[:, 0], first, side=side) for side in ("left", "right"))
         places = begin[:, None] + (random.random((scenes, each)) * (end - begin)[:, None]).astype(np.int64)
@@ -265,7 +267,7 @@ class Task:
         return (losses[filled].sum() / filled.sum().clamp(min=1) + losses[~filled].mean()) / 2
 
     def predict(self, images: Tensor, sentences: list[str]) -> np.ndarray:
-        """Returns float32 [B, 4]: places of object and receptacle, the mean over states and pointed patches, -1 to 1."""
+        """Returns float32 [B, 4]: places of object and receptacle, means over states and patches, -1 to 1."""
         shares = torch.softmax(self.point(images, sentences), -1).mean(1).cpu().numpy()
         return (shares @ self.centres).reshape(-1, 4)
 
@@ -297,7 +299,7 @@ class Task:
         """Returns how often the prediction is nearest to the named thing, where there are several of its kind.
 
         `object`, `object_chance`, `receptacle`, `receptacle_chance`: shares of the queries; `distance`: median error of
-        the object's place, parts of the image's side. Tables are of the scenes' split, sentences as evaluations say them.
+        the object's place, parts of the image's side. Tables are of the scenes' split, sentences as in evaluations.
         """
         queries, random = Queries.of(scenes), np.random.default_rng((CHECK_STREAM,))
         sight = Sight(self.settings, scenes.world, self.side, scenes.split)

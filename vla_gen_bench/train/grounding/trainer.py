@@ -65,7 +65,11 @@ class GroundingRecipe(Recipe):
 
 
 def train(
-    recipe: GroundingRecipe, out: Path, processes: Processes, say: Callable[[str], None], options: RunOptions = RunOptions()
+    recipe: GroundingRecipe,
+    out: Path,
+    processes: Processes,
+    say: Callable[[str], None],
+    options: RunOptions,
 ) -> Path:
     """Trains as `recipe` says, or resumes the run in `out`; returns the checkpoint folder.
 
@@ -76,7 +80,9 @@ def train(
         UserError: The recipe, the scenes or the folder cannot be used, or the loss is not a number.
     """
     if recipe.grounding.batch % processes.count:
-        raise UserError(f"grounding.batch: {recipe.grounding.batch} cannot be shared out to {processes.count} processes")
+        raise UserError(
+            f"grounding.batch: {recipe.grounding.batch} cannot be shared out to {processes.count} processes"
+        )
     state = open_run(out, recipe, options.fresh) if processes.first else None
     state = processes.shared(state)
     trainer = Trainer(recipe, processes)

@@ -203,7 +203,8 @@ class Trainer:
         if settings is None:
             return None
         if settings.batch % self.processes.count:
-            raise UserError(f"grounding.batch: {settings.batch} cannot be shared out to {self.processes.count} processes")
+            count = self.processes.count
+            raise UserError(f"grounding.batch: {settings.batch} cannot be shared out to {count} processes")
         return Task(settings, self.student, self.recipe.seed, self.processes.device)
 
     def describe(self) -> str:

@@ -89,7 +89,7 @@ class OpenVLA(nn.Module):
     def splice(self, inputs: Inputs) -> Sequence:
         """Puts the projected patches between BOS and the rest of the prompt: [B, 1 + P + L - 1, D].
 
-        Fewer images than prompts are seen once and repeated: image i belongs to the B / images prompts from i * B / images.
+        Fewer images than prompts are seen once and repeated, each for as many prompts in a row.
         """
         words = self.language_model.model.embed_tokens(inputs.ids)
         patches = self.projector(self.vision_backbone(inputs.pixels))

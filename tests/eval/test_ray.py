@@ -1,0 +1,194 @@
+"""`vgb eval --engine ray`: actors on several nodes leave the log that local processes leave."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.cluster import Cluster
+from vla_gen_bench.eval.evaluate import Request, evaluate, make_plan
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # read when Ray is imported: nodes are at 127.0.0.1
+ROOT = Path(__file__).resolve().parents[2]
+SUITE = """
+id: short
+version: "1"
+protocol: {episodes_per_seed: 2, seeds: [0, 1], horizon: 5}
+scenarios:
+  ind: {label: IND, dimension: ind}
+  tables: {label: Tables, dimension: vision, shift: {table: unseen}}
+"""
+POLICIES = """
+import os
+import numpy as np
+from vla_gen_bench.policies import ActionSpec
+
+class Looks:
+    # What it does depends on what it sees, and on nothing else.
+    action_spec = ActionSpec(chunk=2)
+    memoryless = True
+    def reset(self, instructions, seeds):
+        self.seeds = np.array(seeds)
+    def act(self, observation):
+        mean = observation.image.reshape(len(self.seeds), -1).mean(axis=1) / 255 + self.seeds % 7
+        return np.broadcast_to(np.float32(-0.001) * mean.astype(np.float32)[:, None, None], (len(mean), 2, 7)).copy()
+
+class Dies(Looks):
+    # Kills its process in the middle of the first episode ever.
+    memoryless = False
+    def reset(self, instructions, seeds):
+        super().reset(instructions, seeds)
+        self.calls = 0
+    def act(self, observation):
+        self.calls += 1
+        if self.calls == 2 and not os.path.exists("died"):
+            open("died", "w").close()
+            os._exit(7)
+        return super().act(observation)
+"""
+
+
+def _stable(folder: str) -> list[dict]:
+    rows = map(json.loads, (Path(folder) / "episodes.jsonl").read_text().splitlines())
+    return [{key: row[key] for key in row if not key.endswith("_s") and key != "worker"} for row in rows]
+
+
+def _evaluate(policy: str, out: str, on_result=lambda result: None, **options):
+    request = Request(policy=policy, suites=["short.yaml"], out=Path(out), workers=2, **options)
+    return evaluate(make_plan(request), on_result=on_result)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    (tmp_path / "short.yaml").write_text(SUITE)
+    (tmp_path / "pol.py").write_text(POLICIES)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one CPU on 127.0.0.1."""
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
+    from ray.cluster_utils import Cluster as Nodes
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before)))
+    memory = 100 << 20
+    try:
+        head = {
+            "num_cpus": 1,
+            "node_ip_address": "127.0.0.1",
+            "include_dashboard": False,
+            "object_store_memory": memory,
+        }
+        nodes = Nodes(initialize_head=True, connect=True, head_node_args=head)
+        nodes.second = nodes.add_node(num_cpus=1, object_store_memory=memory)
+        nodes.wait_for_nodes()
+    except Exception as error:  # a machine on which Ray's processes do not come up
+        pytest.skip(f"Ray cannot start here: {error}")
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+    os.environ["PYTHONPATH"] = before
+
+
+def test_a_killed_actor_and_a_node_that_leaves_cost_their_running_episodes_only(cluster, folder: Path) -> None:
+    left = threading.Event()
+
+    def leave(result) -> None:
+        if not left.is_set():
+            left.set()
+            cluster.remove_node(cluster.second)
+
+    done = _evaluate("pol:Dies", "ray", leave, cluster=Cluster())
+    assert done.finished and not done.errors and Path("died").exists() and left.is_set()
+    _evaluate("pol:Dies", "local")
+    assert _stable("ray") == _stable("local")
+    session = json.loads(Path("ray/run.json").read_text())["sessions"][0]
+    assert session["engine"] == "ray" and session["workers"] == 2
+
+
+def test_policy_actors_act_for_all_simulators_to_the_same_end(cluster, folder: Path) -> None:
+    done = _evaluate("pol:Looks", "ray", cluster=Cluster(cpus=0.3, hosts=1))
+    assert done.finished and not done.errors
+    _evaluate("pol:Looks", "local")
+    assert _stable("ray") == _stable("local")
+
+
+def test_a_policy_that_cannot_be_loaded_is_refused_with_its_node(cluster, folder: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)nothing.*\(node 127.0.0.1\)"):
+        _evaluate("random", "ray", cluster=Cluster(cpus=0.3, hosts=1), options={"nothing": 1})
+    assert not (folder / "ray").exists()
+
+
+def test_nodes_with_other_versions_are_named(monkeypatch) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
+    from vla_gen_bench.eval import ray_actors
+
+    ours = ray_actors.identity("builtin")
+    assert ray_actors.difference(ours, dict(ours)) == ""
+    theirs = {**ours, "sapien": "3.0.2"}
+    assert ray_actors.difference(ours, theirs) == f"has sapien 3.0.2, this command {ours['sapien']}"
+    monkeypatch.setattr(ray_actors, "node", lambda: "10.0.0.7")
+    config = type("Config", (), {"world": "builtin", "threads": 1})
+    kind, why = ray_actors.Simulator(config, theirs, "/nonexistent").start()
+    assert kind == "refused" and "install the same on all nodes (node 10.0.0.7)" in why
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:1", "cannot be reached (Connection refused)"),
+        ("ray://127.0.0.1:1", "expected HOST:PORT"),
+        ("127.0.0.1", "expected HOST:PORT"),
+        ("127.0.0.1:99999", "expected HOST:PORT"),
+    ],
+)
+def test_an_address_that_cannot_be_reached_is_refused_at_once(address: str, expected: str) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
+    from vla_gen_bench.eval import ray_pool
+
+    with pytest.raises(UserError, match="--address") as caught:
+        ray_pool._join(Cluster(address=address), 1)
+    assert expected in str(caught.value)
+
+
+def test_an_option_that_cannot_be_sent_is_named() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
+    from vla_gen_bench.eval.ray_pool import check_options
+
+    check_options({"temperature": 0.5})
+    with pytest.raises(UserError, match="policy option 'lock' is a lock, which cannot be sent to another process"):
+        check_options({"temperature": 0.5, "lock": threading.Lock()})
+
+
+def test_options_of_a_cluster_want_the_engine(cli) -> None:
+    ran = cli("eval", "--policy", "hold", "--address", "auto")
+    assert ran.exit_code == 2 and "are for --engine ray; give it too" in ran.stderr
+
+
+def test_a_privileged_policy_cannot_act_from_an_actor_of_its_own(cli, folder: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
+    ran = cli("eval", "--policy", "expert", "--suite", "short.yaml", "--engine", "ray", "--policy-actors", 1)
+    assert ran.exit_code == 2 and "sees the simulator's state" in ran.stderr
+
+
+def test_without_ray_the_fix_is_named(monkeypatch, cli, folder: Path) -> None:
+    load = builtins.__import__
+
+    def absent(name, *rest, **more):
+        if name == "ray":
+            raise ImportError(name)
+        return load(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    ran = cli("eval", "--policy", "hold", "--suite", "short.yaml", "--engine", "ray")
+    assert ran.exit_code == 2 and "pip install 'vla-gen-bench[ray]'" in ran.stderr
