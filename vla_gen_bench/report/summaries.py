@@ -139,10 +139,22 @@ def mean_tests(outcomes: np.ndarray, baseline: int) -> list[float | None]:
     Args:
         outcomes: float [P, rows, N]; NaN = not done.
     """
-    same = (np.isfinite(outcomes) == np.isfinite(outcomes[baseline])).all(axis=(1, 2))
-    differences = np.nansum(outcomes - outcomes[baseline], axis=1).T  # [N, P]
-    p = stats.sign_flip(differences, FLIPS, np.random.default_rng(BOOTSTRAP_SEED))
-    return [float(p[policy]) if same[policy] else None for policy in range(len(outcomes))]
+    return group_tests({"": outcomes}, baseline)[""]
+
+
+def group_tests(groups: dict[str, np.ndarray], baseline: int) -> dict[str, list[float | None]]:
+    """As `mean_tests` for several groups of rows over the same ids, with one set of sign flips for all of them."""
+    if not groups:
+        return {}
+    with np.errstate(invalid="ignore"):
+        sums = [np.nansum(outcomes - outcomes[baseline], axis=1) for outcomes in groups.values()]  # [P, N] each
+    p = stats.sign_flip(np.concatenate(sums).T, FLIPS, np.random.default_rng(BOOTSTRAP_SEED)).reshape(len(groups), -1)
+    found = {}
+    for name, values in zip(groups, p):
+        done = np.isfinite(groups[name])
+        same = (done == done[baseline]).all(axis=(1, 2))
+        found[name] = [float(value) if alike else None for value, alike in zip(values, same)]
+    return found
 
 
 def few_ids(outcomes: np.ndarray) -> bool:
@@ -152,7 +164,7 @@ def few_ids(outcomes: np.ndarray) -> bool:
 
 def _tests(outcomes: np.ndarray, groups: dict[str, list[int]], baseline: int) -> dict[str, list[dict]]:
     """Returns, by dimension, each policy's `p` and `p_holm`; the family are the dimensions, without "ood"."""
-    p = {name: mean_tests(outcomes[:, rows], baseline) for name, rows in groups.items()}
+    p = group_tests({name: outcomes[:, rows] for name, rows in groups.items()}, baseline)
     found = {name: [{"p": one} for one in values] for name, values in p.items()}
     for policy in range(len(outcomes)):
         family = [name for name in groups if name != "ood" and p[name][policy] is not None]
