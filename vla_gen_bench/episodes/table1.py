@@ -29,7 +29,7 @@ from vla_gen_bench.episodes.geometry import (
 from vla_gen_bench.episodes.spec import NO_OFFSET, Effect, EpisodeSpec, Placed
 from vla_gen_bench.episodes.streams import POOLS_VERSION, Stream
 from vla_gen_bench.episodes.table1_envs import ALLOWED, ENVS, PREFIX, TABLE, Env
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.strict_yaml import check_keys
 
 OBJ_SETS = ("train", "test", "all")
@@ -45,15 +45,18 @@ def parse_reference(data: Any, where: str) -> dict[str, Any]:
         UserError: unknown environment, set or key, a deviation left unsaid, or a value it cannot take.
     """
     check_keys(data, ("env", "obj_set", *ALLOWED), where)
-    env = _env(str(data.get("env")))
+    try:
+        env = _env(str(data.get("env")))
+    except UserError as error:
+        raise UserError(f"{where}.env: {error}") from None
     if data.get("obj_set") not in OBJ_SETS:
-        raise UserError(f"{where}.obj_set: got {data.get('obj_set')!r}{suggest('', OBJ_SETS)}")
+        raise UserError(f"{where}.obj_set: got {shown(data.get('obj_set'))}{suggest('', OBJ_SETS)}")
     check_keys(data, ("env", "obj_set", *env.deviations), where)
     for key, value in env.deviations.items():
         if key not in data:
             raise UserError(f"{where}.{key}: not given; the reference has {key}: {value}")
         if not ALLOWED[key](data[key]):
-            raise UserError(f"{where}.{key}: cannot be {data[key]!r}; the reference has {value}")
+            raise UserError(f"{where}.{key}: cannot be {shown(data[key])}; the reference has {value}")
     return dict(data)
 
 
@@ -151,7 +154,7 @@ def _at(id: str, place: tuple[float, float, float], turned: tuple = (1.0, 0.0, 0
 def _env(name: str) -> Env:
     known = [PREFIX + env for env in ENVS]
     if name not in known:
-        raise UserError(f"unknown reference environment '{name}'{suggest(name, known)}")
+        raise UserError(f"unknown reference environment {shown(name)}{suggest(str(name)[:80], known)}")
     return ENVS[name.removeprefix(PREFIX)]
 
 
