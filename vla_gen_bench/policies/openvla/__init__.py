@@ -1,6 +1,6 @@
 """OpenVLA in plain PyTorch: one model, loader and processor from `pico` (tests) to `openvla/openvla-7b`.
 
-Modules, from the outside in:
+Modules, from the interface inwards:
 
 | module | what it holds |
 |---|---|
