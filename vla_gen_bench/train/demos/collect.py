@@ -50,7 +50,7 @@ class Request:
             rendered, and `vgb eval --image-size SIDE` gives a policy the same.
         side: Side of the stored square images, pixels: the model's input size.
         seed: Training seed, 1,000,000 or more; episodes are draws 0, 1, 2, ... of it
-        drop_small: Leave out frames that hardly move, as the paper's data sets do.
+        drop_small: Leave out frames with little motion, as the paper's data sets do.
         workers: Processes.
         shift: Axes that sample from other training pools, as in a suite: {"distractor_object": "train"}.
         swap: Two episodes per scene, with the roles of target and first distractor object exchanged.

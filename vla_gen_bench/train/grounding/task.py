@@ -61,7 +61,7 @@ class Grounding(Frozen):
         at: Queried states: "h0", the one that chooses the first action token, or "slots", all that choose action
             tokens at once (parallel decoding).
         recognise: Weight of a loss on the projected patches alone: which asset is here, if any? It needs no sentence.
-        augment: As for demonstrations; `words` is not used, and `tables` is always 1: a scene has no table of its own.
+        augment: As for demonstrations; `words` is not used, and `tables` is always 1: a stored scene has no table.
         warp: Changes of view.
     """
 

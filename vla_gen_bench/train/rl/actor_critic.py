@@ -57,7 +57,7 @@ class ValueSettings(Frozen):
         source: What the value head reads. "h0": the state that gives the first action token, "hn": the last one's,
             "concat": all of them. "separate": h0 of a separate backbone, initialised as a copy of the policy's.
         lr: Learning rate of the head; a separate backbone uses the policy's rate.
-        warmup: Iterations at the beginning that train only the head: an untrained critic misleads.
+        warmup: First iterations, which train only the head: an untrained critic misleads.
         shared: Whether the value loss also shapes the backbone, as in the reference.
         new: Start from a new head even if the checkpoint has one.
     """

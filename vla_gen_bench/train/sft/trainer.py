@@ -73,7 +73,7 @@ class SftRecipe(Recipe):
         data_map: For foreign data sets: the camera and action to read, and how actions are converted.
         demos: Use only the first `demos` of each; None = all.
         held_out: Fraction held out for validation, evenly spaced.
-        small_actions: Whether frames that hardly move are used; the paper drops them.
+        small_actions: Whether frames with little motion are used; the paper drops them.
         samples: Frames to train on, counted with repetition; the learning rate schedule ends there.
         stop_after: Earlier step at which to stop, before the schedule ends; for a stage that another one continues.
         batch: Frames of one optimiser step over all processes; computed in `accumulate` parts.
