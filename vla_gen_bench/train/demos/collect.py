@@ -49,7 +49,7 @@ class Request:
         render: Height and width of rendered images; None = the world's. At (side, side) they are stored as
             rendered, and `vgb eval --image-size SIDE` gives a policy the same.
         side: Side of the stored square images, pixels: the model's input size.
-        seed: Training seed, 1,000,000 or more; episodes are draws 0, 1, 2, ... of it
+        seed: Training seed, 1,000,000 or more; episodes are draws 0, 1, 2, ... of this seed.
         drop_small: Leave out frames with little motion, as the paper's data sets do.
         workers: Processes.
         shift: Axes that sample from other training pools, as in a suite: {"distractor_object": "train"}.

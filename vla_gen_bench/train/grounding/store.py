@@ -31,7 +31,7 @@ class SceneRequest:
         split: "train", or "unseen" for the development pools.
         world: World name.
         side: Side of the stored square images, pixels.
-        seed: Scenes are draws 0, 1, 2, ... of it
+        seed: Scenes are draws 0, 1, 2, ... of this seed.
     """
 
     scenes: int

@@ -88,13 +88,13 @@ class Simulator(Protocol):
     width: int
     view: View
 
-    def reset(self, lane: int, starts: Sequence[Start]) -> None: ...
+    def reset(self, lane: int, starts: Sequence[Start]) -> None: ...  # returns at once
 
-    def step(self, lane: int, actions: np.ndarray) -> None: ...
+    def step(self, lane: int, actions: np.ndarray) -> None: ...  # float32 [B, K, 7]; returns at once
 
-    def result(self, lane: int) -> Seen: ...
+    def result(self, lane: int) -> Seen: ...  # waits for the last reset or step of the lane
 
-    def recover(self) -> None: ...
+    def recover(self) -> None: ...  # abandons all running episodes, after a lost worker
 
     def close(self) -> None: ...
 
