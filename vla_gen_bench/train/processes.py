@@ -45,7 +45,7 @@ class Processes:
         if self.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])  # one message costs less than many
         dist.all_reduce(flat)
         flat /= self.count
         for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):

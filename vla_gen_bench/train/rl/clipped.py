@@ -100,7 +100,7 @@ def _losses(
         score = experience.score(learner, part, value_only=value_only, shared=shared)
         targets = old_numbers(experience, part, score.log_prob, recipe.loss)
         loss, parts = clipped_loss(recipe.loss, score, *targets, value_only)
-        yield loss * (len(part) / len(rows))
+        yield loss * (len(part) / len(rows))  # parts may differ in size
         for name, value in parts.items():
             numbers[name] = numbers.get(name, 0.0) + float(value.detach()) * len(part) / len(rows)
 

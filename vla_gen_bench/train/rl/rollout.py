@@ -138,7 +138,7 @@ class Collector:
                 if running.decisions:
                     self._pay(rollout, running, seen)
                 last = running.decisions == self.decisions
-                if not last or foresee:
+                if not last or foresee:  # a last query only yields the critic's value
                     self._decide(lane, running, seen, rollout, chosen, sampling, last)
                 if last:
                     del lanes[lane]

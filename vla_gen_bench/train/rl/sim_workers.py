@@ -99,7 +99,7 @@ class WorkerSimulator:
         process = self._context.Process(target=_work, args=(*self._job, theirs), daemon=True)
         with runtime.starting_process():
             process.start()
-        theirs.close()
+        theirs.close()  # otherwise a dead worker's pipe would never report its end
         return _Worker(process, ours)
 
     def reset(self, lane: int, starts: Sequence[Start]) -> None:
@@ -146,7 +146,7 @@ class WorkerSimulator:
 
     def recover(self) -> None:
         """Abandons all running episodes and replaces lost workers."""
-        self._ticket += 1
+        self._ticket += 1  # answers with an older ticket are dropped
         for place, worker in enumerate(self._workers):
             worker.answers.clear()
             if not worker.process.is_alive():
