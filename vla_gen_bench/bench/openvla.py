@@ -182,7 +182,7 @@ def _start_measuring(device: str) -> None:
 
 
 def _peak_gb(device: str) -> float:
-    """Returns the peak of allocated memory in GB (10^9 bytes): tensors on a GPU, the whole process on a CPU."""
+    """Returns the peak of allocated memory in GB (10^9 bytes): tensors on a GPU, the entire process on a CPU."""
     return peak_memory_gib() * 2**30 / 1e9 if device == "cpu" else torch.cuda.max_memory_allocated(device) / 1e9
 
 

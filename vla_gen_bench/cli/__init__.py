@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Imports a subcommand's module only when it runs, so that `vgb --help` needs neither torch nor a simulator."""
+    """Imports a subcommand's module only when it runs, as `vgb --help` should need neither torch nor a simulator."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -68,7 +68,7 @@ def verify(world: str | None, as_json: bool) -> None:
     Default: the files of all installed worlds.
 
     Exits with 2 when a file is missing or damaged. A visual without a known digest may be absent: its collision
-    mesh is drawn instead, which is a warning.
+    mesh is rendered instead, with a warning.
     """
     rows = [_verified(name, needed=world is not None) for name in ([world] if world else worlds())]
     failed = any(row["errors"] for row in rows)

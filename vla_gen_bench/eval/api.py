@@ -61,11 +61,11 @@ def evaluate(
         video: Keep mp4 files of "all" episodes, of "failures", or "none".
         progress: Show a progress bar: in a notebook below the cell, else on stderr.
 
-    The log. An errored episode is recorded with its cause and never counts as a failed attempt.
-        The log. Errored episodes are in it with their cause, never as failed attempts.
+    Returns:
+        The log. An errored episode is recorded with its cause and never counts as a failed attempt.
 
-    UserError: An argument is invalid, the folder's log is of another run, or the policy cannot be used.
-        UserError: Anything given is wrong, the log there is of another run, or the policy cannot be used.
+    Raises:
+        UserError: An argument is invalid, the folder's log is of another run, or the policy cannot be used.
     """
     runtime.prepare()
     from vla_gen_bench.eval.evaluate import Request, make_plan

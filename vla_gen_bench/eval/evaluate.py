@@ -309,7 +309,7 @@ def _run_on(
     plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool: Engine
 ) -> None:
     request = plan.request
-    num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))
+    num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))  # ceil: no empty slots
     threads = request.cluster.threads if request.cluster else max(1, usable_cores() // workers)
     config = WorkerConfig(
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,

@@ -28,9 +28,9 @@ class ActionSource(Protocol):
 
     needs_observation: bool
 
-    def reset(self, instructions: list[str], seeds: list[int]) -> None: ...
+    def reset(self, instructions: list[str], seeds: list[int]) -> None: ...  # one of each per episode
 
-    def next_actions(self, observation: Observation | None) -> np.ndarray: ...
+    def next_actions(self, observation: Observation | None) -> np.ndarray: ...  # float32 [B, 7], for one control step
 
 
 class Recording:

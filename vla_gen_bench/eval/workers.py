@@ -307,7 +307,7 @@ class WorkerPool:
             self._lose(worker, f"the worker process died (exit code {worker.process.exitcode})")
             return
         if kind == "alive":
-            worker.beat.value = time.monotonic()
+            worker.beat.value = time.monotonic()  # idle time is counted from here
             return
         if kind == "phase":
             worker.started, (worker.limit_s, worker.doing) = time.monotonic(), content
@@ -324,7 +324,7 @@ class WorkerPool:
         if kind == "ready":
             worker.ready = True
             if not self._told:
-                self._told = True
+                self._told = True  # all workers report the same
                 self._on_ready(content)
         elif kind == "done":
             self._finish(worker, [{"row": row, "actions": actions} for row, actions in content])

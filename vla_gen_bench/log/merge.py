@@ -267,7 +267,7 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
         with draft.open("wb", buffering=PIECE_BYTES) as file:
             file.writelines(pieces)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the rename, so a crash leaves either no file or a complete one
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -276,7 +276,7 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
 
 def _gather_videos(target: Path, folders: Sequence[Path]) -> None:
     for video in sorted(video for folder in folders for video in (folder / VIDEOS).glob("*.mp4")):
-        if video.is_symlink():
+        if video.is_symlink():  # a link may lead to any file
             continue
         target.mkdir(exist_ok=True)
         place = target / video.name

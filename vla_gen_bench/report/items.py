@@ -99,7 +99,7 @@ def _labels(
     kind: str, info: ScenarioInfo, runs: Sequence[Run], ids: Sequence[tuple[int, int]], suite: Suite | None
 ) -> list[str | None]:
     rows: dict[tuple[int, int], Row] = {}
-    for run in reversed(runs):
+    for run in reversed(runs):  # the first run's rows win
         rows |= {key[1:]: row for key, row in run.episodes.items() if key[0] == info.id}
     world = runs[0].header.world.name
     if kind == TEXTURES:
