@@ -149,7 +149,7 @@ class Observation:
         instruction: B sentences, the same as given to `reset`; constant within an episode.
         step: int64 [B], control steps completed in the episode: 0 at the first call. All entries are equal because a
             batch runs in lock-step; with K > 1, step grows by the execution horizon from call to call.
-        privileged: None, except for policies whose card says `privileged: true`: then B records of the
+        privileged: None, except for policies whose card has `privileged: true`: then B records of the
             simulator's true state, `vla_gen_bench.envs.privileged.PrivilegedState`.
         state: None, except for policies that need it: float32 [B, D], the robot's measured state. `part` extracts
             a named part; `STATE` lists the parts with their units and frames.

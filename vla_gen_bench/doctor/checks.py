@@ -94,7 +94,7 @@ def _guarded(group: Callable[[], Iterator[Check]]) -> list[Check]:
 
 def check_python() -> Iterator[Check]:
     detail = f"{platform.python_version()} ({sys.executable})"
-    if (3, 10) <= sys.version_info < (3, 13):  # noqa: UP036  - the one place that tells
+    if (3, 10) <= sys.version_info < (3, 13):  # noqa: UP036  - the only place that reports it
         yield Check("python", "ok", detail)
     else:
         yield Check(

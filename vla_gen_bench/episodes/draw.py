@@ -186,8 +186,8 @@ class _Episode:
     def _pair(self) -> tuple[Point, Point]:
         """Returns target and receptacle positions.
 
-    "outside" moves one draw in or out; "ring" makes a new draw at each distance.
-    """
+        "outside" moves one draw in or out; "ring" makes a new draw at each distance.
+        """
         stream, layout = self.stream("layout"), self.shift.choice("layout")
         if layout.pool != "outside":
             return stream.choice(geometry.pairs(self.points()))

@@ -80,7 +80,7 @@ def check_manifest(suite: Suite, world: str) -> None:
 
 
 def _difference(stored: Any, drawn: Any, path: str) -> str:
-    """Returns one difference as a phrase, "" for none; the deepest comes first because it explains most."""
+    """Returns one difference as a phrase, "" for none; scenarios come first because they explain most."""
     if not (isinstance(stored, dict) and isinstance(drawn, dict)):
         return "" if stored == drawn else f"{path}: stored {stored}, drawn now {drawn}"
     keys = sorted({**stored, **drawn}, key=lambda key: key != "scenarios")

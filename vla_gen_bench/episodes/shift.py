@@ -79,8 +79,8 @@ class Shift(Frozen):
     def resolved(self) -> dict[str, Any]:
         """Returns choices and effects as JSON data, equal for equal episodes.
 
-    It lists all original axes, and axes added later only if set.
-    """
+        It lists all original axes, and axes added later only if set.
+        """
         later = [axis for axis in AXES if axis not in FOUNDING_AXES and self.choice(axis) != _standard(axis)]
         choices = {axis: self.choice(axis).canonical() for axis in (*FOUNDING_AXES, *later)}
         return {**choices, "effects": [effect.model_dump() for effect in self.effects]}
