@@ -328,7 +328,7 @@ class PickPlaceEnv(BaseEnv):
         )
         if self.backend.render_device.is_cuda():
             torch.cuda.synchronize()  # as ManiSkill does: physics starts after the images are finished
-        data = {name: picture.to(self.device) for name, picture in data.items()}  # a GPU may render for physics on a CPU
+        data = {name: picture.to(self.device) for name, picture in data.items()}  # a GPU may render for CPU physics
         data["rgb"] = self._picture(data["rgb"], data["segmentation"], camera)
         if not wanted.segmentation:
             del data["segmentation"]
