@@ -267,7 +267,8 @@ def test_every_fresh_environment_draws_episodes_of_its_own():
 def test_the_robot_s_state_comes_with_the_image():
     env = environment.__wrapped__("builtin", "rgb+state")
     observation, info = env.reset(options={"spec": simple_spec()})
-    assert observation["state"].shape == (1, 16) and image(observation).shape == (240, 320, 3)  # 8 joints and speeds
+    # 8 joint angles, their 8 speeds, and the controller's target pose: position and quaternion.
+    assert observation["state"].shape == (1, 8 + 8 + 7) and image(observation).shape == (240, 320, 3)
     assert info["instruction"] == ["put carrot on plate"]
     env.close()
 

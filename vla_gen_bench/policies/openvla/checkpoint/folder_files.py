@@ -14,7 +14,9 @@ from vla_gen_bench.policies.openvla.checkpoint.action_head import ACTION_HEAD_FI
 from vla_gen_bench.policies.openvla.config import CheckpointError, OpenVLAConfig
 from vla_gen_bench.policies.openvla.images import PIXEL_RANGES
 
-WEIGHTS = frozenset(".safetensors .pt .pth .bin .ckpt .npz .npy .h5 .msgpack .gguf .pkl .pickle .onnx".split())
+WEIGHTS = frozenset(".safetensors .pt .pth .bin .ckpt .h5 .msgpack .gguf .pkl .pickle .onnx".split())
+# Arrays are weights only by name: a folder may well hold recorded data as .npz.
+ARRAYS = tuple(f"*{word}*{ending}" for word in ("weights", "model", "params") for ending in (".npz", ".npy"))
 # Files that training leaves next to a model: its state, and the same weights in the format before safetensors.
 BESIDE_TRAINING = (
     "optimizer*", "scheduler*", "scaler*", "rng_state*", "random_states*", "training_args.bin", "training_state.pt",
@@ -33,7 +35,7 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 def check_all_used(folder: Path, used: Iterable[Path]) -> None:
     """Raises `CheckpointError` naming an unused weights file in `folder` that is not known to be irrelevant."""
     taken = {file.name for file in used}
-    left = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS and file.name not in taken]
+    left = [file for file in sorted(folder.iterdir()) if _holds_weights(file) and file.name not in taken]
     left = [file for file in left if not any(fnmatch(file.name, pattern) for pattern in BESIDE_TRAINING)]
     parts = [file for file in left if _part(file)]
     if parts:
@@ -67,6 +69,10 @@ def check_preprocessor(folder: Path, config: OpenVLAConfig) -> None:
             raise CheckpointError(
                 f"{file}: {key}: {shown(said[key])}, but {folder / 'config.json'} makes it {shown(expected)}"
             )
+
+
+def _holds_weights(file: Path) -> bool:
+    return file.suffix in WEIGHTS or any(fnmatch(file.name.lower(), pattern) for pattern in ARRAYS)
 
 
 def _same(found: Any, expected: Any) -> bool:
