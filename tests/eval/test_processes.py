@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +62,15 @@ def test_a_busy_worker_ends_with_its_parent(ending: signal.Signals) -> None:
         assert not alive(child)
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A process that a shell starts in the background ignores SIGINT, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_waits_while_a_process_starts() -> None:
     with pytest.raises(KeyboardInterrupt):
         with runtime.starting_process():
@@ -298,6 +308,7 @@ except KeyboardInterrupt as error:
 """
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("name, quiet", [("/usr/bin/vgb", True), ("-m", True), ("/home/me/notebook.py", False)])
 def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(name: str, quiet: bool) -> None:
     done = subprocess.run([sys.executable, "-c", START.format(name=name)], capture_output=True, text=True)
