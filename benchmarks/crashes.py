@@ -1,11 +1,11 @@
-"""Kills `vgb eval` at random moments, goes on, and compares the log with that of an undisturbed run.
+"""Kills `vgb eval` at random moments, resumes it, and compares the log with that of an undisturbed run.
 
     python benchmarks/crashes.py --kills 50
 
-Each round starts the same command in one folder and sends SIGKILL to its workers at random moments, and then to the
-command itself, unless it is done before. When the log is whole, it must be bit for bit that of the undisturbed run but
-for the fields that depend on the run (docs/log.md), and a new folder begins. After every round no row is gone, and no
-worker outlives its command. Prints the figures as JSON; status 1 where anything was lost.
+Each round starts the same command in one folder, sends SIGKILL to its workers at random moments, and then to the
+command itself unless it has finished. A complete log must equal the undisturbed run's bit for bit, except for
+the fields that depend on the run (docs/log.md); then a new folder starts. After every round no row may be missing and
+no worker may outlive its command. Prints the counts as JSON; exits with 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ scenarios:
 """
 PATIENCE_S = 10.0  # how long a worker may outlive its command
 ROUND_S = 900.0
-GAVE_UP = "a worker could not start"  # as it should where two are killed before they are ready
+GAVE_UP = "a worker could not start"  # the expected message if two are killed before they are ready
 Key = tuple[str, int, int]
 
 
 class Campaign:
-    """Kills and what came of them.
+    """The kills and their consequences.
 
     Attributes:
-        figures: What is counted, by name.
+        figures: Counts by name.
     """
 
     def __init__(self, folder: Path, episodes: int, workers: int, longest_s: float, seed: int) -> None:
@@ -82,7 +82,7 @@ class Campaign:
         return not any(self.figures[name] for name in ("logs that differ", "rows lost", "orphans", "refused"))
 
     def round(self, out: Path, kill: bool = True) -> bool:
-        """Runs the command once, kills if it lives long enough; returns whether the log is whole then."""
+        """Runs the command once, and kills it if it lives long enough; returns whether the log is then complete."""
         before = rows(out)
         process = subprocess.Popen(self.command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if kill:
@@ -99,7 +99,7 @@ class Campaign:
         return process.returncode == 0 and len(after) == self.total
 
     def _disturb(self, process: subprocess.Popen) -> None:
-        """Kills workers now and then, and at last the command, unless it is done before."""
+        """Kills workers now and then, and finally the command, unless it has finished."""
         while True:
             try:
                 process.wait(self.random.uniform(0, self.longest_s))
@@ -108,7 +108,7 @@ class Campaign:
                 children = workers_of(process.pid)
             if children and self.random.random() < 0.7:
                 self.figures["killed worker"] += send(self.random.choice(children))
-            elif children or self.random.random() < 0.02:  # rarely while it still imports
+            elif children or self.random.random() < 0.02:  # kill rarely while it is still importing
                 break
         self.figures["killed command"] += send(process.pid)
         deadline = time.monotonic() + PATIENCE_S
@@ -146,7 +146,7 @@ def _command_line(process: int) -> bytes:
 
 
 def alive(process: int) -> bool:
-    return bool(_command_line(process))  # nothing of a zombie
+    return bool(_command_line(process))  # empty for a zombie
 
 
 def rows(log: Path) -> dict[Key, Any]:
@@ -158,7 +158,7 @@ def rows(log: Path) -> dict[Key, Any]:
 
 
 def content(log: Path) -> dict[Key, Any]:
-    """Returns what of a log is a function of suite, policy and world: its rows with their actions."""
+    """Returns the part of a log that depends only on suite, policy and world: its rows with their actions."""
     file = log / "actions.jsonl"
     lines = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
     actions = {(row["scenario"], row["seed"], row["index"]): row["actions"] for row in lines}

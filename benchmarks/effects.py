@@ -1,7 +1,7 @@
-"""What each effect costs: a control step with its image, and a reset, against those of IND.
+"""Measures each effect's cost: a control step with its image, and a reset, against those of IND.
 
-Processor time, all threads; rounds of IND and every effect alternate, and lower quartiles are shown: what else the
-machine does only ever adds.
+Processor time, all threads. Rounds of IND and every effect alternate; the lower quartile is shown, because other load
+on the machine can only add time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def scenario(name: str) -> Scenario:
 
 
 def main(world: str) -> None:
-    """Prints a line per effect: milliseconds of a step and of a reset, and both as a share of IND's episode."""
+    """Prints a line per effect: milliseconds of a step and of a reset, and the cost of an episode relative to IND's."""
     env = PickPlaceEnv(world=world)
     names = ["ind", *built_in_effects()]
     steps: dict[str, list[float]] = {name: [] for name in names}

@@ -1,7 +1,7 @@
-"""Compares what two shaders draw: `benchmarks/frames.py [EPISODES]`, episodes of each scenario, 20 steps each.
+"""Compares the images of two shaders: `benchmarks/frames.py [EPISODES]`, episodes of each scenario, 20 steps each.
 
-Every image and segmentation of world `builtin` with the swift copy of its shader must have the SHA-256 that it has
-with the stock one. Prints how many are equal, and what an observation takes of the processor's time.
+In world `builtin`, every image and segmentation from the fast copy of the shader must have the same SHA-256 as from
+the stock shader. Prints the number of equal ones, and the processor time of an observation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = 20
 
 
 class Watched(PickPlaceEnv):
-    """Draws with the stock or the swift shader and times it."""
+    """Renders with the stock or the fast shader and times it."""
 
     def __init__(self, swift: bool) -> None:
         self.swift, self.seconds, self.digests = swift, [], []

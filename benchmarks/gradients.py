@@ -1,13 +1,13 @@
-"""Whether an iteration of RL can tell what is better: `.venv/bin/python benchmarks/gradients.py NAME=CHECKPOINT ...`.
+"""Whether an RL iteration can detect improvement: `.venv/bin/python benchmarks/gradients.py NAME=CHECKPOINT ...`.
 
-Two tables under docs/experiments/data, rows per checkpoint in place of those of that name and temperature. All with the
-recipe of `openvla-ppo` (or `--recipe`), of training-pool episodes from run seeds that nobody trains.
+Writes two tables under docs/experiments/data. A checkpoint's rows replace those of its name and temperature. All use
+the recipe of `openvla-ppo` (or `--recipe`) and training-pool episodes from run seeds that no training uses.
 
 `gradients.csv`: the cosine between the policy gradients of two independent iterations (mean and extremes over all pairs
 of `--iterations`), for several lambdas. With S the squared norm of the true gradient and N that of one iteration's
-noise, its expectation is about S / (S + N): so many times (1 - c) / c the episodes have a signal as large as the noise.
+noise, its expectation is about S / (S + N): (1 - c) / c times as many episodes make the signal as large as the noise.
 
-`tries.csv`: how often each start is placed in eight tries: whether what fails ever succeeds by chance.
+`tries.csv`: how often each start succeeds in eight tries: whether a failing start ever succeeds by chance.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LAMBDAS = (0.0, 0.5, 0.8, 0.95, 1.0)
 
 
 def gradient(recipe: PpoRecipe, learner: Learner, rollout: Rollout, lam: float) -> torch.Tensor:
-    """Returns the gradient of PPO's policy loss before its first step, all weights of the policy in one row."""
+    """Returns the gradient of PPO's policy loss before its first step, with all weights of the policy in one row."""
     rewards = adv.chunk_rewards(rollout.rewards, recipe.gamma)
     discount = recipe.gamma ** rollout.rewards.shape[2]
     after = rollout.values[-1] * recipe.foresees
@@ -60,14 +60,14 @@ def gradient(recipe: PpoRecipe, learner: Learner, rollout: Rollout, lam: float) 
 
 
 def collected(recipe: PpoRecipe, collector: Collector, seed: int, iteration: int, group: int = 1) -> Rollout:
-    """Returns an iteration's episodes."""
+    """Collects and returns an iteration's episodes."""
     use_threads(1)
     chosen = starts(recipe.world, seed, iteration, recipe.episodes, group, recipe.wander)
     return collector.collect(chosen, recipe.sampling, recipe.foresees)
 
 
 def agreement(recipe: PpoRecipe, learner: Learner, rollouts: list[Rollout]) -> list[dict[str, float]]:
-    """Returns a row per lambda: how well the gradients of iterations agree."""
+    """Returns a row per lambda: how well the gradients of different iterations agree."""
     rows = []
     for lam in LAMBDAS:
         gradients = [gradient(recipe, learner, rollout, lam) for rollout in rollouts]

@@ -1,7 +1,7 @@
-"""Whether a policy takes the object it was asked for: `.venv/bin/python benchmarks/listening.py RUN...` over logs.
+"""Whether a policy grasps the named object: `.venv/bin/python benchmarks/listening.py RUN...` on log folders.
 
-Of the episodes with several objects in which exactly one was grasped, the share that grasped the named one, with a
-Wilson interval. Chance is a half with two objects.
+Over the episodes with several objects in which exactly one was grasped: the share that grasped the named one, with a
+Wilson interval. With two objects, chance is one half.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SCENARIOS = ("multi_object_ind", "multi_object_ood", "two_objects", "two_other_o
 
 
 def listening(rows: list[dict]) -> dict[str, float]:
-    """Returns counts and the share of one log's rows of one scenario."""
+    """Returns counts and the share for one scenario of one log."""
     rows = [row for row in rows if row["status"] == "ok"]
     one_only = [row for row in rows if row["grasped_ever"] != row["wrong_grasped"]]
     named = sum(row["grasped_ever"] for row in one_only)

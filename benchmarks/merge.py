@@ -1,6 +1,6 @@
-"""How long `vgb merge` takes: `python benchmarks/merge.py [SHARDS] [EPISODES_EACH]`.
+"""Times `vgb merge`: `python benchmarks/merge.py [SHARDS] [EPISODES_EACH]`.
 
-The rows are those of the published expert's log, numbered on, dealt to shards; their size is that of real ones.
+The rows are those of the published expert's log, renumbered and split into shards, so they have realistic sizes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SOURCE = Path(__file__).resolve().parent / "results" / "expert-builtin"
 
 
 def write_shards(folder: Path, shards: int, each: int) -> list[Path]:
-    """Writes the logs of `shards` shards with `each` rows; returns their folders."""
+    """Writes the logs of `shards` shards with `each` rows each; returns their folders."""
     source = EvalLog(SOURCE)
     rows = source.rows()
     logs = []

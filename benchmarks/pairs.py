@@ -1,8 +1,8 @@
-"""Compares the speed of this checkout with that of a commit, in pairs: `benchmarks/pairs.py [steps|eval] [options]`.
+"""Compares the speed of this checkout and of a commit, in pairs: `benchmarks/pairs.py [steps|eval] [options]`.
 
-Absolute times drift by a tenth on most machines; two programs run in turn drift together. Each round runs the
-baseline, then this checkout, from an empty folder (`python -m` prefers the package of the current one), on the same
-actions and episodes. The baseline is checked out in a git worktree beside the results, and removed afterwards.
+Absolute times drift by a tenth on most machines; two programs run in turn drift together. Each round runs first the
+baseline, then this checkout, from an empty folder (`python -m` prefers a package in the current folder), on the same
+actions and episodes. The baseline is checked out in a git worktree next to the results, and removed afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-BASELINE = "04bfab82c9c5ad19d924e56d4216653bfee15c06"  # before world builtin v2: results/pairs.json begins with it
+BASELINE = "04bfab82c9c5ad19d924e56d4216653bfee15c06"  # before world builtin v2: results/pairs.json starts from it
 STEPS = """
 import json, sys, time
 from vla_gen_bench import runtime
@@ -41,13 +41,13 @@ print(json.dumps({"step_ms": 1e3 * float(np.median(steps[80:])), "step_mean_ms":
 
 
 def steps(package: Path, world: str, episodes: int, clock: str = "perf_counter") -> dict[str, float]:
-    """Times steps and resets of one environment, in a process of its own, by a clock of module `time`."""
+    """Times steps and resets of one environment, in a separate process, by a clock of module `time`."""
     done = _run(package, "-c", STEPS, world, str(episodes), clock)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def evaluation(package: Path, world: str, episodes: int, clock: str = "perf_counter") -> dict[str, float]:
-    """Times `vgb eval --policy random` with two workers by the wall; two lengths tell steps from the start."""
+    """Times `vgb eval --policy random` with two workers by wall clock; two lengths separate steps from start-up."""
     seconds = []
     for count in (episodes, 3 * episodes):
         with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def evaluation(package: Path, world: str, episodes: int, clock: str = "perf_coun
                 "--episodes", str(count), "--seeds", "0", "--workers", "2", "--out", f"{folder}/log",
             )  # fmt: skip
             seconds.append(time.perf_counter() - start)
-    more = 2 * episodes * 4 * 80  # steps of the 4 scenarios' further episodes
+    more = 2 * episodes * 4 * 80  # steps of the longer run's additional episodes in 4 scenarios
     return {"steps_per_s": more / (seconds[1] - seconds[0]), "start_s": seconds[0] - (seconds[1] - seconds[0]) / 2}
 
 
@@ -69,7 +69,7 @@ def _run(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def compare(what: str, baseline: Path, world: str, episodes: int, rounds: int, clock: str) -> dict[str, object]:
-    """Returns the medians over rounds of the two checkouts, and of their ratios round by round."""
+    """Returns the medians over rounds of the two checkouts, and of their ratios per round."""
     measure = {"steps": steps, "eval": evaluation}[what]
     found = [[measure(package, world, episodes, clock) for package in (baseline, ROOT)] for _ in range(rounds)]
     return {

@@ -1,6 +1,6 @@
-"""Prints how far the `rl4vla` world is from the recorded reference episodes: `.venv/bin/python benchmarks/parity.py`.
+"""Prints how far the `rl4vla` world deviates from the recorded reference: `.venv/bin/python benchmarks/parity.py`.
 
-The tests hold the world to tolerances; this shows the differences themselves, contact included. Needs the recordings
+The tests hold the world to tolerances; this prints the differences themselves, including contact. Needs recordings
 and the assets (VGB_SHARED, default ../shared).
 """
 
@@ -21,7 +21,7 @@ import test_parity_env as parity  # noqa: E402  the replay is the tests' own
 
 
 def differences(case: parity.Case) -> dict[str, float]:
-    """Returns the largest difference of each recorded quantity over the whole episode; 0 means bit for bit."""
+    """Returns the largest difference of each recorded quantity over the whole episode; 0 means bit-identical."""
     arrays, steps = case.arrays, case.column
     moved = {"qpos": ("qpos", 8), "pose_target": ("obj_source", 7), "pose_receptacle": ("obj_receptacle", 7)}
     found = {name: float(np.abs(steps(ours)[:, :n] - arrays[name][:, :n]).max()) for ours, (name, n) in moved.items()}
@@ -51,7 +51,7 @@ def main() -> None:
             worst.setdefault(name, []).append(value)
     print()
     for name, values in worst.items():
-        equal = sum(value <= 1e-7 for value in values)  # recordings of float32 values, stored as float64
+        equal = sum(value <= 1e-7 for value in values)  # recordings hold float32 values as float64
         print(f"{name:16} equal in {equal}/{len(values)} episodes, largest difference {max(values):.1e}")
 
 

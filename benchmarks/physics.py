@@ -1,6 +1,6 @@
-"""How little PhysX may do before grasps fail: `benchmarks/physics.py run|compare`, see docs/physics.md.
+"""How little work PhysX may do before grasps fail: `benchmarks/physics.py run|compare`, see docs/physics.md.
 
-`run` has the expert play the scenarios whose physics differ, without drawing, and writes a row per episode.
+`run` lets the expert play the scenarios whose physics differ, without rendering, and writes a row per episode.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NO_IMAGE = np.zeros((1, 1, 1, 3), np.uint8)
 
 
 class Timed(PickPlaceEnv):
-    """Counts the processor's seconds in PhysX: other work on the machine hardly touches them."""
+    """Counts processor seconds spent in PhysX; other load on the machine affects them little."""
 
     seconds = 0.0
 
@@ -77,7 +77,7 @@ def _state(env: Timed, target) -> list[float]:
 
 
 def _grasp(track: np.ndarray, lifted: float) -> dict[str, object]:
-    """Of the longest time that the target was grasped in the air: how wide, how firm, how far it slid and turned."""
+    """Describes the longest airborne grasp of the target: finger opening, force, and how far it slid and turned."""
     up = np.flatnonzero((track[:, 0] > 0) & (track[:, 2] > lifted))
     if not len(up):
         return dict.fromkeys(("dropped", "width_mm", "force_n", "slip_mm", "slip_deg"))
@@ -105,7 +105,7 @@ def run(iterations: int, offset: float, seeds: list[int], episodes: int) -> Iter
 
 
 def compare(first: Path, other: Path) -> Iterator[str]:
-    """Yields lines on what both have: each alone, then how far things lie apart and grasps differ in width."""
+    """Yields lines on each of two result files, then on how far objects are apart and grasp widths differ."""
     tables = [_read(path) for path in (first, other)]
     keys = [key for key in tables[0] if key in tables[1]]
     yield f"{len(keys)} episodes"

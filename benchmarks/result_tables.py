@@ -1,4 +1,4 @@
-"""Tables under docs/experiments/data, to which scripts add a row per checkpoint."""
+"""Tables under docs/experiments/data, to which the benchmark scripts add rows per checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TABLES = Path(__file__).resolve().parents[1] / "docs" / "experiments" / "data"
 
 
 def add(file: str, rows: list[dict[str, object]], keys: tuple[str, ...]) -> None:
-    """Puts rows into a table, in place of those that agree with one of them in all of `keys`."""
+    """Writes rows into a table; each replaces the rows that agree with it in all of `keys`."""
     path, new = TABLES / file, pd.DataFrame(rows)
     old = pd.read_csv(path) if path.exists() else new[:0]
     replaced = pd.MultiIndex.from_frame(old[list(keys)]).isin(pd.MultiIndex.from_frame(new[list(keys)]))

@@ -1,10 +1,10 @@
-"""Where a checkpoint of `builtin` still knows what to do: `.venv/bin/python benchmarks/starts.py NAME=CHECKPOINT ...`.
+"""Where a checkpoint of `builtin` still acts well: `.venv/bin/python benchmarks/starts.py NAME=CHECKPOINT ...`.
 
-Two tables under docs/experiments/data, a row per checkpoint and start, in place of those of that name: `starts.csv`,
-what it places from the usual start and from three others, and `displaced-actions.csv`, its first action beside the
-expert's. All of training-pool episodes that no training uses. Anywhere is where `wander` of `openvla-ppo`'s recipe
-leaves the arm, done in every episode and with an open gripper; tilted and low add what `recipe-tilted.yaml` adds, in
-every one.
+Writes two tables under docs/experiments/data, a row per checkpoint and start, replacing rows of the same name.
+`starts.csv`: success from the usual start and three others. `displaced-actions.csv`: the policy's first action and
+the expert's. All use training-pool episodes that no training uses. "anywhere" is where `wander` of `openvla-ppo`'s
+recipe leaves the arm, applied in every episode and with an open gripper; "tilted" and "low" add what
+`recipe-tilted.yaml` adds, in every episode.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from vla_gen_bench.train.rl.ppo import PpoRecipe  # noqa: E402
 from vla_gen_bench.train.starts import Start, starts  # noqa: E402
 
 WORLD, TOGETHER = "builtin", 8
-ACTION_SEED, PLACING_SEED = 78, 79  # of runs that nobody trains
+ACTION_SEED, PLACING_SEED = 78, 79  # run seeds that no training uses
 ELSEWHERE = {"anywhere": {}, "tilted": {"turn": 0.075, "tilt": 0.05}, "low": {"low": 1.0}}  # changes of `wander`
-FIRST_CHECK = 64  # those before it are the checks of a run in training
+FIRST_CHECK = 64  # earlier ones are the checks of training runs
 
 
 class AfterMoves:
-    """What `run_episodes` asks: the moves before an episode, [B, W, 7], then a policy."""
+    """An action source for `run_episodes`: first the moves before an episode, [B, W, 7], then a policy."""
 
     def __init__(self, source: ChunkRunner, moves: np.ndarray) -> None:
         self._source, self._moves = source, list(moves.swapaxes(0, 1))
@@ -57,7 +57,7 @@ class AfterMoves:
 
 
 def from_run(seed: int, episodes: int, **changes: float) -> Iterator[list[Start]]:
-    """Yields the first episodes of a run, some at a time, the arm moved before each; `changes` of `wander`."""
+    """Yields the first episodes of a run in batches, with the arm moved before each; `changes` modify `wander`."""
     recipe = load_recipe(recipe_file("openvla-ppo"), PpoRecipe)
     wander = recipe.wander.model_copy(update={"share": 1.0, "closed": 0.0} | changes)
     for number in range(episodes // TOGETHER):
@@ -65,13 +65,13 @@ def from_run(seed: int, episodes: int, **changes: float) -> Iterator[list[Start]
 
 
 def checks(episodes: int) -> Iterator[list[Start]]:
-    """Yields check episodes that no run in training looks at, some at a time."""
+    """Yields check episodes that no training run uses, in batches."""
     for first in range(FIRST_CHECK, FIRST_CHECK + episodes, TOGETHER):
         yield [Start(draw_training(WORLD, CHECK_SEED, index), 0) for index in range(first, first + TOGETHER)]
 
 
 def placed(policy: OpenVLAPolicy, batch: EnvBatch, groups: Iterator[list[Start]]) -> dict[str, float]:
-    """Returns shares over whole episodes, and their number."""
+    """Returns success shares over complete episodes, and the number of episodes."""
     runner, rows = ChunkRunner(policy, "the checkpoint"), []
     for group in groups:
         moves = np.stack([start.moves for start in group])

@@ -1,7 +1,7 @@
-"""Hooks of mkdocs.yml: pages that lie beside the code they describe become pages of the site, and links follow.
+"""Hooks of mkdocs.yml: add pages stored next to the code they describe to the site, and rewrite links.
 
-README.md, CONTRIBUTING.md and the READMEs of policies/, suites/ and leaderboard/ stay where a reader of the repository
-looks for them. A link that leaves the site, to a log or a source file, becomes its path as plain text.
+README.md, CONTRIBUTING.md and the READMEs of policies/, suites/ and leaderboard/ stay where readers of the repository
+look for them. A link to a file outside the site, such as a log or a source file, becomes its path as plain text.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s]+)\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that lie outside docs/, and drops data that is no page."""
+    """Adds the pages from outside docs/, and drops data files that are not pages."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     return Files([file for file in files if not file.src_uri.startswith(("experiments/data/", "experiments/logs/"))])
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Rewrites links so that they lead to pages of the site."""
+    """Rewrites links to point to pages of the site."""
     here = page.file.src_uri
     origin = SOURCES.get(here, f"docs/{here}")
 
@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def _page_of(path: str, files: Files) -> str | None:
-    """Returns the site's file for a path of the repository; None where the site has none."""
+    """Returns the site's file for a path of the repository; None if it is not on the site."""
     inside = path.removeprefix("docs/") if path.startswith("docs/") else None
     candidates = [PAGES.get(path), PAGES.get(f"{path}/README.md"), inside]
     return next((name for name in candidates if name and files.get_file_from_path(name)), None)

@@ -1,9 +1,9 @@
-"""Installs other projects' packages, each set in an environment of its own, for `make test-ecosystem`.
+"""Installs other projects' packages, each set in its own environment, for `make test-ecosystem`.
 
     python tools/ecosystem.py [FOLDER] [NAME ...]
 
-FOLDER is `.ecosystem` beside this checkout, or $VGB_ECOSYSTEM. A set that cannot be installed is named with pip's last
-line and left out; the tests that need it skip, and say so.
+FOLDER is `.ecosystem` next to this checkout, or $VGB_ECOSYSTEM. A set that fails to install is reported with pip's
+last line and skipped; the tests that need it skip too, with a message.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Environment:
     """One environment.
 
     Attributes:
-        python: Versions that will do, the best first.
-        packages: For pip.
-        alone: For pip without dependencies: their pins would not let them in.
-        probe: A module to import when all is there.
+        python: Supported versions, best first.
+        packages: Passed to pip.
+        alone: Installed without dependencies, because their pins conflict.
+        probe: A module whose import shows that the set works.
     """
 
     python: tuple[str, ...]
@@ -54,7 +54,7 @@ ENVIRONMENTS = {
 
 
 def python_of(name: str, folder: Path = FOLDER) -> Path:
-    """Returns the interpreter of an environment, there or not."""
+    """Returns the path of an environment's interpreter, which may not exist."""
     return folder / name / "bin" / "python"
 
 
@@ -69,7 +69,7 @@ def interpreter(versions: tuple[str, ...]) -> str | None:
 
 
 def install(name: str, folder: Path = FOLDER) -> str | None:
-    """Makes an environment unless it works already; returns why that failed, None if it is there."""
+    """Creates an environment unless it works already; returns the reason for a failure, None on success."""
     wanted, python = ENVIRONMENTS[name], python_of(name, folder)
     if python.exists() and _run([python, "-c", f"import {wanted.probe}"]) is None:
         return None

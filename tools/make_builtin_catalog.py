@@ -1,4 +1,4 @@
-"""Writes the builtin catalogue from what the generator makes. Run it after changing an asset, and raise VERSION."""
+"""Writes the builtin catalogue from the generator's assets. Run it after changing an asset, and raise VERSION."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes constraints.txt from the environment it runs in: what setup.cfg's requirements pull in, at the versions here.
+"""Writes constraints.txt from the current environment: the dependencies of setup.cfg's requirements, pinned.
 
 .venv/bin/python tools/make_constraints.py >constraints.txt
 """
@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = "3.10.20"
-UNPINNED = {"setuptools", "pip"}  # Part of the environment, not of the set.
+UNPINNED = {"setuptools", "pip"}  # part of every environment, not dependencies
 HEADER = """\
 # The versions this project is tested with, for `pip install --constraint constraints.txt`; `make setup` uses them, and
 # setup.cfg has the wide ranges. Made by tools/make_constraints.py: the closure of the run-time and test requirements.
@@ -33,7 +33,7 @@ def wanted() -> list[Requirement]:
 
 
 def closure(requirements: list[Requirement]) -> dict[str, metadata.Distribution]:
-    """Returns the installed distributions `requirements` need, theirs included, by normalised name."""
+    """Returns the installed distributions that `requirements` need, transitively, by normalised name."""
     todo, seen = list(requirements), {}
     while todo:
         requirement = todo.pop()
@@ -48,7 +48,7 @@ def closure(requirements: list[Requirement]) -> dict[str, metadata.Distribution]
 
 
 def pin(found: metadata.Distribution) -> str:
-    """Returns `name==version`, without a build label such as +cpu, for the Pythons that version supports."""
+    """Returns `name==version` without a build label such as +cpu, with a marker for the Python versions it supports."""
     supported = SpecifierSet(found.metadata.get("Requires-Python") or "")
     marker = "" if OLDEST in supported else ' ; python_version >= "3.11"'
     return f"{found.metadata['Name']}=={found.version.split('+')[0]}{marker}"

@@ -1,6 +1,6 @@
 """Writes docs/results.md and the table of README.md from committed logs and measurements: `make results`.
 
-Nothing in either is typed by hand. `tests/project/test_results.py` fails where they differ from what this writes.
+No number in either is typed by hand. `tests/project/test_results.py` fails if they differ from what this writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ README_ROWS = {  # heading of the report's group -> its row in the README
     "Execution": "mean of 3 rows",
     "All shifted scenarios": "mean of 15 rows",
 }
-SPEEDS = {  # name of a line that `vgb bench` writes (a regular expression) -> what the page calls it
+SPEEDS = {  # a line of `vgb bench` (regular expression) -> its name on the page
     r"builtin: step, 320x240, median of whole episodes": "world `builtin`: one step with its 320x240 image, median",
     r"builtin: reset with a fresh scene, median": "world `builtin`: reset with a fresh scene, median",
     r"vgb eval --policy expert --suite execution.*": "the expert on suite execution, 768 episodes, set-up included",
@@ -38,11 +38,11 @@ SPEEDS = {  # name of a line that `vgb bench` writes (a regular expression) -> w
     r"PPO nano, builtin, 2 workers: whole loop": "PPO with `openvla-nano`: the whole loop",
     r"OpenVLA nano, fp32, 1 thread: decoding, batch 1": "one decision of `openvla-nano`, one thread",
 }
-BENCHES = ("bench-full", "bench-openvla", "bench-rl", "bench-quick-rl4vla", "bench-quick")  # a later file's line counts
+BENCHES = ("bench-full", "bench-openvla", "bench-rl", "bench-quick-rl4vla", "bench-quick")  # a later file's line wins
 
 
 def report(*arguments: object) -> str:
-    """Returns what `vgb report` prints."""
+    """Returns the output of `vgb report`."""
     from vla_gen_bench.cli import main
 
     out = StringIO()
@@ -56,7 +56,7 @@ def report(*arguments: object) -> str:
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Returns the tables of a Markdown text: tables, rows, cells; heads left out."""
+    """Returns the tables of a Markdown text as tables, rows, cells; header rows left out."""
     blocks = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
     return [[re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()[2:]] for block in blocks]
 
@@ -93,7 +93,7 @@ def expert_table() -> str:
 
 
 def speed_table() -> str:
-    """Returns the measured speeds beside their targets."""
+    """Returns the measured speeds with their targets."""
     lines = {}
     for name in BENCHES:
         lines |= {line["name"]: line for line in json.loads((RESULTS / f"{name}.json").read_text())["lines"]}
@@ -144,7 +144,7 @@ def readme(text: str, before: str) -> str:
 
 
 def outputs() -> dict[Path, str]:
-    """Returns each file this writes and its text."""
+    """Returns the text of each file that this tool writes."""
     text = report(*LOGS, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
     target = ROOT / "README.md"
     return {ROOT / "docs" / "results.md": page(text), target: readme(text, target.read_text())}

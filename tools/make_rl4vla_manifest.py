@@ -1,6 +1,6 @@
-"""Writes the source list of the rl4vla pack: `make_rl4vla_manifest.py ASSETS_DIR`, a copy made at the pinned commits.
+"""Writes the source list of the rl4vla pack: `make_rl4vla_manifest.py ASSETS_DIR`, a copy at the pinned commits.
 
-A visual the catalogue names but the copy lacks gets no digest. Digests only: no file of the pack enters the project.
+A visual that is in the catalogue but not in the copy gets no digest. Only digests enter the project, no pack files.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Measures what a policy behind a server costs: per decision, and in a whole evaluation. Takes about two minutes.
+"""Measures the overhead of a policy server: per decision, and in a full evaluation. Takes about two minutes.
 
     .venv/bin/python tools/measure_remote.py [--episodes 8] [--protocols openpi vla-eval act]
 
-Overhead: a decision of `hold`, which computes nothing, served on this machine, for one 320x240 image. Throughput: time
-of `vgb eval` on the same episodes with openvla-ppo in-process and behind `vgb serve`, set-up included.
+Overhead: one decision of `hold`, which computes nothing, served on this machine, for a 320x240 image. Throughput:
+time of `vgb eval` on the same episodes with openvla-ppo in-process and behind `vgb serve`, including set-up.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def served(policy: str, protocol: str) -> Iterator[str]:
 
 
 def overhead_ms(protocol: str) -> float:
-    """Returns the median of a decision, milliseconds."""
+    """Returns the median time of a decision, milliseconds."""
     with served("hold", protocol) as address:
         policy, observation = load_policy(address), example_observation(1)
         policy.reset(list(observation.instruction), [0])
@@ -53,7 +53,7 @@ def overhead_ms(protocol: str) -> float:
 
 
 def seconds(policy: str, episodes: int) -> float:
-    """Returns how long `vgb eval` takes on `episodes` episodes of IND."""
+    """Returns the time of `vgb eval` on `episodes` episodes of IND, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         choice = ["--suite", "execution", "--scenario", "ind", "--seeds", "0", "--episodes", str(episodes)]
         begin = time.perf_counter()

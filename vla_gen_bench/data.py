@@ -1,8 +1,8 @@
-"""Files of data in: JSON, JSON lines and text, plain or gzipped. YAML stands on this too, in `strict_yaml`.
+"""Reads data files: JSON, JSON lines and text, plain or gzipped. `strict_yaml` builds on this too.
 
-What is read may come from anywhere, so every reader here wants a regular file, of bounded size, in UTF-8; takes the
-JSON of the standard only (no NaN, no key twice, no half of a surrogate pair); and names file, place and fault in one
-line. What the data must look like is said by a type or a pydantic model, checked strictly: "1" is no number.
+Input may come from anywhere. Every reader here requires a regular UTF-8 file of bounded size, accepts only standard
+JSON (no NaN, no duplicate key, no unpaired surrogate), and names file, place and fault in one line. A type or a
+pydantic model defines the expected data and is checked strictly: "1" is not a number.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ LINES_LIMIT = 4096 * MIB  # a log of a million episodes with long instructions i
 LINE_LIMIT = 16 * MIB
 MAX_DEPTH = 100
 WHOLE_BITS = 63
-# Of what `check_plain` refuses in numbers; those of digests in quotes do not look like it, so most lines hold none.
+# Matches numbers that `check_plain` may refuse. Digits in quoted digests do not match, so most lines skip the check.
 SUSPICIOUS = re.compile(rb"[ :,\[\t]-?(?:\d{19}|\d+(?:\.\d+)?[eE]\+?\d{3})")
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 KINDS += ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
 
 class Line(NamedTuple):
-    """A line of a JSON-lines file: its value, or what is wrong with it ("" where nothing is)."""
+    """A line of a JSON-lines file: its value, or its problem ("" for none)."""
 
     number: int
     value: Any
@@ -57,8 +57,8 @@ def read_bytes(path: Path, *, shown: object = None, limit: int = JSON_LIMIT, err
 
     Args:
         path: The file; links are followed.
-        shown: What messages call it.
-        limit: The most bytes it may have.
+        shown: Its name in messages.
+        limit: Maximum size in bytes.
         error: The kind of `UserError` to raise.
 
     Raises:
@@ -76,13 +76,13 @@ def read_bytes(path: Path, *, shown: object = None, limit: int = JSON_LIMIT, err
 
 
 def read_text(path: Path, *, shown: object = None, limit: int = JSON_LIMIT, error: type[UserError] = UserError) -> str:
-    """Returns the text of a UTF-8 file, a byte order mark left out; raises as `read_bytes`."""
+    """Returns the text of a UTF-8 file without its byte order mark; raises as `read_bytes`."""
     shown = path if shown is None else shown
     return decoded(read_bytes(path, shown=shown, limit=limit, error=error), shown, error)
 
 
 def decoded(content: bytes, shown: object, error: type[UserError] = UserError) -> str:
-    """Returns UTF-8 bytes as text, a byte order mark left out; raises `UserError` naming `shown` and the place."""
+    """Decodes UTF-8 without its byte order mark; raises `UserError` naming `shown` and the place."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
@@ -102,7 +102,7 @@ def read_json(
 
     Args:
         path, shown, limit, error: As `read_bytes` takes them.
-        kind: A type as pydantic understands it: `dict[str, Any]`, a model, ...
+        kind: Any type pydantic accepts: `dict[str, Any]`, a model, ...
 
     Raises:
         UserError: As `read_bytes`; not JSON; or not of that kind: `file: key.path: what was expected`.
@@ -112,7 +112,7 @@ def read_json(
 
 
 def parse_json(text: str | bytes, kind: type[T] | Any = Any, *, shown: object, error: type[UserError] = UserError) -> T:
-    """Returns the data of a JSON text as `kind`; raises as `read_json`."""
+    """Returns the data in a JSON text as `kind`; raises as `read_json`."""
     text = decoded(text, shown, error) if isinstance(text, bytes) else text
     try:
         data = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
@@ -125,7 +125,7 @@ def parse_json(text: str | bytes, kind: type[T] | Any = Any, *, shown: object, e
 
 
 def checked(data: Any, kind: type[T] | Any, where: object, error: type[UserError] = UserError) -> T:
-    """Returns plain JSON data as `kind`, strictly; raises `UserError` with `where: key.path: what was expected`."""
+    """Validates plain JSON data strictly as `kind`; raises `UserError` with `where: key.path: what was expected`."""
     if kind is Any:
         return data
     try:
@@ -148,10 +148,10 @@ def mistake_text(fault: ValidationError) -> str:
 def read_json_lines(
     path: Path, *, shown: object = None, limit: int = LINES_LIMIT, error: type[UserError] = UserError
 ) -> Iterator[Line]:
-    """Yields the lines of a JSON-lines file, or of its gzipped form where only that is there.
+    """Yields the lines of a JSON-lines file, or of its gzipped form if only that exists.
 
-    A line that is no JSON is yielded with its problem; whether one is forgiven is for the caller to say. The same
-    holds for a last line without its end ("unfinished"), as a killed process leaves it.
+    A line that is not JSON is yielded with its problem; the caller decides whether to accept it. The same holds for a
+    last line without a line end ("unfinished"), which a killed process leaves.
 
     Raises:
         UserError: As `read_bytes`; damaged or truncated gzip; more than `limit` bytes once unpacked.
@@ -163,7 +163,7 @@ def read_json_lines(
 def read_lines_text(
     path: Path, *, shown: object = None, limit: int = LINES_LIMIT, error: type[UserError] = UserError
 ) -> str:
-    """Returns the whole text of a file, or of its gzipped form where only that is there; raises as the line reader."""
+    """Returns the text of a file, or of its gzipped form if only that exists; raises as `read_json_lines`."""
     content = b"".join(content for _, content in read_byte_lines(path, shown=shown, limit=limit, error=error))
     return decoded(content, path if shown is None else shown, error)
 
@@ -191,7 +191,7 @@ def read_byte_lines(
 
 
 def parse_line(number: int, content: bytes) -> Line:
-    """Returns what a line of a JSON-lines file holds, or what is wrong with it."""
+    """Returns the value of a line of a JSON-lines file, or its problem."""
     if not content.endswith(b"\n"):
         return Line(number, None, "the last line is unfinished" if len(content) < LINE_LIMIT else "too long a line")
     try:
@@ -206,7 +206,7 @@ def parse_line(number: int, content: bytes) -> Line:
 
 
 def _open(path: Path, shown: object, error: type[UserError]) -> BinaryIO:
-    """Opens a regular file without waiting for the other end of a pipe."""
+    """Opens a regular file; never blocks on a pipe."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -222,8 +222,11 @@ def _open(path: Path, shown: object, error: type[UserError]) -> BinaryIO:
 
 
 def check_plain(data: Any, depth: int = 0) -> None:
-    """Raises `ValueError` for what the JSON of others lets in: text with half of a surrogate pair, which nothing can
-    write, numbers that fit into no machine's, and data nested too deeply."""
+    """Raises `ValueError` for data that other JSON parsers accept.
+
+    These are text with an unpaired surrogate, which cannot be written, numbers beyond machine range, and data nested
+    too deeply.
+    """
     if depth > MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(data, int) and data.bit_length() > WHOLE_BITS:
@@ -282,14 +285,14 @@ def _adapter(kind: Any) -> TypeAdapter:
 
 
 def replace_file(path: Path, content: bytes | str) -> None:
-    """Writes a file at once, safely on disk: another process, and one after a power cut, sees the old or the new.
+    """Writes a file atomically and durably: any reader, even after a power cut, sees the old or the new content.
 
     Raises:
-        OSError: It cannot be written; the old content stays.
+        OSError: The file cannot be written; the old content stays.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(draft, "wb") as file:  # not mkstemp: the file must be as readable as the umask lets it be
+        with open(draft, "wb") as file:  # not mkstemp: the umask must decide the file's permissions
             file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -300,7 +303,7 @@ def replace_file(path: Path, content: bytes | str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts the names in `folder` safely on disk, where its file system can."""
+    """Flushes the names in `folder` to disk if the file system supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -308,6 +311,6 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError:
-        pass  # some network file systems have no such thing
+        pass  # some network file systems cannot sync a folder
     finally:
         os.close(handle)

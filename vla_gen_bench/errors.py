@@ -13,9 +13,9 @@ SHOWN = 80  # characters of a foreign value within a message
 
 
 class UserError(Exception):
-    """A mistake in what the user gave. Commands print its message without a traceback and exit with 2.
+    """A mistake in the user's input. Commands print its message without a traceback and exit with 2.
 
-    The message may quote foreign text: what a terminal would act on is written out, and what no one would read cut off.
+    The message may quote foreign text: control characters are escaped, and long text is cut.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -33,7 +33,7 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 
 
 def printable(text: object, keep: str = "") -> str:
-    """Returns `text` with every character that a terminal would act on written out, as `\\x1b`; `keep` passes."""
+    """Returns `text` with terminal control characters escaped, as `\\x1b`; those in `keep` stay."""
     return "".join(letter if letter in keep or _harmless(letter) else _escaped(letter) for letter in str(text))
 
 
@@ -47,14 +47,14 @@ def one_line(text: object, longest: int = LONGEST) -> str:
 
 
 def shown(value: Any, longest: int = SHOWN) -> str:
-    """Returns a foreign value for a message: its `repr`, printable and cut to `longest` characters."""
+    """Returns a foreign value's `repr` for a message, printable and cut to `longest` characters."""
     if isinstance(value, (str, bytes)):
         value = value[: 2 * longest]
     elif isinstance(value, int) and value.bit_length() > 256:
         return f"a whole number of {value.bit_length()} bits"
     try:
         return one_line(repr(value), longest)
-    except (RecursionError, ValueError):  # nested without end, or a number within it too long to write out
+    except (RecursionError, ValueError):  # endless nesting, or a number too long to convert
         return f"a {type(value).__name__}"
 
 

@@ -1,4 +1,4 @@
-"""Where the data folders lie: `suites/`, `policies/` and `leaderboard/`."""
+"""Locates the data folders `suites/`, `policies/` and `leaderboard/`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parent
 def data_dir() -> Path:
     """Returns the folder that holds `suites/`, `policies/` and `leaderboard/`.
 
-    A checkout (also an editable install of one) keeps them at its top level; a wheel carries them in
-    `vla_gen_bench/_data/`. Raises `UserError` where neither is there.
+    A checkout (or its editable install) keeps them at its top level; a wheel contains them in
+    `vla_gen_bench/_data/`. Raises `UserError` if neither exists.
     """
     for folder in (PACKAGE.parent, PACKAGE / "_data"):
         if (folder / "suites" / "vision.yaml").is_file():

@@ -1,6 +1,6 @@
-"""What a process must have in its environment before numpy, torch or SAPIEN are imported.
+"""Sets environment variables that must exist before numpy, torch or SAPIEN are imported.
 
-Every entry point calls `prepare()` first: the command line, worker processes, benchmarks. Values the user set win.
+Every entry point calls `prepare()` first: the command line, worker processes, benchmarks. The user's values win.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # One rasteriser thread per process: frames are small, and parallelism comes from worker processes.
     "LP_NUM_THREADS": "1",
-    # For worker processes: one heap is less split by textures that come and go, 30 MB less at the peak.
+    # For worker processes: with one heap, loading and freeing textures fragments less; the peak is 30 MB lower.
     "MALLOC_ARENA_MAX": "1",
 }
 
@@ -28,7 +28,7 @@ WATCH_S = 1.0
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 _NOISE = (
-    # ManiSkill reports it whenever no GPU is there, whatever backend is asked for afterwards.
+    # ManiSkill reports this on every machine without a GPU, whatever backend is requested later.
     "CUDA device was not found",
     "mani_skill is not installed with git",
 )
@@ -46,8 +46,8 @@ def prepare(threads: int | None = None, alone: bool = False) -> None:
 
     Args:
         threads: Compute threads of this process, see `limit_threads`; None leaves the libraries' own choice.
-        alone: Nothing else computes while this process does, so that its OpenMP threads may spin a while before they
-            sleep: on two cores openvla-nano trains at 480 samples/s with two threads so, at 310 otherwise.
+        alone: No other process computes at the same time, so OpenMP threads may spin briefly before they sleep. On
+            two cores with two threads, openvla-nano then trains at 480 samples/s instead of 310.
     """
     for name, value in DEFAULTS.items():
         if name != "OMP_WAIT_POLICY" or not alone:
@@ -70,7 +70,7 @@ def limit_threads(threads: int) -> None:
 
 
 def narrow_threads(threads: int) -> None:
-    """Lowers torch's threads in this process to `threads`; never raises them. Without torch there is nothing to do."""
+    """Lowers torch's threads in this process to `threads`, never raises them; does nothing without torch."""
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(min(threads, torch.get_num_threads()))
@@ -92,11 +92,11 @@ def quiet() -> None:
 
 
 class UserInterrupt(KeyboardInterrupt):
-    """Ctrl-C, where `tell_ctrl_c` was called: a policy's own `raise KeyboardInterrupt` is another thing."""
+    """Ctrl-C after `tell_ctrl_c`, to distinguish it from a policy's own `raise KeyboardInterrupt`."""
 
 
 def tell_ctrl_c() -> None:
-    """Makes Ctrl-C a `UserInterrupt` in this process."""
+    """Makes Ctrl-C raise `UserInterrupt` in this process."""
 
     def interrupt(*_: object) -> None:
         raise UserInterrupt
@@ -108,7 +108,7 @@ def tell_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def starting_process() -> Iterator[None]:
-    """Keeps Ctrl-C from a process that starts meanwhile: its interpreter would end in a traceback; here it waits."""
+    """Delays Ctrl-C while a child process starts, whose interpreter would otherwise print a traceback."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -117,27 +117,27 @@ def starting_process() -> Iterator[None]:
 
 
 def begin_worker(parent: int) -> None:
-    """What a worker process does first: it ends with its parent, leaves Ctrl-C to it, and keeps off its stdout.
+    """Sets up a worker process: it ends with its parent, leaves Ctrl-C to the parent, and keeps stdout clean.
 
     Args:
-        parent: Process id, told by the parent itself: it may be gone before this is called.
+        parent: Process id, passed by the parent because the parent may have ended before this call.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `starting_process`
     end_with(parent)
     with contextlib.suppress(OSError):
-        os.setpgid(0, 0)  # what a terminal or `timeout` sends to a group is for the parent
+        os.setpgid(0, 0)  # signals that a terminal or `timeout` sends to the group go to the parent
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # stdout is for results; what policies and libraries print goes to stderr
 
 
 def end_with(parent: int) -> None:
-    """Ends this process with the one that started it, however that ends: a kill -9 cannot end anyone any more.
+    """Ends this process when its parent ends, even by kill -9, after which the parent can clean up nothing.
 
-    The kernel sees to it on Linux, whatever this process does; a thread elsewhere.
+    On Linux the kernel does this, whatever this process is doing; elsewhere a thread does.
 
     Args:
-        parent: Process id, told by the parent itself: it may be gone before this is called.
+        parent: Process id, passed by the parent because the parent may have ended before this call.
     """
 
     def watch() -> None:
@@ -152,10 +152,10 @@ def end_with(parent: int) -> None:
 
 @contextlib.contextmanager
 def stdout_for_results() -> Iterator[None]:
-    """Sends to stderr what is written to stdout meanwhile, by Python or compiled code: for policies' own words."""
+    """Redirects stdout to stderr meanwhile, for Python and compiled code: keeps policies' output out of results."""
     sys.stdout.flush()
     kept = None
-    with contextlib.suppress(OSError):  # stdout or stderr closed: nothing to keep apart
+    with contextlib.suppress(OSError):  # stdout or stderr is closed: nothing to redirect
         kept = os.dup(1)
         os.dup2(2, 1)
     try:

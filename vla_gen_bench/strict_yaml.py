@@ -1,4 +1,4 @@
-"""YAML without its surprises: plain data only, no key twice, bounded size and depth; errors name `file: key.path`."""
+"""A strict YAML reader: plain data, unique keys, bounded size and depth; errors name `file: key.path`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ CONTAINERS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 def read_yaml(path: Path, shown: str | None = None, error: type[UserError] = UserError) -> Any:
-    """Returns the plain data of a YAML file; `shown` is what messages call it.
+    """Returns the plain data of a YAML file; `shown` is its name in messages.
 
     Raises:
-        UserError: No regular file of text, bad syntax, a key given twice, or a value that is no plain data.
+        UserError: Not a regular text file, bad syntax, a duplicate key, or a value that is not plain data.
     """
     shown = one_line(shown or path)
     return parse_yaml(read_text(path, shown=shown, limit=YAML_LIMIT, error=error), shown, error)
@@ -47,11 +47,11 @@ def parse_yaml(text: str, shown: str, error: type[UserError] = UserError) -> Any
 
 
 class _Fault(Exception):
-    """What is wrong within a YAML text, as `key.path: what`."""
+    """A problem in a YAML text, as `key.path: what`."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Stops at a depth no file of ours has, before Python's own limit is reached."""
+    """Limits the depth to more than any of our files needs and less than Python's recursion limit."""
 
     depth = 0
 
@@ -66,7 +66,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Data:
-    """Turns nodes into plain data; counts values, so that aliases of aliases come to an end."""
+    """Converts nodes to plain data; counts values, which bounds aliases of aliases."""
 
     def __init__(self, loader: yaml.SafeLoader) -> None:
         self._loader = loader
@@ -128,7 +128,7 @@ def _at(node: yaml.Node, path: str) -> str:
 
 
 def _check_text(text: str, node: yaml.Node, path: str) -> None:
-    """Refuses control characters but tab and line end, half surrogate pairs, and what reverses the text after it."""
+    """Refuses unpaired surrogates, controls but tab and line end, and marks that change the direction of text."""
     for letter in text:
         if letter in DIRECTION:
             raise _Fault(f"{_at(node, path)}: holds the direction control {ascii(letter)}; leave it out")
@@ -137,7 +137,7 @@ def _check_text(text: str, node: yaml.Node, path: str) -> None:
 
 
 def check_keys(data: Any, known: Iterable[str], where: str) -> None:
-    """Raises `UserError` unless `data` is a mapping with no other keys than `known`; `where` is `file: key.path`."""
+    """Raises `UserError` unless `data` is a mapping with only keys in `known`; `where` is `file: key.path`."""
     if not isinstance(data, dict):
         raise UserError(f"{where.removesuffix(':')}: expected a mapping, got {shown_value(data)}")
     joint = " " if where.endswith(":") else "."

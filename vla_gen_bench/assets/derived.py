@@ -1,6 +1,6 @@
-"""Folders in the cache made from something else: compared before they are used, made again where they differ.
+"""Derived folders in the cache: verified before use and rebuilt if they differ.
 
-A shader or a model that somebody or a crash changed would change every image, while the log says the same as before.
+A shader or a model changed by a user or a crash would change every image without any trace in the log.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from vla_gen_bench.data import sync_folder
 
-_seen: dict[Path, tuple[tuple[int, int, int], ...]] = {}  # folder -> what its files looked like when they were compared
+_seen: dict[Path, tuple[tuple[int, int, int], ...]] = {}  # folder -> file stats at the last comparison
 
 
 def ensure_folder(root: Path, files: Mapping[Path, bytes]) -> None:
-    """Makes `root` hold `files`, paths below it to contents; other processes see all of them or none.
+    """Ensures that `root` contains `files`, relative path -> content; other processes see all of them or none.
 
-    What is there is read and compared once per process, and again when a file's time or size changes.
+    Existing files are read and compared once per process, and again when a file's time or size changes.
 
     Raises:
-        OSError: It is not as it should be and cannot be written.
+        OSError: The folder differs and cannot be written.
     """
     looks = _looks(root, files)
     if looks and _seen.get(root) == looks:
@@ -33,7 +33,7 @@ def ensure_folder(root: Path, files: Mapping[Path, bytes]) -> None:
 
 
 def _looks(root: Path, files: Mapping[Path, bytes]) -> tuple[tuple[int, int, int], ...]:
-    """Returns time, size and number of each file; nothing where one is missing."""
+    """Returns time, size and inode number of each file; empty if one is missing."""
     try:
         found = [(root / path).stat() for path in files]
     except OSError:
@@ -62,22 +62,22 @@ def _replace(root: Path, files: Mapping[Path, bytes]) -> None:
 
 
 def draft_folder(root: Path) -> Path:
-    """Makes an empty folder beside `root`, as readable to others as the umask lets it be (mkdtemp's is private)."""
+    """Makes an empty folder next to `root`, with the umask's permissions (mkdtemp's would be private)."""
     work = root.parent / f".{root.name}-{uuid.uuid4().hex[:12]}"
     work.mkdir()
     return work
 
 
 def put_in_place(work: Path, root: Path, good: Callable[[], bool]) -> None:
-    """Renames `work` to `root`, safely on disk; what was there goes, unless `good()` says that it will do.
+    """Renames `work` to `root` durably; replaces an existing folder unless `good()` accepts it.
 
     Raises:
-        OSError: Neither could be done.
+        OSError: The folder cannot be replaced and is not accepted.
     """
     _sync_tree(work)
     try:
         work.rename(root)
-    except OSError:  # something is there
+    except OSError:  # `root` already exists
         if good():  # another process was faster
             return
         aside = root.parent / f".{root.name}-old-{uuid.uuid4().hex[:12]}"

@@ -1,7 +1,7 @@
-"""`vgb assets fetch`: brings a pack into place, whole and verified, or leaves what was there.
+"""`vgb assets fetch`: installs a complete, verified pack or leaves the existing one unchanged.
 
-Files are gathered in a folder beside the pack's (what is good already, then a local copy or upstream), compared with
-the manifest, and only then moved to the pack's place. An interrupted fetch leaves the pack as it was.
+Files are collected in a staging folder next to the pack's (valid existing files, then a local copy or upstream),
+compared with the manifest, and only then moved into place. An interrupted fetch leaves the pack as it was.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMED_AT_MOST = 5  # files in one error message
 
 @dataclass(frozen=True)
 class Fetched:
-    """Where the pack is, whether this call changed it, and what is tolerated in it."""
+    """The pack's location, whether this call changed it, and warnings about tolerated files."""
 
     root: Path
     changed: bool
@@ -45,17 +45,17 @@ def fetch(
     progress: Progress = quiet,
     source: Source | None = None,
 ) -> Fetched:
-    """Makes the pack of `world` whole: from upstream, from a local folder, or by generating it.
+    """Completes the pack of `world`: from upstream, from a local folder, or by generating it.
 
-    Files of the pack in place that are good are kept and not downloaded again.
+    Valid files of the existing pack are kept and not downloaded again.
 
     Args:
-        from_dir: Holds the pack's folders, or upstream checkouts side by side. Nothing is downloaded.
-        force: Takes every file again. A pack that is whole is even then not replaced by one that lacks more.
-        source: Default: the shipped one.
+        from_dir: Folder with the pack's folders, or with upstream checkouts. Nothing is downloaded.
+        force: Fetches every file again. Even then a complete pack is not replaced by one that lacks more files.
+        source: None = the shipped one.
 
     Raises:
-        UserError: What could not be had or does not match the manifest; the pack in place is as it was.
+        UserError: A file is unavailable or does not match the manifest; the existing pack is unchanged.
     """
     load_catalog(world)
     source = source or load_source(world)
@@ -85,7 +85,7 @@ def _nothing_to_gain(before: Audit, source: Source, from_dir: Path | None) -> bo
 
 
 def _refuse_foreign(world: str, root: Path, state: str) -> None:
-    """Raises `UserError` where the pack's place is a folder that the user, not this package, has filled."""
+    """Raises `UserError` if the pack's folder was filled by the user, not by this package."""
     if root.parent == (pack.cache_dir() / "packs").resolve() or pack.made_here(world, root):
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -168,7 +168,7 @@ def _upstream_path(upstream: Upstream, name: str) -> str:
 def _copy(files: Iterable[tuple[str, Path]], stage: Path) -> None:
     for name, origin in files:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin, stage / name)  # Not its mode: the origin may be read-only.
+        shutil.copyfile(origin, stage / name)  # without its mode, because the origin may be read-only
 
 
 # ---- what may take the pack's place --------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def _set_aside(root: Path) -> Path:
 
 
 def _swap(stage: Path, root: Path) -> None:
-    """Puts `stage` in the place of `root`; on failure `root` is back."""
+    """Replaces `root` by `stage`; restores `root` on failure."""
     old = _set_aside(root)
     shutil.rmtree(old, ignore_errors=True)
     if root.exists():
@@ -238,7 +238,7 @@ def _swap(stage: Path, root: Path) -> None:
 
 
 def _recover(world: str, root: Path) -> None:
-    """Puts a pack back that a process killed within `_swap` has set aside."""
+    """Restores a pack that `_swap` had set aside when its process was killed."""
     if _set_aside(root).exists() and not root.exists():
         with _alone(world):
             _set_aside(root).rename(root)
@@ -246,9 +246,9 @@ def _recover(world: str, root: Path) -> None:
 
 @contextmanager
 def _alone(world: str) -> Iterator[None]:
-    """Holds the lock on the downloads of `world`, however the process ends.
+    """Holds the lock on the downloads of `world`; it is released however the process ends.
 
-    A git that outlives a killed process goes on writing, so it inherits the lock and keeps it until it ends too.
+    A git process that outlives a killed parent keeps writing, so it inherits the lock and holds it until it ends.
     """
     lock = pack.cache_dir() / "downloads" / f"{world}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +265,7 @@ def _alone(world: str) -> Iterator[None]:
 
 @contextmanager
 def _errors_named(root: Path, source: Source) -> Iterator[None]:
-    """Turns what the file system refuses into a `UserError`."""
+    """Converts file system errors to a `UserError`."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Models as SAPIEN reads them with the least memory: what their images weigh, and copies with large ones outside.
+"""Reduces SAPIEN's memory for models: counts their texture pixels and makes copies with large images in separate files.
 
-SAPIEN decodes an image inside a .glb into five copies at once, one in a file of its own into two: for 4096x4096
-pixels 345 MB against 134 MB at the peak. The decoder is the same, and so are the texels, bit by bit.
+SAPIEN decodes an image inside a .glb into five simultaneous copies, an image in a separate file into two: for 4096x4096
+pixels 345 MB against 134 MB at the peak. The decoder and the texels are the same, bit by bit.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class _Picture:
 
 
 def lean_model(path: Path, cache: Path) -> Path:
-    """Returns a copy of the .glb at `path` whose large colour images lie beside it, made in `cache` on first use.
+    """Returns a copy of the .glb at `path` with large colour images in separate files, made in `cache` on first use.
 
-    Returns `path` itself where it holds none, and where the cache cannot be written.
+    Returns `path` itself if it has no such images or the cache cannot be written.
     """
     if not _large(path):
         return path
@@ -56,9 +56,9 @@ def lean_model(path: Path, cache: Path) -> Path:
 
 @lru_cache(maxsize=None)
 def texture_pixels(path: Path) -> int:
-    """Returns how many pixels SAPIEN keeps of the images in the .glb at `path`; 0 for other models.
+    """Returns the number of texture pixels SAPIEN keeps for the .glb at `path`; 0 for other models.
 
-    Each use by a material counts, roughness and metalness as two textures.
+    Each use by a material counts; roughness and metalness count as two textures.
     """
     gltf, pictures = _read(path)
     used = Counter(index for material in gltf.get("materials", ()) for index in _used(gltf, material))
@@ -76,7 +76,7 @@ def _used(gltf: dict[str, Any], material: dict[str, Any]) -> Iterator[int]:
 
 @lru_cache(maxsize=None)
 def _large(path: Path) -> frozenset[int]:
-    """Returns the large images that are base colours only: SAPIEN takes others apart, or reads them otherwise."""
+    """Returns the large images used only as base colours, because SAPIEN splits others or reads them differently."""
     gltf, pictures = _read(path)
     colours, others = set(), set()
     for material in gltf.get("materials", ()):
@@ -88,9 +88,9 @@ def _large(path: Path) -> frozenset[int]:
     return frozenset(large & colours - others)
 
 
-@lru_cache(maxsize=1)  # a scene asks for the same model many times over
+@lru_cache(maxsize=1)  # a scene requests the same model many times
 def _split(path: Path) -> dict[Path, bytes]:
-    """Returns the files of the lean copy: the model, naming its large images, and these."""
+    """Returns the files of the lean copy: the model, which refers to its large images, and those images."""
     gltf, pictures = _read(path)
     files = {}
     for index in _large(path):
@@ -101,7 +101,7 @@ def _split(path: Path) -> dict[Path, bytes]:
 
 
 def _with_json(content: bytes, gltf: dict[str, Any]) -> bytes:
-    """Returns a .glb with another description; what it no longer names stays in its second chunk."""
+    """Returns a .glb with a new JSON description; data it no longer refers to stays in its second chunk."""
     length, _ = _CHUNK.unpack_from(content, _HEADER.size)
     rest = content[_HEADER.size + _CHUNK.size + length :]
     text = json.dumps(gltf).encode()
@@ -111,13 +111,13 @@ def _with_json(content: bytes, gltf: dict[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[int, _Picture]]:
-    """Returns the description in a .glb and the images in it by index; nothing for other models."""
+    """Returns the JSON description of a .glb and its images by index; both empty for other models."""
     if path.suffix != ".glb":
         return {}, {}
     content = read_bytes(path, limit=LARGEST)
     try:
         return _parsed(content)
-    except Exception as error:  # bytes of any kind: whatever their reading raises
+    except Exception as error:  # arbitrary bytes may raise anything
         raise UserError(
             f"{path}: damaged: not a GLB file ({one_line(repr(error), 80)}); fetch the pack again"
         ) from None

@@ -1,8 +1,8 @@
-"""Asset packs on disk: where a world's files are, whether they are whole, and how to get them.
+"""Asset packs on disk: locates a world's files, verifies them, and generates them if possible.
 
-A pack is a folder holding the files a catalogue names. `builtin` and `pretrain` are generated into the cache on first
-use; `rl4vla` is a copy of the paper's assets, looked for in `$VGB_RL4VLA_DIR`, else in the cache, where
-`vgb assets fetch rl4vla` puts it (`fetch.py`).
+A pack is a folder with the files that a catalogue names. `builtin` and `pretrain` are generated into the cache on first
+use. `rl4vla` is a copy of the paper's assets in `$VGB_RL4VLA_DIR`, else in the cache, where `vgb assets fetch rl4vla`
+puts it (`fetch.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
-from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from vla_gen_bench.assets.derived import draft_folder, put_in_place
 from vla_gen_bench.data import read_json
@@ -26,7 +26,7 @@ from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.errors import UserError, shown
 
 PACK_FILE = "pack.json"
-GENERATED = ("builtin", "pretrain")  # worlds this package makes itself, each by `assets.<world>.write_pack`
+GENERATED = ("builtin", "pretrain")  # worlds that this package generates, each by `assets.<world>.write_pack`
 ROBOT_MESH_SUFFIXES = (".obj", ".stl", ".glb", ".mtl", ".png")
 
 
@@ -37,7 +37,7 @@ def _inside(name: str) -> str:
 
 
 class Manifest(TypedDict):
-    """What is written with a generated pack: digest of its catalogue, file -> SHA-256."""
+    """The manifest of a generated pack: digest of its catalogue, file -> SHA-256."""
 
     format: int
     world: str
@@ -52,7 +52,7 @@ class Pack:
     Attributes:
         root: Folder the catalogue's paths are relative to.
         digest: 16 hex digits over all file contents the catalogue uses.
-        substitutes: Visual path -> collision path, for visuals that are absent and drawn as their collision mesh.
+        substitutes: Visual path -> collision path, for missing visuals that are rendered as their collision mesh.
     """
 
     catalog: Catalog
@@ -64,7 +64,7 @@ class Pack:
         return self.root / relative
 
     def visual(self, body: Body) -> Path:
-        """Returns the file to draw `body` with."""
+        """Returns the file with which to render `body`."""
         return self.root / self.substitutes.get(body.visual, body.visual)
 
     @property
@@ -74,7 +74,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class PackStatus:
-    """What `vgb doctor` tells about a world: `state` is "ready", "absent", "incomplete" or "corrupt"."""
+    """The status of a world for `vgb doctor`: `state` is "ready", "absent", "incomplete" or "corrupt"."""
 
     world: str
     state: str
@@ -91,7 +91,7 @@ def cache_dir() -> Path:
 
 
 def pack_root(world: str) -> Path:
-    """Returns the folder the pack of `world` is expected in, whether or not it is there."""
+    """Returns the expected folder of the pack of `world`, whether or not it exists."""
     override = os.environ.get(f"VGB_{world.upper()}_DIR")
     if override:
         return Path(override).expanduser()
@@ -112,7 +112,7 @@ def _open(world: str, root: Path) -> Pack:
 
 
 def open_pack(world: str) -> Pack:
-    """Returns the verified pack of `world`, generating it first if this package makes it and it is not there.
+    """Returns the verified pack of `world`, generating a missing one if this package can.
 
     Raises:
         UserError: The pack is absent, incomplete or corrupted; the message names the fix.
@@ -121,7 +121,7 @@ def open_pack(world: str) -> Pack:
 
 
 def forget_opened() -> None:
-    """Makes the next `open_pack` look at the disk again: a pack was replaced."""
+    """Makes the next `open_pack` read the disk again, after a pack was replaced."""
     _open.cache_clear()
 
 
@@ -143,7 +143,7 @@ def pack_status(world: str) -> PackStatus:
 
 
 def files_of(catalog: Catalog, root: Path, substitutes: dict[str, str] | None = None) -> list[str]:
-    """Returns every file the catalogue uses, relative to `root`, sorted; the robot's whole folder included."""
+    """Returns every file the catalogue uses, relative to `root`, sorted, including the robot's entire folder."""
     skip = substitutes or {}
     files = [image.image for image in (*catalog.tables, *catalog.textures)]
     for body in (*catalog.objects, *catalog.receptacles):
@@ -176,7 +176,7 @@ def generate(world: str, root: Path) -> None:
     """Writes the pack of a generated world to `root`, atomically: a half-written pack is never seen.
 
     Raises:
-        UserError: The folder cannot be written, or what was generated differs from the shipped catalogue.
+        UserError: The folder cannot be written, or the generated pack differs from the shipped catalogue.
     """
     catalog = load_catalog(world)
     try:
@@ -217,7 +217,7 @@ def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> Non
 
 
 def made_here(world: str, root: Path) -> bool:
-    """Tells whether `root` holds a pack of `world` that this package wrote, so that it may replace it."""
+    """Returns whether `root` holds a pack of `world` written, and thus replaceable, by this package."""
     try:
         return read_json(root / PACK_FILE, dict[str, Any]).get("world") == world
     except UserError:
@@ -225,7 +225,7 @@ def made_here(world: str, root: Path) -> bool:
 
 
 def written_digests(root: Path) -> dict[str, str]:
-    """Returns file -> SHA-256 as written with a generated pack; raises `UserError` where that cannot be read."""
+    """Returns file -> SHA-256 from a generated pack's manifest; raises `UserError` if that cannot be read."""
     return _read_manifest(root)["files"]
 
 
@@ -250,7 +250,7 @@ def _verify_digests(root: Path) -> str:
 
 
 def _check_present(catalog: Catalog, root: Path) -> dict[str, str]:
-    """Returns visual -> collision substitutes for absent visuals; raises naming any other missing file."""
+    """Returns visual -> collision substitutes for absent visuals; raises an error naming any other missing file."""
     if not (root / catalog.robot_urdf).is_file():
         raise UserError(
             f"world '{catalog.world}': no asset pack in {root} ({catalog.robot_urdf} not found); {_fix(catalog.world)}"

@@ -1,8 +1,8 @@
-"""A few files of a pinned commit by git, without the rest of the repository.
+"""Fetches selected files of a pinned commit with git, without the rest of the repository.
 
-A bare clone without file contents (`--filter=blob:none`) gives commits and folders; checking out sparsely then
-fetches the wanted contents only, some files at a time. What has been fetched stays in the clone, so an interrupted
-download resumes where it was.
+A bare clone without file contents (`--filter=blob:none`) has only commits and folders; a sparse checkout then fetches
+the wanted contents, some files at a time. Fetched contents stay in the clone, so an interrupted download resumes where
+it stopped.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pathlib import Path
 from vla_gen_bench.assets.source import Progress, Upstream
 from vla_gen_bench.errors import UserError
 
-OLDEST_GIT = (2, 25)  # Partial clones that fetch what a sparse checkout needs in one go.
+OLDEST_GIT = (2, 25)  # the first whose partial clones fetch all contents of a sparse checkout at once
 FILES_PER_FETCH = 24
 FULL_ID = 40  # hex digits of a commit; a shorter id must be found among all commits
-# Set inside git hooks and aliases, they would send our commands to the user's repository.
+# Variables set inside git hooks and aliases; they would redirect our commands to the user's repository.
 REDIRECTING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
 OPTIONS = {
-    "core.autocrlf": "false",  # Contents as they are in the repository: their digests are known.
-    "core.symlinks": "false",  # A link in a repository must not lead out of the pack.
+    "core.autocrlf": "false",  # unchanged contents, to match the known digests
+    "core.symlinks": "false",  # a link in a repository must not point outside the pack
     "core.hooksPath": "/dev/null",
     "gc.auto": "0",
     "maintenance.auto": "false",
-    "core.fsmonitor": "false",  # Nothing that stays behind: it would keep the lock that git inherits.
+    "core.fsmonitor": "false",  # no background process: it would keep the lock that git inherits
     "advice.detachedHead": "false",
     "http.lowSpeedLimit": "1000",  # bytes/s; a stalled transfer ends
     "http.lowSpeedTime": "60",  # after so many seconds
@@ -41,7 +41,7 @@ UNREACHABLE = re.compile(
 
 
 class GitFailed(Exception):
-    """git ended with an error; the message is its most telling line."""
+    """git failed; the message is the most informative line of its output."""
 
     def __init__(self, stderr: str) -> None:
         lines = [line.strip() for line in stderr.splitlines() if line.strip()]
@@ -52,7 +52,7 @@ class GitFailed(Exception):
 
 
 def require_git() -> None:
-    """Raises `UserError` where git is missing or too old for partial clones."""
+    """Raises `UserError` if git is missing or too old for partial clones."""
     wanted = ".".join(map(str, OLDEST_GIT))
     elsewhere = "or clone on another machine and use --from"
     try:
@@ -68,14 +68,14 @@ def check_out(upstream: Upstream, paths: Sequence[str], clone: Path, work: Path,
     """Writes `paths` of the pinned commit below `work`, which is emptied first.
 
     Args:
-        paths: Relative to the repository's root. Those the commit does not have are left out silently.
-        clone: Where the bare clone is or will be; one that is broken is made again.
+        paths: Relative to the repository's root. Paths missing from the commit are silently skipped.
+        clone: Folder of the bare clone, created if missing or broken.
 
     Returns:
         The full id of the commit.
 
     Raises:
-        UserError: The host cannot be reached, the commit is not there or not unique, the disk is full.
+        UserError: The host is unreachable, the commit is missing or not unique, the disk is full.
     """
     resumed = clone.exists()
     try:
@@ -109,11 +109,11 @@ def _attempt(upstream: Upstream, paths: Sequence[str], clone: Path, work: Path, 
 
 
 def _synchronise(upstream: Upstream, clone: Path) -> str:
-    """Fetches commits and folders unless the pinned commit is there already; returns its full id."""
+    """Fetches commits and folders unless the clone already has the pinned commit; returns its full id."""
     if not clone.exists():
         clone.parent.mkdir(parents=True, exist_ok=True)
         _git(clone, "init", "--quiet", "--bare", str(clone))
-    for stale in clone.rglob("*.lock"):  # Of a process that was killed: the caller sees to it that none runs.
+    for stale in clone.rglob("*.lock"):  # left by a killed process; the caller ensures that none runs
         stale.unlink()
     settings = {
         "core.repositoryFormatVersion": "1",
@@ -143,14 +143,14 @@ def _candidates(upstream: Upstream, clone: Path) -> list[str]:
 
 
 def _literal(path: str) -> str:
-    """Escapes what a sparse-checkout pattern would not take literally."""
+    """Escapes characters with a special meaning in sparse-checkout patterns."""
     return re.sub(r"([\\*?\[\] ])", r"\\\1", path)
 
 
 def _git(clone: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
     """Runs git on the clone; returns its standard output, raises `GitFailed`.
 
-    It inherits what its caller has marked inheritable: the lock on the downloads, which git holds if we are killed.
+    git inherits the file descriptors marked inheritable: the download lock, which it keeps if this process is killed.
     """
     options = [part for key, value in OPTIONS.items() for part in ("-c", f"{key}={value}")]
     where = [] if arguments[0] == "init" else [f"--git-dir={clone}"]

@@ -1,4 +1,4 @@
-"""Where a world's files come from, and whether a folder holds them: pinned commits and a SHA-256 manifest, as data."""
+"""The sources of a world's files as data (pinned commits, a SHA-256 manifest), and the audit of a folder."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from vla_gen_bench.episodes.spec import Frozen
 
-Progress = Callable[[str, int, int], None]  # What is being done, files done, files in all.
+Progress = Callable[[str, int, int], None]  # current activity, files done, total files
 
 LFS_POINTER = b"version https://git-lfs"
 
 
 class Upstream(Frozen):
-    """A git repository of which one folder goes into the pack.
+    """A git repository that provides one folder of the pack.
 
     Attributes:
         folder: Folder in the pack.
-        url: Anything `git fetch` takes.
+        url: Anything `git fetch` accepts.
         commit: The pinned commit, 40 hex digits, or a prefix that only one commit has.
         path: Folder in the repository; "" for all of it.
     """
@@ -34,13 +34,16 @@ class Upstream(Frozen):
 
     @property
     def repository(self) -> str:
-        """What a plain `git clone` of the url calls its folder."""
+        """The folder name that a plain `git clone` of the url uses."""
         return self.url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
 
 
 class Entry(Frozen):
-    """What is known of a file. A null digest: no copy was at hand; the file may be absent, and is
-    taken as it comes. A null size: not told apart from other damage."""
+    """The known size and digest of a file.
+
+    A null digest means that no copy was available: the file may be absent, and any content is accepted. With a null
+    size, a wrong size is not reported separately from other damage.
+    """
 
     size: int | None
     sha256: str | None
@@ -61,13 +64,13 @@ class Source(Frozen):
 
 @dataclass(frozen=True)
 class Audit:
-    """What a folder holds of what it should.
+    """The result of comparing a folder with its manifest.
 
     Attributes:
-        good: Files that are as they should be, the unverified ones included.
-        errors: File -> what is wrong with it.
-        absent: Visuals without a known digest that are not there: drawn as their collision mesh.
-        unverified: Files that are there, whole by their own header, but without a digest to compare with.
+        good: Valid files, including the unverified ones.
+        errors: File -> its problem.
+        absent: Missing visuals without a known digest, which are rendered as their collision mesh.
+        unverified: Existing files that are complete by their own header but have no digest to compare with.
     """
 
     good: tuple[str, ...]
@@ -77,13 +80,13 @@ class Audit:
 
     @property
     def warnings(self) -> list[str]:
-        """One line for each file that is tolerated rather than right."""
+        """One line per file that is tolerated but not verified."""
         absent = [f"{name}: absent, drawn as its collision mesh" for name in self.absent]
         return absent + [f"{name}: not verified, its digest is not known" for name in self.unverified]
 
 
 def worlds() -> list[str]:
-    """Returns the names of all worlds there is a catalogue of."""
+    """Returns the names of all worlds with a catalogue."""
     folder = resources.files("vla_gen_bench.episodes") / "catalogs"
     return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json"))
 
@@ -111,7 +114,7 @@ def audit(root: Path, files: Mapping[str, Entry], progress: Progress | None = No
 
 
 def problem_of(path: Path, entry: Entry) -> str | None:
-    """Returns what is wrong with the file at `path`, or None."""
+    """Returns the problem of the file at `path`, or None."""
     try:
         if not path.is_file():
             return "missing"
@@ -130,5 +133,5 @@ def problem_of(path: Path, entry: Entry) -> str | None:
 
 
 def is_whole_glb(content: bytes) -> bool:
-    """Tells whether the header of a binary glTF 2.0 names the length the file has."""
+    """Returns whether the length in the binary glTF 2.0 header equals the file's length."""
     return content[:4] == b"glTF" and int.from_bytes(content[8:12], "little") == len(content)

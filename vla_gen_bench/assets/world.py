@@ -1,4 +1,4 @@
-"""A world: an asset pack, the physics it is simulated with, and a camera of a given size and shader."""
+"""Worlds: an asset pack, its physics settings, and a camera with size and shader."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.protocol import CAMERAS
 
-CAMERA, WRIST_CAMERA = "3rd_view_camera", "wrist_camera"  # their names in an environment's observations
-FIRST_VERSION = "1"  # of what was written before worlds had versions
+CAMERA, WRIST_CAMERA = "3rd_view_camera", "wrist_camera"  # names in an environment's observations
+FIRST_VERSION = "1"  # version of data written before worlds had versions
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Physics:
     """How PhysX solves contacts; the defaults are ManiSkill's, which the reference uses.
 
     Attributes:
-        position_iterations: Of the solver, per substep.
-        contact_offset: Metres from a surface at which contacts begin to be computed; two bodies add theirs.
+        position_iterations: Solver iterations per substep.
+        contact_offset: Distance in metres at which PhysX starts to compute contacts; the offsets of two bodies add up.
     """
 
     position_iterations: int = 15
@@ -29,9 +29,9 @@ class World:
     """Physics and camera of a world; its assets are the pack of the same name.
 
     Attributes:
-        width, height: Of its images in pixels, unless the user or a policy asks for another size.
+        width, height: Image size in pixels, unless the user or a policy requests another size.
         shader: SAPIEN shader pack. "default" is the reference's; "minimal" costs a third less on a CPU.
-        version: Raised whenever the same spec and actions may end otherwise; results of two versions are never mixed.
+        version: Raised whenever the same spec and actions may end differently; results of versions are never mixed.
     """
 
     name: str
@@ -44,11 +44,11 @@ class World:
 
     @property
     def label(self) -> str:
-        """Name and version, as results are headed: "builtin v2"."""
+        """Name and version for result headings: "builtin v2"."""
         return world_label(self.name, self.version)
 
 
-LIGHT = Physics(position_iterations=4, contact_offset=0.005)  # what it was chosen by: docs/physics.md
+LIGHT = Physics(position_iterations=4, contact_offset=0.005)  # reasons: docs/physics.md
 WORLDS = {
     "builtin": World("builtin", 320, 240, "minimal", version="2", physics=LIGHT),  # 1: the reference's physics
     "pretrain": World("pretrain", 320, 240, "minimal", physics=LIGHT),
@@ -64,5 +64,5 @@ def get_world(name: str) -> World:
 
 
 def world_label(name: str, version: str) -> str:
-    """Returns "builtin v2"."""
+    """Returns name and version for result headings, for example "builtin v2"."""
     return f"{name} v{version}"

@@ -1,4 +1,4 @@
-"""What a step cannot cost less than on this machine: PhysX and the renderer alone, on the very same episode."""
+"""The minimum cost of a step on this machine: PhysX and the renderer alone, on the very same episode."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class Floor:
-    """Times what SAPIEN does in an environment's steps and resets.
+    """Times SAPIEN's share of an environment's steps and resets.
 
-    PhysX is timed where the environment calls it: `px.step` in a bare loop, with the contacts of the episode. A frame
-    is drawn once more for it: the same bodies, read back, nothing made of it.
+    PhysX is timed where the environment calls it: `px.step` in a bare loop, with the contacts of the episode. For the
+    renderer, one extra frame is rendered: the same bodies, read back and discarded.
 
     Args:
-        env: One that draws, on the CPU; it counts from now on.
+        env: An environment that renders, on the CPU; its time counts from now on.
     """
 
     def __init__(self, env: PickPlaceEnv) -> None:
@@ -29,7 +29,7 @@ class Floor:
         self._physics_s += time.perf_counter() - start
 
     def seconds(self) -> float:
-        """Returns the time of PhysX since the last call and of one frame as things are now; changes nothing."""
+        """Returns the PhysX time since the last call and the time of one frame as the scene is now; changes nothing."""
         physics_s, self._physics_s = self._physics_s, 0.0
         start = time.perf_counter()
         self._env.scene.update_render(update_sensors=True, update_human_render_cameras=False)

@@ -18,7 +18,7 @@ from vla_gen_bench.log import provenance
 
 EPISODES_TIMED = 6
 BATCH, BATCH_STEPS = 8, 40
-FIRST_SEED = 100  # timings use episodes that no published number is made from
+FIRST_SEED = 100  # timings use episodes that no published number uses
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Line:
     """One measurement.
 
     Attributes:
-        target: The bound it should keep; `at_least` tells which side.
-        floor: What the simulator alone would give on this machine, in the same unit.
+        target: The bound to meet; `at_least` tells whether it is a lower bound.
+        floor: The value of the simulator alone on this machine, in the same unit.
         met: None without a target.
-        ratio: How many times the floor's time it takes; None without a floor.
+        ratio: Its time divided by the floor's; None without a floor.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a world should reach: milliseconds per step and reset, success rates of the expert."""
+    """Targets of a world: milliseconds per step and reset, success rates of the expert."""
 
     suites: tuple[str, ...]
     step_ms: float
@@ -71,13 +71,13 @@ TARGETS = {
 
 
 def command_line() -> Iterator[Line]:
-    """`vgb --help`, best of five."""
+    """Times `vgb --help`, best of five."""
     times = [_timed(lambda: _run("--help")) for _ in range(5)]
     yield Line("vgb --help", min(times), "s", 0.5)
 
 
 def first_use() -> Iterator[Line]:
-    """Generating the builtin assets into an empty folder, in this process."""
+    """Times generating the builtin assets into an empty folder, in this process."""
     from vla_gen_bench.assets.pack import generate
 
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def first_use() -> Iterator[Line]:
 
 
 def steps(world: str) -> Iterator[Line]:
-    """Step and reset of one environment with the expert acting, in this process."""
+    """Times step and reset of one environment with the expert acting, in this process."""
     from vla_gen_bench import runtime
     from vla_gen_bench.envs.factory import build_env
     from vla_gen_bench.episodes.suite import draw, load_suite
@@ -119,7 +119,7 @@ def steps(world: str) -> Iterator[Line]:
 
 
 def side_by_side(world: str) -> Iterator[Line]:
-    """Steps of all episodes of a batch together, images drawn, the arms standing still, in this process."""
+    """Times steps of a batch of episodes with rendered images and motionless arms, in this process."""
     import numpy as np
 
     from vla_gen_bench.envs.factory import build_batch
@@ -161,9 +161,9 @@ def peak_memory_gib() -> float:
 
 
 def success(world: str, folder: Path, tell: Callable[[str], None]) -> Iterator[Line]:
-    """The expert on every scenario, 3 seeds x 64 episodes; continues an earlier run in `folder`."""
+    """Runs the expert on every scenario, 3 seeds x 64 episodes; continues an earlier run in `folder`."""
     targets = TARGETS[world]
-    # The expert looks at no image; drawing them at 640x480 would take hours.
+    # The expert uses no image; rendering at 640x480 would take hours.
     request = Request("expert", targets.suites, world=world, out=folder / f"expert-{world}", render=world == "builtin")
     plan = make_plan(request)
     tell(f"expert on {plan.suite.id}, world {world}: {len(plan.jobs)} episodes, log in {plan.folder}")
@@ -181,7 +181,7 @@ def success(world: str, folder: Path, tell: Callable[[str], None]) -> Iterator[L
 
 
 def throughput(folder: Path) -> Iterator[Line]:
-    """The whole of `vgb eval --policy expert --suite execution`, set-up counted, from an empty log."""
+    """Times `vgb eval --policy expert --suite execution` from an empty log, including set-up."""
     out = folder / "throughput"
     start = time.perf_counter()
     answer = _run("eval", "--policy", "expert", "--suite", "execution", "--out", str(out), "--fresh", "--json")
@@ -198,7 +198,7 @@ def throughput(folder: Path) -> Iterator[Line]:
 
 
 def machine() -> dict:
-    """Returns the description written beside the measurements."""
+    """Returns the description of the machine that is stored with the measurements."""
     return {"hardware": provenance.hardware(), "versions": provenance.versions(), "git": provenance.git_state()}
 
 

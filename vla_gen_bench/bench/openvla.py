@@ -1,4 +1,4 @@
-"""How fast OpenVLA trains and acts on this machine, and what 7B needs on a GPU; part of `vgb bench`.
+"""How fast OpenVLA trains and acts on this machine, and how much GPU memory the 7B model needs; part of `vgb bench`.
 
 Weights and images are random: neither speed nor memory depends on them.
 """
@@ -36,13 +36,13 @@ DECODE_BATCHES = (1, 8, 32)
 GPU_BATCHES = (1, 8, 64)
 PPO_BATCH = 8  # RL4VLA's minibatch
 PROMPT_TOKENS = 24  # the benchmark's sentences have 20 to 31 in Llama 2's tokenizer
-SECONDS = 2.0  # spent on each timing
+SECONDS = 2.0  # duration of each timing
 LEAST_REPEATS = 3
 CLIP = 0.2
 
 
 def cpu() -> Iterator[Line]:
-    """Training and decoding speed of the small sizes on the CPU; two threads only where there are two cores."""
+    """Training and decoding speed of the small sizes on the CPU; also with two threads if there are two cores."""
     cores = runtime.usable_cores()
     for name, threads, dtype in product(SIZES, [count for count in THREADS if count <= cores], DTYPES):
         how = f"OpenVLA {name}, {dtype}, {threads} thread{'s' * (threads > 1)}"
@@ -56,10 +56,10 @@ def cpu() -> Iterator[Line]:
 
 
 def gpu(name: str = "7b", device: str = "cuda") -> Iterator[Line]:
-    """Acting speed and memory of a large model in bfloat16, and the memory of PPO's update.
+    """Acting speed and memory of a large model in bfloat16, and memory of the PPO update.
 
     Args:
-        device: "cpu" runs the same code; memory is then the process's peak so far.
+        device: "cpu" runs the same code; memory is then the peak of the process so far.
     """
     label = "CPU" if device == "cpu" else torch.cuda.get_device_name(device)
     how = f"OpenVLA {name}, bf16, {label}"
@@ -70,7 +70,7 @@ def gpu(name: str = "7b", device: str = "cuda") -> Iterator[Line]:
 
 
 def acting(how: str, config: OpenVLAConfig, device: str) -> Iterator[Line]:
-    """Actions per second and peak memory of decoding, batch by batch."""
+    """Actions per second and peak memory of decoding, by batch size."""
     model = random_model(config, device)
     for batch in GPU_BATCHES:
         _start_measuring(device)
@@ -80,19 +80,19 @@ def acting(how: str, config: OpenVLAConfig, device: str) -> Iterator[Line]:
 
 
 def updating(title: str, config: OpenVLAConfig, device: str, separate: bool) -> Iterator[Line]:
-    """Peak memory of PPO updates as RL4VLA makes them: LoRA of rank 32 in bfloat16, minibatches of 8.
+    """Peak memory of PPO updates as in RL4VLA: LoRA of rank 32 in bfloat16, minibatches of 8.
 
-    The paper names 44.4 GB with a critic on the actor's own states, 81.3 GB with one that has its own backbone.
+    The paper reports 44.4 GB for a critic on the actor's own states, and 81.3 GB for one with its own backbone.
     """
     _start_measuring(device)
     step = ppo_step(config, device, separate)
-    step()  # makes the optimiser's states
+    step()  # allocates the optimiser's state
     step()
     yield Line(title, _peak_gb(device), "GB")
 
 
 def random_model(config: OpenVLAConfig, device: str) -> OpenVLA:
-    """Returns a bfloat16 model with random weights, built where it will stay: no copy passes through main memory."""
+    """Returns a bfloat16 model with random weights, created on its device: no copy passes through main memory."""
     model = empty_model(config).to(torch.bfloat16).to_empty(device=device).requires_grad_(False)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
@@ -103,7 +103,7 @@ def random_model(config: OpenVLAConfig, device: str) -> OpenVLA:
 
 
 def random_inputs(model: OpenVLA, batch: int) -> Inputs:
-    """Returns prompts of the usual length with random words and images, on the model's device."""
+    """Returns prompts of typical length with random words, and random images, on the model's device."""
     side, generator = model.config.image, torch.Generator().manual_seed(batch)
     ids = torch.randint(3, model.config.action_range[0], (batch, PROMPT_TOKENS), generator=generator)
     pixels = torch.randn(batch, 6, side, side, generator=generator)
@@ -111,7 +111,7 @@ def random_inputs(model: OpenVLA, batch: int) -> Inputs:
 
 
 def training_step(model: OpenVLA, batch: int, dtype: torch.dtype) -> Callable[[], object]:
-    """Returns one supervised step to call: teacher-forced loss of the action tokens, its gradients, AdamW.
+    """Returns a function that does one supervised step: teacher-forced loss of the action tokens, gradients, AdamW.
 
     float32 weights; with bfloat16 the forward pass is under autocast.
     """
@@ -129,7 +129,7 @@ def training_step(model: OpenVLA, batch: int, dtype: torch.dtype) -> Callable[[]
 
 
 def decoding(model: OpenVLA, batch: int) -> Callable[[], object]:
-    """Returns one query to call: from pixels and prompts to the seven tokens of every row, greedily."""
+    """Returns a function that decodes one query greedily: pixels and prompts to the seven tokens of each row."""
     inputs = random_inputs(model, batch)
 
     @torch.inference_mode()
@@ -140,7 +140,7 @@ def decoding(model: OpenVLA, batch: int) -> Callable[[], object]:
 
 
 def ppo_step(config: OpenVLAConfig, device: str, separate: bool) -> Callable[[], object]:
-    """Returns one PPO update to call: clipped surrogate and squared value error in one backward pass, then AdamW."""
+    """Returns a PPO update to call: clipped surrogate and squared value error in one backward pass, then AdamW."""
     actor, head = _adapted(config, device), _value_head(config, device)
     critic = SeparateCritic(_adapted(config, device), head) if separate else None
     inputs, bins = random_inputs(actor, PPO_BATCH), _random_bins(actor, PPO_BATCH)
@@ -161,7 +161,7 @@ def ppo_step(config: OpenVLAConfig, device: str, separate: bool) -> Callable[[],
 
 
 def _until_full(lines: Iterator[Line], what: str, device: str) -> Iterator[Line]:
-    """Passes `lines` on; when the device's memory is used up, reports it in their place."""
+    """Yields `lines`; if the device runs out of memory, yields a report of that instead."""
     try:
         yield from lines
     except torch.cuda.OutOfMemoryError:
@@ -175,14 +175,14 @@ def _memory_gb(device: str) -> float:
 
 
 def _start_measuring(device: str) -> None:
-    """Frees what is unused and sets the device's peak back; nothing on a CPU."""
+    """Frees unused memory and resets the device's peak counter; does nothing on a CPU."""
     if device != "cpu":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def _peak_gb(device: str) -> float:
-    """Returns the peak of allocated memory in GB (10^9 bytes): tensors on a GPU, the whole process on a CPU."""
+    """Returns the peak of allocated memory in GB (10^9 bytes): tensors on a GPU, the entire process on a CPU."""
     return peak_memory_gib() * 2**30 / 1e9 if device == "cpu" else torch.cuda.max_memory_allocated(device) / 1e9
 
 
@@ -200,13 +200,13 @@ def _random_bins(model: OpenVLA, batch: int) -> Tensor:
 
 
 def _surrogate(new: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
-    """PPO's clipped objective, to be minimised; float32 [B] each."""
+    """PPO's clipped objective, to minimise; float32 [B] each."""
     ratio = (new - old).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage).mean()
 
 
 def _median_seconds(work: Callable[[], object], device: str = "cpu") -> float:
-    """Returns the median time of a call after a first one to warm up; it repeats for about `SECONDS`."""
+    """Returns the median time of a call, after one warm-up call; it repeats for about `SECONDS`."""
     work()
     times: list[float] = []
     while len(times) < LEAST_REPEATS or sum(times) < SECONDS:

@@ -1,6 +1,6 @@
-"""How fast this machine learns from reward: rollouts, the whole loop of PPO, and where the time goes.
+"""RL speed of this machine: rollouts, the complete PPO loop, and where the time is spent.
 
-The policy is a new one of the reference policy's size that acts as it does: speed does not depend on what it knows.
+The policy is untrained, with the reference policy's size and decoding: speed does not depend on what it has learned.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from vla_gen_bench import runtime
 from vla_gen_bench.bench.measure import Line
 from vla_gen_bench.resources import data_dir
 
-TARGET_STEPS_PER_S = 60  # of the whole loop with nano, on two cores
+TARGET_STEPS_PER_S = 60  # of the complete loop with nano, on two cores
 EPISODES, HORIZON = 32, 80
 DRAWING_STEPS = 40
-ACTING = {"decoding": "parallel", "chunk": 4}  # as openvla-sft
+ACTING = {"decoding": "parallel", "chunk": 4}  # like openvla-sft
 STILL = np.array([[0, 0, 0, 0, 0, 0, 1]], np.float32)
 
 
 def reward_learning(
     size: str = "nano", workers: int | None = None, episodes: int = EPISODES, horizon: int = HORIZON
 ) -> Iterator[Line]:
-    """One iteration of the reference recipe, after a short one that starts the workers and their scenes."""
+    """Runs one iteration of the reference recipe, after a short one that starts the workers and their scenes."""
     from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.rl.learner import Learner, open_simulator, use_threads
     from vla_gen_bench.train.rl.ppo import improve
@@ -59,7 +59,7 @@ def reward_learning(
 
 
 def drawing_share(world: str, chunk: int) -> float:
-    """Returns the share of `chunk` control steps that is spent on the one image, on one core, in this process."""
+    """Returns the part of `chunk` control steps' time that rendering their one image takes, on one core."""
     drawn, blind = (_step_seconds(world, render) for render in (True, False))
     return max(0.0, (drawn - blind) / (drawn + (chunk - 1) * blind))
 

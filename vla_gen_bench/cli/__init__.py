@@ -1,4 +1,4 @@
-"""The `vgb` command. Subcommands live in one file each and are imported when they are called."""
+"""The `vgb` command. Each subcommand has its own file, which is imported when it is called."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Imports a subcommand's module only when it runs, so that `vgb --help` needs neither torch nor a simulator."""
+    """Imports a subcommand's module only when it runs, as `vgb --help` should need neither torch nor a simulator."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -62,14 +62,14 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="vgb")
 def vgb() -> None:
-    """What a vision-language-action policy still does when the world is not the one it was trained in.
+    """Measure what a vision-language-action policy still does when the world differs from its training world.
 
     Start with: vgb eval --policy expert --suite execution --episodes 16
     """
 
 
 def main() -> None:
-    """Entry point: user errors are one line on stderr and exit code 2."""
+    """Entry point: a user error prints one line on stderr and exits with code 2."""
     runtime.tell_ctrl_c()
     runtime.prepare(alone=sys.argv[1:2] in (["train"], ["bench"]))
     try:
@@ -84,7 +84,7 @@ def main() -> None:
         click.echo(f"error: {printable(error, keep=LINE_END)}", err=True)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:  # no file's fault: a bug, to be seen whole
+        if error.filename is None:  # not caused by a file, so a bug: keep the traceback
             raise
         click.echo(f"error: {one_line(error.filename)}: {one_line(error.strerror or error)}", err=True)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""`vgb assets`: which worlds' files are here, getting them, checking them."""
+"""`vgb assets`: lists, fetches and verifies the files of the worlds."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def list_(as_json: bool) -> None:
 @click.option("--from", "from_dir", type=click.Path(path_type=Path), help="Copy from this folder, download nothing.")
 @click.option("--force", is_flag=True, help="Take every file again, also where a good pack is in place.")
 def fetch(world: str, from_dir: Path | None, force: bool) -> None:
-    """Get the files of WORLD, each one verified.
+    """Get the files of WORLD, verifying each one.
 
-    They are put in place at once, when all are good.
+    They are moved into place together, once all are valid.
 
     DIR of --from holds the folders of the pack (rl4vla, widowx250s) or clones of the upstream repositories side by
-    side. An interrupted download resumes where it was; files in place that are good are not downloaded again.
+    side. An interrupted download resumes; valid files that are in place are not downloaded again.
     """
     from vla_gen_bench.assets.fetch import fetch as fetch_pack
 
@@ -65,10 +65,10 @@ def fetch(world: str, from_dir: Path | None, force: bool) -> None:
 def verify(world: str | None, as_json: bool) -> None:
     """Compare the files of WORLD with its manifest.
 
-    Default: those of all worlds that are here.
+    Default: the files of all installed worlds.
 
-    Exits with 2 when a file is missing or damaged. A visual whose digest nobody knows may be absent: its collision
-    mesh is drawn instead, which is a warning.
+    Exits with 2 when a file is missing or damaged. A visual without a known digest may be absent: its collision
+    mesh is rendered instead, with a warning.
     """
     rows = [_verified(name, needed=world is not None) for name in ([world] if world else worlds())]
     failed = any(row["errors"] for row in rows)
@@ -105,7 +105,7 @@ def _size(row: dict) -> str:
 
 
 def _verified(world: str, needed: bool) -> dict:
-    """Returns what `verify` tells of one world; absent is an error only when asked for by name."""
+    """Verifies one world; an absent world is an error only if requested by name."""
     root = pack_root(world)
     row = {"world": world, "folder": str(root), "checked": 0, "errors": {}, "warnings": []}
     if not root.is_dir():
@@ -125,7 +125,7 @@ def _audit(world: str, root: Path, progress: Progress) -> Audit:
     except UserError as error:
         return Audit((), {PACK_FILE: str(error)}, (), ())
     found, status = audit(root, files, progress), pack_status(world)
-    other = {} if found.errors or status.state == "ready" else {PACK_FILE: status.detail}  # Of another version.
+    other = {} if found.errors or status.state == "ready" else {PACK_FILE: status.detail}  # of another version
     return replace(found, errors=found.errors | other)
 
 
@@ -143,7 +143,7 @@ def _print_verified(row: dict) -> None:
 
 
 class _Bar:
-    """A progress bar on stderr with time left; one line for each stage where stderr is no terminal."""
+    """A progress bar on stderr with time left; one line per stage if stderr is not a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -24,7 +24,7 @@ def bench(quick: bool, openvla: bool, rl: bool, worlds: tuple[str, ...], out: Pa
     """Measure this machine against the project's targets; prints a table and writes OUT/bench.json.
 
     The full run takes about 45 minutes on two cores; the success rates continue where an earlier run stopped.
-    Floor: what PhysX and the renderer alone take for the same episodes here; ratio: how many times that.
+    Floor: the time of PhysX and the renderer alone on the same episodes; ratio: measured time over floor.
     --openvla writes OUT/bench-openvla.json, --rl OUT/bench-rl.json.
     """
     from vla_gen_bench.assets.world import get_world

@@ -51,9 +51,9 @@ def collect(
 ) -> None:  # fmt: skip
     """Collect demonstrations for `vgb train sft` on training-pool episodes.
 
-    The privileged expert drives, disturbed; failed episodes are counted and left out. With another --policy the two
-    take turns and the labels are the expert's (DAgger). Written as a LeRobotDataset v3.0; the same command continues a
-    folder that is there.
+    The privileged expert drives, with disturbances; failed episodes are counted and left out. With another --policy the
+    two take turns and the labels are the expert's (DAgger). Writes a LeRobotDataset v3.0; the same command continues an
+    existing folder.
     """
     from vla_gen_bench.policies.registry import parse_options
     from vla_gen_bench.policies.sensing import parse_size

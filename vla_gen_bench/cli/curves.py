@@ -25,7 +25,7 @@ from vla_gen_bench.cli.numbers import Real
 def curves(runs: tuple[str, ...], out: Path, metric: str, confidence: float) -> None:
     """Draw training curves: a metric against samples and against wall time.
 
-    RUN is a folder of `vgb train`. Runs whose recipes differ in the seed alone are averaged.
+    RUN is a folder of `vgb train`. Runs whose recipes differ only in the seed are averaged.
     """
     from vla_gen_bench.report.curves import curves_figure, load_trainings
     from vla_gen_bench.report.drawing import save_as

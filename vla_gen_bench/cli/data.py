@@ -1,4 +1,4 @@
-"""`vgb data`: look at demonstrations."""
+"""`vgb data`: inspects demonstrations."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 def doctor(as_json_: bool) -> None:
     """Check this machine: packages, rendering, GPU, memory, disk, asset packs.
 
-    Each line says ok, warn or FAIL; every line that is not ok names its fix. Exits with 2 when one fails.
+    Each line reports ok, warn or FAIL; every line that is not ok names its fix. Exits with 2 if any check fails.
     """
     checks = examination.run_checks()
     if as_json_:

@@ -137,7 +137,7 @@ def evaluate_command(
     mlflow,
     as_json,
 ):
-    """Run a policy on every episode of suites, judge it, and log it.
+    """Run a policy on every episode of suites, score it, and log it.
 
     Finished episodes are on disk at once: after Ctrl-C or a crash the same command resumes where it stopped. The table
     shows success at the end of the episode (the headline), its 95% Wilson interval, success at any time, and the drop
@@ -150,7 +150,7 @@ def evaluate_command(
     from vla_gen_bench.policies.sensing import parse_size
 
     trackers = {name: project for name, project in (("wandb", wandb), ("mlflow", mlflow)) if project}
-    for name in trackers:  # before the work, not after it
+    for name in trackers:  # fail before the work, not after it
         need_tracker(name, f"--{name}")
     arguments = parse_options(options)
     if checkpoint and "checkpoint" in arguments:
@@ -245,7 +245,7 @@ def _print_table(summary: Summary) -> None:
     ind = summary.scenarios.get("ind")
     for scenario in plan.scenarios:
         cells = _table_row(printable(scenario.label), summary.scenarios[scenario.id], ind, metric)
-        table.add_row(*map(Text, cells[: len(names)]))  # a label is no markup
+        table.add_row(*map(Text, cells[: len(names)]))  # labels are not markup
     console = Console() if sys.stdout.isatty() else Console(width=100)
     console.print(table)
     when = {"success_at_end": "at the end", "success_once": "at any time"}[metric]

@@ -29,7 +29,7 @@ from vla_gen_bench.cli.numbers import INDEX, SEED
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Which seed's episode to show.")
 @click.option("--index", type=INDEX, default=0, show_default=True, help="Which episode of that seed.")
 def gallery(suites: tuple[str, ...], world: str, out: Path, seed: int, index: int) -> None:
-    """Draw one PNG per suite: each scenario's first frame and a later one, with the expert acting.
+    """Render one PNG per suite: each scenario's first frame and a later one, with the expert acting.
 
     All scenarios show the same episode, so what differs between two images is the shift alone.
     """

@@ -71,7 +71,7 @@ def leaderboard() -> None:
 def add(run, policy_name, algorithm, data, seen, log_url, id, folder, **declared):
     """Write the entry of a log folder RUN of `vgb eval`, and copy the log.
 
-    Counts, intervals, digests and versions are taken from the log; you declare what no log can tell. Nothing is written
+    Counts, intervals, digests and versions come from the log; you declare what a log cannot contain. Nothing is written
     unless the entry is valid. Then: vgb leaderboard build.
     """
     from vla_gen_bench.leaderboard.board import add_entry

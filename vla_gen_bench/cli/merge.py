@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Move a log in that folder aside.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def merge(logs: tuple[Path, ...], out: Path, fresh: bool, as_json: bool) -> None:
-    """Join LOGS of one run, as 'vgb eval --shard I/N' writes them, into one.
+    """Merge LOGS of one run, as written by 'vgb eval --shard I/N', into one.
 
-    Suite, policy, world, assets and simulator must be the same, by their digests. An episode that is there twice must
-    have ended alike, and is kept once. The new log is like any other: reports, replay, the leaderboard, and 'vgb eval
-    --out' with the same options, which runs what is missing. Exit status: 0 complete, 1 episodes missing or errored,
-    2 bad input.
+    Suite, policy, world, assets and simulator must have equal digests. Repeated runs of an episode must
+    have the same outcome, and one is kept. The new log works like any other in reports, replay, the leaderboard, and
+    'vgb eval --out' with the same options, which runs missing episodes. Exit status: 0 complete, 1 episodes missing or
+    errored, 2 bad input.
     """
     from vla_gen_bench.log.merge import merge as join
 

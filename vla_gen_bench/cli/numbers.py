@@ -1,4 +1,4 @@
-"""Numbers given on the command line: whole or finite, always between two bounds that a message can name."""
+"""Number types for the command line: integers or finite floats, always with two bounds that a message can name."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import click
 
 
 class Whole(click.IntRange):
-    """A whole number from `low` to `high`, both included."""
+    """An integer from `low` to `high`, inclusive."""
 
     def __init__(self, low: int, high: int) -> None:
         super().__init__(low, high)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, str) and len(value) > 40:  # Python refuses to read, or to print, very long ones
+        if isinstance(value, str) and len(value) > 40:  # Python refuses to parse, or to print, very long integers
             self.fail(f"a number of {len(value)} characters is not in the range {self._describe_range()}.", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class Real(click.FloatRange):
-    """A finite number from `low` to `high`; `min_open` and `max_open` leave the bounds themselves out."""
+    """A finite number from `low` to `high`; `min_open` and `max_open` exclude the bounds themselves."""
 
     def __init__(self, low: float, high: float, min_open: bool = False, max_open: bool = False) -> None:
         super().__init__(low, high, min_open, max_open)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = super().convert(value, param, ctx)
-        if not math.isfinite(number):  # NaN passes every comparison
+        if not math.isfinite(number):  # a bounds check alone lets NaN through
             self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
         return number
 

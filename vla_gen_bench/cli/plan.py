@@ -50,10 +50,10 @@ POWER = Real(0.01, 0.9999)
 def plan(
     detect, baseline_rate, power, alpha, tests, paired, discordance, correlation, pilot, episodes, as_json
 ) -> None:  # fmt: skip
-    """Say how many episodes a comparison of two policies needs, and what a number of episodes can show.
+    """Show how many episodes a comparison of two policies needs, and what a number of episodes can show.
 
-    Numbers are episodes per policy on one scenario. On the same episodes (paired, as vgb eval draws them) fewer are
-    needed, the more alike two policies are. docs/plan.md says what is computed.
+    Numbers are episodes per policy on one scenario. Paired episodes (the same ones, as vgb eval samples them) need
+    fewer, the more similar the two policies are. docs/plan.md explains the computation.
     """
     from vla_gen_bench.report.plan import Test
 
@@ -113,7 +113,7 @@ def _designs(baseline, detect, episodes, test, paired, discordance, correlation,
 
 
 def _shares(pilot: Pilot, detect: float | None) -> list[float]:
-    """The pilot's discordance and the upper end of its interval, neither below the difference looked for."""
+    """The pilot's discordance and the upper end of its interval, neither below the requested difference."""
     shares = [max(share, detect or 0) for share in (pilot.discordance, pilot.high)]
     return [share for share in dict.fromkeys(shares) if share]
 

@@ -1,4 +1,4 @@
-"""`vgb policies`: which policies there are, what one is, whether one works."""
+"""`vgb policies`: lists, shows and checks policies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vla_gen_bench.policies.card import Card
     from vla_gen_bench.policies.contract import CheckResult
 
-PIPE_WIDTH = 200  # columns where stdout is no terminal: one line per policy
+PIPE_WIDTH = 200  # columns if stdout is not a terminal: one line per policy
 MARKS = {"ok": "ok    ", "failed": "FAILED", "note": "note  "}
 
 
@@ -86,10 +86,10 @@ def show(ref: str, as_json: bool) -> None:
 def check(
     context: click.Context, ref: str, batch: int, pairs: tuple[str, ...], replay: str | None, frames: int
 ) -> None:
-    """Load POLICY and rehearse it on a synthetic observation. Exits with 2 if a check fails.
+    """Load POLICY and test it on a synthetic observation. Exits with 2 if a check fails.
 
-    With --replay it also meets demonstrations, and what it does is compared with what the expert did: gripper,
-    rotation, scale, image order, chunks, and whether language, state and image change anything.
+    With --replay it also acts on demonstrations, and its actions are compared with the expert's: gripper,
+    rotation, scale, image order, chunks, and whether language, state and image affect the actions.
     """
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.policies.contract import check_policy, example_observation
@@ -114,7 +114,7 @@ def check(
 
 
 def _replayed(policy, needs, data: str, frames: int) -> list[CheckResult]:
-    """Returns what the convention doctor finds on demonstration frames."""
+    """Returns the findings of the convention doctor on demonstration frames."""
     from vla_gen_bench.policies.conventions import diagnose, take_frames
     from vla_gen_bench.train.demos.dataset import load
     from vla_gen_bench.train.demos.lerobot_reader import local_folder
@@ -132,7 +132,7 @@ def _privileged(value: bool | None) -> str:
 
 
 def _card_data(card: Card) -> dict[str, object]:
-    """Returns the card's keys, and what was found out about it."""
+    """Returns the card's keys, and the results of the checks."""
     folder = card.source.folder
     return {
         **card.model_dump(mode="json"),

@@ -16,7 +16,7 @@ import click
 )
 @click.option("--act", is_flag=True, help="Ask the policy again instead of playing back the logged actions.")
 def replay(log: Path, episode: str, out: Path | None, act: bool) -> None:
-    """Run one logged episode again, write it as an mp4, and check that it ends as logged.
+    """Run one logged episode again, write it as an mp4, and check that its outcome matches the log.
 
     LOG is the folder of an evaluation; EPISODE is scenario/seed/index, for example unseen_table/0/12. Exit status 1 if
     the outcome differs.

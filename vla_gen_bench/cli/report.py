@@ -68,7 +68,7 @@ def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_m
 
 
 def _load(names: Sequence[str]) -> list[Run]:
-    """Reads the runs, and names what of them does not count."""
+    """Reads the runs, and reports the lines that do not count."""
     from vla_gen_bench.report.load import load_runs
 
     runs = load_runs(names)

@@ -25,9 +25,9 @@ from vla_gen_bench.cli.numbers import Whole
 @click.option("--seed", type=Whole(0, 999_999), default=0, show_default=True, help="Scenes are its draws.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def scenes(count: int, out: Path, split: str, world: str, image_size: int, seed: int, as_json: bool) -> None:
-    """Render still scenes for `vgb train grounding`: several things on the table, and where each of them is.
+    """Render still scenes for `vgb train grounding`: several things on a table, and the place of each.
 
-    Nothing moves in them, so that one takes milliseconds. The same command continues a folder that is there.
+    Nothing moves, so a scene takes milliseconds. The same command continues an existing folder.
     """
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.train.grounding.store import SceneRequest, render_scenes

@@ -40,8 +40,8 @@ from vla_gen_bench.errors import UserError
 def serve(policy, checkpoint, options, protocol, host, port, batch, wait_ms, instances, connections, max_message_mib):
     """Serve a policy to other harnesses, and to `vgb eval --policy PROTOCOL://HOST:PORT`.
 
-    Listens on this machine alone unless --host says otherwise: there is neither a password nor encryption.
-    Health: GET /health. Ctrl-C ends it.
+    Listens on this machine only, unless --host is given: there is neither a password nor encryption.
+    Health: GET /health. Ctrl-C stops it.
     """
     from vla_gen_bench import runtime
     from vla_gen_bench.policies.registry import load_policy, parse_options, resolve

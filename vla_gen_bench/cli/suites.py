@@ -1,4 +1,4 @@
-"""`vgb suites`: what suites there are, what they hold, and the episodes they draw."""
+"""`vgb suites`: lists suites, their scenarios, and the episodes they sample."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def draw_(name: str, scenario_id: str, seed: int, index: int, world: str) -> Non
 
 @suites.command()
 def levels() -> None:
-    """Print what the levels 1 to 5 of every disturbance are, and why, as a Markdown table."""
+    """Print the values of levels 1 to 5 of every disturbance, and the reasons, as a Markdown table."""
     from vla_gen_bench.episodes.levels import level_table
 
     click.echo(level_table(), nl=False)
@@ -103,7 +103,7 @@ def levels() -> None:
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Which seed's episode to show.")
 @click.option("--index", default=0, show_default=True, type=INDEX, help="Which episode of that seed.")
 def preview(name: str, world: str, out: Path | None, seed: int, index: int) -> None:
-    """Draw a contact sheet of suite NAME (a name or a YAML file): each disturbance's levels beside IND.
+    """Draw a contact sheet of suite NAME (a name or a YAML file): each disturbance's levels next to IND.
 
     All images are the first of the same episode, so what differs between two of them is the shift alone.
     """

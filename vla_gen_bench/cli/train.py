@@ -26,7 +26,7 @@ PROCESSES = click.option(
 def train() -> None:
     """Train OpenVLA policies.
 
-    A recipe is a YAML file, or the name of a policy that has one. A run that was interrupted resumes when the same
+    A recipe is a YAML file, or the name of a policy that has one. An interrupted run resumes when the same
     command is given again.
     """
 
@@ -60,7 +60,7 @@ def grounding(
     recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None,
     scenes: str | None, processes: int | None,
 ) -> None:  # fmt: skip
-    """Pretrain on rendered scenes: where are the things that a sentence names?"""
+    """Pretrain on rendered scenes to locate the things that a sentence names."""
     from vla_gen_bench.train.grounding import trainer
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
     from vla_gen_bench.train.run import RunOptions
@@ -71,7 +71,7 @@ def grounding(
 
 
 def _joined(processes: int | None, device: str) -> Processes:
-    """Returns this process's place among all; starts the others and ends with them where that is asked for."""
+    """Returns this process's rank; the launcher starts the other processes if requested, and ends with them."""
     from vla_gen_bench import runtime
     from vla_gen_bench.train.processes import join, launch
 
@@ -88,9 +88,10 @@ def _joined(processes: int | None, device: str) -> Processes:
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Checkpoint folder.")
 def mean(checkpoints: tuple[Path, ...], out: Path) -> None:
-    """Write the mean of the weights of CHECKPOINTS, such as those that a run kept.
+    """Write the mean of the weights of CHECKPOINTS, such as the ones that a run kept.
 
-    All else is the last one's. RL with little experience wanders about what it learns; the mean does not.
+    Everything else comes from the last one. With little experience, RL weights wander around what they learn; their
+    mean does not.
     """
     from vla_gen_bench.train.mean import mean_checkpoint
 

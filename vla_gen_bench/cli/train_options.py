@@ -1,4 +1,4 @@
-"""What the commands of `vgb train` share: where recipes are, the options, carrying a run out."""
+"""Shared by the commands of `vgb train`: finding recipes, the options, running the training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def recipe_file(name: str) -> Path:
     """Returns the path of a recipe: `name` itself, recipe.yaml of a policy, or one of the files in its `recipes`.
 
     Raises:
-        UserError: Neither is there.
+        UserError: No such recipe exists.
     """
     from vla_gen_bench.errors import UserError, suggest
     from vla_gen_bench.resources import data_dir
@@ -21,14 +21,14 @@ def recipe_file(name: str) -> Path:
         return Path(name)
     policies = data_dir() / "policies"
     known = {path.parent.name: path for path in policies.glob("*/recipe.yaml")}
-    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml") if path.stem != "common"}  # no whole one
+    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml") if path.stem != "common"}  # only a base
     if name not in known:
         raise UserError(f"--recipe {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
     return known[name]
 
 
 def common_options(command: Any) -> Any:
-    """The options every trainer takes."""
+    """Adds the options of every trainer."""
     options = (
         click.option("--recipe", required=True, metavar="FILE|POLICY", help="The recipe."),
         click.option(
@@ -47,16 +47,16 @@ def common_options(command: Any) -> Any:
 
 
 def run_folder(out: Path | None, name: str) -> Path:
-    """Returns the run folder of a recipe's name."""
+    """Returns the default run folder for a recipe's name."""
     return out or Path("runs") / "train" / name
 
 
 def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options: Any, acting: str = "") -> None:
-    """Trains, with progress on stderr, and says on stdout what came of it; in the first process alone.
+    """Trains, with progress on stderr, and reports the result on stdout, from the first process only.
 
     Args:
-        options: How to carry it out, `RunOptions` or what stands on them.
-        acting: Options of `vgb eval` for the policy to act as it was checked.
+        options: How to run it: `RunOptions` or a subclass.
+        acting: Options of `vgb eval` with which the policy acts as in the run's checks.
     """
     from contextlib import nullcontext
 

@@ -1,6 +1,6 @@
-"""`vgb doctor`: what this machine can run, line by line, each problem with its fix.
+"""`vgb doctor`: reports what this machine can run, one line per check, with a fix for each problem.
 
-Whatever may crash (a Vulkan driver, CUDA) runs in a child process with a time limit: see `probe.py`.
+Checks that may crash (a Vulkan driver, CUDA) run in a child process with a time limit: see `probe.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Status = Literal["ok", "warn", "FAIL"]
 
 PROBE_LIMIT_S = 90.0
 WHY_NOT_NEWER = "mani_skill needs mplib 0.1.1, which has no build for a newer one"
-# Builds of one module under several names: any of them will do.
+# Packages that provide one module under several names: any of them is enough.
 ALTERNATIVES = {
     "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
 }
@@ -73,7 +73,7 @@ def run_checks() -> list[Check]:
 
 
 def exit_code(checks: list[Check]) -> int:
-    """Returns 2 when a check failed, else 0: a warning stops nothing."""
+    """Returns 2 if a check failed, else 0: warnings do not count."""
     return 2 if any(check.status == "FAIL" for check in checks) else 0
 
 
@@ -84,7 +84,7 @@ def as_json(checks: list[Check]) -> str:
 def _guarded(group: Callable[[], Iterator[Check]]) -> list[Check]:
     try:
         return list(group())
-    except Exception as error:  # The report must reach its end: a broken check is itself a finding.
+    except Exception as error:  # A crashing check is a finding too and must not stop the report.
         name = group.__name__.removeprefix("check_").replace("_", " ")
         return [Check(name, "FAIL", f"the check raised {type(error).__name__}: {error}", "report this as a bug")]
 
@@ -94,7 +94,7 @@ def _guarded(group: Callable[[], Iterator[Check]]) -> list[Check]:
 
 def check_python() -> Iterator[Check]:
     detail = f"{platform.python_version()} ({sys.executable})"
-    if (3, 10) <= sys.version_info < (3, 13):  # noqa: UP036  - the one place that tells
+    if (3, 10) <= sys.version_info < (3, 13):  # noqa: UP036  - the only place that reports it
         yield Check("python", "ok", detail)
     else:
         yield Check(
@@ -152,7 +152,7 @@ def _loads(library: str) -> bool:
 
 
 def check_rendering() -> Iterator[Check]:
-    """An image really drawn; then what drawing stands on. Where it was drawn, nothing of that is a failure."""
+    """Renders a test image, then checks what rendering depends on. If the image rendered, none of those can FAIL."""
     result = run_probe("render")
     drawn = "error" not in result
     missing = missing_libraries()
@@ -163,7 +163,7 @@ def check_rendering() -> Iterator[Check]:
     if _loads("libvulkan.so.1"):
         yield Check("Vulkan loader", "ok", "libvulkan.so.1")
     else:
-        # Not fatal by itself: SAPIEN brings a loader of its own.
+        # Not fatal: SAPIEN ships its own loader.
         yield Check("Vulkan loader", "warn", "libvulkan.so.1 not found; SAPIEN uses its bundled one", VULKAN_FIX)
     drivers = find_drivers()
     yield _drivers(drivers, drawn)
@@ -202,10 +202,10 @@ def run_probe(what: str, limit_s: float = PROBE_LIMIT_S) -> dict[str, Any]:
     """Runs `python -m vla_gen_bench.doctor.probe <what>` and returns its answer.
 
     Returns:
-        What the probe printed, or `{"error": ...}` when it failed, died by a signal, or took longer than `limit_s`.
+        The probe's JSON output, or `{"error": ...}` if it failed, died by a signal, or took longer than `limit_s`.
     """
     environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[2])  # Found from a checkout that is not installed, too.
+    root = str(Path(__file__).resolve().parents[2])  # Also works in a checkout that is not installed.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "vla_gen_bench.doctor.probe", what]
     try:
@@ -264,13 +264,13 @@ def check_packs() -> Iterator[Check]:
 
 
 def _pack(world: str, fine: tuple[str, ...], bad: Status, fix: str) -> Check:
-    """Returns the line of one asset pack: ok in the states `fine`, else `bad`."""
+    """Returns the check of one asset pack: ok in the states `fine`, else `bad`."""
     from vla_gen_bench.assets.pack import pack_status
 
     name = f"pack {world}"
     try:
         pack = pack_status(world)
-    except Exception as error:  # A manifest that is not even readable.
+    except Exception as error:  # the manifest is unreadable
         return Check(name, bad, f"{type(error).__name__}: {error}", fix)
     if pack.state in fine:
         return Check(name, "ok", f"{pack.root}: {pack.detail}")

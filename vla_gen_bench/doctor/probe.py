@@ -1,7 +1,7 @@
-"""Child process of `vgb doctor` and `make setup`: tries what may crash, prints one JSON object.
+"""Child process of `vgb doctor` and `make setup`: runs checks that may crash and prints one JSON object.
 
-`python -m vla_gen_bench.doctor.probe render` draws an image; `... gpu` looks for GPU simulation. Exit status 0 when it
-works (or there is no GPU), 1 when not. Imports neither torch (unless a CUDA device exists) nor ManiSkill.
+`python -m vla_gen_bench.doctor.probe render` draws an image; `... gpu` looks for GPU simulation. Exit status 0 if it
+works (or there is no GPU), else 1. Imports no ManiSkill, and torch only if a CUDA device exists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIDE_PX = 8
 
 
 def render() -> dict[str, Any]:
-    """Draws a red box twice, as the benchmark does: through a system that picks its own device."""
+    """Draws a red box twice, as the benchmark does: through a render system that picks its own device."""
     import sapien
 
     # The other shaders make SAPIEN integrate a reflection table first: 7 s of CPU in every process.
@@ -73,7 +73,7 @@ def gpu() -> dict[str, Any]:
             "fix": "install a CUDA build of torch that fits the driver",
         }
     library = Path.home() / ".sapien/physx" / sapien.physx.version()
-    if not library.is_dir():  # `enable_gpu` would download it: a diagnosis must not.
+    if not library.is_dir():  # `enable_gpu` would download it; a diagnosis must not
         return {
             "devices": devices,
             "error": f"PhysX's GPU library is not in {library}",
@@ -104,7 +104,7 @@ def cuda_devices() -> int:
 
 
 def _explained(error: Exception) -> str:
-    """Returns the error, or where a library could not be loaded, which of the known ones are missing."""
+    """Returns the error text; for a failed library load, the known libraries that are missing."""
     from vla_gen_bench.doctor.checks import missing_libraries
 
     missing = missing_libraries() if isinstance(error, (ImportError, OSError)) else []
@@ -119,7 +119,7 @@ def main(arguments: list[str]) -> int:
     runtime.prepare()
     try:
         answer = probes[arguments[0]]()
-    except Exception as error:  # Drivers raise anything; the parent prints the message beside its fix.
+    except Exception as error:  # Drivers raise anything; the parent prints the message with its fix.
         answer = {"error": _explained(error)}
     print(json.dumps(answer))
     return 1 if "error" in answer else 0

@@ -1,4 +1,4 @@
-"""Which Vulkan drivers the loader would find, by its own rules, and what in the environment keeps it from one.
+"""Finds Vulkan drivers by the loader's rules, and environment variables that hide one.
 
 Source: "Driver interface to the Vulkan loader" of Khronos' Vulkan-Loader (docs/LoaderDriverInterface.md).
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-ONLY = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")  # the first that is set replaces every other place
+ONLY = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")  # the first that is set replaces all default folders
 ADDED = "VK_ADD_DRIVER_FILES"
 SELECT, DISABLE = "VK_LOADER_DRIVERS_SELECT", "VK_LOADER_DRIVERS_DISABLE"
 DEVICE = "VK_LOADER_DEVICE_SELECT"
@@ -20,13 +20,13 @@ BELOW = Path("vulkan/icd.d")
 
 @dataclass(frozen=True)
 class Drivers:
-    """What the loader looks at.
+    """What the loader considers.
 
     Attributes:
         found: Driver descriptions (ICD manifests) it would read.
-        absent: (variable, name) of files and folders a variable names that are not there or hold none.
-        left_out: (variable, file) of those found that a filter takes away.
-        variables: Those of the loader's variables that are set.
+        absent: (variable, name) of files and folders that a variable names but that are missing or empty.
+        left_out: (variable, file) of drivers found but filtered out.
+        variables: The loader's variables that are set.
     """
 
     found: tuple[Path, ...]
@@ -36,7 +36,7 @@ class Drivers:
 
     @property
     def blame(self) -> str:
-        """What a user should change in the environment where nothing renders; "" if nothing there is at fault."""
+        """The change to the environment that may fix rendering; "" if no variable is at fault."""
         if self.absent:
             variable, name = self.absent[0]
             return f"{variable} names {name}, where there is no driver description: unset {variable}"
@@ -79,7 +79,7 @@ def _folders(env: Mapping[str, str]) -> list[Path]:
 
 
 def _manifests(place: Path) -> list[Path]:
-    """Returns a file, or the .json files of a folder."""
+    """Returns the file itself, or the .json files of a folder."""
     try:
         if place.is_dir():
             return sorted(file for file in place.glob("*.json") if file.is_file())
@@ -89,7 +89,7 @@ def _manifests(place: Path) -> list[Path]:
 
 
 def _filtered(file: Path, env: Mapping[str, str]) -> str:
-    """Returns the variable that takes `file` away, or ""; patterns are compared without regard to case."""
+    """Returns the variable that filters out `file`, or ""; patterns ignore case."""
     select = _patterns(env.get(SELECT, ""))
     if select:  # what is selected is not disabled
         return "" if _matches(file, select) else SELECT

@@ -1,4 +1,4 @@
-"""Whether an environment can realise specs, told before the running episodes are given up."""
+"""Checks that an environment can realise specs before the running episodes are discarded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the physics of an evaluation runs: on CPU cores, or on a GPU with many episodes at once."""
+"""Chooses where an evaluation's physics runs: on CPU cores, or on a GPU with many episodes at once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ CHOICES = ("auto", *SIMULATIONS)
 
 
 def choose_backend(wanted: str, asked: str = "--backend gpu", instead: str = "use --backend cpu") -> str:
-    """Returns "cpu" or "gpu"; "auto" is the GPU where torch, PhysX and the renderer can all use one.
+    """Returns "cpu" or "gpu"; "auto" is the GPU if torch, PhysX and the renderer can all use one.
 
-    The GPU is tried out in a process of its own, for drivers may crash; without a CUDA device that takes no time.
+    The GPU is tested in a separate process because drivers may crash; without a CUDA device that takes no time.
 
     Args:
-        asked, instead: How the user asked for a GPU, and may do without, for the message.
+        asked, instead: For the message: the option that requested a GPU, and how to do without one.
 
     Raises:
-        UserError: An unknown choice, or "gpu" where none can be used.
+        UserError: An unknown choice, or "gpu" without a usable GPU.
     """
     if wanted not in CHOICES:
         raise UserError(f"backend '{wanted}'{suggest(wanted, CHOICES)}")
@@ -38,7 +38,7 @@ NO_DEVICE = "there is no CUDA device"
 
 
 def gpu_problem() -> str:
-    """Returns why no GPU can simulate and draw here, or nothing."""
+    """Returns why no GPU can simulate and render here, or ""."""
     if not probe.cuda_devices():
         return NO_DEVICE
     return checks.run_probe("gpu").get("error", "")

@@ -1,8 +1,8 @@
-"""The cameras a policy may look through: the third-person camera of the bridge data set, and one on the wrist.
+"""The cameras a policy may use: the third-person camera of the bridge data set, and one on the wrist.
 
 The wrist camera is where ALOHA's ViperX arms carry theirs (a RealSense D405 above the gripper, 25 degrees down, 58
 degrees high; pose in MuJoCo Menagerie, `aloha/aloha.xml`): the WidowX-250S has the same gripper. BridgeData V2 has
-such a camera too, but no calibration of it was published.
+such a camera too, but its calibration was never published.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vla_gen_bench.envs.shaders import lean_shader_config, swift_shader_config
 from vla_gen_bench.protocol import EXTERNAL, WRIST
 
 UIDS = {EXTERNAL: CAMERA, WRIST: WRIST_CAMERA}
-REFERENCE_SIZE = (640, 480)  # pixels: what the calibrations below are of
+REFERENCE_SIZE = (640, 480)  # pixels: the image size of the calibrations below
 BASE_POSITION = (0.147, 0.028, 0.870)
 BASE_QUATERNION = (0.0, 0.0, 0.0, 1.0)  # wxyz: the robot faces -x
 TABLE_TOP_M = 0.870
@@ -59,7 +59,7 @@ def camera_configs(
     """Returns ManiSkill's description of each camera.
 
     Args:
-        swift: Draw nothing but the colours and the segmentation of opaque bodies, in a quarter of the time.
+        swift: Render only colours and segmentation of opaque bodies, in a quarter of the time.
     """
     shaders = swift_shader_config if swift else lean_shader_config
     return [
@@ -77,11 +77,10 @@ def camera_configs(
 
 
 def table_seen_from_wrist(gripper_link: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Returns uint8 [H, W, 3]: the table top as the wrist camera sees it, without what stands on it.
+    """Returns uint8 [H, W, 3]: the empty table top as the wrist camera sees it.
 
-    The table image is what the external camera sees of the table top. A plane seen by two cameras differs by a
-    homography, so both images show the same table in the same place; outside the image the table is continued by
-    reflection.
+    The table image is the external camera's view of the table top. Two views of a plane differ by a homography, so both
+    images show the same table in the same place; beyond the image's edges the table is continued by reflection.
 
     Args:
         gripper_link: [7] pose of the link in the world frame, position and quaternion wxyz.
@@ -93,7 +92,7 @@ def table_seen_from_wrist(gripper_link: np.ndarray, table: np.ndarray) -> np.nda
     seen = cv2.warpPerspective(table, mapping, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float64)
     lines = np.stack([mapping[2], horizon])
-    if (corners @ lines.T <= 0).any():  # linear in the pixel, so the corners tell of all
+    if (corners @ lines.T <= 0).any():  # linear in the pixel, so checking the corners is enough
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         past = ((lines[:, 0, None, None] * x + lines[:, 1, None, None] * y + lines[:, 2, None, None]) <= 0).any(0)
         seen[past] = SURROUNDINGS
@@ -101,9 +100,9 @@ def table_seen_from_wrist(gripper_link: np.ndarray, table: np.ndarray) -> np.nda
 
 
 def table_homography(gripper_link: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the map [3, 3] from pixels of the wrist camera to pixels of the external one, for the table's plane.
+    """Returns the homography [3, 3] from wrist camera pixels to external camera pixels for the table's plane.
 
-    Also the horizon [3]: `horizon @ (x, y, 1)` is positive for pixels (x, y) of the wrist camera that look down.
+    Also returns the horizon [3]: `horizon @ (x, y, 1)` is positive for wrist camera pixels (x, y) that look down.
     """
     outside = _matrix(sapien.Pose(BASE_POSITION, BASE_QUATERNION) * _EXTERNAL_POSE)
     wrist = _matrix(sapien.Pose(gripper_link[:3], gripper_link[3:]) * _WRIST_POSE)
@@ -116,7 +115,7 @@ def table_homography(gripper_link: np.ndarray, width: int, height: int) -> tuple
 
 
 def _of_pixel_centres(matrix: np.ndarray) -> np.ndarray:
-    """Returns the matrix for OpenCV: whole numbers are the centres of pixels. In SAPIEN pixel i spans [i, i + 1]."""
+    """Returns the matrix in OpenCV's convention: integers are pixel centres. In SAPIEN pixel i spans [i, i + 1]."""
     return matrix - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
 
 

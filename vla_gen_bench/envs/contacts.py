@@ -16,11 +16,11 @@ Body = Actor | Link
 class ContactForces:
     """Reads the force [B, 3], newtons in the world frame, on the first body of each pair by the second.
 
-    Forces are those of the last physics substep. `pairs` maps a name to its two bodies; where a sub-scene lacks one of
-    them the force is zero.
+    Forces are those of the last physics substep. `pairs` maps a name to its two bodies; in a sub-scene that lacks one
+    of them the force is zero.
 
     Attributes:
-        names: Of the pairs, in the order of the answer.
+        names: Names of the pairs, in the order of the result.
     """
 
     def __init__(self, scene: ManiSkillScene, pairs: Mapping[str, tuple[Body, Body]]) -> None:
@@ -39,7 +39,7 @@ class ContactForces:
         return self._read_gpu() if self._scene.gpu_sim_enabled else self._read_cpu()
 
     def _make_query(self, pairs: Mapping[str, tuple[Body, Body]]) -> None:
-        """One query for all pairs of all sub-scenes: to make one stops the GPU, and each costs a call when read."""
+        """Builds one query for all pairs and sub-scenes: building one stalls the GPU, and each costs a call to read."""
         places = [(index, *place) for index, pair in enumerate(pairs.values()) for place in _meetings(*pair)]
         self._query = self._scene.px.gpu_create_contact_pair_impulse_query([bodies for _, _, bodies in places])
         self._pair_index, self._row = (

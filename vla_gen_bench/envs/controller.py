@@ -1,11 +1,11 @@
-"""The arm's and the gripper's controllers: ManiSkill's, the arm's with the reference's inverse kinematics.
+"""ManiSkill's arm and gripper controllers; the arm uses the reference's inverse kinematics.
 
-Since the version the reference used, ManiSkill builds its kinematic model from the URDF instead of from the
-articulation. The solutions differ by rounding, and contact turns that into centimetres: with the articulation's model
-every recorded trajectory of the reference is reproduced bit for bit.
+ManiSkill now builds its kinematic model from the URDF; the version the reference used built it from the articulation.
+The solutions differ by rounding, which contact amplifies to centimetres. With the articulation's model every recorded
+trajectory of the reference is reproduced bit for bit.
 
-On the CPU, where there is one robot, both compute what ManiSkill's do operation by operation in numpy: a fifth of the
-time of tensors of one element, and the same bits (tests/envs/test_controller.py).
+On the CPU, with one robot, both controllers repeat ManiSkill's operations in numpy: a fifth of the time of one-element
+tensors, with bit-identical results (tests/envs/test_controller.py).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TargetDeltaPoseController(PDEEPoseController):
             self._set_targets(self._solve(sapien.Pose(target[:3], target[3:])))
 
     def solve_all(self, target: Pose) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns joint angles [B, 6], radians, that reach `target` (base frame) or hold still, and which [B] reach."""
+        """Returns joint angles [B, 6], radians, that reach `target` (base frame) or hold still, and success [B]."""
         qpos = self.qpos
         found, ok = self._chain.solve(qpos, target.to_transformation_matrix())
         return torch.where(ok[:, None], found.to(qpos.dtype), qpos), ok
@@ -86,7 +86,7 @@ class TargetDeltaPoseControllerConfig(PDEEPoseControllerConfig):
 
 
 class GripperController(PDJointPosMimicController):
-    """Drives both fingers to one opening: ManiSkill's controller for absolute targets, on the CPU without tensors."""
+    """Drives both fingers to one opening: ManiSkill's controller for absolute targets, without tensors on the CPU."""
 
     def set_action(self, action: torch.Tensor) -> None:
         if self.scene.gpu_sim_enabled:
@@ -94,7 +94,7 @@ class GripperController(PDJointPosMimicController):
             return
         low, high = self.action_space_low.numpy(), self.action_space_high.numpy()
         opening = np.float32(0.5) * (high + low) + np.float32(0.5) * (high - low) * action[0].numpy().clip(-1, 1)
-        targets = self._target_qpos[0].numpy()  # the tensor's own memory
+        targets = self._target_qpos[0].numpy()  # shares the tensor's memory
         targets[self._control] = opening
         targets[self._follow] = targets[self._lead] * self._factor + self._shift
         for joint, target in zip(self.joints, targets.tolist(), strict=True):
@@ -123,7 +123,7 @@ def moved_pose(pose: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
-    """Returns float32 [3, 3]: Rx Ry Rz. Sine and cosine are torch's: numpy's have other last bits."""
+    """Returns float32 [3, 3]: Rx Ry Rz. Uses torch's sine and cosine because numpy's differ in the last bits."""
     tensor = torch.from_numpy(angles)
     (cx, cy, cz), (sx, sy, sz) = torch.cos(tensor).numpy(), torch.sin(tensor).numpy()
     x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]], np.float32)
@@ -133,14 +133,14 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def _matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns a b [3, 3], its sums in torch's order."""
+    """Returns the product a b [3, 3], summed in torch's order."""
     return (a[:, :1] * b[:1] + a[:, 1:2] * b[1:2]) + a[:, 2:] * b[2:]
 
 
 def _quaternion(matrix: np.ndarray) -> np.ndarray:
-    """Returns float32 [4], wxyz, real part not negative; pytorch3d's `matrix_to_quaternion`, its best candidate only.
+    """Returns float32 [4], wxyz, real part not negative: the best candidate of pytorch3d's `matrix_to_quaternion`.
 
-    The root is torch's too: it is not rounded as numpy's is.
+    Uses torch's square root because numpy's rounds differently.
     """
     (m00, m01, m02), (m10, m11, m12), (m20, m21, m22) = matrix
     one = np.float32(1)
@@ -159,7 +159,7 @@ def _quaternion(matrix: np.ndarray) -> np.ndarray:
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns float32 [4]: the quaternions' product a b, real part not negative."""
+    """Returns float32 [4]: the quaternion product a b, real part not negative."""
     (aw, ax, ay, az), (bw, bx, by, bz) = a, b
     ow = aw * bw - ax * bx - ay * by - az * bz
     ox = aw * bx + ax * bw + ay * bz - az * by

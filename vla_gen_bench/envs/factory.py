@@ -1,4 +1,4 @@
-"""Environments for a run: as `envs.vector.make_batch`, with failures of drivers and GPUs as messages for users."""
+"""Environments for a run: as `envs.vector.make_batch`, but driver and GPU failures become messages for users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vla_gen_bench.protocol import USUAL, Needs
 def build_batch(
     world: str, size: int = 1, backend: str = "cpu", render: bool = True, sensors: Needs = USUAL
 ) -> EnvBatch:
-    """Returns `size` sub-scenes of `world`; raises `UserError` where nothing can render or simulate."""
+    """Returns `size` sub-scenes of `world`; raises `UserError` if rendering or simulation is impossible."""
     try:
         batch = make_batch(world, size, backend, render, sensors)
     except RuntimeError as error:
@@ -23,7 +23,7 @@ def build_batch(
             raise UserError(f"no Vulkan driver can render here ({error}); run 'vgb doctor'") from error
         raise
     gc.collect()
-    gc.freeze()  # what the imports made stays anyway: the collector need not look at it again and again
+    gc.freeze()  # imported objects stay alive anyway, so the collector need not scan them
     return batch
 
 

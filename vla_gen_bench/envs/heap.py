@@ -1,4 +1,4 @@
-"""How glibc keeps the memory of textures that come and go. Where there is no glibc, nothing here does anything."""
+"""Tunes glibc's handling of memory for short-lived textures. Without glibc, this module does nothing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import os
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # <malloc.h>
 _MIB = 2**20
 SETTINGS = {
-    # Of the five copies SAPIEN makes of a 2048x2048 image four go back to the system at once. Left to itself glibc
-    # raises the bound to 32 MiB and keeps them. What a step of one episode allocates at 640x480 is below 5 MB.
+    # With this bound, four of SAPIEN's five copies of a 2048x2048 image return to the system at once. By default glibc
+    # raises the bound to 32 MiB and keeps them. A step of one episode at 640x480 allocates less than 5 MB.
     "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, 16 * _MIB),
-    # Setting one bound ends glibc's own adjustment of the other, which would stay at 128 KiB.
+    # Setting one bound stops glibc from adjusting the other, which would stay at 128 KiB.
     "MALLOC_TRIM_THRESHOLD_": (_TRIM_THRESHOLD, 32 * _MIB),
 }
 
 
 def settle() -> None:
-    """Applies `SETTINGS` to this process, and MALLOC_ARENA_MAX, which acts by itself at the start of a process only.
+    """Applies `SETTINGS` and MALLOC_ARENA_MAX, which glibc itself reads only at process start, to this process.
 
-    What the user set in the environment wins.
+    The user's environment variables win.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
@@ -33,7 +33,7 @@ def settle() -> None:
 
 
 def return_free_memory() -> None:
-    """Gives back to the system what was freed and kept for later."""
+    """Returns freed memory that glibc keeps to the system."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

@@ -19,13 +19,13 @@ FINGERS = ("left", "right")
 
 
 class Judge:
-    """The state of the task, made when the objects have settled and updated once per control step.
+    """The state of the task, created after the objects settle and updated once per control step.
 
     Attributes:
         progress: Counters and flags kept over the episode.
-        grasped, success: [B] bool, now.
-        positions: Role, or "gripper" (middle of the finger links) -> [B, 3] metres, world frame, now; NaN where a
-            sub-scene has no such thing: no rule holds for it then.
+        grasped, success: [B] bool, current values.
+        positions: Role, or "gripper" (middle of the finger links) -> [B, 3] metres, world frame, current; NaN in a
+            sub-scene without that body, so no rule holds for it.
         forces: Name of a pair -> [B, 3] newtons; "left/target" is on the left finger by the target.
         extents: Role -> [B, 3] world-aligned size after settling, metres; fixed for the episode.
     """
@@ -45,7 +45,7 @@ class Judge:
         self.update(torch.zeros(self._batch, dtype=torch.int32, device=self._device))
 
     def update(self, step: torch.Tensor) -> None:
-        """Advances everything.
+        """Advances the task's state by one control step.
 
         Args:
             step: [B] control steps done so far, 0 at reset.
@@ -90,7 +90,7 @@ class Judge:
         return (torch.linalg.norm(fingers, dim=-1) > 0).any(-2)
 
     def _pairs(self, links: dict[str, Link]) -> dict[str, tuple[Body, Body]]:
-        """Every pair whose contact force a rule or flag reads; first left and right finger of each object in turn."""
+        """All pairs whose contact force a rule or flag reads; first, per object, its left and right finger."""
         actors = {role: thing.actor for role, thing in self._things.items()}
         pairs = {f"{side}/{role}": (link, actors[role]) for role in self._objects for side, link in links.items()}
         for object in self._objects:
@@ -98,7 +98,7 @@ class Judge:
         return pairs
 
     def _meetings(self) -> list[tuple[str, str]]:
-        """The object and receptacle of each placement that counts; success first, then the wrong ones."""
+        """The object and receptacle of each placement that is checked: the correct one first, then the wrong ones."""
         wrong = [(role, "receptacle") for role in self._objects[1:]]
         return [("target", "receptacle"), *wrong, *(("target", role) for role in self._receptacles[1:])]
 
@@ -116,7 +116,7 @@ class Judge:
         return task.placed_on(objects - receptacles, *self._placed_extents, contacts)
 
     def _wrong(self, grasped: torch.Tensor, placed: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Returns what went wrong now, as far as this episode's things allow it at all."""
+        """Returns the current wrong contacts and placements that are possible with this episode's bodies."""
         wrong = {}
         if len(grasped) > 1:
             wrong = {"touched": self._touched(self._fingers[1:]).any(0), "grasped": grasped[1:].any(0)}
@@ -126,9 +126,9 @@ class Judge:
 
 
 def _openings(quaternions: torch.Tensor) -> torch.Tensor:
-    """Returns [2, B, 3]: the y axis of the left finger and its opposite of the right one, of wxyz [2, B, 4].
+    """Returns [2, B, 3]: the left finger's y axis and the right finger's negated y axis, from wxyz [2, B, 4].
 
-    Computed as ManiSkill's `quaternion_to_matrix` does, operation by operation: the flags keep their bits.
+    Repeats the operations of ManiSkill's `quaternion_to_matrix` one by one, to keep the flags bit-identical.
     """
     r, i, j, k = quaternions.unbind(-1)
     two_s = 2.0 / (quaternions * quaternions).sum(-1)

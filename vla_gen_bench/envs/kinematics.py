@@ -1,4 +1,4 @@
-"""Inverse kinematics for many arms at once, on whatever device their joint angles are."""
+"""Inverse kinematics for many arms at once, on the device of their joint angles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from mani_skill.utils.geometry.rotation_conversions import matrix_to_quaternion, quaternion_to_axis_angle
 from sapien.physx import PhysxArticulationLinkComponent
 
-TOLERANCE = 1e-4  # metres and radians, norm of both: when the solver on the CPU stops
+TOLERANCE = 1e-4  # metres and radians, norm of both: the CPU solver's stopping criterion
 ITERATIONS = 25  # each halves the error: 2**-25 of 1 m is far below the tolerance
 STEP, DAMPING = 0.5, 1e-6
 
@@ -15,10 +15,10 @@ STEP, DAMPING = 0.5, 1e-6
 class SerialChain:
     """The revolute joints between an articulation's root and one of its links.
 
-    Built from the articulation, as the model used on the CPU is, not from the URDF: rounding differs between the two.
+    Built from the articulation like the CPU's model, not from the URDF, because the two round differently.
 
     Args:
-        link: The last link; between it and the root there may be revolute and fixed joints.
+        link: The last link; only revolute and fixed joints may connect it to the root.
         device: Where `solve` computes, in float64.
     """
 
@@ -94,6 +94,6 @@ def _turn_x(angle: torch.Tensor) -> torch.Tensor:
 
 
 def _twist(pose: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Returns [B, 6]: the way from `pose` to `target`, metres and radians about the root's axes."""
+    """Returns [B, 6]: the displacement from `pose` to `target`, metres and radians about the root's axes."""
     turn = target[:, :3, :3] @ pose[:, :3, :3].transpose(1, 2)
     return torch.cat([target[:, :3, 3] - pose[:, :3, 3], quaternion_to_axis_angle(matrix_to_quaternion(turn))], dim=-1)

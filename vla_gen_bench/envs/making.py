@@ -19,10 +19,10 @@ def make_env(scenario: str = "ind", suite: str = "all", world: str = "builtin", 
         scenario: Id of a scenario of the suite.
         suite: Name or path of a suite.
         world: "builtin" or "rl4vla".
-        options: As ManiSkill takes them: `num_envs`, `obs_mode`, `render_mode`, ...
+        options: ManiSkill's arguments: `num_envs`, `obs_mode`, `render_mode`, ...
 
     Raises:
-        UserError: No such suite, scenario or world.
+        UserError: Unknown suite, scenario or world.
     """
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.envs import BASE_ID

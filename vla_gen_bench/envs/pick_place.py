@@ -1,4 +1,4 @@
-"""The one environment: realises any `EpisodeSpec` in ManiSkill."""
+"""`PickPlaceEnv`: realises any `EpisodeSpec` in ManiSkill."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vla_gen_bench.protocol import EXTERNAL, WRIST
 SIM_FREQUENCY, CONTROL_FREQUENCY = 500, 5  # Hz: 100 physics substeps per control step
 HORIZON = 80  # control steps, 16 s
 SETTLE_SUBSTEPS = 650  # 1.3 s
-SAFE_HEIGHT_M = 1.0  # the robot waits this far above its place while the objects settle
+SAFE_HEIGHT_M = 1.0  # the robot waits this far above its pose while the objects settle
 LOAD_POSE = sapien.Pose([0.127, 0.060, 0.85], robot.BASE_QUATERNION)
 COLLECT_EVERY = 32  # resets between garbage collections, each about 0.2 s
 
@@ -42,23 +42,23 @@ class PickPlaceEnv(BaseEnv):
 
     Observations: `obs["sensor_data"]["3rd_view_camera"]["rgb"]`, uint8 [B, H, W, 3], the camera image composited
     over the table image with the spec's image effects; with `obs_mode="rgb+segmentation"` also "segmentation". The same
-    of "wrist_camera" if `cameras` has "wrist". The sentences are in `info["instruction"]` of a reset.
+    for "wrist_camera" if `cameras` has "wrist". `reset` returns the sentences in `info["instruction"]`.
     Actions: float32 [B, 7] = (dx, dy, dz, droll, dpitch, dyaw, gripper): metres and radians added to the previous
     *target* pose in the robot's base frame, R_t = Rx Ry Rz R_(t-1), gripper +1 open .. -1 closed.
     Reward ("sparse"): 0.1 for the first grasp, 0.1 for the first hold of 5 steps, 1.0 for being placed after a
-    grasp, taken back when the object leaves. Each reset builds a fresh scene, so an episode depends on its spec and
-    the actions alone, bit for bit, not on what ran before.
+    grasp, revoked when the object leaves. Each reset builds a new scene, so an episode depends, bit for bit, only on
+    its spec and the actions, not on earlier episodes.
 
     Args:
-        world: World name; its pack, camera size and shader.
-        suite, scenario: What a reset without a spec draws from.
-        cameras: Which cameras there are, names out of `protocol.CAMERAS`.
+        world: Name of the world, which sets pack, camera size and shader.
+        suite, scenario: Source of the episode in a reset without a spec.
+        cameras: Names out of `protocol.CAMERAS`.
         image_size: Height and width of the images in pixels; None = the world's.
-        models: The book of loaded models, shared by the environments of a process; None = a book of its own.
+        models: Registry of loaded models, shared by the environments of a process; None = a new one.
         **kwargs: ManiSkill's `BaseEnv` arguments.
 
     Attributes:
-        draws: Set to False, a step draws nothing and returns an empty observation; all else is as it would have been.
+        draws: If False, a step renders nothing and returns an empty observation; all else is unchanged.
     """
 
     SUPPORTED_REWARD_MODES = ["sparse", "none"]
@@ -94,7 +94,7 @@ class PickPlaceEnv(BaseEnv):
         height, width = self.image_size
         kwargs.setdefault("robot_uids", robot.agent_class(urdf, width, height, self.world.shader, self.cameras))
         super().__init__(*args, **kwargs)
-        # ManiSkill's constructor resets with seed 2022: forgotten, lest every process draw the same episodes.
+        # ManiSkill's constructor resets with seed 2022; discarded, or every process would draw the same episodes.
         self._main_seed = self._np_random = self._np_random_seed = None
 
     @property
@@ -111,13 +111,13 @@ class PickPlaceEnv(BaseEnv):
         """Starts an episode in a fresh scene.
 
         Args:
-            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec. None resumes from the
-                seed before; without one, episodes differ from process to process.
+            seed: ManiSkill's; it decides which episode is drawn when `options` names no spec. None continues from the
+                previous seed; if there was none, episodes differ from process to process.
             options: `{"spec": EpisodeSpec}` or `{"specs": [one per environment]}` realises exactly these.
         """
         options = dict(options or {})
         self._set_main_rng(seed)
-        if seed is not None:  # gymnasium's own generator, which ManiSkill leaves alone
+        if seed is not None:  # gymnasium's own generator, which ManiSkill does not seed
             self._np_random, self._np_random_seed = np_random(int(np.atleast_1d(seed)[0]))
         self._specs = self._specs_of(options, seed)
         options["reconfigure"] = True
@@ -158,25 +158,25 @@ class PickPlaceEnv(BaseEnv):
         return list(self.instructions)
 
     def _clear(self) -> None:
-        """As ManiSkill's, but lets the old scene go by itself: collecting garbage costs more than a reset."""
+        """As ManiSkill's, but frees the old scene without a garbage collection, which costs more than a reset."""
         self._close_viewer()
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
         self._things, self._effects, self._points, self.judge = [], None, {}, None
         self._camera_params = self._table = self._wrist = self._poses = None
-        vars(self).pop("segmentation_id_map", None)  # ManiSkill's, of the old bodies: with it their textures would stay
+        vars(self).pop("segmentation_id_map", None)  # ManiSkill's map of the old bodies would keep their textures alive
         agent = getattr(self, "agent", None)  # none before the first reset
         scene.release(self.scene, getattr(agent, "robot", None), agent)
         self.agent, self.scene = None, None
         self._models.make_room(self.pack, self._specs, self)
         self._resets += 1
-        if self._sim_device.is_cuda() or self._resets % COLLECT_EVERY == 0:  # the GPU's memory must go at once
+        if self._sim_device.is_cuda() or self._resets % COLLECT_EVERY == 0:  # GPU memory must be freed at once
             gc.collect()
 
     def _setup_scene(self) -> None:
         if self._sim_device.is_cuda() or self._render_device is None or self._render_device.is_cuda():
             super()._setup_scene()
             return
-        # ManiSkill asks for the render device "cpu", which cannot render; without an argument SAPIEN finds lavapipe.
+        # ManiSkill requests the render device "cpu", which cannot render; without an argument SAPIEN finds lavapipe.
         make = sapien.render.RenderSystem
         sapien.render.RenderSystem = lambda device: make()
         try:
@@ -198,7 +198,7 @@ class PickPlaceEnv(BaseEnv):
             self._renderer = self._renderer or scene.renderer_handle()
 
     def _draws_swiftly(self) -> bool:
-        """Whether colours and segmentation of opaque bodies are all there is to draw, on the processor."""
+        """Whether only colours and segmentation of opaque bodies are rendered, on the CPU."""
         wanted = self.obs_mode_struct.visual
         more = wanted.depth or wanted.position or wanted.normal or wanted.albedo
         software = self.scene.can_render() and self.scene.backend.render_backend == "sapien_cpu"
@@ -213,7 +213,7 @@ class PickPlaceEnv(BaseEnv):
             aim_cameras(self._sensors[robot.CAMERA].camera, self.setups)
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
-        """Puts everything where the specs say and lets it settle, the same on every backend."""
+        """Places all bodies as the specs state and lets them settle, the same on every backend."""
         arm = self.agent.robot
         base, quaternion = np.array(robot.BASE_POSITION), robot.BASE_QUATERNION
         arm.set_pose(sapien.Pose(base + [0, 0, SAFE_HEIGHT_M], quaternion))
@@ -254,7 +254,7 @@ class PickPlaceEnv(BaseEnv):
             self.scene._gpu_fetch_all()
 
     def _apply_state(self) -> None:
-        """Hands poses and joint angles that were set to a GPU's simulation; on the CPU they are there already."""
+        """Uploads changed poses and joint angles to a GPU simulation; on the CPU they already apply."""
         if self.gpu_sim_enabled:
             self.scene._gpu_apply_all()
             self.scene.px.gpu_update_articulation_kinematics()
@@ -278,11 +278,11 @@ class PickPlaceEnv(BaseEnv):
         return self._things
 
     def privileged_state(self, row: int = 0) -> PrivilegedState:
-        """Returns what the simulator knows about environment `row`; for privileged policies and tests."""
+        """Returns the simulator's true state of environment `row`; for privileged policies and tests."""
         return privileged_state(self, row)
 
     def state_vectors(self) -> list[np.ndarray]:
-        """Returns per environment float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
+        """Returns per environment float32 [8 + 7 N]: joint angles, then position and quaternion of its N bodies."""
         poses = self._poses.read().cpu().numpy()  # [N, B, 7]
         vectors = []
         for row, qpos in enumerate(self.agent.robot.get_qpos().cpu().numpy()):
@@ -291,7 +291,7 @@ class PickPlaceEnv(BaseEnv):
         return vectors
 
     def cached_points(self, thing: scene.Thing, row: int) -> np.ndarray:
-        """Returns the vertices [N, 3] of a thing's collision pieces in its own frame."""
+        """Returns the vertices [N, 3] of a body's collision pieces in its own frame."""
         key = (thing.role, row)
         if key not in self._points:
             self._points[key] = collision_points(thing, row)
@@ -327,15 +327,15 @@ class PickPlaceEnv(BaseEnv):
             albedo=wanted.albedo,
         )
         if self.backend.render_device.is_cuda():
-            torch.cuda.synchronize()  # as ManiSkill does: physics starts when the images are done
-        data = {name: picture.to(self.device) for name, picture in data.items()}  # a GPU may draw for physics on a CPU
+            torch.cuda.synchronize()  # as ManiSkill does: physics starts after the images are finished
+        data = {name: picture.to(self.device) for name, picture in data.items()}  # a GPU may render for CPU physics
         data["rgb"] = self._picture(data["rgb"], data["segmentation"], camera)
         if not wanted.segmentation:
             del data["segmentation"]
         return data
 
     def foreground(self, segmentation: torch.Tensor) -> torch.Tensor:
-        """Returns bool [B, H, W]: the pixels of an observation's "segmentation" that no table image fills."""
+        """Returns bool [B, H, W]: pixels of an observation's "segmentation" that the table image does not cover."""
         return foreground_mask(segmentation, self._background)
 
     def _picture(self, render: torch.Tensor, segmentation: torch.Tensor, camera: str) -> torch.Tensor:
@@ -354,12 +354,12 @@ class PickPlaceEnv(BaseEnv):
     def _get_obs_with_sensor_data(self, info: dict, apply_texture_transforms: bool = True) -> dict:
         """As ManiSkill's, without its empty "extra": gymnasium's checker allows no empty space."""
         observation = super()._get_obs_with_sensor_data(info, apply_texture_transforms)
-        if not self.obs_mode_struct.state:  # where ManiSkill flattens it into "state" itself
+        if not self.obs_mode_struct.state:  # in state mode ManiSkill flattens it into "state" itself
             del observation["extra"]
         return observation
 
     def render(self) -> Any:
-        """As ManiSkill's; of a single environment an array, uint8 [H, W, 3], as gymnasium's video wrappers want it."""
+        """As ManiSkill's; for a single environment an array, uint8 [H, W, 3], as gymnasium's video wrappers expect."""
         images = super().render()
         single = self.render_mode == "rgb_array" and self.num_envs == 1
         return images[0].cpu().numpy() if single else images
@@ -369,7 +369,7 @@ class PickPlaceEnv(BaseEnv):
         return self._get_obs_sensor_data()[UIDS[self.cameras[0]]]["rgb"]
 
     def get_sensor_params(self) -> dict:
-        """The external camera stands on the fixed base: its parameters are computed once per episode."""
+        """Computes parameters once per episode, because the external camera is mounted on the fixed base."""
         if self._camera_params is None or self.cameras != (EXTERNAL,):
             self._camera_params = super().get_sensor_params()
         return {
@@ -378,11 +378,11 @@ class PickPlaceEnv(BaseEnv):
         }
 
     def measured(self, states: np.ndarray) -> np.ndarray:
-        """Returns what the policy gets of the robots' states [B, N]: an effect may hide them."""
+        """Returns the robots' states [B, N] as the policy receives them; an effect may hide them."""
         return self._effects.measured(states)
 
     def role_mask(self, segmentation: torch.Tensor, role: str) -> torch.Tensor:
-        """Returns bool [B, H, W]: pixels of the thing in `role`, or of the robot for "robot"."""
+        """Returns bool [B, H, W]: pixels of the body in `role`, or of the robot for "robot"."""
         if role == "robot":
             ids = torch.stack([link.per_scene_id for link in self.agent.robot.links], dim=1)  # [B, links]
         else:

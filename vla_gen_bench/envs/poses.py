@@ -1,4 +1,4 @@
-"""Where bodies are, all in one tensor: on the CPU a tensor of one element costs as much as one of a hundred."""
+"""Body poses in one tensor, because on the CPU a tensor of one element costs as much as one of a hundred."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Body = Link | Thing
 
 
 class BodyPoses:
-    """Reads the poses of links and things, world frame: metres, wxyz.
+    """Reads the poses of links and bodies, world frame: metres, wxyz.
 
     Args:
-        bodies: In the order of the answer.
-        batch: B, sub-scenes of their scene.
+        bodies: In the order of the result.
+        batch: B, the number of sub-scenes.
     """
 
     def __init__(self, bodies: Sequence[Body], batch: int, on_gpu: bool) -> None:
@@ -27,7 +27,7 @@ class BodyPoses:
         self._single = None if on_gpu else [_simulated(body) for body in bodies]
 
     def read(self) -> torch.Tensor:
-        """Returns float32 [N, B, 7]; NaN where a sub-scene lacks a thing."""
+        """Returns float32 [N, B, 7]; NaN where a sub-scene lacks a body."""
         if self._single is not None:
             return torch.from_numpy(np.stack([vector(body) for body in self._single])[:, None])
         return torch.stack([self._everywhere(body) for body in self._bodies])
@@ -39,7 +39,7 @@ class BodyPoses:
 
 
 def _simulated(body: Body) -> sapien.Entity:
-    """Returns the one entity that a scene on the CPU has of a body."""
+    """Returns a body's only entity in a CPU scene."""
     (found,) = (body.actor if isinstance(body, Thing) else body)._objs
     return found if isinstance(found, sapien.Entity) else found.entity
 

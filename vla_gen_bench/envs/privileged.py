@@ -19,12 +19,12 @@ _WORLD_TO_BASE = sapien.Pose(robot.BASE_POSITION, robot.BASE_QUATERNION).inv()
 
 @dataclass(frozen=True)
 class BodyState:
-    """A thing on the table.
+    """A body on the table.
 
     Attributes:
         position: [3] metres, origin of the actor.
         quaternion: [4] wxyz.
-        points: [N, 3] metres, vertices of its convex collision pieces where they are now.
+        points: [N, 3] metres, current vertices of its convex collision pieces.
         speed: Linear speed, m/s.
     """
 
@@ -36,16 +36,16 @@ class BodyState:
 
 @dataclass(frozen=True)
 class PrivilegedState:
-    """What the simulator knows about one episode; base frame: x forward, z up from the table top.
+    """The simulator's true state of one episode; base frame: x forward, z up from the table top.
 
     Attributes:
         qpos: [8] radians, the last two are finger positions in metres (0.015 closed .. 0.037 open).
         position, rotation: Measured end effector, [3] metres and [3, 3]; x axis is the approach direction.
-        commanded_position, commanded_rotation: The controller's target pose, which actions are added to.
+        commanded_position, commanded_rotation: The controller's target pose, to which actions are added.
         ik_ok: Whether the last target was reachable.
         finger_forces: [2] newtons between left, right finger and the target object.
-        grasped: The task's own rule, now.
-        success: The task's own rule, now.
+        grasped: Current value of the task's own rule.
+        success: Current value of the task's own rule.
         target, receptacle, distractors: Bodies.
     """
 

@@ -1,4 +1,4 @@
-"""What the robot measures of itself: the rows of `Observation.state`."""
+"""The robot's measured state: the rows of `Observation.state`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vla_gen_bench.envs.cameras import BASE_POSITION, BASE_QUATERNION
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
 
-CLOSED_M, OPEN_M = 0.015, 0.037  # positions of a finger's joint
-DOWN = Rotation.from_matrix([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])  # a gripper that points down
+CLOSED_M, OPEN_M = 0.015, 0.037  # finger joint positions
+DOWN = Rotation.from_matrix([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])  # gripper pointing down
 _BASE = Rotation.from_quat(np.roll(BASE_QUATERNION, -1))
 
 

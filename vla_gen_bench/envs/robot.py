@@ -1,4 +1,4 @@
-"""The WidowX-250S as the benchmark drives it: ManiSkill's bridge controllers on a pack's URDF and camera."""
+"""The benchmark's WidowX-250S: ManiSkill's bridge controllers on a pack's URDF and camera."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts the table, the lights and exactly the bodies a spec names into a ManiSkill scene."""
+"""Builds a ManiSkill scene with the table, the lights and exactly the bodies a spec names."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from vla_gen_bench.episodes.spec import EpisodeSpec, Placed
 TABLE_HALF_SIZE = (0.6, 0.6, 0.05)
 TABLE_CENTRE = (-0.1, 0.0, 0.82)  # top at z = 0.870
 BODY_FRICTION = 1.0
-IDLE_PIXELS = 10_000_000  # of texture; a loaded pixel takes 8 to 12 bytes
-ALL_PIXELS = 20_000_000  # beyond these, idle and needed ones together, no more than a fifth of IDLE_PIXELS may be idle
+IDLE_PIXELS = 10_000_000  # texture pixels; a loaded pixel takes 8 to 12 bytes
+ALL_PIXELS = 20_000_000  # if idle and needed pixels exceed this, at most a fifth of IDLE_PIXELS may be idle
 _TEXTURES = tuple(f"{name}_texture" for name in ("base_color", "roughness", "metallic", "normal", "emission"))
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One kind of body on the table over all sub-scenes that have it.
+    """One body role on the table across all sub-scenes that have it.
 
     Attributes:
         role: "target", "receptacle", "distractor_object_0", ...
         rows: The sub-scenes that have it, ascending; all for target and receptacle.
-        placed, bodies: Per row of `rows`, its place in the spec and its row of the catalogue.
-        actor: One view of all of them, in the order of `rows`.
+        placed, bodies: Per entry of `rows`, its `Placed` of the spec and its row of the catalogue.
+        actor: One ManiSkill view of all of them, in the order of `rows`.
     """
 
     role: str
@@ -46,11 +46,11 @@ class Thing:
     actor: Actor
 
     def index(self, row: int) -> int:
-        """Returns where sub-scene `row` stands in `rows`."""
+        """Returns the index of sub-scene `row` in `rows`."""
         return self.rows.index(row)
 
     def over(self, batch: int, values: torch.Tensor, missing: float) -> torch.Tensor:
-        """Returns [batch, ...] of `values` [len(rows), ...]; `missing` for sub-scenes without it."""
+        """Expands `values` [len(rows), ...] to [batch, ...], with `missing` for sub-scenes without the body."""
         if len(self.rows) == batch:
             return values
         everywhere = values.new_full((batch, *values.shape[1:]), missing)
@@ -75,16 +75,16 @@ def build_table(scene: ManiSkillScene, setups: Sequence[SceneSetup]) -> Actor:
 def build_things(
     scene: ManiSkillScene, pack: Pack, specs: Sequence[EpisodeSpec], setups: Sequence[SceneSetup]
 ) -> list[Thing]:
-    """Adds target, receptacle and distractors of each sub-scene's spec; their numbers may differ.
+    """Adds target, receptacle and distractors of each sub-scene's spec; their counts may differ.
 
-    Bodies are created objects first, then receptacles, each in catalogue order, as the reference does: the order
-    decides in which order PhysX solves their contacts.
+    Creates objects first, then receptacles, each in catalogue order, as the reference does, because this order decides
+    the order in which PhysX solves their contacts.
     """
     built: dict[str, dict[int, tuple[Placed, Body, Actor]]] = {}
     for row, spec in enumerate(specs):
         listed = sorted(_listed(pack, spec), key=lambda entry: entry[:2])
         for place, (_, role, body, placed) in enumerate(listed):
-            pose = sapien.Pose([place, 0, 2])  # apart: a GPU takes a step before anything is put in its place
+            pose = sapien.Pose([place, 0, 2])  # spread out, because a GPU steps once before bodies are placed
             name = role if scene.num_envs == 1 else f"{role}-{row}"
             made = _build_body(scene, pack, body, name, row, pose, setups[row].body(role))
             built.setdefault(role, {})[row] = placed, resized(body, setups[row].body(role).scale), made
@@ -93,7 +93,7 @@ def build_things(
 
 
 def _listed(pack: Pack, spec: EpisodeSpec) -> list[tuple[tuple[bool, int], str, Body, Placed]]:
-    """Returns all bodies of a spec: (place in the order of creation, role, row of the catalogue, place in the spec)."""
+    """Returns all bodies of a spec: (sort key for creation, role, row of the catalogue, `Placed` of the spec)."""
     placed = {"target": spec.target, "receptacle": spec.receptacle}
     placed |= {f"distractor_object_{index}": item for index, item in enumerate(spec.distractor_objects)}
     placed |= {f"distractor_receptacle_{index}": item for index, item in enumerate(spec.distractor_receptacles)}
@@ -130,7 +130,7 @@ def _build_body(
 
 
 def resized(body: Body, scale: float) -> Body:
-    """Returns the row of the catalogue for a body `scale` times its size, about its origin."""
+    """Returns the catalogue row of a body scaled by `scale` about its origin."""
     if scale == 1.0:
         return body
     low, high = (tuple(value * scale for value in corner) for corner in (body.bbox_min, body.bbox_max))
@@ -157,9 +157,9 @@ def finish_robot_surface(robot) -> None:
 
 
 def drawn_swiftly(scene: ManiSkillScene, shader: str) -> bool:
-    """Tells whether the swift copy of `shader` draws all bodies as the shader does.
+    """Returns whether the swift copy of `shader` renders all bodies exactly as the shader does.
 
-    No copy draws what light passes through, and that of "minimal" no normal maps.
+    No swift copy supports transparent bodies, and that of "minimal" supports no normal maps.
     """
     bodies = (body for sub_scene in scene.sub_scenes for body in sub_scene.render_system.render_bodies)
     materials = [part.material for body in bodies for shape in body.render_shapes for part in shape.parts]
@@ -168,15 +168,15 @@ def drawn_swiftly(scene: ManiSkillScene, shader: str) -> bool:
 
 
 def renderer_handle() -> object:
-    """Returns something small that keeps the render device open between two scenes; opening it takes 0.1 s of CPU."""
+    """Returns a small object that keeps the render device open between scenes; opening it takes 0.1 s of CPU."""
     return sapien.render.RenderMaterial()
 
 
 def release(*owners: object | None) -> None:
-    """Empties the objects of a scene that is over, so that it goes at once.
+    """Clears the objects of a finished scene to free its memory at once.
 
-    They refer to each other in circles, which only a garbage collection ends: until then each scene would keep its
-    camera's images, 40 MB at 640x480.
+    They form reference cycles, which only a garbage collection breaks; until then each scene would keep its camera's
+    images, 40 MB at 640x480.
     """
     for owner in owners:
         if owner is not None:
@@ -184,18 +184,18 @@ def release(*owners: object | None) -> None:
 
 
 class LoadedModels:
-    """What SAPIEN keeps in memory of the bodies drawn so far: every model with its textures, 0.6 GB for `rl4vla`.
+    """Tracks the models with textures that SAPIEN keeps in memory once rendered: 0.6 GB for all of `rl4vla`.
 
-    SAPIEN's memory is the process's: environments of one process share one of these.
+    SAPIEN's memory belongs to the process, so the environments of one process share one instance.
     """
 
     def __init__(self) -> None:
-        self._pixels: dict[Path, int] = {}  # of what is loaded
-        self._known: dict[Path, int] = {}  # of what was loaded at any time
+        self._pixels: dict[Path, int] = {}  # of loaded models
+        self._known: dict[Path, int] = {}  # of every model ever loaded
         self._needed: dict[int, set[Path]] = {}
 
     def note(self, pack: Pack, things: Sequence[Thing]) -> None:
-        """Remembers the size of the things' textures."""
+        """Records the size of the bodies' textures."""
         for thing in things:
             for body, entity in zip(thing.bodies, thing.actor._objs, strict=True):
                 path = pack.visual(body)
@@ -203,9 +203,9 @@ class LoadedModels:
                     self._pixels[path] = self._known[path] = _texture_pixels(entity)
 
     def make_room(self, pack: Pack, specs: Sequence[EpisodeSpec], env: object = None) -> None:
-        """Drops all models where those that nobody needs take too much; call it between two scenes of `env`.
+        """Drops all models if unneeded ones take too much memory; call it between two scenes of `env`.
 
-        SAPIEN can only drop all of them. Loading the robot and two or three bodies again takes about 0.1 s.
+        SAPIEN can only drop all of them. Reloading the robot and two or three bodies takes about 0.1 s.
         """
         self._needed[id(env)] = {pack.visual(body) for spec in specs for body in bodies_of(pack, spec)}
         needed = set().union(*self._needed.values())

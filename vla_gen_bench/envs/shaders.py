@@ -1,14 +1,14 @@
 """Copies of SAPIEN's shaders without the work whose result this benchmark never reads.
 
 `default` and `minimal` sample a table of how surfaces reflect an environment map. SAPIEN integrates it on the render
-device in every process: 7 s of CPU on lavapipe. The benchmark's scenes have no environment map, so what is read from
-the table is multiplied by black. Every copy leaves it out.
+device in every process: 7 s of CPU on lavapipe. The benchmark's scenes have no environment map, so the table's values
+are multiplied by black. Every copy leaves the table out.
 
-The *swift* copy of `default` draws what `Color` and `Segmentation` need and no more: 11 ms instead of 43 ms at 640x480
-on lavapipe, most of which goes per pixel, not per triangle. It drops the passes for transparent bodies, lines and
+The *swift* copy of `default` renders only what `Color` and `Segmentation` need: 11 ms instead of 43 ms at 640x480 on
+lavapipe, where most time is spent per pixel, not per triangle. It drops the passes for transparent bodies, lines and
 points and the images of positions, normals and segmentation colours, shades only pixels that show a body, and
-makes bytes of colours itself. The swift copy of `minimal` leaves out the pass that puts a background behind what is
-drawn, the light of an environment map, which is black, and the axes of normal maps, which no opaque body here has.
+converts colours to bytes itself. The swift copy of `minimal` leaves out the background pass, the light of an
+environment map, which is black, and the axes of normal maps, which no opaque body here has.
 Bodies look the same bit by bit (tests/envs/test_shaders.py); empty pixels are black.
 """
 
@@ -33,7 +33,7 @@ _DECLARATION = re.compile(r"^layout\([^)]*\) uniform sampler2D samplerBRDFLUT;\n
 _LOOKUP = re.compile(r"texture\(samplerBRDFLUT, [^;]*\)\.xy;")
 _TABLE = "samplerBRDFLUT"
 
-# What is known of a surface, in three images of four numbers instead of seven, and the body's id in a fourth.
+# Surface properties in three four-channel images instead of seven, and the body's id in a fourth.
 _PACK = """
 layout(location = 0) out vec4 outAlbedoSpecular;
 layout(location = 1) out vec4 outNormalRoughness;
@@ -64,7 +64,7 @@ vec4 readSpecular() {
 vec4 readGbufferDepth() { return READ(samplerGbufferDepth); }
 """
 # The composite pass of the stock shaders, then ManiSkill's (color * 255).to(uint8), three bytes in one exact float.
-# (Not as r8g8b8a8unorm: lavapipe fills such images by other code, whose positions differ in the last bit.)
+# (Not r8g8b8a8unorm: lavapipe renders to that format by other code, whose positions differ in the last bit.)
 _FINISH = """
 layout(location = 0) out float outBytes;
 
@@ -77,13 +77,13 @@ void main() {
   }
 }
 """
-# The light of an environment map, which is black, and its look behind everything.
+# The light of an environment map, which is black, and the background that it draws.
 _NO_ENVIRONMENT = (
     (r"  color \+= diffuseIBL\([\s\S]*?camDir\);\n", ""),
     (r"  if \(depth == 1\) \{\n.*\n  \} else \{\n(    outLighting = vec4\(color, 1\);\n)  \}\n", r"\1"),
     (r"vec3 getBackgroundColor[\s\S]*?(?=void main)", ""),
 )
-# `minimal` without an environment map, and without what only the passes left out or a normal map read.
+# `minimal` without an environment map, and without inputs that only the dropped passes or a normal map read.
 _MINIMAL_EDITS = {
     "gbuffer.frag": (
         (r"  vec3 wnormal = [\s\S]*?camDir\);\n", ""),
@@ -112,8 +112,8 @@ def lean_shader_config(name: str) -> ShaderConfig:
     """Returns ManiSkill's shader config `name` ("default" or "minimal") on a copy of the shaders without the table.
 
     For `CameraConfig(shader_config=...)`. Also sets SAPIEN's global image formats as ManiSkill does for `name`:
-    ManiSkill knows them by the shader's name, which is a path here. An environment map would give no reflections.
-    Falls back to the shaders as they are where the copy cannot be made (another SAPIEN, an unwritable cache).
+    ManiSkill looks them up by the shader's name, which is a path here. An environment map would give no reflections.
+    Falls back to the original shaders if the copy cannot be made (another SAPIEN, an unwritable cache).
     """
     config = PREBUILT_SHADER_CONFIGS[name]
     try:
@@ -125,7 +125,7 @@ def lean_shader_config(name: str) -> ShaderConfig:
 
 
 def swift_shader_config(name: str) -> ShaderConfig:
-    """Returns a config that draws "rgb" and "segmentation" of opaque bodies, in less time where `name` allows it.
+    """Returns a config that renders "rgb" and "segmentation" of opaque bodies, faster if `name` has a swift copy.
 
     The same bits as `lean_shader_config` on every pixel that shows a body.
     """
@@ -138,7 +138,7 @@ def swift_shader_config(name: str) -> ShaderConfig:
 
 
 def _swift_minimal_config(folder: str) -> ShaderConfig:
-    """Reads the colours where the stock shaders have them before their last pass."""
+    """Reads the colours from the stock shaders' image before their last pass."""
     sapien.render.set_picture_format("Body", "r32sfloat")
     transforms = {"ColorRaw": lambda drawn: {"rgb": without_alpha(drawn)}, "Body": _body(torch.int16)}
     return ShaderConfig(folder, {"ColorRaw": ["rgb"], "Body": ["segmentation"]}, texture_transforms=transforms)
@@ -162,7 +162,7 @@ def _body(kind: torch.dtype) -> Callable[[torch.Tensor], dict[str, torch.Tensor]
 
 
 def _copied(name: str, kind: str, cache: Path) -> Path:
-    """Returns the folder of the copied shaders in `cache`, made on first use and again where it differs.
+    """Returns the folder of the copied shaders in `cache`, made on first use and rebuilt if it differs.
 
     Raises:
         ValueError: The shaders are not written as expected.

@@ -14,10 +14,10 @@ from vla_gen_bench.envs.proprioception import robot_states
 from vla_gen_bench.protocol import ACTION_DIMS, EXTERNAL, STATE
 
 ID = "VGB/PickPlace-v1"
-# What an action of 1 means, metres and radians; the gripper is +1 open, -1 closed.
+# The motion of an action of 1, metres and radians; the gripper is +1 open, -1 closed.
 ACTION_SCALE = np.float32([0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0])
 Seen = Literal["image", "state", "both"]
-# Far beyond what the robot can do: spaces are finite, and every state is within them.
+# Far beyond the robot's range: keeps spaces finite and every state inside them.
 STATE_LIMITS = {"ee_position": 3.0, "ee_quaternion": 1.01, "ee_euler": 3.2, "joint_angles": 4 * math.pi}
 STATE_LIMITS["gripper_opening"] = 5.0
 
@@ -32,7 +32,7 @@ class SinglePickPlace(gym.Env):
     `PickPlaceEnv`'s, a float.
 
     Args:
-        scenario, suite, world: What a reset draws from.
+        scenario, suite, world: Source of the episodes that a reset draws.
         observation: See above.
         image_size: Height and width in pixels; None = the world's.
         render_mode: "rgb_array" or None.
@@ -58,7 +58,7 @@ class SinglePickPlace(gym.Env):
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode; `seed` and `options` as `PickPlaceEnv.reset` takes them."""
+        """Starts an episode; `seed` and `options` as in `PickPlaceEnv.reset`."""
         super().reset(seed=seed)
         seen, info = self.inner.reset(seed=seed, options=options)
         self._steps = 0

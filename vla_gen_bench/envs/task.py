@@ -1,8 +1,8 @@
 """The task's rules as pure functions on batched tensors, and the counters kept over an episode.
 
-Thresholds are those of the reference (put_on_in_scene_multi.py:376-492, widowx.py:40-68); success asks for
-neither a released object nor stillness, and its xy radius takes the largest of three half sizes. Both are kept:
-changing them would change what every published number means.
+Thresholds are those of the reference (put_on_in_scene_multi.py:376-492, widowx.py:40-68). Success requires neither a
+released object nor stillness, and its xy radius uses the largest of three half sizes. Both are kept, because changing
+them would change the meaning of every published number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTACT_FORCE_N = 0.03
 
 
 def grasping(force: torch.Tensor, opening: torch.Tensor) -> torch.Tensor:
-    """Whether a finger presses on an object.
+    """Returns whether a finger presses on an object.
 
     Args:
         force: [..., 3] newtons, on the finger by the object.
@@ -38,7 +38,7 @@ def grasping(force: torch.Tensor, opening: torch.Tensor) -> torch.Tensor:
 def placed_on(
     offset: torch.Tensor, object_extent: torch.Tensor, receptacle_extent: torch.Tensor, contact: torch.Tensor
 ) -> torch.Tensor:
-    """Whether an object rests on a receptacle.
+    """Returns whether an object rests on a receptacle.
 
     Args:
         offset: [..., 3] metres, object origin minus receptacle origin.
@@ -58,7 +58,7 @@ def placed_on(
 
 @dataclass
 class Progress:
-    """What happened so far, [B] each; `update` is called exactly once per control step and once at reset."""
+    """The history of an episode, [B] each; `update` is called exactly once per control step and once at reset."""
 
     hold_steps: torch.Tensor
     grasped_ever: torch.Tensor
@@ -89,9 +89,9 @@ class Progress:
 
         Args:
             step: [B] control steps done so far, 0 at reset.
-            grasped, success: [B] bool, now.
+            grasped, success: [B] bool, current values.
             wrong: [B] bool each: "touched" and "grasped" a distractor object, "placed" = a distractor object
-                on the receptacle, or any object on a distractor receptacle. What cannot happen may be left out.
+                on the receptacle, or any object on a distractor receptacle. Impossible events may be omitted.
         """
         self.hold_steps = torch.where(grasped, self.hold_steps + 1, 0)
         self.grasped_ever = self.grasped_ever | grasped
@@ -104,7 +104,7 @@ class Progress:
         self._pay(success)
 
     def _pay(self, success: torch.Tensor) -> None:
-        """Reward is the change of a potential: 0.1 grasped ever, 0.1 held ever, 1.0 placed now after a grasp."""
+        """Sets the reward to the change of a potential: 0.1 grasped ever, 0.1 held ever, 1.0 placed after a grasp."""
         potential = 0.1 * self.grasped_ever + 0.1 * self.held_ever + 1.0 * (success & self.grasped_ever)
         self.reward = potential - self.potential
         self.potential = potential

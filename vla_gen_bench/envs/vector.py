@@ -1,4 +1,4 @@
-"""`EnvBatch`: many episodes side by side behind one batched interface, on the CPU or on a GPU.
+"""`EnvBatch`: many parallel episodes behind one batched interface, on the CPU or on a GPU.
 
     batch = make_batch("builtin", 8)                     # eight scenes in this process; or backend="gpu"
     images = batch.reset(specs)                          # B <= 8 specs -> uint8 [B, H, W, 3]
@@ -6,14 +6,14 @@
         images, rewards, infos = batch.step(actions)     # float32 [B, 7] -> images, float32 [B], {name: [B]}
         images[rows] = batch.reset_rows(rows, new_specs) # on the CPU any rows may begin a new episode
 
-On the CPU a step costs the same per episode whatever their number (2.6 GHz, 320x240: about 10 ms with 1 to 16 scenes in
-a process that has its core for itself); a scene takes 8 MB at 320x240. So one process per core, with as many episodes
-as make the policy's batch worth while.
+On the CPU the cost of a step per episode does not depend on their number (2.6 GHz, 320x240: about 10 ms with 1 to 16
+scenes in a process with its own core); a scene takes 8 MB at 320x240. Run one process per core, with enough episodes
+for an efficient policy batch.
 
-An episode depends on its spec and its actions alone: on the CPU it is the same bit by bit in any row of any batch
-(tests/envs/test_vector.py). A batch is a row of `PickPlaceEnv`s that each hold one sub-scene (CPU), or one that holds
-all of them (GPU); everything else is shared. Nothing ends by itself: count the steps, `infos["elapsed_steps"]` does
-too.
+An episode depends only on its spec and its actions: on the CPU it is the same bit by bit in any row of any batch
+(tests/envs/test_vector.py). A batch is a list of `PickPlaceEnv`s with one sub-scene each (CPU), or one that holds all
+of them (GPU); everything else is shared. Episodes never end automatically: count the steps, or read
+`infos["elapsed_steps"]`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Step(NamedTuple):
     """What `EnvBatch.step` returns.
 
     Attributes:
-        images: uint8 [B, H, W, 3], what the policies see next; None where nothing is drawn.
+        images: uint8 [B, H, W, 3], the policies' next observation; None if rendering is off.
         rewards: float32 [B].
         infos: Name -> [B]: the task's flags and distances, see `Judge.info`, and "elapsed_steps".
     """
@@ -51,14 +51,14 @@ class Step(NamedTuple):
 
 
 class EnvBatch:
-    """Up to `size` episodes side by side; row b of every array is the same episode until it is reset.
+    """Up to `size` parallel episodes; row b of every array is the same episode until it is reset.
 
     Args:
         envs: Environments of one world, all with the same number of sub-scenes, cameras and `obs_mode`.
 
     Attributes:
-        views: Camera -> uint8 [B, H, W, 3], what cameras beside the external one saw in the rows of the last `reset`,
-            `reset_rows` or `step`; empty where nothing was drawn.
+        views: Camera -> uint8 [B, H, W, 3], images of all cameras but the external one in the rows of the last `reset`,
+            `reset_rows` or `step`; empty if nothing was rendered.
     """
 
     def __init__(self, envs: Sequence[PickPlaceEnv]) -> None:
@@ -84,13 +84,13 @@ class EnvBatch:
         return tuple(spec.instruction for spec in self.specs)
 
     def reset(self, specs: Sequence[EpisodeSpec]) -> np.ndarray | None:
-        """Begins B = len(specs) episodes, at most `size`; rows beyond B stand idle until the next reset.
+        """Starts B = len(specs) episodes, at most `size`; rows beyond B stay idle until the next reset.
 
         Returns:
-            uint8 [B, H, W, 3], or None where nothing is drawn.
+            uint8 [B, H, W, 3], or None if rendering is off.
 
         Raises:
-            UserError: A spec is of another world or names an unknown asset or effect.
+            UserError: A spec belongs to another world or names an unknown asset or effect.
             ValueError: No specs, or more than `size`.
         """
         if not 1 <= len(specs) <= self.size:
@@ -99,12 +99,12 @@ class EnvBatch:
         return self._begin(self.active, list(specs))
 
     def reset_rows(self, rows: Sequence[int], specs: Sequence[EpisodeSpec]) -> np.ndarray | None:
-        """Begins new episodes in `rows`, while all others go on as if nothing had happened.
+        """Starts new episodes in `rows`; all others continue unaffected.
 
-        A GPU simulation can only begin all its episodes at once: there, `rows` must be all of them, in order.
+        A GPU simulation can only start all its episodes at once: there, `rows` must list all of them, in order.
 
         Returns:
-            uint8 [len(rows), H, W, 3], or None where nothing is drawn.
+            uint8 [len(rows), H, W, 3], or None if rendering is off.
         """
         if len(rows) != len(specs) or len(set(rows)) < len(rows) or not set(rows) <= set(range(self._running)):
             raise ValueError(f"{len(specs)} specs for rows {list(rows)} of {self._running} running episodes")
@@ -115,14 +115,14 @@ class EnvBatch:
         return self.reset(specs)
 
     def step(self, actions: np.ndarray, draw: bool = True) -> Step:
-        """Carries out one control step (0.2 s) in every running episode.
+        """Executes one control step (0.2 s) in every running episode.
 
         Args:
             actions: float32 [B, 7], see `PickPlaceEnv`.
-            draw: Without, `images` is None: half of the time, for steps that nobody looks at.
+            draw: If False, `images` is None: takes half the time, for steps without an observer.
 
         Raises:
-            ValueError: Another shape, or a NaN.
+            ValueError: A wrong shape, or a NaN.
         """
         actions = np.asarray(actions, np.float32)
         if actions.shape != (self._running, ACTION_DIMS):
@@ -142,15 +142,15 @@ class EnvBatch:
         )
 
     def privileged(self) -> list[PrivilegedState]:
-        """Returns what the simulator knows about each running episode; for privileged policies."""
+        """Returns the simulator's true state of each running episode; for privileged policies."""
         return [env.privileged_state(row) for env in self.active for row in range(self._width)][: self._running]
 
     def proprioception(self) -> np.ndarray:
-        """Returns float32 [B, 17], what each robot measures of itself, see `protocol.STATE`."""
+        """Returns float32 [B, 17], each robot's measured state, see `protocol.STATE`."""
         return np.concatenate([robot_states(env) for env in self.active])[: self._running]
 
     def states(self) -> list[np.ndarray]:
-        """Returns per episode float32 [8 + 7 N]: joint angles, then position and quaternion of its N things."""
+        """Returns per episode float32 [8 + 7 N]: joint angles, then position and quaternion of its N bodies."""
         return [state for env in self.active for state in env.state_vectors()][: self._running]
 
     @property
@@ -163,7 +163,7 @@ class EnvBatch:
         return self.envs[row // self._width], row % self._width
 
     def close(self) -> None:
-        """Gives the scenes back."""
+        """Frees the scenes."""
         for env in self.envs:
             env.close()
 
@@ -181,7 +181,7 @@ class EnvBatch:
         return np.split(np.concatenate([actions, np.repeat(actions[-1:], idle, 0)]), len(self.active))
 
     def _pictures(self, observations: list[dict[str, Any]]) -> np.ndarray | None:
-        """Returns the external images, None where that camera draws nothing; keeps the others in `views`."""
+        """Returns the external images, None if that camera renders nothing; keeps the others in `views`."""
         drawn = [observation.get("sensor_data", {}) for observation in observations]
         images = {
             camera: self._join([data[uid]["rgb"] for data in drawn]) for camera, uid in UIDS.items() if uid in drawn[0]
@@ -191,7 +191,7 @@ class EnvBatch:
         return external
 
     def _join(self, parts: list[torch.Tensor]) -> np.ndarray:
-        return torch.cat(parts)[: self._running].cpu().numpy()  # a copy, also of one: environments reuse their own
+        return torch.cat(parts)[: self._running].cpu().numpy()  # always a copy, because environments reuse their arrays
 
 
 def make_batch(
@@ -201,12 +201,12 @@ def make_batch(
 
     Args:
         backend: "cpu": one scene after the other in this process; "gpu": all at once in PhysX on a CUDA device.
-        render: Draw images; without, `reset` and `step` return None for them.
-        sensors: Which cameras there are, and the size of their images.
+        render: Whether to render images; if False, `reset` and `step` return None for them.
+        sensors: The cameras and the size of their images.
 
     Raises:
         UserError: Unknown world or backend.
-        RuntimeError: Nothing can render here, or there is no such device.
+        RuntimeError: Rendering is impossible here, or the device does not exist.
     """
     if backend not in BACKENDS:
         raise UserError(f"backend '{backend}': expected cpu or gpu")

@@ -1,4 +1,4 @@
-"""What the wrist camera's images are completed with: the table behind the bodies, and the episode's image effects."""
+"""Completes the wrist camera's images: adds the table behind the bodies and the episode's image effects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class WristView:
-    """Made once per episode. Its effects are its own: one that remembers images remembers this camera's."""
+    """The wrist view of one episode. It has its own effects, because an effect may store this camera's images."""
 
     def __init__(self, env: PickPlaceEnv) -> None:
         self._link = env.agent.robot.links_map["gripper_link"]
@@ -27,7 +27,7 @@ class WristView:
         self.effects = RunningEffects(env, env.specs)
 
     def tables(self) -> torch.Tensor:
-        """Returns uint8 [B, H, W, 3], the table as each wrist camera sees it now."""
+        """Returns uint8 [B, H, W, 3], the table in each wrist camera's current view."""
         poses = self._link.pose.raw_pose
         links = poses.double().cpu().numpy()
         seen = [table_seen_from_wrist(*pair) for pair in zip(links, (t.numpy() for t in self._tables), strict=True)]

@@ -1,4 +1,4 @@
-"""Effects on actions, between the policy and the controller. The log keeps what the policy asked for."""
+"""Effects on actions, between the policy and the controller. The log keeps the policy's own action."""
 
 from __future__ import annotations
 

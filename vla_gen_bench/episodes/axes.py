@@ -11,7 +11,7 @@ JointOffset = tuple[float, float, float, float, float, float]
 
 
 class Number(NamedTuple):
-    """A severity: its default and the closed range a suite may set it in; `whole` refuses fractions."""
+    """A severity: its default and the closed range a suite may set; `whole` allows integers only."""
 
     default: float
     low: float
@@ -21,11 +21,11 @@ class Number(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Severities of the levels 1 to 5.
+    """The severities at levels 1 to 5.
 
     Attributes:
-        values: Severity -> its value at each of the five levels.
-        reason: Why these: a source, or a measurement.
+        values: Severity name -> its value at each of the five levels.
+        reason: Why these values were chosen: a source or a measurement.
     """
 
     values: Mapping[str, tuple[float, ...]]
@@ -112,8 +112,8 @@ POOL_LEVELS: dict[tuple[str, str], Levels] = {
 }
 
 
-# Fact sheet 3.3. The reference has four more that no episode id reaches. Capitals, full stops and the
-# typographic apostrophe of 13 are the source's.
+# Fact sheet 3.3. The reference has four more templates that no episode id reaches. Capitals, full stops and the
+# typographic apostrophe of number 13 are copied from the source.
 TEMPLATES = (
     "put {object} on {receptacle}",
     "Place the {object} on the {receptacle}",
@@ -160,7 +160,7 @@ PRETRAIN_PHRASINGS = {
 
 
 def phrasings(world: str, pool: str) -> tuple[str, ...]:
-    """Returns the templates that `pool` ("train" or "unseen") holds in a world."""
+    """Returns the instruction templates in `pool` ("train" or "unseen") of a world."""
     return (PRETRAIN_PHRASINGS if world == "pretrain" else PHRASINGS)[pool]
 
 JOINT_STEPS = (-0.15, -0.08, 0.0, 0.08, 0.15)
@@ -170,9 +170,9 @@ LOW_REACH_RAD = 0.25
 
 @lru_cache(maxsize=None)
 def reference_joint_offsets() -> tuple[JointOffset, ...]:
-    """Returns the reference's 14,375 offsets in radians, waist to wrist_rotate, the all-zero one among them.
+    """Returns the reference's 14,375 offsets in radians, waist to wrist_rotate, including the all-zero one.
 
-    Shoulder and elbow both at 0.15 rad the same way are left out: 5 * (5*5 - 2) * 5 * 5 * 5.
+    It excludes offsets of 0.15 rad in the same direction at both shoulder and elbow: 5 * (5*5 - 2) * 5 * 5 * 5.
     """
     steps = product(*[JOINT_STEPS] * 5, WRIST_ROTATE_STEPS)
     return tuple(offset for offset in steps if abs(offset[1] + offset[2]) <= LOW_REACH_RAD)
@@ -180,5 +180,5 @@ def reference_joint_offsets() -> tuple[JointOffset, ...]:
 
 @lru_cache(maxsize=None)
 def unseen_joint_offsets() -> tuple[JointOffset, ...]:
-    """Returns the 14,374 offsets that move at least one joint: the zero offset is the training pose."""
+    """Returns the 14,374 offsets that move at least one joint; the zero offset is the training pose."""
     return tuple(offset for offset in reference_joint_offsets() if any(offset))

@@ -1,4 +1,4 @@
-"""The effects of this package: what a suite may set, and what is drawn from it. No simulator is imported here."""
+"""The built-in effects: the severities a suite may set and the parameters drawn from them. Imports no simulator."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _overlay(name: str) -> Draw:
 
 
 def _reposition(episode: Drawing, severities: dict[str, Any]) -> dict[str, Any]:
-    """The goal keeps clear of all that lies there but the target itself, which is taken away from its place."""
+    """Draws a goal clear of everything on the table except the target itself, which leaves its place."""
     target, *others = episode.lying
     spare = geometry.fine_grid(), geometry.fine_grid(TELEPORT_MARGIN_STEPS)
     candidates = geometry.third_candidates(
@@ -69,7 +69,7 @@ ALPHA_LEVELS = Levels(
     {"alpha": (0.1, 0.2, 0.3, 0.4, 0.5)}, "0.3 and 0.5 are the paper's weak and strong rows; the others lie between"
 )
 FOUNDING = (
-    # A texture over robot and objects; the same over the whole image; the target teleported after control step `step`.
+    # A texture over robot and objects; a texture over the full image; a target teleported after control step `step`.
     EffectSpec("texture", "image", ALPHA, _overlay("texture"), f"{ENVS}.overlays:Texture", ALPHA_LEVELS),
     EffectSpec("noise", "image", ALPHA, _overlay("noise"), f"{ENVS}.overlays:Noise", ALPHA_LEVELS),
     EffectSpec(

@@ -18,7 +18,7 @@ class Body(Frozen):
 
     Attributes:
         id: Unique within its kind.
-        name: What an instruction calls it.
+        name: Its name in instructions.
         split: "train" for the in-distribution pool, "unseen" for the held-out pool.
         density: kg / m^3 of the collision shapes.
         bbox_min, bbox_max: Extent of the mesh in its own frame, metres.
@@ -45,7 +45,7 @@ class Table(Frozen):
 
 
 class Texture(Frozen):
-    """An overlay texture; `mix` scales the strength an effect asks for (0 = no effect)."""
+    """An overlay texture; `mix` scales the strength an effect sets (0 = no effect)."""
 
     id: str
     name: str
@@ -57,8 +57,8 @@ class Texture(Frozen):
 class Catalog(Frozen):
     """All assets of one world, each list in a fixed order.
 
-    `version` changes whenever a list does: it keys every random stream, so a draw never silently means
-    another asset.
+    `version` changes whenever a list does. It is part of every random stream's key, so a draw never silently
+    selects a different asset.
     """
 
     world: str

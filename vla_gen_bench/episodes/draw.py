@@ -1,4 +1,4 @@
-"""Drawing: scenario, world, seed and index in, one concrete `EpisodeSpec` out. No simulator, no shared state."""
+"""Draws one concrete `EpisodeSpec` from scenario, world, seed and index. No simulator, no shared state."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DISTRACTOR_MARGIN_STEPS = 4  # a distractor may lie up to 6 cm outside the train
 
 
 def draw(scenario: Scenario, world: str, seed: int, index: int) -> EpisodeSpec:
-    """Returns evaluation episode `index` of `seed`: the same for everyone, on any machine, in any order.
+    """Returns evaluation episode `index` of `seed`: the same on every machine and in any order.
 
-    It equals the IND episode of the same seed and index in all but the shifted axes (rows of `table1` excepted,
-    which follow the reference's episode ids).
+    It differs from the IND episode of the same seed and index only in the shifted axes. Rows of `table1` are the
+    exception: they follow the reference's episode ids.
 
     Args:
         scenario: From `suite.scenarios` or `suite.select`.
@@ -47,7 +47,7 @@ def draw_training(world: str, seed: int, index: int, shift: Shift | None = None)
     """Returns in-distribution episode `index` of training seed `seed` (1,000,000 or more); see `draw`.
 
     Args:
-        shift: What differs from that, for pretraining data; see `check_training_shift`.
+        shift: Changes to the in-distribution episode, for pretraining data; see `check_training_shift`.
     """
     if seed < FIRST_TRAINING_SEED:
         raise UserError(f"seed {seed}: training seeds start at {FIRST_TRAINING_SEED}; the seeds below are evaluation's")
@@ -59,7 +59,7 @@ TRAINING_POOLS = ("train", "none", "grid")
 
 
 def check_training_shift(shift: Shift) -> None:
-    """Raises `UserError` where a shift draws from a pool that evaluations hold back, or has effects."""
+    """Raises `UserError` if a shift draws from a pool held out for evaluation, or has effects."""
     if shift.effects:
         raise UserError(f"{shift.name}: effects: training episodes have none")
     for axis, choice in shift.axes.items():
@@ -75,7 +75,7 @@ def check_training_shift(shift: Shift) -> None:
 def with_roles_swapped(spec: EpisodeSpec) -> EpisodeSpec:
     """Returns the same scene with the first distractor object as the target, and the sentence naming it.
 
-    A policy that sees both episodes can tell them apart by the sentence only.
+    For a policy that sees both episodes, only the sentence distinguishes them.
 
     Raises:
         UserError: There is no other object.
@@ -94,7 +94,7 @@ def with_roles_swapped(spec: EpisodeSpec) -> EpisodeSpec:
 def draw_for_env(scenario: Scenario, world: str, seed: int) -> EpisodeSpec:
     """Returns an episode of any scenario for an environment reset with `seed` (0 or more).
 
-    It lies outside the evaluation seeds, so an environment used for practice never shows an evaluation episode's draw.
+    The seeds are outside the evaluation range, so training in an environment never uses an evaluation episode.
     """
     if seed < 0:
         raise UserError(f"seed {seed}: expected 0 or more")
@@ -126,7 +126,7 @@ def _pool(world: str, kind: str, split: str) -> tuple[Any, ...]:
 
 @dataclass
 class _Episode:
-    """One episode while it is drawn; `lying` collects what is on the table, so that later things keep clear."""
+    """An episode being drawn; `lying` collects the footprints on the table, which later objects avoid."""
 
     catalog: Catalog
     shift: Shift
@@ -184,7 +184,10 @@ class _Episode:
         return geometry.grid() if layout.pool == "grid" else geometry.ring(**layout.params)
 
     def _pair(self) -> tuple[Point, Point]:
-        """Where target and receptacle lie. "outside" moves one draw in or out; "ring" draws again at each distance."""
+        """Returns target and receptacle positions.
+
+        "outside" moves one draw in or out; "ring" makes a new draw at each distance.
+        """
         stream, layout = self.stream("layout"), self.shift.choice("layout")
         if layout.pool != "outside":
             return stream.choice(geometry.pairs(self.points()))
@@ -193,7 +196,7 @@ class _Episode:
         return moved[here], moved[there]
 
     def _clutter(self) -> tuple[Placed, ...]:
-        """Adds further objects one by one: those of a lower count are among those of a higher one."""
+        """Adds further objects one by one, so a higher count includes all objects of a lower count."""
         choice = self.shift.choice("clutter")
         if choice.pool == "none":
             return ()
@@ -201,7 +204,7 @@ class _Episode:
         return tuple(self._third("objects", "clutter", f"clutter.{number}", choice.params) for number in numbers)
 
     def _instruction(self, names: list[str]) -> str:
-        """Returns what the policy is given; `names` are those of all that lies there, target and receptacle first."""
+        """Returns the policy's instruction; `names` lists everything on the table, target and receptacle first."""
         pool = self.shift.choice("instruction").pool
         if pool == "none":
             return ""
@@ -225,27 +228,27 @@ class _Episode:
         return phrasings(self.catalog.world, choice.pool if choice.pool in ("train", "unseen") else "train")
 
     def _another_object(self, names: list[str]) -> str:
-        """Returns another object's name: of one on the table if there is one, else of the training pool."""
+        """Returns another object's name, from the table if possible, else from the training pool."""
         objects = {item.name for item in self.catalog.objects}
         there = [name for name in names[2:] if name in objects]
         others = [item.name for item in self.pool("objects", "train") if item.name != names[0]]
         return there[0] if there else self.stream("instruction", self.catalog.version).choice(others)
 
     def _instruction_of_another(self, own: str) -> str:
-        """Returns the first instruction of the episodes after this one that is not `own`."""
+        """Returns the first instruction in the following episodes that differs from `own`."""
         axes = {axis: choice for axis, choice in self.shift.axes.items() if axis != "instruction"}
         later = (replace(self, shift=Shift(axes=axes), index=self.index + step, lying=[]) for step in range(1, 1000))
         return next((text for text in (other.spec().instruction for other in later) if text != own), own)
 
     def _distractor(self, kind: str, axis: str) -> tuple[Placed, ...]:
-        """Adds one more object or receptacle; its name differs too, or the instruction would be ambiguous."""
+        """Adds one more object or receptacle with a different name, to keep the instruction unambiguous."""
         choice = self.shift.choice(axis)
         if choice.pool == "none":
             return ()
         return (self._third(kind, axis, axis, choice.params),)
 
     def _third(self, kind: str, axis: str, stream: str, params: Mapping[str, float]) -> Placed:
-        """Puts one more thing on the table; `stream` keys which and where. Nothing there shares its kind and name."""
+        """Adds one object with a unique kind and name; `stream` is the key for its choice and position."""
         target, receptacle, *rest = self.lying
         twin, other = (target, receptacle) if kind == "objects" else (receptacle, target)
         same = [it.body for it in (twin, *rest) if axis == "clutter" or it is twin]

@@ -1,4 +1,4 @@
-"""`EffectSpec`: all there is to know about one effect, a named disturbance of scene, action, state or image."""
+"""`EffectSpec`: the definition of one effect, a named disturbance of scene, action, state or image."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Kind = Literal["scene", "action", "state", "image"]
 
 
 class Drawing(Protocol):
-    """The episode an effect's `draw` draws for; axes are settled by then.
+    """The episode passed to an effect's `draw`; its axes have already been drawn.
 
     Attributes:
-        catalog: Of the episode's world.
+        catalog: The catalogue of the episode's world.
         lying: Footprints on the table: target, receptacle, then distractors.
     """
 
@@ -44,24 +44,24 @@ Draw = Callable[[Drawing, dict[str, Any]], dict[str, Any]]
 
 
 def seeded(name: str) -> Draw:
-    """Returns a draw that passes severities on and adds `seed`, an integer that depends on the episode alone."""
+    """Returns a draw that keeps the severities and adds `seed`, an integer that depends only on the episode."""
     return lambda episode, severities: {"seed": episode.stream(f"effects.{name}").below(2**31), **severities}
 
 
 @dataclass(frozen=True)
 class EffectSpec:
-    """Everything there is to know about an effect.
+    """The definition of an effect.
 
     Attributes:
-        name: As suites write it; also the key of its random numbers, "effects.<name>".
+        name: Its name in suites; also the key of its random numbers, "effects.<name>".
         kind: What it changes: the "scene" before the episode, every "action", the "state" after a control step, or
-            every "image". See `vla_gen_bench.envs.effects` for what `apply` must offer.
-        severities: What a suite may set, and in which range; None passes on whatever is written.
+            every "image". See `vla_gen_bench.envs.effects` for the interface of `apply`.
+        severities: What a suite may set, and in which range; None accepts any value unchecked.
         draw: Maps the severities to the params stored in the episode's spec; None adds a `seed` to them.
-        apply: A class, or "module:attr" of one, imported when an environment realises the effect. It is built once
-            per episode as `apply(env, rows, params)`.
-        levels: Severities of the levels 1 to 5 and why these; None for an effect without levels.
-        worlds: Those that can realise it; None = all.
+        apply: A class, or its "module:attr", imported when an environment realises the effect. It is constructed
+            once per episode as `apply(env, rows, params)`.
+        levels: Severities at levels 1 to 5 and the reason for them; None for an effect without levels.
+        worlds: The worlds that can realise it; None = all.
     """
 
     name: str
@@ -93,7 +93,7 @@ class EffectSpec:
 
 
 def load_attribute(point: str | EntryPoint, what: str) -> Any:
-    """Loads `module:attr`; a plug-in may raise anything, and the message names the plug-in."""
+    """Loads `module:attr`. A plug-in may raise any exception; the resulting message names the plug-in."""
     text = point if isinstance(point, str) else point.value
     module, _, attribute = text.partition(":")
     try:

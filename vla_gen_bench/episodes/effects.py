@@ -1,8 +1,8 @@
-"""The effects there are: built in, of installed packages, and those a suite names itself.
+"""Finds effects: built-in, from installed packages, or named by a suite as `module:attr`.
 
 An installed package adds an effect through the entry point group `vla_gen_bench.effects`: name -> an `EffectSpec`, or a
-class with `kind` and `apply`, whose params then pass unchecked. A suite may also name one as `module:attr`, without
-any installation. A plug-in is imported where a suite or an episode names it, not before.
+class with `kind` and `apply`, whose params are not checked. A suite may also name an effect as `module:attr`, without
+installing a package. A plug-in is imported only when a suite or an episode names it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ GROUP = "vla_gen_bench.effects"
 
 
 def find_effect(name: str) -> EffectSpec:
-    """Returns the effect `name`: built in, `module:attr`, or of an installed package.
+    """Returns the effect `name`: built-in, `module:attr`, or from an installed package.
 
     Raises:
-        UserError: There is none of that name, or what the package offers is no effect.
+        UserError: No effect has that name, or the package's object is not an effect.
     """
     built_in = built_in_effects()
     if name in built_in:
@@ -38,7 +38,7 @@ def find_effect(name: str) -> EffectSpec:
 
 
 def known_effects() -> list[str]:
-    """Returns the names of all effects, built in and installed; nothing is imported."""
+    """Returns the names of all built-in and installed effects without importing any."""
     return [*built_in_effects(), *plugin_points()]
 
 

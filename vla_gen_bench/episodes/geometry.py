@@ -1,7 +1,7 @@
-"""Positions and yaws on the table, and where a third thing fits.
+"""Positions and yaws on the table, and where a third object fits.
 
-World frame, metres, radians. The arithmetic of the grid is the reference's own, expression by expression: its
-float64 rounding decides which points of nominally equal distance belong to the 2,104 triples of `table1`.
+World frame, metres, radians. The grid arithmetic copies the reference expression by expression, because its float64
+rounding decides which points of nominally equal distance belong to the 2,104 triples of `table1`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def ring(displacement: float = 0.03) -> tuple[Point, ...]:
 
 @lru_cache(maxsize=None)
 def fine_grid(margin_steps: int = 0) -> tuple[Point, ...]:
-    """Returns points every 15 mm over the training square and `margin_steps` such steps beyond its edge."""
+    """Returns points every 15 mm over the training square, extended by `margin_steps` such steps beyond its edge."""
     steps = range(-margin_steps, 11 + margin_steps)
     return tuple(_point(i / 10, j / 10) for i in steps for j in steps)
 
@@ -77,12 +77,12 @@ def pairs(points: tuple[Point, ...]) -> tuple[tuple[Point, Point], ...]:
 
 
 def quaternion(yaw: float) -> Quaternion:
-    """Returns the rotation by `yaw` radians about world z, (w, x, y, z), rounded so that every libm agrees."""
+    """Returns the rotation by `yaw` radians about world z, (w, x, y, z), rounded to agree on every libm."""
     return (round(math.cos(yaw / 2), 12), 0.0, 0.0, round(math.sin(yaw / 2), 12))
 
 
 class Footprint(NamedTuple):
-    """A body's bounding rectangle on the table: the actor's origin at `xy`, turned by `yaw` radians."""
+    """A body's bounding rectangle on the table: the actor's origin is at `xy`, rotated by `yaw` radians."""
 
     body: Body
     xy: Point
@@ -100,7 +100,7 @@ class Footprint(NamedTuple):
 def gap(a: Footprint, b: Footprint) -> float:
     """Returns the clearance of two footprints in metres, negative where they overlap (separating axis theorem).
 
-    Corner to corner it is a lower bound of the distance.
+    For two facing corners it is a lower bound of the distance.
     """
     turns = (a.yaw, a.yaw + math.pi / 2, b.yaw, b.yaw + math.pi / 2)
     return max(_gap_along(a.span(turn), b.span(turn)) for turn in turns)
@@ -119,19 +119,19 @@ def third_candidates(
     others: Sequence[Footprint],
     min_distance: float,
 ) -> list[Point]:
-    """Returns the points where a third thing may go.
+    """Returns the points where a third object may be placed.
 
-    It stays more than 0.070 m from `near` and at least `min_distance` from `far`, and 1 cm clear of the footprints
-    of `others`. Where the pair leaves no such point, the distance to `far` falls to the largest of 0.15, 0.12, 0.10
-    that leaves one; then the next set of points is tried in the same way. Where footprints collide even then, the
-    answer is one point: clear of the first of `others` if any is, and of those the one with the least overlap.
+    A valid point is more than 0.070 m from `near`, at least `min_distance` from `far`, and 1 cm clear of the
+    footprints of `others`. If no point qualifies, the distance to `far` drops to the largest of 0.15, 0.12, 0.10
+    that leaves one; then the next set of points is tried in the same way. If footprints still collide, one point is
+    returned: the one with the least overlap, among those clear of the first of `others` if there are any.
 
     Args:
-        points: Sets of points, in order of preference: first the layout's own.
-        body, yaw: The third thing, and its yaw in radians.
-        near: Where the thing lies that it need only not touch (for a distractor object: the receptacle).
-        far: Where the thing lies that it must stay away from (for a distractor object: the target).
-        others: What already lies on the table, first what matters most not to touch.
+        points: Sets of points in order of preference, the layout's own first.
+        body, yaw: The third object and its yaw in radians.
+        near: Position of the object it only must not touch (for a distractor object: the receptacle).
+        far: Position of the object it must stay away from (for a distractor object: the target).
+        others: Footprints already on the table, the most important to avoid first.
         min_distance: Metres.
     """
     ladder = (min_distance, *(step for step in THIRD_DISTANCES_M if step < min_distance))
@@ -148,7 +148,7 @@ def third_candidates(
 
 
 def _least_evil(placed: Footprint, others: Sequence[Footprint]) -> tuple[float, float]:
-    """Returns a sort key; rounded, so that no libm decides between equal points."""
+    """Returns a sort key, rounded to break ties the same way on every libm."""
     return round(min(gap(placed, others[0]), FOOTPRINT_GAP_M), 9), round(_clearance(placed, others), 9)
 
 

@@ -1,6 +1,6 @@
-"""Effects on the image: the sensor, the stream of frames, the target's colour, and what takes the image away.
+"""Effects on the image: sensor faults, lost frames, the target's colour, and removal of the image.
 
-Sizes are relative to the image's width, so that both worlds' images are disturbed alike.
+Sizes are relative to the image's width, so images of both worlds are disturbed equally.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vla_gen_bench.episodes.scene_effects import draw_tint
 
 REALISED = "vla_gen_bench.envs.effects.sensor"
 IMAGENET_C = "ImageNet-C (Hendrycks and Dietterich, 2019)"
-GREY = 114  # the patch's brightness, that of padding in many image pipelines
+GREY = 114  # brightness of the patch: the usual padding value of image pipelines
 
 
 def _as_written(_: Drawing, severities: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def _exposure(episode: Drawing, severities: dict[str, Any]) -> dict[str, Any]:
 
 
 def _occlusion(episode: Drawing, severities: dict[str, Any]) -> dict[str, Any]:
-    """The patch's centre is drawn within the middle half of the image, where the work is done."""
+    """Draws the patch's centre within the middle half of the image, where the task takes place."""
     stream = episode.stream("effects.occlusion")
     centre = [round(0.25 + 0.5 * stream.below(1001, draw) / 1000, 12) for draw in (0, 1)]
     return {"centre": centre, "area": round(severities["percent"] / 100, 12), "grey": GREY}

@@ -1,4 +1,4 @@
-"""All levels in one table: of effects and of pools, with units and reasons. docs/robustness.md shows it."""
+"""The table of all levels of effects and pools, with units and reasons; shown in docs/robustness.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADER = ("disturbance", "kind", "severity", *map(str, range(1, 6)), "why these"
 
 
 def level_rows() -> list[tuple[str, ...]]:
-    """Returns a row per severity of everything that has levels, in the columns of `HEADER`."""
+    """Returns one row per severity of each effect or pool with levels, in the columns of `HEADER`."""
     rows = []
     for name, effect in built_in_effects().items():
         if effect.levels is not None:

@@ -1,4 +1,4 @@
-"""Where suites come from: a path, `$VGB_SUITE_PATH`, the built-in ones, plug-in packages. In this order."""
+"""Finds suites, in this order: by path, in `$VGB_SUITE_PATH`, built-in, in plug-in packages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ENDINGS = (".yaml", ".yml")
 
 
 class Found(NamedTuple):
-    """A suite file and what messages call it."""
+    """A suite file and its name in messages."""
 
     path: Path
     shown: str
 
 
 def find_suite(name_or_path: str) -> Found:
-    """Returns the file of a suite named or given by path.
+    """Returns the file of a suite, given by name or path.
 
     Raises:
         UserError: unknown name (with a suggestion), or the plug-in of that name is broken.
@@ -33,7 +33,7 @@ def find_suite(name_or_path: str) -> Found:
     if name_or_path.endswith(ENDINGS) or path.is_file():
         return Found(path, name_or_path)
     known = folder_suites()
-    if name_or_path in known:  # plug-ins are not imported where they are not needed
+    if name_or_path in known:  # avoids importing plug-ins
         return known[name_or_path]
     plugged, broken = plugin_suites()
     if name_or_path in plugged:
@@ -45,7 +45,7 @@ def find_suite(name_or_path: str) -> Found:
 
 
 def folder_suites() -> dict[str, Found]:
-    """Returns the suites in the folders of `$VGB_SUITE_PATH`, then the built-in ones; the first of a name wins."""
+    """Returns the suites in the folders of `$VGB_SUITE_PATH`, then the built-in ones; the first of each name wins."""
     known: dict[str, Found] = {}
     for folder in _own_folders():
         _add_folder(known, Path(folder).expanduser(), folder)
@@ -54,7 +54,7 @@ def folder_suites() -> dict[str, Found]:
 
 
 def plugin_suites() -> tuple[dict[str, Found], dict[str, str]]:
-    """Returns the suites of installed packages, and a message for each plug-in that does not load."""
+    """Returns the suites of installed packages, and a message for each plug-in that fails to load."""
     known: dict[str, Found] = {}
     broken: dict[str, str] = {}
     for entry in entry_points(group=GROUP):
@@ -74,7 +74,7 @@ def _missing_folders() -> list[str]:
 
 
 def _add_folder(known: dict[str, Found], folder: Path, shown: str) -> None:
-    """Adds the YAML files of `folder` under their names; what was found earlier keeps its name."""
+    """Adds the YAML files of `folder` under their names; a suite found earlier keeps its name."""
     for file in sorted(folder.glob("*.y*ml")):
         if file.suffix in ENDINGS:
             known.setdefault(file.stem, Found(file, f"{shown}/{file.name}"))

@@ -1,4 +1,4 @@
-"""Manifests: small digests of every episode a suite draws in a world, kept in git so that no draw changes unseen."""
+"""Manifests: digests of every episode a suite draws in a world, kept in git to reveal any change in the draws."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _digests_of(scenario: str, world: str, seed: int, count: int) -> dict[str, s
 
 
 def manifest_path(suite: Suite, world: str) -> Path:
-    """Returns where the manifest lies: in `manifests/` beside the suite's file."""
+    """Returns the manifest's path: in `manifests/` next to the suite's file."""
     if suite.path is None:
         raise UserError(f"suite '{suite.id}' was not read from a file and has no manifest")
     return suite.path.parent / "manifests" / f"{suite.id}-{world}.json"
@@ -68,7 +68,7 @@ def write_manifest(suite: Suite, world: str) -> Path:
 
 
 def check_manifest(suite: Suite, world: str) -> None:
-    """Raises `UserError` with the first difference between the stored manifest and what is drawn now."""
+    """Raises `UserError` with the first difference between the stored manifest and the current draws."""
     path = manifest_path(suite, world)
     fix = f"run `vgb suites manifest {suite.id} --world {world} --write` if the change is meant"
     if not path.exists():
@@ -80,7 +80,7 @@ def check_manifest(suite: Suite, world: str) -> None:
 
 
 def _difference(stored: Any, drawn: Any, path: str) -> str:
-    """Returns the first difference as one phrase, empty for none; what is deepest explains most, so it goes first."""
+    """Returns one difference as a phrase, "" for none; scenarios come first because they explain most."""
     if not (isinstance(stored, dict) and isinstance(drawn, dict)):
         return "" if stored == drawn else f"{path}: stored {stored}, drawn now {drawn}"
     keys = sorted({**stored, **drawn}, key=lambda key: key != "scenarios")

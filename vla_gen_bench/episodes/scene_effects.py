@@ -1,7 +1,7 @@
 """Effects on the scene: camera, light, the target's body, the table's surface.
 
-Directions and signs are drawn once per episode; the size comes from the severity alone. So the levels of one effect
-share their draws, and level 3 of an episode is level 2 a step further the same way.
+Directions and signs are drawn once per episode; the magnitude comes only from the severity. The levels of one effect
+therefore share their draws: level 3 of an episode goes one step further in the direction of level 2.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _light_direction(episode: Drawing, severities: dict[str, Any]) -> dict[str, 
 
 
 def _hue(stream: Stream) -> tuple[float, float, float]:
-    """Returns a pure colour whose channels have mean 1: light of it is as strong as white light."""
+    """Returns a pure colour whose channels have mean 1, so coloured light is as strong as white light."""
     turn = 6 * _unit(stream)
     channels = [min(max(abs((turn - shift) % 6 - 3) - 1, 0.0), 1.0) for shift in (0, 2, 4)]
     return tuple(3 * value / sum(channels) for value in channels)

@@ -18,12 +18,12 @@ UNSAID = ("min_distance", "displacement", "scale", "step")
 
 
 class Choice(Frozen):
-    """The pool an axis draws from, with every severity of that pool.
+    """The pool an axis draws from and all severities of that pool.
 
     Attributes:
         pool: A named pool, or "explicit".
         params: Severities.
-        items: What an explicit pool holds: ids, templates, or degrees.
+        items: Contents of an explicit pool: ids, templates, or degrees.
     """
 
     later_fields = frozenset({"items"})
@@ -33,10 +33,10 @@ class Choice(Frozen):
 
 
 class Shift(Frozen):
-    """What differs from in-distribution. Build it with `Shift.parse`, which checks names and ranges.
+    """What differs from the in-distribution setup. `Shift.parse` builds it and checks names and ranges.
 
     Attributes:
-        name: Whose shift it is, for messages; not part of `resolved()`.
+        name: Owner of the shift, for messages; not part of `resolved()`.
         axes: Only the axes the shift sets.
         effects: In order of application; their params are severities, not yet drawn values.
     """
@@ -73,17 +73,20 @@ class Shift(Frozen):
         )
 
     def choice(self, axis: str) -> Choice:
-        """Returns the pool `axis` draws from; the in-distribution one where the shift leaves it alone."""
+        """Returns the pool `axis` draws from; the in-distribution one if the shift does not set it."""
         return self.axes.get(axis) or _standard(axis)
 
     def resolved(self) -> dict[str, Any]:
-        """Returns the choices and effects as JSON data, equal for equal episodes: founding axes, and later ones set."""
+        """Returns choices and effects as JSON data, equal for equal episodes.
+
+        It lists all original axes, and axes added later only if set.
+        """
         later = [axis for axis in AXES if axis not in FOUNDING_AXES and self.choice(axis) != _standard(axis)]
         choices = {axis: self.choice(axis).canonical() for axis in (*FOUNDING_AXES, *later)}
         return {**choices, "effects": [effect.model_dump() for effect in self.effects]}
 
     def describe(self) -> str:
-        """Returns one line for people, for example `table unseen; noise alpha 0.3`."""
+        """Returns a one-line description, for example `table unseen; noise alpha 0.3`."""
         parts = [
             _words(f"{axis} {_pool_words(at)}", at.params, numbers_of(axis, at.pool)) for axis, at in self.axes.items()
         ]
@@ -104,10 +107,10 @@ class Scenario(Frozen):
         label: For tables.
         dimension: The kind of generalization the row measures; "mixed" for a composition across kinds.
         shift: What differs from training.
-        sweep, level: Which rows are one disturbance at several strengths, and where this one stands among them.
-        strength: The level's severities, for people: "0.06 m".
+        sweep, level: The sweep (one disturbance at several strengths) and this row's level in it.
+        strength: The level's severities as display text: "0.06 m".
         parts: The scenarios whose shifts this one combines.
-        reference: For rows of `table1` only: which reference environment the episodes are decoded from.
+        reference: For rows of `table1` only: the reference environment whose episode ids are decoded.
     """
 
     id: str
@@ -121,7 +124,7 @@ class Scenario(Frozen):
     parts: tuple[str, ...] = ()
 
     def resolved(self) -> dict[str, Any]:
-        """Returns what determines the episodes and their place in a report, without the wording of the label."""
+        """Returns the data that determines the episodes and their place in a report, without the label."""
         episodes = {"reference": self.reference} if self.reference else {"shift": self.shift.resolved()}
         later = {"sweep": self.sweep, "level": self.level, "parts": list(self.parts)}
         return {"id": self.id, "dimension": self.dimension, **episodes, **{k: v for k, v in later.items() if v}}
@@ -155,7 +158,7 @@ def _standard(axis: str) -> Choice:
 
 
 def _words(what: str, params: Mapping[str, Any], numbers: Mapping[str, Number]) -> str:
-    """Returns `what` with its severities; a distance, scale or step that nobody changed goes without saying."""
+    """Returns `what` with its severities, leaving out a distance, scale or step at its default."""
     told = [key for key in params if key not in UNSAID or key not in numbers or params[key] != numbers[key].default]
     return " ".join([what, *(f"{key} {params[key]}" for key in told)])
 
@@ -193,7 +196,7 @@ def _choice(axis: str, data: Any, where: str) -> Choice:
 
 
 def check_items(axis: str, items: list[Any], where: str) -> tuple[str | float, ...]:
-    """Returns what an explicit pool holds; raises `UserError` for an id no world has, or an axis that takes no list."""
+    """Returns the items of an explicit pool; raises `UserError` for an unknown id or an axis that takes no list."""
     if axis not in LISTS:
         raise UserError(f"{where}: axis '{axis}' takes no list; expected one of {', '.join(AXES[axis])}")
     kind, wanted = (float, "degrees") if axis == "yaw" else (str, "text")
@@ -217,7 +220,7 @@ def _check_item(axis: str, item: Any, where: str) -> None:
 
 
 def _is_template(text: str) -> bool:
-    """Returns whether all that `str.format` would replace are the two names, plain: no widths, no attributes."""
+    """Returns whether the format fields are exactly the two plain names, without widths or attributes."""
     try:
         fields = [(name, spec, how) for _, name, spec, how in Formatter().parse(text) if name is not None]
     except ValueError:
@@ -226,7 +229,7 @@ def _is_template(text: str) -> bool:
 
 
 def _levelled(severities: dict[str, Any], levels: Levels | None, what: str, where: str) -> dict[str, Any]:
-    """Returns severities with `level` replaced by the values it stands for."""
+    """Returns severities with `level` replaced by its values."""
     if "level" not in severities:
         return severities
     level = severities.pop("level")
@@ -266,7 +269,7 @@ def _effect(data: Any, where: str) -> Effect:
 
 
 def _named(data: Any, key: str, known: Iterable[str] | None, where: str) -> tuple[str, dict[str, Any]]:
-    """Returns the name under `key`, which may also be written alone, and what else the mapping holds."""
+    """Returns the name under `key` and the mapping's other entries; `data` may also be the name alone."""
     rest = {key: data} if isinstance(data, str) else dict(_mapping(data, where))
     name = rest.pop(key, None)
     if not isinstance(name, str) or (known is not None and name not in known):

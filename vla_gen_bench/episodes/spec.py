@@ -26,7 +26,7 @@ class Frozen(BaseModel):
     """Fields added after digests were published: `canonical` names them only where they are set."""
 
     def canonical(self) -> dict[str, Any]:
-        """Returns the fields as JSON data for a digest, later ones only where they differ from their default."""
+        """Returns JSON data for a digest; fields added later appear only if they differ from their default."""
         unset = {name for name in self.later_fields if getattr(self, name) == type(self).model_fields[name].default}
         return self.model_dump(mode="json", exclude=unset)
 
@@ -36,7 +36,7 @@ class Placed(Frozen):
 
     Attributes:
         id: Asset id in the world's catalogue, never a position in a list.
-        position: World frame, metres; the actor's origin. Things are spawned above the table and dropped.
+        position: World frame, metres; the actor's origin. Objects are spawned above the table and dropped.
         quaternion: World frame, (w, x, y, z).
     """
 
@@ -57,11 +57,11 @@ class EpisodeSpec(Frozen):
 
     Attributes:
         world: World whose catalogue the ids belong to.
-        seed, index: Which draw this is; evaluation draws use seeds below 1,000,000, training draws the rest.
+        seed, index: Key of the draw; evaluation uses seeds below 1,000,000, training the rest.
         instruction: The sentence given to the policy.
         target: The object to move.
         receptacle: Where to put it.
-        distractor_objects, distractor_receptacles: Further things on the table, not to be touched.
+        distractor_objects, distractor_receptacles: Further objects on the table, not to be touched.
         table: Table image composited behind the scene.
         joint_offset: Added to the robot's initial arm joint angles, radians, waist to wrist_rotate.
         effects: Image effects in order of application, and state effects.

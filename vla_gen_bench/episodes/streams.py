@@ -1,6 +1,6 @@
-"""Random numbers that never change: each is read straight off a SHA-256 of what it is for.
+"""Random numbers that never change: each is read directly from a SHA-256 of its purpose.
 
-No generator of a library stands between the key and the number, so a new numpy or Python draws the same episodes.
+No library generator is involved, so a new version of numpy or Python draws the same episodes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ POOLS_VERSION = "1"
 class Stream(NamedTuple):
     """The random numbers of one axis of one episode.
 
-    Neither suite, scenario nor world is part of the key: the same axis drawn from the same pool gives the same value
-    in every scenario, which is what makes two scenarios comparable episode by episode.
+    The key contains no suite, scenario or world. The same axis drawn from the same pool therefore has the same value
+    in every scenario, which makes scenarios comparable episode by episode.
 
     Attributes:
-        version: Of the catalogue or of the pools the axis draws from.
-        seed, index: Which episode.
-        axis: What the numbers are for, for example "object" or "distractor_object.position".
+        version: Version of the catalogue or of the pools the axis draws from.
+        seed, index: Key of the episode.
+        axis: The purpose of the numbers, for example "object" or "distractor_object.position".
     """
 
     version: str
@@ -33,7 +33,7 @@ class Stream(NamedTuple):
     axis: str
 
     def below(self, n: int, draw: int = 0) -> int:
-        """Returns an integer in [0, n), uniform up to 2**-200 for any n used here; `draw` counts further draws."""
+        """Returns an integer in [0, n), uniform up to 2**-200 for any n used here; `draw` numbers repeated draws."""
         key = f"{self.version}:{self.seed}:{self.index}:{self.axis}:{draw}"
         return int.from_bytes(hashlib.sha256(key.encode()).digest(), "big") % n
 

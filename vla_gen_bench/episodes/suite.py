@@ -67,7 +67,7 @@ class Protocol(Frozen):
 
 
 class Quick(Frozen):
-    """A smaller share of the protocol's episodes, to be run first; the full protocol resumes its log.
+    """A subset of the protocol's episodes to run first; the full protocol resumes its log.
 
     Attributes:
         episodes_per_seed, seeds: At most those of the protocol.
@@ -85,7 +85,7 @@ class Suite(Frozen):
         protocol: How it is run.
         quick: Which of its episodes `vgb eval --quick` runs; not part of the digest.
         scenarios: By id, in the order of the table.
-        path: The file it was read from; None for one built in code.
+        path: The source file; None for a suite built in code.
     """
 
     id: str = Field(pattern=ID_PATTERN, max_length=LONGEST_ID)
@@ -119,20 +119,20 @@ class Suite(Frozen):
         return "reference" if any(scenario.reference for scenario in self.scenarios.values()) else "shifts"
 
     def digest(self) -> str:
-        """Returns 16 hex digits over all that decides which episodes are run and how they are scored.
+        """Returns 16 hex digits over everything that decides which episodes run and how they are scored.
 
-        Titles, labels and the file's layout are left out: fixing a typing error keeps old logs comparable.
+        Titles, labels and the file's layout are excluded, so fixing a typo keeps old logs comparable.
         """
         rows = [scenario.resolved() for scenario in self.scenarios.values()]
         head = {"id": self.id, "version": self.version, "pools": POOLS_VERSION}
         return digest_of({**head, "protocol": self.protocol.canonical(), "scenarios": rows})
 
     def definition(self) -> dict[str, Any]:
-        """Returns the whole suite as JSON data, from which `suite_from` makes it again anywhere."""
+        """Returns the complete suite as JSON data, from which `suite_from` rebuilds it."""
         return self.model_dump(mode="json", exclude={"path"})
 
     def select(self, ids: Sequence[str] | None = None) -> list[Scenario]:
-        """Returns the scenarios named, all for none; "unseen_table + noise_weak" composes two shifts into one.
+        """Returns the named scenarios, all if `ids` is None; "unseen_table + noise_weak" composes two shifts into one.
 
         Raises:
             UserError: unknown id (with a suggestion), or two shifts that set the same axis.
@@ -150,12 +150,12 @@ class Suite(Frozen):
 
 
 def suite_from(definition: Any, where: str) -> Suite:
-    """Returns the suite of a `Suite.definition`; raises `UserError`, which starts with `where`, if it is none."""
+    """Rebuilds a suite from `Suite.definition`; raises `UserError`, starting with `where`, if that is invalid."""
     return parse(Suite, definition, where)
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """Returns the suite of that name or file; see `vla_gen_bench.episodes.lookup` for where names are looked up."""
+    """Returns the suite with that name or file; `vla_gen_bench.episodes.lookup` lists where names are searched."""
     from vla_gen_bench.episodes.lookup import find_suite
 
     path, shown = find_suite(name_or_path)
@@ -163,10 +163,10 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def union(suites: Sequence[Suite]) -> Suite:
-    """Returns one suite with the scenarios of all; a scenario that several share stands once.
+    """Returns one suite with the scenarios of all; a shared scenario appears once.
 
     Raises:
-        UserError: They differ in protocol, define a scenario differently, or mix table1 with suites of our own.
+        UserError: The suites differ in protocol, define a scenario differently, or mix table1 with our own suites.
     """
     first, *others = suites
     if not others:
@@ -194,11 +194,11 @@ def read_suite(path: Path, shown: str | None = None, including: tuple[Path, ...]
 
     Args:
         path: The file.
-        shown: What messages call it.
-        including: The files whose `include` led here.
+        shown: Its name in messages.
+        including: The chain of files whose `include` led to this one.
 
     Raises:
-        UserError: `file: key.path` and what is wrong there.
+        UserError: Invalid file; the message has `file: key.path` and the problem.
     """
     shown = shown or str(path)
     if path.resolve() in including:
@@ -224,7 +224,7 @@ def read_suite(path: Path, shown: str | None = None, including: tuple[Path, ...]
 
 
 def _included(names: Any, path: Path, shown: str, including: tuple[Path, ...]) -> dict[str, Scenario]:
-    """A name is a neighbour of the including file first, then anything `load_suite` finds."""
+    """Looks up each name first next to the including file, then through `load_suite`."""
     from vla_gen_bench.episodes.lookup import find_suite
 
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -245,7 +245,7 @@ def _add(scenarios: dict[str, Scenario], scenario: Scenario, where: str) -> None
 
 
 def _dimensions(names: Any, shown: str) -> tuple[str, ...]:
-    """Returns the dimensions a suite may use: the usual ones, and its own."""
+    """Returns the dimensions a suite may use: the built-in ones and its own."""
     if not isinstance(names, list) or not all(isinstance(name, str) and _is_id(name) for name in names):
         raise UserError(f"{shown}: dimensions: expected a list of names of letters, digits and _, got {names!r}")
     return (*DIMENSIONS, *names)
@@ -258,7 +258,7 @@ def _is_id(text: str) -> bool:
 def _rows(
     key: str, data: Any, dimensions: tuple[str, ...], known: dict[str, Scenario], where: str
 ) -> Iterable[Scenario]:
-    """Returns the scenarios of one row: itself, or those of its levels."""
+    """Returns the scenarios of one row: one, or one per level."""
     check_keys(data, SCENARIO_KEYS, where)
     if not _is_id(key) or len(key) > LONGEST_ID:
         rule = f"a scenario id is made of letters, digits and _, at most {LONGEST_ID} of them"

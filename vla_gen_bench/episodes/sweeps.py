@@ -1,4 +1,4 @@
-"""One row of a suite's YAML that stands for several scenarios: levels, lists of severities, combinations."""
+"""Expands one row of a suite's YAML into several scenarios: levels, lists of severities, combinations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vla_gen_bench.errors import UserError, suggest
 
 
 def expand(key: str, row: Mapping[str, Any], where: str) -> Iterator[Scenario]:
-    """Yields the scenarios that a row with `levels:`, or with a list in place of a severity, stands for.
+    """Yields the scenarios of a row with `levels:`, or with a list in place of a severity.
 
     `levels: [1, 3]` gives `key_1` and `key_3`; a list of n severities gives `key_1` to `key_n`, in its order.
     """
@@ -31,12 +31,12 @@ def expand(key: str, row: Mapping[str, Any], where: str) -> Iterator[Scenario]:
 
 
 def is_sweep(row: Mapping[str, Any]) -> bool:
-    """Returns whether a row stands for several scenarios."""
+    """Returns whether a row describes several scenarios."""
     return "levels" in row or any(isinstance(value, list) for _, _, value in _severities(row.get("shift")))
 
 
 def combined(key: str, row: Mapping[str, Any], scenarios: Mapping[str, Scenario], where: str) -> Scenario:
-    """Returns the scenario of a row with `combine: [a, b]`: the shifts of scenarios of the suite, at once."""
+    """Returns the scenario of a row with `combine: [a, b]`, which applies the shifts of both scenarios."""
     parts = row["combine"]
     if not isinstance(parts, list) or len(parts) < 2:
         raise UserError(f"{where}.combine: expected a list of two scenarios or more, got {parts!r}")
@@ -79,7 +79,7 @@ def _levels(levels: Any, shift: Any, lists: list, where: str) -> Iterator[tuple[
 
 
 def _severities(shift: Any) -> Iterator[tuple[str, str, Any]]:
-    """Yields (axis or effect, severity, value) of a shift as it is written; pools and malformed parts are left out."""
+    """Yields (axis or effect, severity, value) of an unparsed shift, skipping pools and malformed parts."""
     if not isinstance(shift, Mapping):
         return
     for axis, value in shift.items():
@@ -90,7 +90,7 @@ def _severities(shift: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def _with(shift: Mapping[str, Any], pick: Any, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Returns a shift with every severity replaced by `pick(name, value)`, and `more` beside them."""
+    """Returns a shift with every severity replaced by `pick(name, value)`, and `more` added."""
 
     def item(value: Any, key: str) -> Any:
         if isinstance(value, (str, list)):

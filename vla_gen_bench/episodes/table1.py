@@ -1,8 +1,8 @@
 """The reference's episode ids, decoded bug for bug, for the `table1` suite.
 
-A reference environment numbers its initial states: `id % num_episodes` is read in mixed radix, most significant digit
-first, and each digit indexes a list. Digits and oddities are data in `table1_envs`; positions in lists become asset
-ids through the catalogue's order, which is why a world for `table1` needs lists of the reference's sizes.
+A reference environment numbers its initial states: it reads `id % num_episodes` in mixed radix, most significant digit
+first, and each digit indexes a list. `table1_envs` holds digits and oddities as data. The catalogue's order maps list
+positions to asset ids, so a world for `table1` needs lists of the reference's sizes.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ THIRD_DISTANCE_M = 0.15
 
 
 def parse_reference(data: Any, where: str) -> dict[str, Any]:
-    """Returns the checked `reference:` of a scenario; every deviation of its environment must be written out.
+    """Returns the checked `reference:` of a scenario, which must state every deviation of its environment.
 
     Raises:
-        UserError: unknown environment, set or key, a deviation left unsaid, or a value it cannot take.
+        UserError: unknown environment, set or key, a missing deviation, or a value it cannot take.
     """
     check_keys(data, ("env", "obj_set", *ALLOWED), where)
     try:
@@ -61,23 +61,23 @@ def parse_reference(data: Any, where: str) -> dict[str, Any]:
 
 
 def reference(env: str, obj_set: str) -> dict[str, Any]:
-    """Returns the `reference` of an environment with every deviation as upstream has it."""
+    """Returns the `reference` of an environment with upstream's value for every deviation."""
     return {"env": env, "obj_set": obj_set, **_env(env).deviations}
 
 
 def num_episodes(row: Mapping[str, Any]) -> int:
-    """Returns how many initial states the environment and set of a `reference` number."""
+    """Returns the number of initial states of a `reference`'s environment and set."""
     return prod(size for _, size, _ in _radix(row))
 
 
 def draw_reference(row: Mapping[str, Any], world: str, seed: int, index: int) -> EpisodeSpec:
-    """Returns episode `index` of `seed`: the reference draws ids at random, here they come from the hash stream."""
+    """Returns episode `index` of `seed`. The reference draws ids at random; here they come from the hash stream."""
     stream = Stream(POOLS_VERSION, seed, index, "reference_episode")
     return decode(row, stream.below(num_episodes(row)), world, seed, index)
 
 
 def ids(row: Mapping[str, Any], episode_id: int) -> dict[str, int]:
-    """Returns the list positions an episode id stands for, by digit; `other` is resolved to the distractor's."""
+    """Returns the list positions an episode id encodes, by digit; `other` becomes the distractor's position."""
     left = episode_id % num_episodes(row)
     values, sizes, offsets = {}, {}, {}
     for name, size, offset in reversed(_radix(row)):
@@ -85,7 +85,7 @@ def ids(row: Mapping[str, Any], episode_id: int) -> dict[str, int]:
         values[name], sizes[name], offsets[name] = local + offset, size, offset
     if "other" in values:
         kind = _env(row["env"]).third
-        # Upstream adds the offset before the modulo: 16 mod 9 = 7, so that a test object can be its own distractor.
+        # Upstream adds the offset before the modulo: 16 mod 9 = 7, so a test object can be its own distractor.
         twin = values[kind] if row.get("self_distractor") else values[kind] - offsets[kind]
         values["other"] = (twin + values["other"] + 1) % (sizes["other"] + 1) + offsets[kind]
     return values
@@ -125,7 +125,7 @@ def decode(row: Mapping[str, Any], episode_id: int, world: str, seed: int = 0, i
 def _third(
     env: Env, row: Mapping[str, Any], catalog: Catalog, at: Mapping[str, int], target: Placed, place: tuple
 ) -> dict[str, Any]:
-    """Returns the fields of the spec that the third position decides."""
+    """Returns the spec fields that depend on the third position."""
     if env.third == "receptacle":
         return {"distractor_receptacles": (_at(catalog.receptacles[at["other"]].id, place),)}
     there = _at(target.id, place, target.quaternion)
@@ -134,7 +134,7 @@ def _third(
         return {"effects": (Effect(name="reposition", params=params),)}
     if env.third != "object":
         return {}
-    if at["other"] == at["object"]:  # one object only, at the distractor's place
+    if at["other"] == at["object"]:  # upstream then has one object, at the distractor's position
         return {"target": there}
     return {"distractor_objects": (_at(catalog.objects[at["other"]].id, place, target.quaternion),)}
 
@@ -181,8 +181,8 @@ def _places(env: Env, row: Mapping[str, Any]) -> tuple[tuple[Point, ...], ...]:
 def triples(far_from: str, distance_test: str) -> tuple[tuple[Point, Point, Point], ...]:
     """Returns (target, receptacle, third) with the third more than 0.15 m from the target or the receptacle.
 
-    72 ordered pairs of grid points are nominally 0.15 m apart. The reference's float64 test lets 20 of them pass,
-    which gives 2,104 triples; "exact" lets none pass and gives 1,896.
+    72 ordered pairs of grid points are nominally 0.15 m apart. The reference's float64 test accepts 20 of them, which
+    gives 2,104 triples; "exact" accepts none and gives 1,896.
     """
     limit = THIRD_DISTANCE_M + (0.0 if distance_test == "float64" else ROUNDING_M)
     found = []

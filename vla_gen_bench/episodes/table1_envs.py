@@ -1,4 +1,4 @@
-"""The reference's environments as data: which digits their episode ids have, and where they depart from our default."""
+"""The reference's environments as data: the digits of their episode ids, and their deviations from our default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PREFIX = "PutOnPlateInScene25"
 
 
 class Digit(NamedTuple):
-    """A digit of an episode id: for each `obj_set` its size and the offset added to its value."""
+    """A digit of an episode id: its size per `obj_set` and the offset added to its value."""
 
     name: str
     train: tuple[int, int]
@@ -47,9 +47,9 @@ class Env(NamedTuple):
     Attributes:
         digits: Most significant first.
         extra: What the "extra" digit indexes: "" | "texture" | "noise" | "phrasing" | "joints".
-        alpha: Of an overlay effect.
-        third: What lies or comes to lie at the third position: "" | "object" | "receptacle" | "goal".
-        deviations: Where the reference departs from our default family, key by key, with its value.
+        alpha: Strength of an overlay effect.
+        third: What occupies the third position, from the start or later: "" | "object" | "receptacle" | "goal".
+        deviations: Settings in which the reference deviates from our default, with its values.
     """
 
     digits: tuple[Digit, ...]
@@ -104,7 +104,7 @@ def _three_heights(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(isinstance(z, float) and 0.87 < z < 1.5 for z in value)
 
 
-# What each deviation may be set to. The value that is not the reference's fixes the oddity and changes the ids.
+# Allowed values of each deviation. A value other than the reference's fixes the oddity and changes the ids.
 ALLOWED: dict[str, Callable[[Any], bool]] = {
     "spawn_heights": _three_heights,
     "distance_test": lambda value: value in ("float64", "exact"),

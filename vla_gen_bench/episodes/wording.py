@@ -27,7 +27,7 @@ PARAPHRASES: dict[int, tuple[str, ...]] = {
         "I would like the {object} to be on the {receptacle}",
         "can you make sure that the {object} is on the {receptacle}?",
     ),
-    5: (  # among other things that are said
+    5: (  # embedded in other sentences
         "the table is a mess, leave it as it is, but the {object} belongs on the {receptacle}",
         "I was looking for the {object}; now that you have found it, the {receptacle} is the place for it",
         "before we start, find the {receptacle} and let the {object} rest on top of it",
@@ -44,7 +44,7 @@ SPANISH = "pon {object} sobre {receptacle}"
 
 
 def misspelt(text: str, count: int, stream: Stream) -> str:
-    """Returns `text` with `count` pairs of neighbouring letters swapped, one after the other."""
+    """Returns `text` with `count` pairs of neighbouring letters swapped, one pair after the other."""
     for draw in range(count):
         places = [i for i, (a, b) in enumerate(zip(text, text[1:], strict=False)) if _swappable(a, b)]
         if places:

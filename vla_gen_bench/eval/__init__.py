@@ -1,1 +1,1 @@
-"""Running episodes and keeping what happened: rollout, worker processes, the log, provenance."""
+"""Runs episodes and records them: rollout, worker processes, log, provenance."""

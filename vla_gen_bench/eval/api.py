@@ -35,7 +35,7 @@ def evaluate(
     video: str = "none",
     progress: bool = True,
 ) -> EvalLog:
-    """Runs a policy on every episode of suites and returns the log; finished episodes of an earlier call are kept.
+    """Runs a policy on every episode of suites and returns the log; keeps finished episodes of an earlier call.
 
     ```python
     log = vgb.evaluate("openvla-ppo", "execution", episodes=16)
@@ -43,7 +43,7 @@ def evaluate(
     ```
 
     Args:
-        policy: A name, "module:attr" or folder as `vgb eval --policy` takes it, run in worker processes; or an object
+        policy: A name, "module:attr" or folder, as in `vgb eval --policy`, run in worker processes; or an object
             with `reset`, `act` and `action_spec`, run in this process.
         suite: Name or path of a suite, a `Suite`, or several of them.
         scenarios: Ids, or compositions such as "unseen_table + noise_weak"; None for all.
@@ -52,9 +52,9 @@ def evaluate(
         seeds: None for the suite's own.
         checkpoint: Weights, for named policies that take them.
         options: Arguments of a named policy.
-        name: What tables call a policy that is an object; None for its class's name.
+        name: Display name of a policy that is an object; None for its class name.
         workers: Processes, for named policies; None for one per core.
-        num_envs: Episodes side by side in a process.
+        num_envs: Parallel episodes per process.
         backend: Where physics runs: "cpu", "gpu" or "auto".
         out: Log folder; None for `runs/POLICY/SUITE-WORLD`.
         fresh: Move an earlier log in that folder aside instead of continuing it.
@@ -62,10 +62,10 @@ def evaluate(
         progress: Show a progress bar: in a notebook below the cell, else on stderr.
 
     Returns:
-        The log. Errored episodes are in it with their cause, never as failed attempts.
+        The log. An errored episode is recorded with its cause and never counts as a failed attempt.
 
     Raises:
-        UserError: Anything given is wrong, the log there is of another run, or the policy cannot be used.
+        UserError: An argument is invalid, the folder's log is of another run, or the policy cannot be used.
     """
     runtime.prepare()
     from vla_gen_bench.eval.evaluate import Request, make_plan
@@ -108,7 +108,7 @@ def _suites(suite: Any) -> list[str | Suite]:
 
 
 def _for_object(request: Any, policy: Any, name: str | None) -> tuple[Any, dict[str, Any]]:
-    """Returns the plan for a policy object, and what runs it."""
+    """Returns the plan for a policy object, and its engine."""
     from dataclasses import replace
 
     from vla_gen_bench.eval.evaluate import make_plan
@@ -134,7 +134,7 @@ def _callbacks(plan: Any, progress: bool) -> Iterator[tuple[Any, ...]]:
 
 @contextmanager
 def _main_left_alone() -> Iterator[None]:
-    """Keeps worker processes from running the user's script again, which they would to find classes of its own."""
+    """Keeps worker processes from re-running the user's script, as they would to import classes defined in it."""
     main = sys.modules["__main__"].__dict__
     kept = {key: main.pop(key) for key in ("__file__", "__spec__") if key in main}
     main["__spec__"] = None

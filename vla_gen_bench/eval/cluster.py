@@ -1,4 +1,4 @@
-"""What `vgb eval --engine ray` asks of a cluster; plain data, so that nothing imports Ray before it is wanted."""
+"""The cluster request of `vgb eval --engine ray`. Plain data, so Ray is imported only when needed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from vla_gen_bench.errors import UserError
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where to run, and what a worker asks of a node.
+    """Where to run, and the resources each worker requests from a node.
 
     Attributes:
-        address: HOST:PORT of the cluster's head, "auto" for the one this machine is a node of; None = a cluster of this
-            machine alone, for as long as the command runs.
-        cpus, gpus: Of each simulator; fractions share. A policy actor takes as many CPUs.
-        hosts: Policy actors; 0 = every simulator has a policy of its own.
+        address: HOST:PORT of the cluster's head; "auto" for the cluster this machine belongs to; None for a temporary
+            cluster on this machine, for the duration of the command.
+        cpus, gpus: Per simulator; fractions share a device. A policy actor takes as many CPUs.
+        hosts: Number of policy actors; 0 = each simulator has its own policy.
         host_gpus: GPUs of each policy actor.
-        batch: Most observations a policy actor computes at once.
+        batch: Maximum number of observations a policy actor computes at once.
     """
 
     address: str | None = None
@@ -34,7 +34,7 @@ class Cluster:
 
 
 def need_ray() -> None:
-    """Raises `UserError` where Ray is not installed."""
+    """Raises `UserError` if Ray is not installed."""
     try:
         import ray  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""`evaluate`: from a policy's name and suites to a log folder, resuming what is already there."""
+"""`evaluate` runs a policy on suites and writes a log folder, resuming an existing log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from vla_gen_bench.runtime import usable_cores
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; None means the suite's protocol, or a sensible default.
+    """The user's request; None means the suite's protocol, or a sensible default.
 
     Attributes:
         policy: Name, `module:attr`, or folder with a card.
@@ -42,18 +42,18 @@ class Request:
         suites: Names, paths or suites, at least one.
         scenarios: Ids, compositions such as "unseen_table + noise_weak"; None = all.
         episodes: Per scenario and seed.
-        quick: Run the suite's quick share of its episodes, where `episodes` and `seeds` say nothing else.
-        workers: Processes; None = one per core, on a GPU one.
-        backend: Where the physics runs: "cpu", "gpu", or "auto" = on a GPU where one can be used.
-        num_envs: Episodes side by side in a process; None = 1, on a GPU 64.
+        quick: Run the suite's quick subset of its episodes, unless `episodes` and `seeds` are given.
+        workers: Processes; None = one per core, or one on a GPU.
+        backend: Where the physics runs: "cpu", "gpu", or "auto" = on a GPU if one is usable.
+        num_envs: Parallel episodes per process; None = 1, or 64 on a GPU.
         out: Log folder; None = `runs/<policy>/<suite>-<world>`.
         fresh: Move an earlier log aside instead of continuing it.
         must_resume: Refuse to start a new log.
         record: Videos: "none", "all", "failures".
-        render: Draw observations; a privileged policy does without.
-        image_size: Height and width of the images in pixels; None = the policy's card's, else the world's.
-        shard: Run this part of the episodes only.
-        cluster: Workers are Ray actors there; None = processes of this machine.
+        render: Render observations; a privileged policy needs none.
+        image_size: Height and width of the images in pixels; None = from the policy's card, else from the world.
+        shard: Run only this part of the episodes.
+        cluster: Run workers as Ray actors there; None = as processes on this machine.
     """
 
     policy: str
@@ -86,11 +86,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request worked out: everything that can be wrong with it has been checked.
+    """A resolved request: everything that can be wrong with it has been checked.
 
     Attributes:
-        jobs: Episodes to run, those of the shard alone.
-        manifest: What the log is to hold in the end, all shards together, and a digest over all its specs.
+        jobs: Episodes to run, only those of the shard.
+        manifest: What the complete log will hold, all shards together, and a digest of all its specs.
     """
 
     request: Request
@@ -107,7 +107,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcome over the episodes of a plan."""
+    """Counts over the episodes of a plan."""
 
     plan: Plan
     scenarios: dict[str, dict[str, Any]]
@@ -129,14 +129,14 @@ class Summary:
 
 
 def make_plan(request: Request, card: Card | None = None) -> Plan:
-    """Checks the request and draws its episodes; generates the builtin assets on first use.
+    """Checks the request and samples its episodes; generates the builtin assets on first use.
 
     Args:
         request: What is wanted.
-        card: Of a policy that `request.policy` does not find: an object.
+        card: The card of a policy object, which `request.policy` cannot look up.
 
     Raises:
-        UserError: Anything in the request is wrong; nothing has been written then.
+        UserError: The request is invalid; nothing has been written then.
     """
     suite = union([given if isinstance(given, Suite) else load_suite(given) for given in request.suites])
     scenarios = suite.select(request.scenarios)
@@ -159,7 +159,7 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
     plugins = effect_plugins(effect.name for job in jobs for effect in job.spec.effects)
     identity |= {"effects": plugins} if plugins else {}
-    if sensors != Needs():  # otherwise left out, as in logs that were written before there was a choice
+    if sensors != Needs():  # default sensors are left out, as in logs from before they could be chosen
         identity["sensors"] = sensors.to_json()
     mine = request.shard.deal(jobs) if request.shard else jobs
     if not mine:
@@ -172,7 +172,7 @@ def _run_name(card: Card, request: Request) -> str:
 
 
 def default_folder(policy: str, suite: str, world: str) -> Path:
-    """Returns `runs/<policy>/<suite>-<world>`, with characters a folder name should not have replaced."""
+    """Returns `runs/<policy>/<suite>-<world>`, with characters unfit for a folder name replaced."""
     return Path("runs") / re.sub(r"[^\w.+-]+", "_", policy) / f"{suite}-{world}"
 
 
@@ -184,7 +184,7 @@ def _draw_jobs(request: Request, suite: Suite, scenarios: list[Scenario]) -> lis
 
 
 def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
-    """What must be equal for two sessions to share a log."""
+    """Returns what must be equal for two sessions to share a log."""
     pack = open_pack(request.world)
     versions = provenance.versions()
     return {
@@ -211,14 +211,14 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
 
 
 def _checkpoint_digest(checkpoint: Any) -> str | None:
-    """Returns a digest over the bytes of a local checkpoint; None for a hub id, which the policy pins to a commit."""
+    """Returns a digest of a local checkpoint's bytes; None for a hub id, which the policy pins to a commit."""
     if not isinstance(checkpoint, str) or not Path(checkpoint).exists():
         return None
     return digest_of(file_digests(Path(checkpoint)))
 
 
 def _option_digests(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns what tells files apart that options name, the checkpoint aside; nothing where none names one."""
+    """Identifies the files that options name, other than the checkpoint; empty if there are none."""
     files = option_files({key: value for key, value in options.items() if key != "checkpoint"})
     return {"files": digest_of(files)} if files else {}
 
@@ -230,18 +230,18 @@ def evaluate(
     on_note: Callable[[str], None] = lambda text: None,
     engine: Engine = WorkerPool,
 ) -> Summary:
-    """Runs what is missing from the plan's log and returns the counts of all of it.
+    """Runs the episodes missing from the plan's log and returns the counts over the complete plan.
 
     Args:
-        on_start: Called with the episodes already in the log and the number of all.
+        on_start: Called with the number of episodes in the log and the total.
         on_result: Called after each finished episode is on disk.
-        on_note: Called with what a user should know of the log, one sentence each.
+        on_note: Called with each message about the log for the user, one sentence each.
         engine: What runs the episodes.
 
     Raises:
-        UserError: Another process writes there; the log belongs to another run, or cannot be written; the policy
+        UserError: Another process is writing there; the log is of another run, or cannot be written; the policy
             cannot be used.
-        KeyboardInterrupt: Passed on after the finished episodes are safe.
+        KeyboardInterrupt: Re-raised once the finished episodes are on disk.
     """
     request = plan.request
     if request.must_resume and not has_rows(plan.folder):
@@ -260,7 +260,7 @@ def evaluate(
 
 
 def summarise(plan: Plan, rows: Mapping[Key, Row]) -> Summary:
-    """Returns the counts over those rows that belong to the plan."""
+    """Returns the counts over the rows that belong to the plan."""
     chosen = [rows[job.key] for job in plan.jobs if job.key in rows]
     counts = count_by_scenario(chosen)
     metric = plan.suite.protocol.metric
@@ -276,7 +276,7 @@ def _source_of(suite: str | Suite) -> str:
 
 
 class Jobs(Protocol):
-    """Runs jobs; results come in any order, each job's once."""
+    """Runs jobs; yields one result per job, in any order."""
 
     def run(self, jobs: Iterable[Job], on_result: Callable[[Result], None]) -> None: ...
 
@@ -294,7 +294,7 @@ def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result]
 
 @contextmanager
 def _pool(request: Request, engine: Engine) -> Iterator[tuple[int | None, Engine]]:
-    """Yields how many workers there is room for, None for the usual, and what makes their pool."""
+    """Yields the number of workers that fit (None for the default), and the factory of their pool."""
     if request.cluster is None:
         yield None, engine
         return
@@ -309,7 +309,7 @@ def _run_on(
     plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool: Engine
 ) -> None:
     request = plan.request
-    num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))
+    num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))  # ceil: no empty slots
     threads = request.cluster.threads if request.cluster else max(1, usable_cores() // workers)
     config = WorkerConfig(
         policy=request.policy, options=request.arguments, world=request.world, horizon=plan.suite.protocol.horizon,

@@ -1,4 +1,4 @@
-"""Labelled contact sheets: what each scenario of a suite looks like at its first frame and later in an episode."""
+"""Labelled contact sheets: what each scenario of a suite looks like at the first frame and later in an episode."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_gallery(suites: Sequence[Suite], world: str, folder: Path, seed: int, 
         suites: Each becomes one sheet.
         world: World name.
         folder: Where to write `<suite>-<world>.png`.
-        seed, index: Which episode of every scenario is shown; the same, so that only the shift differs.
+        seed, index: The episode shown of every scenario; the same for all, so only the shift differs.
     """
     from vla_gen_bench.envs.factory import build_env
 

@@ -1,4 +1,4 @@
-"""An engine without processes: for a policy that is an object, in a script or a notebook."""
+"""An engine without worker processes, for a policy object in a script or a notebook."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vla_gen_bench.eval.workers import TRIES, Job, Result, WorkerConfig, make_ru
 
 
 class InProcess:
-    """Runs jobs with a policy that is loaded already, one batch after the other.
+    """Runs jobs with an already loaded policy, one batch after another.
 
-    Nothing here can stop a policy that hangs; what it raises is recorded, after a second try alone, as in workers.
+    Nothing here can stop a policy that hangs. As in workers, an exception is recorded after one retry alone.
 
     Args:
         policy, card: The policy and its card.
@@ -25,16 +25,16 @@ class InProcess:
         self._policy, self._card = policy, card
 
     def __call__(self, config: WorkerConfig, count: int, on_ready: Callable[[dict[str, Any]], None]) -> InProcess:
-        """Makes the environments; as `WorkerPool(config, count, on_ready)`, whatever `count` is."""
+        """Makes the environments; has the signature of `WorkerPool` and ignores `count`."""
         self._size = config.num_envs
-        nobody = SimpleNamespace(send=lambda message: None)  # who would wait for a sign of life
+        nobody = SimpleNamespace(send=lambda message: None)  # no parent process waits for a heartbeat
         self._runner = make_runner(config, self._card, self._policy, nobody)
         self._runner.interruptible = True
         on_ready(self._runner.describe())
         return self
 
     def run(self, jobs: Iterable[Job], on_result: Callable[[Result], None]) -> None:
-        """Runs all jobs, in order; raises `UserError` where the policy cannot be used any more."""
+        """Runs all jobs, in order; raises `UserError` if the policy cannot be used any more."""
         queue = deque((job, 1) for job in jobs)
         while queue:
             size = 1 if queue[0][1] > 1 else min(self._size, len(queue))
@@ -42,7 +42,7 @@ class InProcess:
             queue.extendleft(reversed(self._batch(batch, on_result)))
 
     def _batch(self, batch: list[tuple[Job, int]], on_result: Callable[[Result], None]) -> list[tuple[Job, int]]:
-        """Runs jobs side by side; returns those to try again, each alone."""
+        """Runs jobs in parallel; returns those to retry, each alone."""
         jobs, started = [job for job, _ in batch], time.monotonic()
         kind, content = self._runner.run(jobs)
         share = round((time.monotonic() - started) / len(jobs), 3)

@@ -1,4 +1,4 @@
-"""From the images and states of a batch to what its policy needs to see."""
+"""Builds a policy's observations from the images and states of a batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Made for one run of a batch, after its reset.
+    """Serves one run of a batch; created after its reset.
 
     Args:
         batch: Already reset.
-        needs: What the policy looks at.
-        privileged: Hand the simulator's state to the policy.
+        needs: The policy's sensors.
+        privileged: Give the policy the simulator's state.
     """
 
     def __init__(self, batch: EnvBatch, needs: Needs = USUAL, privileged: bool = False) -> None:
@@ -27,7 +27,7 @@ class Observer:
         self._frames: dict[str, deque[np.ndarray]] = {}
 
     def note(self, images: np.ndarray | None) -> None:
-        """Takes up what the policy is to see, now or in its history; `images` [B, H, W, 3] of the reset or step."""
+        """Records what the policy sees now or in its history; `images` [B, H, W, 3] of the reset or step."""
         if self._needs.history > 1:
             for camera, seen in self._images(images).items():
                 if camera not in self._frames:
@@ -36,9 +36,9 @@ class Observer:
                     self._frames[camera].append(seen)
 
     def observe(self, images: np.ndarray | None, step: int) -> Observation:
-        """Returns the observation before control step `step`; `images` were noted before."""
+        """Returns the observation before control step `step`; its images are already recorded."""
         batch = self._batch
-        if images is None:  # nothing drawn, for privileged policies; or no external camera
+        if images is None:  # nothing rendered (privileged policy), or no external camera
             images = np.zeros((len(batch), *batch.image_size, 3), np.uint8)
         return Observation(
             images,

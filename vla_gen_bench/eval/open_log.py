@@ -1,7 +1,7 @@
-"""The log folder of an evaluation while it runs: what is there already, and when something of it is written.
+"""An evaluation's log folder while it runs: what it already holds, and when each file is written.
 
-Nothing is moved or written before the policy has loaded, and `run.json` appears with the first row: a run that ends
-before leaves the folder as it was.
+Nothing is moved or written before the policy has loaded, and `run.json` appears with the first row, so a run that ends
+earlier leaves the folder as it was.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from vla_gen_bench.log.writer import LogWriter
 
 
 class OpenLog:
-    """A log folder that is evaluated into, by the one process that holds its lock.
+    """A log folder open for an evaluation, by the one process that holds its lock.
 
     Args:
-        folder: The log's.
+        folder: The log folder.
         identity: What must be equal for two sessions to share a log.
-        suite: Kept whole in the header, so that reports find it anywhere.
+        suite: Stored in full in the header, where reports find it on any machine.
         sources: Names or files the suite was loaded from.
-        params: How many the policy's card says it has.
-        fresh: Move what is there aside, once the policy has loaded.
+        params: The parameter count from the policy's card.
+        fresh: Move an existing log aside once the policy has loaded.
 
     Attributes:
-        rows: Finished episodes that stay.
-        notes: What a user should know of them.
+        rows: Finished episodes that are kept.
+        notes: Messages about them for the user.
 
     Raises:
-        UserError: The log there is of another run, or damaged.
+        UserError: The existing log is of another run, or damaged.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class OpenLog:
         self._header = {**there, "run": self._run, "suite": suite, "sessions": list(there.get("sessions", ()))}
 
     def begin(self, info: Mapping[str, Any], session: dict[str, Any]) -> None:
-        """The policy has loaded: moves an earlier log aside if that was asked for.
+        """Called when the policy has loaded: moves an earlier log aside if requested.
 
         Args:
-            info: Fields of the header as the first worker reported them.
-            session: To be added to the header's `sessions`.
+            info: Header fields reported by the first worker.
+            session: Added to the header's `sessions`.
 
         Raises:
-            UserError: The log there is of another policy behind the same address.
+            UserError: The log there is of another policy that was served at the same address.
         """
         if not self._aside:
             check_server(self._header, info)
@@ -94,7 +94,7 @@ class OpenLog:
         self._header |= {**info, "sessions": [*self._header["sessions"], session]}
 
     def append(self, row: dict[str, Any], actions: str | None) -> None:
-        """Writes a row, before the first one the header too."""
+        """Writes a row, and the header before the first row."""
         if not self._written:
             self._start()
         self.writer.append({**row, "run": self._run}, actions)
@@ -108,13 +108,13 @@ class OpenLog:
 
 
 def has_rows(folder: Path) -> bool:
-    """Whether a log has at least one whole line; without any it is no log, and any run may begin in its place."""
+    """Whether a log has at least one complete line; without one, any run may start in its folder."""
     whole = (line for line in read_lines(folder / EPISODES_FILE) if line.endswith(b"\n"))
     return next(whole, None) is not None
 
 
 def check_identity(folder: Path, there: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Raises `UserError` where a log's header is of another run than `identity`."""
+    """Raises `UserError` if a log's header is of another run than `identity`."""
     world = {"version": FIRST_VERSION, **there["world"]}
     theirs = _flat({"sensors": {}, **there, "world": world})
     for name, ours in _flat({"sensors": {}, **identity}).items():
@@ -126,10 +126,10 @@ def check_identity(folder: Path, there: Mapping[str, Any], identity: Mapping[str
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {"suite digest": ...} for {"suite": {"digest": ...}}; what a log does not say counts as None."""
+    """Returns {"suite digest": ...} for {"suite": {"digest": ...}}; a missing field counts as None."""
     rows: dict[str, Any] = {}
     for name, value in identity.items():
-        if isinstance(value, dict) and name != "sensors":  # equal or not as a whole: keys are left out where usual
+        if isinstance(value, dict) and name != "sensors":  # `sensors` is compared as one value: it omits default keys
             rows |= {f"{name} {key}": inner for key, inner in value.items()}
         else:
             rows[name] = value
@@ -137,7 +137,7 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_specs(folder: Path, rows: Mapping[Key, Row], digests: Mapping[Key, str]) -> None:
-    """Raises `UserError` where an episode in the log was drawn differently than now; `digests` are those of now."""
+    """Raises `UserError` if the log sampled an episode differently; `digests` are the current ones."""
     for key, digest in digests.items():
         if key in rows and rows[key].spec_digest != digest:
             raise UserError(
@@ -146,12 +146,12 @@ def check_specs(folder: Path, rows: Mapping[Key, Row], digests: Mapping[Key, str
 
 
 def now() -> str:
-    """Returns the time as `run.json` holds it: UTC, to the second."""
+    """Returns the current time in the format of `run.json`: UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def check_server(header: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-    """Raises `UserError` if the server that answers now tells of itself what the log's server did not."""
+    """Raises `UserError` if the server describes itself differently than the log's server did."""
     before, now_ = (given.get("connection", {}).get("server") for given in (header, info))
     if before is not None and now_ is not None and before != now_:
         names = sorted(name for name in {*before, *now_} if before.get(name) != now_.get(name))

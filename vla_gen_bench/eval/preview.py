@@ -1,4 +1,4 @@
-"""Contact sheet of a suite: a line per disturbance with IND and its levels, of one episode's first image."""
+"""Contact sheet of a suite: one row per disturbance, with IND and its levels, from one episode's first image."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def write_preview(suite: Suite, world: str, path: Path, seed: int = 0, index: in
     """Draws the sheet and returns its path.
 
     Args:
-        suite: All its scenarios are shown: the levels of one in a line, the others six to a line.
+        suite: All its scenarios are shown: the levels of a disturbance in one row, the others six to a row.
         world: World name.
         path: The PNG.
-        seed, index: Which episode of every scenario; the same, so that only the shift differs.
+        seed, index: The episode of every scenario; the same for all, so only the shift differs.
     """
     env = build_env(world)
     bands = [
@@ -50,7 +50,7 @@ def write_preview(suite: Suite, world: str, path: Path, seed: int = 0, index: in
     title = f"{suite.title or suite.id}: first image of episode {index} of seed {seed}, world {world}"
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet = _sheet(bands, title).quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    sheet.save(path, optimize=True)  # a palette: a third of the bytes
+    sheet.save(path, optimize=True)  # a palette takes a third of the bytes
     return path
 
 
@@ -59,7 +59,7 @@ def _bands(suite: Suite) -> Iterator[list[Scenario]]:
     ind = next((row for row in rows if row.dimension == "ind"), None)
     plain = [row for row in rows if not row.sweep]
     if len(plain) < len(rows) and plain == [ind]:
-        plain = []  # it leads every line of levels
+        plain = []  # it comes first in every row of levels
     yield from (plain[start : start + COLUMNS] for start in range(0, len(plain), COLUMNS))
     for sweep in dict.fromkeys(row.sweep for row in rows if row.sweep):
         yield [*([ind] if ind else []), *(row for row in rows if row.sweep == sweep)]

@@ -14,7 +14,7 @@ from vla_gen_bench.eval.workers import Result
 
 
 class Live:
-    """A progress bar on stderr with success so far and time left; plain lines where stderr is no terminal."""
+    """A progress bar on stderr with success so far and time left; plain lines if stderr is not a terminal."""
 
     LINE_EVERY_S = 20.0
 

@@ -1,6 +1,6 @@
-"""What runs on the nodes of a Ray cluster: simulators with their own policy, or policies that serve many simulators.
+"""Actors on the nodes of a Ray cluster: simulators with their own policy, or policies that serve many simulators.
 
-Imports Ray; nothing else of this package does, but `ray_pool`.
+In this package, only this module and `ray_pool` import Ray.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.workers import Job, WorkerConfig
 from vla_gen_bench.protocol import EXTERNAL, ActionSpec, Needs, Observation
 
-SAME = ("vla-gen-bench", "code", "mani_skill", "sapien", "pack")  # what every node must have alike
-BACK_S = 120.0  # how long simulators wait for a policy actor that is started again
+SAME = ("vla-gen-bench", "code", "mani_skill", "sapien", "pack")  # what must be equal on every node
+BACK_S = 120.0  # how long simulators wait for a policy actor to restart
 
 
 def identity(world: str) -> dict[str, Any]:
-    """Returns what decides a node's results: versions, digests of this package's code and of the world's files."""
+    """Returns what determines a node's results: versions, digests of this package's code and of the world's files."""
     from vla_gen_bench.assets.pack import open_pack
     from vla_gen_bench.episodes.spec import digest_of
     from vla_gen_bench.log import provenance
@@ -37,7 +37,7 @@ def identity(world: str) -> dict[str, Any]:
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """Returns the first thing in `SAME` that two nodes have otherwise, "" for none."""
+    """Returns the first entry of `SAME` that differs between two nodes, "" for none."""
     for name in SAME:
         if ours.get(name) != theirs.get(name):
             return f"has {name} {theirs.get(name)}, this command {ours.get(name)}"
@@ -45,7 +45,7 @@ def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
 
 
 class Messages:
-    """Stands in for a worker's pipe: keeps the last message, and when a control step was last done."""
+    """Replaces a worker's pipe: keeps the last message, and the time of the last control step."""
 
     def __init__(self) -> None:
         self.value = time.monotonic()
@@ -55,13 +55,13 @@ class Messages:
 
 
 class Simulator:
-    """A worker: environments, and a policy of its own or a handle of one that serves many.
+    """A worker: environments, and its own policy or a handle to one that serves many.
 
     Args:
         config: As for a worker process.
-        ours: `identity` where the command runs.
-        folder: The command's working directory; entered where it exists, so that policies are found alike.
-        served: Actor of `PolicyHost`, if policies are apart.
+        ours: `identity` on the machine that runs the command.
+        folder: The command's working directory; entered if it exists, so policy paths resolve the same way.
+        served: The `PolicyHost` actor, if policies run separately.
     """
 
     def __init__(self, config: WorkerConfig, ours: dict[str, Any], folder: str, served: Any = None) -> None:
@@ -69,7 +69,7 @@ class Simulator:
         self._messages, self._runner = Messages(), None
 
     def start(self) -> tuple[str, Any]:
-        """Returns ("ready", what the policy and backend are) or ("refused", why), the node named."""
+        """Returns ("ready", facts about policy and backend) or ("refused", the reason, with the node's name)."""
         from vla_gen_bench import runtime
 
         try:
@@ -96,7 +96,7 @@ class Simulator:
 
     @ray.method(concurrency_group="watch")
     def idle_s(self) -> float:
-        """Seconds since the last control step; answered while `run` computes."""
+        """Seconds since the last control step; also answered while `run` computes."""
         return time.monotonic() - self._messages.value
 
 
@@ -112,7 +112,7 @@ def _build_served(config: WorkerConfig, messages: Messages, policy: Served) -> A
 
 
 class PolicyHost:
-    """One copy of a policy that acts for many simulators; requests that wait together go through it together."""
+    """One copy of a policy that acts for many simulators; requests that wait together are computed as one batch."""
 
     def __init__(self, config: WorkerConfig, folder: str, batch: int) -> None:
         from vla_gen_bench import runtime
@@ -133,14 +133,14 @@ class PolicyHost:
             self._problem = f"{error} (node {node()})"
 
     async def describe(self) -> tuple[str, Any]:
-        """Returns ("ready", the policy's spec and decoding) or ("refused", why)."""
+        """Returns ("ready", the policy's spec and decoding) or ("refused", the reason)."""
         if self._problem:
             return "refused", self._problem
         policy = self._engine.policy
         return "ready", {"spec": policy.action_spec, "decoding": getattr(policy, "decoding", None)}
 
     async def begin(self, ended: Sequence[int], instructions: Sequence[str], seeds: Sequence[int]) -> list[int]:
-        """Starts an episode for each instruction; returns their numbers. `ended`: those that are over."""
+        """Starts an episode for each instruction; returns their numbers. `ended`: numbers of finished episodes."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._engine.run())
         for number in ended:
@@ -164,7 +164,7 @@ class PolicyHost:
         return np.stack(await asyncio.gather(*rows))
 
     async def served(self) -> tuple[int, int]:
-        """Returns episodes' requests answered so far, and the process id."""
+        """Returns the number of requests answered so far, and the process id."""
         return self._engine.served, os.getpid()
 
 
@@ -172,7 +172,7 @@ MOST_INSTANCES = 100_000
 
 
 class Served:
-    """A policy whose one copy lives in an actor and acts for other simulators too."""
+    """A policy whose only copy is in an actor and also acts for other simulators."""
 
     def __init__(self, host: Any) -> None:
         self._host = host
@@ -214,5 +214,5 @@ def _enter(folder: str) -> None:
 
 
 def node() -> str:
-    """Returns the address of the node this runs on."""
+    """Returns the address of this node."""
     return ray.util.get_node_ip_address()

@@ -1,7 +1,7 @@
 """The evaluation's workers as Ray actors, on any number of nodes.
 
-Scheduling is that of `WorkerPool`: one queue, episodes handed out as workers ask. A killed actor or node costs its
-running episodes, which run again; a node that joins is used as soon as Ray can place a waiting worker on it.
+Scheduling is that of `WorkerPool`: one queue, from which free workers take episodes. If an actor or node is killed,
+its running episodes run again; a node that joins is used as soon as Ray can place a waiting worker on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: nothing is reported to anybody
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # set before Ray is imported: send no usage statistics
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray  # noqa: E402
@@ -28,18 +28,18 @@ from vla_gen_bench.eval.cluster import Cluster  # noqa: E402
 from vla_gen_bench.eval.workers import POLL_S, WorkerConfig, WorkerPool, _Worker  # noqa: E402
 
 REACH_S = 10.0
-STORE_BYTES = 256 << 20  # of a local cluster: what passes through it are episodes' rows
+STORE_BYTES = 256 << 20  # of a local cluster; only episode rows pass through it
 LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
 def connected(cluster: Cluster, workers: int | None) -> Iterator[int]:
-    """Yields how many workers to use; leaves the cluster afterwards, and ends one that was started here.
+    """Yields the number of workers to use; then leaves the cluster, or stops one that was started here.
 
     Raises:
-        UserError: It cannot be reached, runs another Ray or Python, or has no node of the wanted size.
+        UserError: It cannot be reached, runs another Ray or Python version, or has no node of the requested size.
     """
-    if ray.is_initialized():  # by the caller, as in a notebook or a test
+    if ray.is_initialized():  # already started by the caller, such as a notebook or a test
         yield workers or _fitting(cluster)
         return
     try:
@@ -58,7 +58,7 @@ def _join(cluster: Cluster, workers: int | None) -> int:
 
 
 def _reach(address: str) -> None:
-    """Raises `UserError` at once where nothing listens: Ray itself tries for minutes."""
+    """Raises `UserError` at once if nothing listens at the address; Ray itself retries for minutes."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")
@@ -76,7 +76,7 @@ def _start_here(cluster: Cluster, workers: int | None) -> int:
     from vla_gen_bench.runtime import usable_cores
 
     count = workers or max(1, int(usable_cores() // max(cluster.cpus, 1.0)))
-    package = str(Path(__file__).resolve().parents[2])  # of a checkout that is not installed, too
+    package = str(Path(__file__).resolve().parents[2])  # works for a checkout that is not installed, too
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     try:
         ray.init(
@@ -88,7 +88,7 @@ def _start_here(cluster: Cluster, workers: int | None) -> int:
             _node_ip_address=LOOPBACK,
             runtime_env={"env_vars": {"PYTHONPATH": path}},
         )
-    except Exception as error:  # Ray raises many kinds where its processes do not come up
+    except Exception as error:  # Ray raises many types if its processes fail to start
         raise UserError(f"Ray cannot start on this machine: {one_line(error)}") from None
     _check_gpus(cluster)
     return count
@@ -102,7 +102,7 @@ def _check_gpus(cluster: Cluster) -> None:
 
 
 def _fitting(cluster: Cluster) -> int:
-    """Returns how many workers fit the cluster as it is."""
+    """Returns how many workers fit on the cluster in its current state."""
     there = ray.cluster_resources()
     free = there.get("CPU", 1) - cluster.hosts * cluster.cpus
     fits = [free / cluster.cpus] if cluster.cpus else []
@@ -111,11 +111,11 @@ def _fitting(cluster: Cluster) -> int:
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raises `UserError` naming the policy option that cannot be sent to another process."""
+    """Raises `UserError` naming the policy option that cannot be pickled for another process."""
     for name, value in options.items():
         try:
             ray.cloudpickle.dumps(value)
-        except Exception as error:  # pickling raises whatever the object does
+        except Exception as error:  # pickling raises whatever the object raises
             kind = type(value).__name__
             raise UserError(
                 f"policy option '{name}' is a {kind}, which cannot be sent to another process: {one_line(error)}"
@@ -123,7 +123,7 @@ def check_options(options: dict[str, Any]) -> None:
 
 
 class _Actor:
-    """Looks to `WorkerPool` like a worker's pipe and process in one."""
+    """Acts as both the pipe and the process of a worker for `WorkerPool`."""
 
     exitcode: str | None = None
 
@@ -147,7 +147,7 @@ class _Actor:
             self.ref = None
 
     def watch(self) -> None:
-        """Learns when the worker last did a step, as far as it has answered."""
+        """Asks when the worker last did a step; uses the answers received so far."""
         if self.asked is None:
             self.asked = self.handle.idle_s.remote()
         done, _ = ray.wait([self.asked], timeout=0)
@@ -155,7 +155,7 @@ class _Actor:
             try:
                 self.value = time.monotonic() - ray.get(self.asked)
             except RayError:
-                pass  # its running call tells
+                pass  # the result of its running call reports the failure
             self.asked = None
 
     def kill(self) -> None:
@@ -174,7 +174,7 @@ class RayPool(WorkerPool):
 
     Args:
         config, count, on_ready: As for `WorkerPool`.
-        cluster: What each actor asks of a node.
+        cluster: The resources each actor requests.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class RayPool(WorkerPool):
         return _Worker(index, actor, actor, actor)
 
     def _turn(self) -> None:
-        """Waits for an answer and deals with it; hands work to those that have none."""
+        """Waits for an answer and handles it; assigns work to idle workers."""
         by_ref = {worker.pipe.ref: worker for worker in self._workers if worker.pipe.ref is not None}
         done, _ = ray.wait(list(by_ref), num_returns=1, timeout=POLL_S)
         for ref in done:
@@ -213,7 +213,7 @@ class RayPool(WorkerPool):
             self._check_pace(worker)
 
     def _check_pace(self, worker: _Worker) -> None:
-        """A worker that is not placed yet waits for a node, as long as others work."""
+        """A worker that is not placed yet waits for a node, as long as other workers are running."""
         limit = self._config.time_limit_s if worker.ready else self._config.start_limit_s
         waits = not worker.ready and any(other.ready for other in self._workers)
         if waits or not (worker.jobs or not worker.ready) or worker.idle_s <= min(limit, max(POLL_S, limit / 4)):

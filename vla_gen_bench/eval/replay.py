@@ -1,4 +1,4 @@
-"""Running a logged episode again."""
+"""Runs a logged episode again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Replay:
     """A replayed episode: its row, the logged one, and the video.
 
     Attributes:
-        comparable: Whether the traces cover the same: a replay draws images, a log made with --no-render did not.
+        comparable: Whether both traces cover the same data: a replay renders images, a --no-render log has none.
     """
 
     row: dict[str, Any]
@@ -39,12 +39,12 @@ class Replay:
 
     @property
     def same(self) -> bool:
-        """Whether the outcome and its stages are as logged."""
+        """Whether the outcome and its stages are the logged ones."""
         return all(self.row[name] == self.logged[name] for name in COMPARED)
 
     @property
     def exact(self) -> bool:
-        """Whether every state and image was equal, bit for bit."""
+        """Whether every state and image is equal, bit for bit."""
         return self.row["trace"] == self.logged["trace"]
 
     @property
@@ -55,11 +55,11 @@ class Replay:
 
 
 def replay_episode(folder: Path, episode: str, out: Path | None = None, act: bool = False) -> Replay:
-    """Runs the episode again from the logged actions, or from the policy if `act` or they were not kept.
+    """Runs the episode again from the logged actions; from the policy if `act` is set or no actions were kept.
 
     Raises:
-        UserError: No such log or episode, an errored one, the suite draws another episode by now, or another process
-            writes into the folder that the video is for.
+        UserError: No such log or episode, an errored one, the suite now samples another episode, or another process
+            is writing into the video's folder.
     """
     log, key = EvalLog(folder), parse_key(episode)
     header = log.header

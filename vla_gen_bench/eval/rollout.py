@@ -1,4 +1,4 @@
-"""Episodes from specs and a policy, side by side: what `vgb eval`, `replay` and `gallery` all run."""
+"""Runs episodes in parallel from specs and a policy; used by `vgb eval`, `replay` and `gallery`."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ DISTANCES = ("gripper_target_distance", "gripper_receptacle_distance", "target_r
 
 
 class ActionSource(Protocol):
-    """What `run_episodes` asks for actions: a `ChunkRunner`, or a recording."""
+    """The source of actions for `run_episodes`: a `ChunkRunner`, or a recording."""
 
     needs_observation: bool
 
-    def reset(self, instructions: list[str], seeds: list[int]) -> None: ...
+    def reset(self, instructions: list[str], seeds: list[int]) -> None: ...  # one of each per episode
 
-    def next_actions(self, observation: Observation | None) -> np.ndarray: ...
+    def next_actions(self, observation: Observation | None) -> np.ndarray: ...  # float32 [B, 7], for one control step
 
 
 class Recording:
     """Plays back recorded actions [T, 7].
 
     Args:
-        every: The policy looked once in so many steps.
+        every: The policy observed once per this many steps.
     """
 
     def __init__(self, actions: np.ndarray, every: int = 1) -> None:
@@ -45,11 +45,11 @@ class Recording:
 
     @property
     def needs_observation(self) -> bool:
-        """As it was of the policy: traces cover the images it saw."""
+        """Matches the policy: traces cover the images it saw."""
         return self._step % self._every == 0
 
     def reset(self, instructions: list[str], seeds: list[int]) -> None:
-        """Nothing to do: a recording is made for one episode."""
+        """Does nothing: a recording is made for one episode."""
 
     def next_actions(self, observation: Observation | None) -> np.ndarray:
         self._step += 1
@@ -63,7 +63,7 @@ class Episode:
     Attributes:
         row: The fields of its line in the log.
         actions: float32 [T, 7].
-        frames: uint8 [H, W, 3] each, T + 1 of them, if they were asked for.
+        frames: uint8 [H, W, 3] each, T + 1 of them, if requested.
     """
 
     row: dict[str, Any]
@@ -72,7 +72,7 @@ class Episode:
 
 
 def episode_seed(spec: EpisodeSpec) -> int:
-    """Returns the seed a policy draws its own random numbers from: a function of the spec alone, below 2**31."""
+    """Returns the seed for the policy's random numbers, below 2**31; it depends on the spec alone."""
     return int(hashlib.sha256(f"policy/{spec.digest()}".encode()).hexdigest(), 16) % 2**31
 
 
@@ -87,21 +87,21 @@ def run_episodes(
     needs: Needs = USUAL,
     on_step: Callable[[int], None] | None = None,
 ) -> list[Episode]:
-    """Realises B = len(specs) episodes side by side, runs `horizon` control steps and judges them.
+    """Sets up B = len(specs) episodes in parallel, runs `horizon` control steps and scores them.
 
-    What neither the policy nor a recording looks at is not drawn: half of a step's time. On the CPU each outcome is
-    that of the episode run alone, as far as the policy's actions are.
+    Images that neither the policy nor a recording needs are not rendered; this halves the time of a step. On the CPU
+    each outcome equals that of the episode run alone, if the policy's actions do too.
 
     Args:
         batch: With at least B rows.
-        source: Where actions come from; it is reset here.
-        privileged: Hand the simulator's state to the policy.
+        source: The source of actions; it is reset here.
+        privileged: Give the policy the simulator's state.
         record: Keep the frames.
-        needs: What the policy looks at; the batch must have those cameras.
-        on_step: Called with the number of steps done, after the reset and after each step.
+        needs: The policy's sensors; the batch must have those cameras.
+        on_step: Called with the number of completed steps, after the reset and after each step.
 
     Raises:
-        Exception: Whatever the policy or the simulator raises; it ends all B episodes.
+        Exception: Whatever the policy or the simulator raises; this ends all B episodes.
     """
     images = batch.reset(specs)
     kept, observer = _Kept(batch, images, record), Observer(batch, needs, privileged)
@@ -123,17 +123,17 @@ def run_episodes(
 
 
 def run_episode(env: PickPlaceEnv, source: ActionSource, spec: EpisodeSpec, horizon: int, **options: Any) -> Episode:
-    """Runs one episode in an environment with one sub-scene; `options` as `run_episodes` takes them."""
+    """Runs one episode in an environment with one sub-scene; `options` are those of `run_episodes`."""
     from vla_gen_bench.envs.vector import EnvBatch
 
     return run_episodes(EnvBatch([env]), source, [spec], horizon, **options)[0]
 
 
 class _Kept:
-    """What the running episodes of a batch leave behind.
+    """Records the running episodes of a batch.
 
-    The trace of an episode is a running hash over joint angles and body poses of every step, and the images that the
-    policy saw and the last one: equal digests mean equal episodes.
+    An episode's trace is a running hash over the joint angles and body poses of every step, the images the policy
+    saw, and the last image: equal digests mean equal episodes.
     """
 
     def __init__(self, batch: EnvBatch, images: np.ndarray | None, record: bool) -> None:
@@ -147,10 +147,10 @@ class _Kept:
         self._look(images, True)
 
     def add(self, actions: np.ndarray, images: np.ndarray | None, seen: bool) -> None:
-        """Takes down a control step: its actions [B, 7], the state and images [B, H, W, 3] after it, if any are drawn.
+        """Records a control step: its actions [B, 7], and the state and images [B, H, W, 3] after it.
 
         Args:
-            seen: The trace covers the images, of all cameras.
+            seen: Whether the trace covers the images of all cameras at this step.
         """
         self._actions.append(np.array(actions, np.float32))
         for states in self._states:

@@ -1,4 +1,4 @@
-"""Shards: the episodes of one run dealt to several commands, on one machine or many, to be merged afterwards."""
+"""Shards split the episodes of one run among several commands, on one machine or many; the logs are merged later."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Shard:
 
     @property
     def folder(self) -> str:
-        """Name of the folder its log lies in by default; sorts by number."""
+        """Default name of its log folder; names sort by number."""
         return f"shard-{self.number:0{len(str(self.count))}d}-of-{self.count}"
 
     def deal(self, items: Sequence[T]) -> list[T]:
-        """Returns this shard's items: dealt like cards, so that every shard has some of every scenario."""
+        """Returns this shard's items: dealt like cards, so every shard has a share of every scenario."""
         return list(items[self.number - 1 :: self.count])
 
 

@@ -1,4 +1,4 @@
-"""Records the states of running episodes, for their stage and coverage."""
+"""Records the states of running episodes, from which their stage and coverage follow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vla_gen_bench.log.stages import States, stage
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
 
-_BASE = Rotation.from_quat(np.roll(robot.BASE_QUATERNION, -1))  # half a turn: extents along the axes stay as they are
+_BASE = Rotation.from_quat(np.roll(robot.BASE_QUATERNION, -1))  # half a turn, so axis-aligned extents do not change
 
 
 class StateTrace:
-    """Made right after a reset, which is the first state; call `record` after each step.
+    """Create it right after a reset, whose state is the first; call `record` after each step.
 
-    All environments of the batch are kept; on the way only one small tensor is made per step, wherever it lives.
+    All environments of the batch are recorded. Each step adds one small tensor, on the device of the simulation.
     """
 
     def __init__(self, env: PickPlaceEnv) -> None:
@@ -35,7 +35,7 @@ class StateTrace:
         self.record()
 
     def record(self) -> None:
-        """Keeps the present state; reading it changes nothing."""
+        """Records the present state without changing it."""
         judge, progress = self._env.judge, self._env.judge.progress
         flags = (judge.touched("target"), judge.grasped, judge.success, progress.wrong_touched, progress.wrong_grasped)
         fingers = self._env.agent.robot.get_qpos()[:, -2:]

@@ -1,7 +1,7 @@
 """Worker processes: each holds one batch of environments and one policy and runs the episodes it is handed.
 
-An exception, a dead or a hanging worker costs the running episodes only: each of them is tried once more, alone, where
-need be in a new worker, and then its error is recorded.
+An exception, or a worker that dies or hangs, affects only the running episodes: each is retried once, alone, in a
+new worker if needed, and then its error is recorded.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ TRIES = 2
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker needs to build its environment and policy; plain data, sent to a fresh interpreter.
+    """What a worker needs to build its environments and policy; plain data, sent to a fresh interpreter.
 
     Attributes:
         policy: As `--policy` takes it.
         options: The factory's arguments.
         world: World name.
         horizon: Control steps per episode.
-        num_envs: Episodes run side by side in the process.
+        num_envs: Parallel episodes in the process.
         backend: "cpu" or "gpu", where the physics runs.
         threads: Compute threads.
         record: Keep frames: "none", "all" or "failures".
-        render: Draw observations; False only for privileged policies.
-        sensors: What the policy looks at, `Needs.to_json()`.
+        render: Render observations; False only for privileged policies.
+        sensors: The policy's sensors, `Needs.to_json()`.
         videos: Folder for the mp4 files, if any are kept.
-        time_limit_s: Longest time one control step, or the start, may take before the worker counts as hung.
+        time_limit_s: Maximum time for one control step, or for the start, before the worker counts as hung.
     """
 
     policy: str
@@ -71,7 +71,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: an outcome `row` with packed `actions`, or an `error`."""
+    """The result of a job: an outcome `row` with packed `actions`, or an `error`."""
 
     job: Job
     worker: int
@@ -85,7 +85,7 @@ class Result:
 
 
 def _worker_main(config: WorkerConfig, pipe: Connection, parent: int) -> None:
-    """Runs in a fresh process: builds everything, reports ready, then serves jobs until it is sent None."""
+    """Runs in a fresh process: builds everything, reports ready, then runs jobs until it receives None."""
     runtime.begin_worker(parent)
     runtime.prepare(config.threads)
     try:
@@ -98,7 +98,7 @@ def _worker_main(config: WorkerConfig, pipe: Connection, parent: int) -> None:
         while (jobs := pipe.recv()) is not None:
             pipe.send(episodes.run(jobs))
     except (EOFError, OSError):
-        return  # the parent is gone
+        return  # the parent has ended
 
 
 def _build(config: WorkerConfig, pipe: Connection) -> Runner:
@@ -109,7 +109,7 @@ def _build(config: WorkerConfig, pipe: Connection) -> Runner:
 
 
 def make_runner(config: WorkerConfig, card: Any, policy: Any, pipe: Any) -> Runner:
-    """Tries a loaded policy on an example, then makes its environments; raises `UserError` where one cannot be used."""
+    """Tries a loaded policy on an example, then makes its environments; raises `UserError` if either cannot be used."""
     from vla_gen_bench.policies.chunking import ChunkRunner
 
     runtime.limit_threads(config.threads)
@@ -119,14 +119,14 @@ def make_runner(config: WorkerConfig, card: Any, policy: Any, pipe: Any) -> Runn
     pipe.send(("phase", (config.time_limit_s, f"{card.label}: reset() and act() on an example observation")))
     _rehearse(policy, card, config.world, needs)
     pipe.send(("phase", (config.start_limit_s, "")))
-    from vla_gen_bench.envs.factory import build_batch  # not before: a policy that fails needs no simulator
+    from vla_gen_bench.envs.factory import build_batch  # imported late: a policy that fails needs no simulator
 
     batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
     return Runner(config, card, ChunkRunner(policy, card.label), batch, pipe)
 
 
 def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
-    """Lets the policy act on an example before any simulator starts; raises `PolicyError` where it fails."""
+    """Lets the policy act on an example before any simulator starts; raises `PolicyError` if it fails."""
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.policies.contract import PolicyError, check_actions, describe_failure, example_observation
 
@@ -137,7 +137,7 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
     try:
         policy.reset(list(observation.instruction), [0])
         actions = policy.act(observation)
-    except BaseException as error:  # sys.exit() and KeyboardInterrupt are the policy's own: Ctrl-C never comes here
+    except BaseException as error:  # sys.exit() and KeyboardInterrupt come from the policy: Ctrl-C never gets here
         if getattr(error, "says_all", False):
             raise
         raise PolicyError(f"{card.label}: raised {describe_failure(error)} on an example observation") from error
@@ -145,7 +145,7 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
 
 
 class Runner:
-    """A policy and its environments: runs the jobs it is given, and reports what went wrong instead of raising it.
+    """A policy and its environments: runs the jobs it is given, and reports errors instead of raising them.
 
     Attributes:
         interruptible: A KeyboardInterrupt is the user's, not the policy's.
@@ -159,7 +159,7 @@ class Runner:
 
     def describe(self) -> dict[str, Any]:
         policy, env = self.source.policy, self.batch.envs[0]
-        connection = getattr(policy, "connection", None)  # of a policy behind a server
+        connection = getattr(policy, "connection", None)  # set for a policy behind a server
         return {
             **({"connection": connection} if connection else {}),
             "action_spec": self.source.spec.to_json(),
@@ -172,10 +172,10 @@ class Runner:
         }
 
     def run(self, jobs: Sequence[Job]) -> tuple[str, Any]:
-        """Returns what became of the jobs.
+        """Returns the results of the jobs.
 
-        Either ("done", [(row, packed actions) per job]), or ("failed", message), which concerns all of them, or
-        ("full", (as for "done", message)) where they are done and a video cannot be written.
+        Either ("done", [(row, packed actions) per job]); ("failed", message), which concerns all of them; or
+        ("full", (as for "done", message)) if they are done and a video cannot be written.
         """
         from vla_gen_bench.eval.rollout import pack_actions, run_episodes
         from vla_gen_bench.policies.contract import PolicyError, describe_failure
@@ -188,7 +188,7 @@ class Runner:
             )  # fmt: skip
         except PolicyError as error:
             return "failed", str(error)
-        except BaseException as error:  # sys.exit() and, in a worker, KeyboardInterrupt are the policy's own
+        except BaseException as error:  # sys.exit() and, in a worker, KeyboardInterrupt come from the policy
             if self.interruptible and isinstance(error, KeyboardInterrupt):
                 raise
             if getattr(error, "stops_run", False):
@@ -203,7 +203,7 @@ class Runner:
         return "done", done
 
     def _step_done(self, step: int) -> None:
-        """Tells the parent now and then that steps are being done."""
+        """Sends the parent a heartbeat now and then while steps are being done."""
         if time.monotonic() - self._alive > ALIVE_S:
             self._alive = time.monotonic()
             self.pipe.send(("alive", None))
@@ -223,14 +223,14 @@ class Runner:
 
 @dataclass
 class _Beat:
-    """When a worker last told of a step, `time.monotonic`."""
+    """When a worker last reported a step, in `time.monotonic` seconds."""
 
     value: float = 0.0
 
 
 @dataclass
 class _Worker:
-    """A worker process; until it is ready it may take `limit_s` for `doing`, "" for what is not the policy's."""
+    """A worker process; until it is ready, `doing` may take `limit_s`; "" is for time not spent in the policy."""
 
     index: int
     process: Any
@@ -244,7 +244,7 @@ class _Worker:
 
     @property
     def idle_s(self) -> float:
-        """Seconds since it last showed a sign of life."""
+        """Seconds since its last heartbeat."""
         return time.monotonic() - max(self.started, self.beat.value)
 
 
@@ -252,7 +252,7 @@ class WorkerPool:
     """Runs jobs on `count` workers.
 
     Args:
-        on_ready: Called once, with what the first worker tells about policy and backend.
+        on_ready: Called once, with the first worker's report on policy and backend.
     """
 
     def __init__(self, config: WorkerConfig, count: int, on_ready: Callable[[dict[str, Any]], None]) -> None:
@@ -263,7 +263,7 @@ class WorkerPool:
         self._lost_at_start = 0
 
     def run(self, jobs: Iterable[Job], on_result: Callable[[Result], None]) -> None:
-        """Runs all jobs; results come in order of completion. All workers are gone when it returns or raises.
+        """Runs all jobs; yields results as they complete. All workers have ended when it returns or raises.
 
         Raises:
             UserError: The policy or the world cannot be used at all.
@@ -288,7 +288,7 @@ class WorkerPool:
         return _Worker(index, process, ours, limit_s=self._config.start_limit_s)
 
     def _turn(self) -> None:
-        """Waits for something to happen and deals with it."""
+        """Waits for the next event and handles it."""
         by_handle = {worker.pipe: worker for worker in self._workers}
         for handle in wait(list(by_handle), timeout=POLL_S):
             self._hear(by_handle[handle])
@@ -307,7 +307,7 @@ class WorkerPool:
             self._lose(worker, f"the worker process died (exit code {worker.process.exitcode})")
             return
         if kind == "alive":
-            worker.beat.value = time.monotonic()
+            worker.beat.value = time.monotonic()  # idle time is counted from here
             return
         if kind == "phase":
             worker.started, (worker.limit_s, worker.doing) = time.monotonic(), content
@@ -324,7 +324,7 @@ class WorkerPool:
         if kind == "ready":
             worker.ready = True
             if not self._told:
-                self._told = True
+                self._told = True  # all workers report the same
                 self._on_ready(content)
         elif kind == "done":
             self._finish(worker, [{"row": row, "actions": actions} for row, actions in content])
@@ -343,9 +343,9 @@ class WorkerPool:
             self._lose(worker, "the worker process died between two episodes")
 
     def _next(self) -> list[Job]:
-        """Takes the next batch from the queue, or one episode that is tried again; leaves work for other workers.
+        """Takes the next batch from the queue, or one episode to retry; leaves work for other workers.
 
-        On a GPU all episodes of a batch are of one scenario: those share their effects' physics, see `schedule`.
+        On a GPU all episodes of a batch are of one scenario: these share the physics of their effects, see `schedule`.
         """
         first, tries = self._queue[0]
         share = -(-len(self._queue) // self._count)
@@ -357,14 +357,14 @@ class WorkerPool:
         return [job for job, _ in taken]
 
     def _finish(self, worker: _Worker, outcomes: list[dict[str, Any]]) -> None:
-        """Hands out one result per running job; each takes its share of the time."""
+        """Hands out one result per running job; the time is split evenly."""
         jobs, worker.jobs = worker.jobs, []
         duration_s = round((time.monotonic() - worker.started) / len(jobs), 3)
         for job, outcome in zip(jobs, outcomes, strict=True):
             self._on_result(Result(job, worker.index, duration_s, **outcome))
 
     def _fail(self, worker: _Worker, error: str) -> None:
-        """Queues the running episodes once more, each alone; records the error of one that was."""
+        """Queues the running episodes again, each alone; records the error of one that was already alone."""
         if len(worker.jobs) == 1 and self._tries[worker.jobs[0].key] == TRIES:
             self._finish(worker, [{"error": error}])
             return

@@ -26,7 +26,7 @@ CSV_FILE, PAGE_FILE = "leaderboard.csv", "site/index.html"
 
 
 class Board:
-    """Reads a folder's entries at once and their logs when they are needed; raises `UserError` for a bad file."""
+    """Reads a folder's entries at once, and their logs when needed; raises `UserError` for an invalid file."""
 
     def __init__(self, folder: Path, logs: Mapping[str, Path] | None = None) -> None:
         self.folder = folder
@@ -48,12 +48,12 @@ class Board:
         return self.folder / "entries" / f"{id}.json"
 
     def at_hand(self, id: str) -> bool:
-        """Whether an entry's log lies here: not that of a paper's row, nor one behind a URL."""
+        """Whether an entry's log is in this folder: not for a paper's row, nor for a log behind a URL."""
         where = self.entry(id).trust.log
         return id in self._elsewhere or not (where is None or is_url(where))
 
     def study(self, id: str) -> Study | None:
-        """Returns what an entry's log shows, read once and let go; None where it is not at hand."""
+        """Returns what an entry's log shows, read once and then released; None if the log is not available."""
         if id not in self._studies:
             self._studies[id] = self._study(self.entry(id)) if self.at_hand(id) else None
         return self._studies[id]
@@ -63,12 +63,12 @@ class Board:
         found = tuple(problems(entry, log))
         try:
             suite = suite_of(entry.suite.id, log.header)
-        except UserError:  # one of the problems found
+        except UserError:  # already listed among the problems
             return Study(found, {}, {})
         return Study(found, dimensions_of(suite), outcomes(log, suite, entry.protocol.metric))
 
     def problems(self, ids: Iterable[str]) -> list[str]:
-        """Returns everything wrong with entries, each line with the file it is about."""
+        """Returns all faults of the entries, one per line, each with its file."""
         found = []
         for id in ids:
             try:
@@ -80,7 +80,7 @@ class Board:
         return found
 
     def groups(self) -> dict[Group, list[Listing]]:
-        """Returns the listings, best first; measured ones before a paper's."""
+        """Returns the listings, best first; measured entries before those of papers."""
         groups: dict[Group, list[Listing]] = {}
         for entry in self.entries.values():
             suite = entry.suite
@@ -129,7 +129,7 @@ class Board:
         return next((reason for reason, holds in reasons.items() if holds), "ranked")
 
     def _superseded_by(self, entry: Entry) -> str | None:
-        """The newest entry of the same checkpoint, suite, world, preset and source, if that is another one."""
+        """The newest entry of the same checkpoint, suite, world, preset and source, if it is a different entry."""
         same = [other for other in self.entries.values() if _identity(other) == _identity(entry)]
         newest = max(same, key=lambda other: (other.trust.date, other.id))
         return None if newest.id == entry.id or not entry.measured else newest.id
@@ -145,13 +145,13 @@ class Board:
         return sorted(placed, key=_order)
 
     def build(self) -> dict[Path, str]:
-        """Returns the files that follow from the entries: path -> content."""
+        """Returns the files generated from the entries: path -> content."""
         groups = self.groups()
         return {self.folder / CSV_FILE: sheet(groups), self.folder / PAGE_FILE: page(groups)}
 
 
 def describe_sensors(sensors: Mapping[str, Any]) -> str:
-    """Returns "external + wrist, state, 256x256" for an entry's sensors, "" for the usual ones."""
+    """Returns "external + wrist, state, 256x256" for an entry's sensors, "" for the default ones."""
     parts = [" + ".join(sensors["cameras"])] if "cameras" in sensors else []
     parts += ["state"] if sensors.get("state") else []
     parts += ["x".join(map(str, sensors["image_size"]))] if "image_size" in sensors else []
@@ -161,7 +161,7 @@ def describe_sensors(sensors: Mapping[str, Any]) -> str:
 
 
 def _identity(entry: Entry) -> tuple:
-    """What a newer entry must share to take the place of this one."""
+    """Returns the fields that a newer entry must share to replace this one."""
     policy = entry.policy
     what = policy.digest, policy.checkpoint, policy.options
     seen = describe_sensors(entry.protocol.sensors)
@@ -179,12 +179,12 @@ def _order(listing: Listing) -> tuple:
 
 
 def dimensions_of(suite: Suite) -> dict[str, str]:
-    """Returns scenario id -> dimension, in the order of the table."""
+    """Returns scenario id -> dimension, in table order."""
     return {scenario.id: scenario.dimension for scenario in suite.scenarios.values()}
 
 
 def rows_by_dimension(dimensions: Mapping[str, str]) -> dict[str, list[str]]:
-    """Returns the scenarios of each dimension, and under "ood" those of all but IND and controls."""
+    """Returns the scenarios of each dimension, and under "ood" all except IND and controls."""
     rows: dict[str, list[str]] = {}
     for scenario, dimension in dimensions.items():
         rows.setdefault(dimension, []).append(scenario)
@@ -193,7 +193,7 @@ def rows_by_dimension(dimensions: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def outcomes(log: Log, suite: Suite, metric: str) -> dict[str, np.ndarray]:
-    """Returns scenario -> bool [ids] of its finished episodes, by (seed, index); a complete log has all of them."""
+    """Returns scenario -> bool [ids], finished episodes by (seed, index); complete logs have all."""
     keys = sorted(key for key, row in log.rows.items() if row.ok)
     return {
         scenario: np.array([getattr(log.rows[key], metric) for key in keys if key[0] == scenario], bool)
@@ -202,7 +202,7 @@ def outcomes(log: Log, suite: Suite, metric: str) -> dict[str, np.ndarray]:
 
 
 def write_files(files: Mapping[Path, str]) -> None:
-    """Writes text files, making their folders; raises `UserError` where that fails."""
+    """Writes text files, creating their folders; raises `UserError` if that fails."""
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ def write_files(files: Mapping[Path, str]) -> None:
 
 
 def add_entry(folder: Path, entry: Entry, run: Path) -> Path:
-    """Writes an entry, and its log unless that lies behind a URL; returns the entry's path.
+    """Writes an entry, and its log unless the log is behind a URL; returns the entry's path.
 
     The rows are gzipped with a fixed time stamp: the same log gives the same bytes.
     """

@@ -1,4 +1,4 @@
-"""What a log says of its run: every field of an entry that nobody has to be believed for."""
+"""Derives from a log every field of an entry that needs no trust in the submitter."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vla_gen_bench.log.header import Header, PolicyInfo, read_header
 from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.log.suites import find_suite_of
 
-CONTROL_HZ = 5  # of every world; vla_gen_bench.envs says it too, but imports a simulator
+CONTROL_HZ = 5  # of every world; vla_gen_bench.envs has it too, but imports a simulator
 DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Log:
-    """A log, read once: header, one row per episode, the episodes that are there twice, and a digest over the files."""
+    """A log, read once: header, one row per episode, the repeated episodes, and a digest of the files."""
 
     header: Header
     rows: dict[Key, Row]
@@ -33,7 +33,7 @@ class Log:
 
 
 def read_log(folder: Path) -> Log:
-    """Reads a log folder; raises `UserError` where it is missing, broken or of a version before the leaderboard."""
+    """Reads a log folder; raises `UserError` if it is missing, broken or older than the leaderboard."""
     header = read_header(folder)
     for part in ("action_spec", "backend", "sessions", "horizon"):
         if not getattr(header, part):
@@ -50,8 +50,8 @@ def suite_of(id: str, header: Header | None = None) -> Suite:
     """Returns the suite that an entry or header names; "vision+execution" is the union of two.
 
     Args:
-        id: Looked up among the suites known here, which decide what the leaderboard is about.
-        header: Of the entry's log, which holds the whole of a suite that is not known here.
+        id: Looked up among the installed suites, which define what the leaderboard covers.
+        header: Header of the entry's log, which holds the full definition of a suite that is not installed.
     """
     try:
         return union([load_suite(name) for name in id.split("+")])
@@ -63,11 +63,11 @@ def suite_of(id: str, header: Header | None = None) -> Suite:
 
 
 def derived(log: Log, suite: Suite) -> dict[str, Any]:
-    """Returns the sections of an entry that follow from the log: nested, as in its file.
+    """Returns the sections of an entry that follow from the log, nested as in its file.
 
     Args:
-        log: All rows that are in `suite`.
-        suite: As this checkout has it: the protocol, the order of the rows.
+        log: All of its rows are in `suite`.
+        suite: This checkout's version, with the protocol and the order of rows.
     """
     header, world, policy = log.header, log.header.world, log.header.policy
     counts = count_by_scenario(log.rows.values())
@@ -92,7 +92,7 @@ def derived(log: Log, suite: Suite) -> dict[str, Any]:
 
 
 def _options(policy: PolicyInfo) -> dict[str, Any]:
-    """The policy's options, without where its checkpoint lay if a digest tells which one it was."""
+    """Returns the policy's options, without the checkpoint's path if a digest identifies it."""
     known = policy.checkpoint is not None
     return {name: value for name, value in policy.options.items() if not (known and name == "checkpoint")}
 
@@ -130,7 +130,7 @@ def _environment(header: Header) -> dict[str, Any]:
 
 
 def cell(suite: Suite, counts: Counts) -> dict[str, Any]:
-    """Returns the fields of a scenario's `Cell`: errored episodes count as planned, not as failures."""
+    """Returns the fields of a scenario's `Cell`: errored episodes count as planned but not as failures."""
     planned = suite.protocol.episodes_per_seed * len(suite.protocol.seeds)
     head = {"planned": planned, "n": counts.n, "errors": counts.errors}
     successes = {name: counts.of(name) for name in METRICS}
@@ -138,7 +138,7 @@ def cell(suite: Suite, counts: Counts) -> dict[str, Any]:
 
 
 def rate(successes: int, trials: int) -> dict[str, float]:
-    """Returns `rate`, `low` and `high`, rounded as entries hold them; the rate without trials is 0."""
+    """Returns `rate`, `low` and `high`, rounded as in entries; without trials the rate is 0."""
     low, high = wilson(successes, trials, Interval().level)
     share = successes / trials if trials else 0.0
     return {"rate": round(share, DIGITS), "low": round(low, DIGITS), "high": round(high, DIGITS)}

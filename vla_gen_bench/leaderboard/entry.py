@@ -1,4 +1,4 @@
-"""An entry of the leaderboard: who, on what, how, how well, trained on what, and why one may believe it."""
+"""A leaderboard entry: policy, suite, protocol, environment, training, results and evidence."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WEIGHTS = ("shared", "finetuned", "none")
 
 
 class PolicyInfo(Frozen):
-    """Which policy.
+    """The evaluated policy.
 
     Attributes:
         name, version, link, license, params, precision, lora_rank: As the submitter states them.
-        adapter: What `--policy` was given: a name, `module:attr` or a folder.
-        digest: Of card and its checkpoint.
+        adapter: The value of `--policy`: a name, `module:attr` or a folder.
+        digest: Digest of the card and its checkpoint.
         checkpoint: Digest of a local checkpoint given on the command line.
-        options: Given to the factory; among them the hub id of a checkpoint that was not local.
-        action_spec_digest: Of the action spec the policy reported.
-        norm_stats_digest: SHA-256 of the statistics that un-normalise actions, where there are any.
+        options: Arguments of the factory; they include the hub id of a checkpoint that was not local.
+        action_spec_digest: Digest of the action spec that the policy reported.
+        norm_stats_digest: SHA-256 of the statistics that un-normalise actions, if any.
     """
 
     name: str = Field(min_length=1)
@@ -50,7 +50,7 @@ class PolicyInfo(Frozen):
 
 
 class SuiteInfo(Frozen):
-    """On which episodes: `catalog` and `pack` are digests of the world's list of assets and of its files.
+    """The evaluated episodes: `catalog` and `pack` are digests of the world's list of assets and of its files.
 
     Entries from before worlds had versions are of version 1.
     """
@@ -65,17 +65,17 @@ class SuiteInfo(Frozen):
 
 
 class ProtocolInfo(Frozen):
-    """How it was run and scored.
+    """How the policy was run and scored.
 
     Attributes:
         preset: "vgb" for the suites' own protocol, "table1" for the bug-compatible family, "paper" for the paper's.
         horizon: Control steps.
-        decoding: As the policy reported it; None for a policy that samples nothing.
-        chunk, execute: Actions per call, and how many of them are carried out (None: all).
-        sensors: What the policy looked at where that is not the external image of the world's size alone: `state`,
+        decoding: As reported by the policy; None for a policy that does not sample.
+        chunk, execute: Actions per call, and how many of them are executed (None: all).
+        sensors: The policy's sensors, if they differ from the external image of the world's size alone: `state`,
             `cameras`, `image_size`, `history`, `chunk_frames`. Rows with other sensors are ranked apart.
-        image_codec: What the image went through before the policy saw it; "none" in this harness.
-        manifest_digest: Over the keys and spec digests of all episodes.
+        image_codec: Codec applied to the image before the policy; "none" in this harness.
+        manifest_digest: Digest of the keys and spec digests of all episodes.
     """
 
     preset: Literal["vgb", "table1", "paper"]
@@ -93,7 +93,7 @@ class ProtocolInfo(Frozen):
 
 
 class EnvironmentInfo(Frozen):
-    """With which software and hardware, of the last session that wrote the log."""
+    """Software and hardware of the last session that wrote the log."""
 
     harness: str | None = None
     git_commit: str | None = None
@@ -110,7 +110,7 @@ class EnvironmentInfo(Frozen):
 
 
 class DataSet(Frozen):
-    """A data set or simulated world the policy learned from, pretraining included."""
+    """A data set or simulated world that the policy was trained on, including pretraining."""
 
     name: str = Field(min_length=1)
     digest: str | None = None
@@ -126,15 +126,15 @@ class Seen(Frozen):
 
 
 class TrainingInfo(Frozen):
-    """What the policy learned from, as the submitter declares it.
+    """The policy's training, as declared by the submitter.
 
     Attributes:
-        algorithm: Of the last stage: sft, ppo, grpo, dpo, ...; "none" for a scripted policy.
-        base: The model it started from.
-        data: All of it; empty for a scripted policy only.
-        demonstrations, env_steps: How many, where it learned from any.
+        algorithm: That of the last stage: sft, ppo, grpo, dpo, ...; "none" for a scripted policy.
+        base: The base model.
+        data: All data; empty only for a scripted policy.
+        demonstrations, env_steps: Their numbers, if any were used.
         weights: "finetuned" on this task family, "shared" over several, "none".
-        trained_on_suite: Whether episodes of the suite, or held-out parts of it, were seen.
+        trained_on_suite: Whether episodes of the suite, or held-out parts of it, were used in training.
     """
 
     algorithm: str
@@ -148,7 +148,7 @@ class TrainingInfo(Frozen):
 
 
 class Cell(Frozen):
-    """One scenario: counts, and the rate of the protocol's metric with its interval."""
+    """Results of one scenario: counts, and the rate of the protocol's metric with its interval."""
 
     planned: StrictInt
     n: StrictInt
@@ -161,14 +161,14 @@ class Cell(Frozen):
 
 
 class Interval(Frozen):
-    """What `low` and `high` are."""
+    """Defines `low` and `high`."""
 
     method: Literal["wilson"] = "wilson"
     level: float = 0.95
 
 
 class Trust(Frozen):
-    """Why one may believe it.
+    """The evidence for the result.
 
     Attributes:
         source: "self" by the authors, "reproduced" by others, "paper" copied from a publication.
@@ -202,7 +202,7 @@ class Entry(Frozen):
 
     @property
     def measured(self) -> bool:
-        """Whether this harness produced it, so that a log must show it."""
+        """Whether this harness produced the entry, so that it needs a log."""
         return self.trust.source != "paper"
 
 
@@ -224,12 +224,12 @@ def _check_depths(model: type[BaseModel], data: Any, where: str) -> None:
 
 
 def is_url(log: str) -> bool:
-    """Tells a log behind a URL from one below `leaderboard/`."""
+    """Whether the log is behind a URL rather than below `leaderboard/`."""
     return "://" in log
 
 
 def read_entry(path: Path) -> Entry:
-    """Reads an entry's file; raises `UserError` for bad JSON, a bad field, or an id that is not the file's name."""
+    """Reads an entry file; raises `UserError` for invalid JSON or fields, or an id other than the file's name."""
     entry = parse_entry(read_json(path), f"{path}:")
     if entry.id != path.stem:
         raise UserError(f"{path}: id: is '{entry.id}'; expected '{path.stem}', the file's name")
@@ -240,5 +240,5 @@ def entry_text(entry: Entry) -> str:
     """Returns the content of the entry's file."""
     data = entry.model_dump(mode="json")
     if not entry.protocol.sensors:
-        del data["protocol"]["sensors"]  # named only where they are not the usual ones, as in older entries
+        del data["protocol"]["sensors"]  # written only if not the default, as in older entries
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"

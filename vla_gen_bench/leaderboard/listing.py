@@ -1,4 +1,4 @@
-"""Entries as they are shown: grouped by what can be compared, with means, standing and place."""
+"""Entries as displayed: grouped by comparability, with means, standing and place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OOD = "ood"
 
 
 class Group(NamedTuple):
-    """Entries that can be compared: one suite, by its digest, in one version of a world, through the same sensors."""
+    """Entries that can be compared: same suite (by digest), same version of a world, same sensors."""
 
     world: str
     version: str
@@ -26,22 +26,22 @@ class Group(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The world as it is shown: "builtin v2"."""
+        """The world as displayed: "builtin v2"."""
         return world_label(self.world, self.version)
 
     @property
     def order(self) -> tuple:
-        """Sorts a paper's numbers last, and the newest version of a world first."""
+        """Sort key: papers' numbers last, the newest version of a world first."""
         where = self.world, -int(self.version), self.suite, self.digest
         return self.preset == "paper", *where, self.preset, self.sensors
 
 
 class Study(NamedTuple):
-    """What an entry's log shows, small enough to keep of every entry at once.
+    """What an entry's log shows, small enough to keep for every entry at once.
 
     Attributes:
-        problems: What is wrong with the entry, given its log.
-        dimensions: Scenario -> dimension, in the order of the table.
+        problems: Faults of the entry, given its log.
+        dimensions: Scenario -> dimension, in table order.
         outcomes: Scenario -> bool [ids].
     """
 
@@ -56,13 +56,13 @@ class Study(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """An entry as it is shown.
+    """An entry as displayed.
 
     Attributes:
-        means: Dimension, or "ood" for all rows but IND -> mean; None where a row is incomplete.
-        standing: "ranked", or why not.
-        flags: What of the held-out parts it was trained on.
-        place: Rank and letters of a ranked entry.
+        means: Dimension, or "ood" for all rows except IND -> mean; None if a row is incomplete.
+        standing: "ranked", or the reason why not.
+        flags: Held-out parts that it was trained on.
+        place: Rank and letters, if it is ranked.
     """
 
     entry: Entry

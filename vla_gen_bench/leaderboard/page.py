@@ -1,4 +1,4 @@
-"""`site/index.html`: one self-contained file; readable without scripts, sorted and filtered with them."""
+"""`site/index.html`: one self-contained file; readable without scripts, which add sorting and filtering."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _entry(listing: Listing, shown: Sequence[str], heads: Sequence[str]) -> str:
 
 
 def _named(cells: Iterable[str], heads: Iterable[str]) -> str:
-    """Gives each cell its column's name, which a phone shows before it instead of a head."""
+    """Gives each cell its column's name, which phones show instead of a table header."""
     return "".join(cell.replace("<td", f'<td data-column="{head}"', 1) for cell, head in zip(cells, heads, strict=True))
 
 
@@ -138,7 +138,7 @@ def _ships(adapter: str | None) -> bool:
 
 
 def method(training: TrainingInfo) -> str:
-    """Returns `ppo from openvla-7b`, or that it is scripted."""
+    """Returns `ppo from openvla-7b`, or the note that it is scripted."""
     base = f" from {training.base}" if training.base else ""
     return "none (scripted)" if training.algorithm == "none" else f"{training.algorithm}{base}"
 
@@ -172,7 +172,7 @@ def _scenario(id: str, dimension: str, cell: Cell, entry: Entry) -> str:
 
 
 def _facts(entry: Entry) -> Iterable[str]:
-    """What decides whether a number can be compared, one line each."""
+    """Returns the facts that decide whether a number is comparable, one line each."""
     policy, protocol, environment = entry.policy, entry.protocol, entry.environment
     data = ", ".join(item.name for item in entry.training.data)
     yield f"trained on {data or 'nothing'}"

@@ -1,6 +1,6 @@
-"""Means over rows, and ranks that say nothing more than the episodes do.
+"""Means over rows, and ranks that claim no more than the episodes show.
 
-All policies of a suite met the same episodes, so each episode id (seed, index) gives one number per policy: its mean
+All policies of a suite ran the same episodes, so each episode id (seed, index) gives one number per policy: its mean
 success over the rows. Ids are independent draws; the intervals are Student's t over them, paired for a difference.
 """
 
@@ -13,14 +13,14 @@ from string import ascii_lowercase
 
 import numpy as np
 
-MIN_LISTED = 100  # episodes of every row
-MIN_RANKED = 300  # episodes of all rows of the ranked mean together
+MIN_LISTED = 100  # minimum episodes of every row
+MIN_RANKED = 300  # minimum episodes of the ranked mean, over all its rows
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over rows with its interval; `method` says what kind."""
+    """A mean over rows with its interval; `method` names its kind."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Place:
-    """A policy's place: `rank` = 1 + how many are better beyond doubt; a shared letter = no difference shown."""
+    """A policy's place: `rank` = 1 + number of significantly better policies; a shared letter = no difference shown."""
 
     rank: int
     letters: str
@@ -44,7 +44,7 @@ def mean_over_rows(outcomes: np.ndarray) -> Mean:
 
 
 def mean_of_counts(counts: Sequence[tuple[int, int]]) -> Mean:
-    """Returns the mean of the rates k / n where only the counts are known: a normal interval for independent rows."""
+    """Returns the mean of the rates k / n if only the counts are known: a normal interval for independent rows."""
     from scipy.stats import norm
 
     rates = [k / n for k, n in counts]
@@ -68,11 +68,11 @@ def t_interval(values: np.ndarray) -> tuple[float, float]:
 def places(per_id: Mapping[str, np.ndarray]) -> dict[str, Place]:
     """Ranks policies by means over the same episode ids.
 
-    Two policies differ if the paired interval of their difference leaves out 0. Nothing corrects for the number of
-    pairs: this is a table of ties, not a test.
+    Two policies differ if the paired interval of their difference excludes 0. There is no correction for the number of
+    pairs: the result is a table of ties, not a test.
 
     Args:
-        per_id: Policy -> [N], its mean over the rows for each id, in the same order for all.
+        per_id: Policy -> [N], the mean over rows for each id, with the same id order for all.
 
     Returns:
         By policy, best first.
@@ -93,9 +93,9 @@ def _differ(better: Mapping[str, list[str]], a: str, b: str) -> bool:
 
 
 def compact_letters(order: Sequence[str], tied: set[frozenset[str]]) -> dict[str, str]:
-    """Returns each policy's letters: two share one exactly if they are tied.
+    """Returns each policy's letters: two policies share one exactly if they are tied.
 
-    A letter is a largest set of mutually tied policies (Piepho 2004, J. Comput. Graph. Stat. 13, 456-466); the set of
+    A letter is a maximal set of mutually tied policies (Piepho 2004, J. Comput. Graph. Stat. 13, 456-466); the set of
     the best policy comes first.
     """
     groups = sorted(_cliques([], list(order), [], tied), key=lambda group: [order.index(name) for name in group])
@@ -107,7 +107,7 @@ def compact_letters(order: Sequence[str], tied: set[frozenset[str]]) -> dict[str
 
 
 def _cliques(chosen: list[str], open_: list[str], done: list[str], tied: set[frozenset[str]]) -> list[list[str]]:
-    """Bron and Kerbosch 1973: all largest sets in which every two are tied."""
+    """Bron and Kerbosch 1973: all maximal sets in which every pair is tied."""
     if not open_ and not done:
         return [chosen]
     found = []

@@ -21,7 +21,7 @@ RESULT = (
 def sheet(groups: Mapping[Group, Sequence[Listing]]) -> str:
     """Returns the CSV: the columns of `RESULT`, then every field of the entry, dotted; lists and mappings as JSON.
 
-    Rank and letters stand in the line they are about, that of the mean over all shifted rows.
+    Rank and letters are in the line that they belong to, the mean over all shifted rows.
     """
     lines = [line for listings in groups.values() for listing in listings for line in _lines(listing)]
     about = list(dict.fromkeys(name for line in lines for name in line if name not in RESULT))
@@ -54,12 +54,12 @@ def _lines(listing: Listing) -> Iterator[dict[str, Any]]:
 
 
 def fields(entry: Entry) -> dict[str, Any]:
-    """Returns the fields of an entry but results and interval, flat: {"policy.name": ...}."""
+    """Returns the fields of an entry except results and interval, flattened: {"policy.name": ...}."""
     tree = entry.model_dump(mode="json", exclude={"id", "results", "interval"})
     flat: dict[str, Any] = {}
     for section, values in tree.items():
         for name, value in values.items():
             if (section, name) == ("protocol", "sensors") and not value:
-                continue  # a column only where some row needs it
+                continue  # add a column only if some row needs it
             flat[f"{section}.{name}"] = json.dumps(value) if isinstance(value, list | dict | bool) else value
     return flat

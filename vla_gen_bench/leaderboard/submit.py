@@ -1,4 +1,4 @@
-"""A run and what its author declares -> an entry."""
+"""Turns a run and its author's declarations into an entry."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def make_entry(
 
     Args:
         run: The log folder of `vgb eval`, for messages.
-        log: What lies there.
-        declared: Section -> field -> value, for what no log can tell: "policy", "training", "environment", "trust".
-        id: Name of the entry; None = made of policy, suite and world.
-        log_url: Where the log can be fetched; None = it is to be copied to `logs/<id>`.
+        log: The log in that folder.
+        declared: Section -> field -> value, for facts outside the log: "policy", "training", "environment", "trust".
+        id: Name of the entry; None = built from policy, suite and world.
+        log_url: Where the log can be fetched; None = the log will be copied to `logs/<id>`.
 
     Raises:
-        UserError: The log cannot be an entry, one line per reason.
+        UserError: The log cannot become an entry; one line per reason.
     """
     suite = suite_of(log.header.suite.id, log.header)
     reasons = list(log_problems(log, suite))
@@ -44,9 +44,9 @@ def make_entry(
 
 
 def default_id(policy: str, log: Log) -> str:
-    """Returns `<policy>-<suite>-<world>` in lower case, from a world's version 2 on with `-v2`.
+    """Returns `<policy>-<suite>-<world>` in lower case; worlds from version 2 on add `-v2`.
 
-    Other characters than letters, digits and ._+- are replaced.
+    Characters other than letters, digits and ._+- are replaced.
     """
     world = log.header.world
     version = "" if world.version == FIRST_VERSION else f"-v{world.version}"

@@ -1,4 +1,4 @@
-"""What may be wrong with an entry: each problem is one line that names the field and what was expected there."""
+"""All possible faults of an entry: each is one line that names the field and the expected value."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHOWN_EPISODES = 3
 
 
 def problems(entry: Entry, log: Log | None) -> Iterator[str]:
-    """Yields what is wrong with an entry, nothing for a good one.
+    """Yields the faults of an entry, none for a valid one.
 
     Args:
         entry: As read from its file.
-        log: Its log; None for a paper's row, or where the log is not at hand: then only what the entry says of
-            itself is checked.
+        log: Its log; None for a paper's row or if the log is not available: then only the entry's own fields are
+            checked.
     """
     yield from _counts(entry)
     yield from _trust(entry)
@@ -77,7 +77,7 @@ def _episodes(log: Log, suite: Suite) -> Iterator[str]:
 
 @lru_cache(maxsize=8)
 def _planned(definition: str, world: str) -> dict[Key, str]:
-    """Returns the spec digest of every episode of a suite, drawn again once; 2 s for the 3,072 of `all`."""
+    """Returns the spec digest of every episode of a suite, sampled again once; 2 s for the 3,072 of `all`."""
     suite = suite_from(json.loads(definition), "suite")
     protocol = suite.protocol
     return {
@@ -110,7 +110,7 @@ def _same(what: str, stated: Any, expected: Any, who: str) -> Iterator[str]:
 
 
 def _counts(entry: Entry) -> Iterator[str]:
-    """Rates and intervals must follow from k and n."""
+    """Checks that rates and intervals follow from k and n."""
     if not entry.results:
         yield "results: no scenario"
     for id, cell in entry.results.items():
@@ -137,7 +137,7 @@ def _trust(entry: Entry) -> Iterator[str]:
 
 
 def _paper(entry: Entry) -> Iterator[str]:
-    """A published number keeps to itself: its episodes are nobody else's."""
+    """A published number is never compared: its episodes are its own, and so are its suite, world and preset."""
     yield from _same("suite.id", entry.suite.id, PAPER_SUITE, "a paper's row has")
     yield from _same("suite.world", entry.suite.world, PAPER_WORLD, "a paper's row has")
     yield from _same("suite.digest", entry.suite.digest, None, "a paper's row has")
@@ -155,7 +155,7 @@ def _training(entry: Entry) -> Iterator[str]:
 
 
 def flags(entry: Entry) -> list[str]:
-    """Returns why a row is flagged: what the suites hold out was trained on. Flagged rows are shown, never ranked."""
+    """Returns why a row is flagged: training on held-out parts of the suites. Flagged rows are shown, never ranked."""
     found = ["trained on the suite"] if entry.training.trained_on_suite else []
     for kind, seen in entry.training.seen:
         if kind == "phrasings":

@@ -1,1 +1,1 @@
-"""The product of an evaluation: its folder, rows, stages, coverage, provenance. Reports stand on this alone."""
+"""What an evaluation leaves behind: its folder, rows, stages, coverage, provenance. Reports need nothing else."""

@@ -1,4 +1,4 @@
-"""The one counter of episodes: how many ran, errored, succeeded, and what became of them."""
+"""The only counter of episodes: how many ran, errored and succeeded, and at which stage they ended."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ METRICS = {"success_at_end": "success at the end", "success_once": "success at a
 
 @lru_cache(maxsize=None)
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Returns the Wilson score interval of a rate; (0, 1) without trials.
+    """Returns the Wilson score interval of a rate; (0, 1) if there were no trials.
 
-    As `scipy.stats.binomtest(...).proportion_ci(method="wilson")`, bit for bit; importing that takes 0.4 s.
+    Equals `scipy.stats.binomtest(...).proportion_ci(method="wilson")` bit for bit, without its import time of 0.4 s.
     """
     if trials == 0:
         return 0.0, 1.0
@@ -36,12 +36,12 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a set of rows. Errored episodes are no failed attempts: rates are over the `n` others.
+    """Counts over a set of rows. An errored episode is not a failed attempt: rates divide by `n`, not by `episodes`.
 
     Attributes:
         episodes: All rows.
-        n: Those with an outcome.
-        stages: Label -> episodes; of rows that have one.
+        n: Rows with an outcome.
+        stages: Label -> number of episodes, over rows that have a label.
     """
 
     episodes: int
@@ -55,15 +55,15 @@ class Counts:
         return self.episodes - self.n
 
     def of(self, metric: str) -> int:
-        """Returns the successes by a key of `METRICS`."""
+        """Returns the number of successes by a metric, one of `METRICS`."""
         return self.success_at_end if metric == "success_at_end" else self.success_once
 
     def interval(self, metric: str, level: float = 0.95) -> tuple[float, float]:
-        """Returns Wilson's interval of the rate."""
+        """Returns the Wilson interval of the rate."""
         return wilson(self.of(metric), self.n, level)
 
     def to_json(self, metric: str = "success_at_end") -> dict[str, Any]:
-        """Returns the object that `vgb eval --json` prints for a scenario; `ci95` is of `metric`."""
+        """Returns the object that `vgb eval --json` prints for a scenario; `ci95` is the interval of `metric`."""
         interval = [round(bound, 6) for bound in self.interval(metric)]
         successes = {name: self.of(name) for name in METRICS}
         return {"episodes": self.episodes, "errors": self.errors, **successes, "ci95": interval}
@@ -78,7 +78,7 @@ def count(rows: Iterable[Row]) -> Counts:
 
 
 def count_by_scenario(rows: Iterable[Row]) -> dict[str, Counts]:
-    """Counts the rows of each scenario, in the order of first appearance."""
+    """Counts the rows of each scenario, in order of first appearance."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.scenario, []).append(row)

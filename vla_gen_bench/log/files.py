@@ -1,4 +1,4 @@
-"""Names of what lies in a log folder, and its lines as they are: plain, or gzipped as published logs are."""
+"""File names in a log folder, and access to its lines: plain, or gzipped as published logs are."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ RUN_FILE, EPISODES_FILE, ACTIONS_FILE, VIDEOS = "run.json", "episodes.jsonl", "a
 
 
 def present(path: Path) -> bool:
-    """Whether a file is there, plain or gzipped."""
+    """Whether a file exists, plain or gzipped."""
     return path.exists() or gzipped(path).exists()
 
 
 def read_lines(path: Path, feed: Callable[[bytes], None] = lambda line: None) -> Iterator[bytes]:
-    """Yields the lines of a file, plain or gzipped, each with its line end; nothing where there is no file.
+    """Yields the lines of a file, plain or gzipped, each with its line end; nothing if there is no file.
 
     Args:
         path: Without `.gz`.
-        feed: Called with each line, for a digest over the whole.
+        feed: Called with each line, for a digest of the file.
 
     Raises:
-        UserError: No regular file, or it cannot be read to its end.
+        UserError: The path is not a regular file, or reading fails before its end.
     """
     for _, line in read_byte_lines(path) if present(path) else ():
         feed(line)

@@ -1,7 +1,7 @@
-"""`EvalLog`: a log folder, read. `run.json` says what was run, `episodes.jsonl` holds one line for each episode.
+"""`EvalLog` reads a log folder. `run.json` states what ran; `episodes.jsonl` holds one line per episode.
 
-It is the only input of reports and of the leaderboard. `actions.jsonl` beside it holds the actions, so that any
-episode can be replayed without the policy; nothing else needs it.
+Reports and the leaderboard read nothing else. `actions.jsonl`, in the same folder, holds the actions, from which any
+episode can be replayed without the policy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNFINISHED = "the last line is unfinished"
 
 
 class Line(NamedTuple):
-    """A line of the log: where (`file:number`), its text, and the JSON object or what is wrong with it."""
+    """A line of the log: its place (`file:number`), its text, and the JSON object or what is wrong with it."""
 
     where: str
     text: bytes
@@ -36,12 +36,12 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """All that a log's rows say.
+    """What the rows of a log add up to.
 
     Attributes:
-        rows: One for each episode, in the order of the file: the first that is no error, else the first.
-        problems: Lines that do not count, each as `file:line: what is wrong`.
-        repeated: The episode of each line that says again what another line says.
+        rows: One per episode, in file order: its first row that is not an error, else its first row.
+        problems: Invalid lines, which are not counted, each as `file:line: what is wrong`.
+        repeated: The episode of each line that repeats another line.
         disputed: Episodes with lines that contradict each other.
     """
 
@@ -59,11 +59,11 @@ class EvalLog:
 
     @property
     def header(self) -> Header:
-        """The content of `run.json`; raises `UserError` where it is missing or malformed."""
+        """The content of `run.json`; raises `UserError` if it is missing or malformed."""
         return read_header(self.folder)
 
     def lines(self, feed: Callable[[bytes], None] = lambda line: None) -> Iterator[Line]:
-        """Yields the lines of `episodes.jsonl` or `episodes.jsonl.gz`, good and bad; nothing where there is none.
+        """Yields the lines of `episodes.jsonl` or `episodes.jsonl.gz`, valid or not; nothing if there is no file.
 
         Args:
             feed: Called with the bytes of each line.
@@ -78,22 +78,22 @@ class EvalLog:
             yield Line(f"{path}:{number}", text, None if problem else value, problem)
 
     def read(self, run: str | None = None, feed: Callable[[bytes], None] = lambda line: None) -> Reading:
-        """Reads every row once; bad lines are named and left out.
+        """Reads every row once; invalid lines are reported and left out.
 
         Args:
-            run: `Header.run`: a row that names another run is a bad line.
-            feed: As in `lines`.
+            run: `Header.run`: a row of another run is an invalid line.
+            feed: See `lines`.
         """
         return gather(self.lines(feed), run)
 
     def rows(self, *, forgive_last: bool = False) -> list[dict[str, Any]]:
-        """Returns the first row of every episode, as the JSON objects that were written.
+        """Returns the first row of every episode, as the JSON object that was written.
 
         Args:
-            forgive_last: Leave out an unfinished last line, as a killed process may have left it.
+            forgive_last: Leave out an unfinished last line, which a killed process may leave.
 
         Raises:
-            UserError: A line is malformed, named by file and line.
+            UserError: A line is malformed; the message names file and line.
         """
         found: dict[Key, dict[str, Any]] = {}
         for line in self.lines():
@@ -104,17 +104,17 @@ class EvalLog:
         return list(found.values())
 
     def frame(self) -> pandas.DataFrame:
-        """Returns the rows as a table, one per episode, for work in a notebook; raises as `rows`."""
+        """Returns the rows as a data frame, one row per episode; raises like `rows`."""
         import pandas
 
         return pandas.DataFrame(self.rows())
 
     def counts(self) -> dict[str, Counts]:
-        """Returns episodes, errors and successes of each scenario, in the order of the log; bad lines are left out."""
+        """Returns episodes, errors and successes of each scenario, in log order; invalid lines are left out."""
         return count_by_scenario(self.read(self.header.run).rows.values())
 
     def actions(self, key: Key) -> str | None:
-        """Returns the packed actions of an episode, None where they were not kept."""
+        """Returns the packed actions of an episode, None if they were not kept."""
         found = None
         for line in read_lines(self.folder / ACTIONS_FILE):
             data = parse_actions(line)
@@ -124,14 +124,14 @@ class EvalLog:
 
 
 def read_log(folder: str | os.PathLike[str]) -> EvalLog:
-    """Returns the log in a folder that `vgb eval` or `vgb.evaluate` wrote; raises `UserError` where none lies."""
+    """Returns the log in a folder that `vgb eval` or `vgb.evaluate` wrote; raises `UserError` if there is none."""
     log = EvalLog(Path(folder))
-    log.header  # noqa: B018  # names a folder that holds none
+    log.header  # noqa: B018  # raises if the folder holds no log
     return log
 
 
 def gather(lines: Iterator[Line], run: str | None) -> Reading:
-    """Returns what lines say; see `EvalLog.read`."""
+    """Collects the rows and the faults of lines; see `EvalLog.read`."""
     rows: dict[Key, Row] = {}
     problems, repeated, disputed = [], [], {}
     for line in lines:
@@ -153,13 +153,13 @@ def gather(lines: Iterator[Line], run: str | None) -> Reading:
 
 
 def parse_actions(text: bytes) -> dict[str, Any] | None:
-    """Returns a line of `actions.jsonl`; None for one that a crash cut short or something spoiled."""
+    """Returns a parsed line of `actions.jsonl`; None if a crash cut it short or it is damaged."""
     data = parse_line(0, text).value
     named = isinstance(data, dict) and {"scenario", "seed", "index"} <= {*data}
     return data if named and isinstance(data.get("actions"), str) else None
 
 
 def refusal(line: Line) -> UserError:
-    """Returns the error for a bad line where every line counts."""
+    """Returns the error for an invalid line, for callers that accept none."""
     fix = "; 'vgb eval' with the same options completes it" if line.problem == UNFINISHED else ""
     return UserError(f"{line.where}: {line.problem}{fix}")

@@ -1,4 +1,4 @@
-"""One writer at a time: the guard of every folder that a command fills."""
+"""One writer at a time: the lock on every folder that a command fills."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vla_gen_bench.errors import UserError
 
 @contextmanager
 def locked(folder: Path, failure: str = "{where}: cannot write there ({what}); give another --out") -> Iterator[None]:
-    """Holds the lock on a folder, which is made if need be and removed again where nothing was put into it.
+    """Holds a lock on a folder. Creates the folder if needed, and removes it again if nothing was written to it.
 
-    The lock goes with the process, however that ends.
+    The operating system releases the lock when the process ends, however it ends.
 
     Args:
-        folder: May lie on a read-only disk if it exists.
-        failure: The message where the folder cannot be made or opened.
+        folder: May be on a read-only disk if it exists.
+        failure: The message if the folder cannot be created or opened.
 
     Raises:
-        UserError: Another process writes there, or the file system refuses the folder.
+        UserError: Another process is writing there, or the file system refuses the folder.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -40,10 +40,10 @@ def locked(folder: Path, failure: str = "{where}: cannot write there ({what}); g
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """As `locked`, for a body that writes much: it names what the file system refuses meanwhile.
+    """Like `locked`, and also turns file system errors raised in the body into a `UserError`.
 
     Raises:
-        UserError: Another process writes there, or the file system refuses something meanwhile.
+        UserError: Another process is writing there, or the file system refuses an operation.
     """
     refused = "{where}: {what}; what was written stays: resolve that and give the same command again"
     try:
@@ -55,7 +55,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def _hold(folder: Path) -> int:
-    """Returns the locked descriptor of the folder that now has this name."""
+    """Returns the locked descriptor of the folder that has this name now."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         held = os.open(folder, os.O_RDONLY)
@@ -66,7 +66,7 @@ def _hold(folder: Path) -> int:
         except BaseException:
             os.close(held)
             raise
-        os.close(held)  # whoever held it before removed it: it had stayed empty
+        os.close(held)  # the previous holder removed the folder because it was empty
 
 
 def _same(held: int, folder: Path) -> bool:
@@ -82,4 +82,4 @@ def _lock(held: int, folder: Path) -> None:
     except BlockingIOError:
         raise UserError(f"{folder}: another process is writing there; wait for it, or name another folder") from None
     except OSError:
-        pass  # a file system without locks: nothing is guarded there
+        pass  # the file system has no locks, so the folder is not guarded

@@ -1,4 +1,4 @@
-"""`run.json`, typed: what was run, where, with which versions. Fields of other versions are kept and ignored."""
+"""`run.json`, typed: what ran, where, with which versions. Fields of other versions are kept and ignored."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ FORMAT = 1  # of the files of a log; one of a later format is not guessed at
 
 
 class _Part(BaseModel):
-    """Immutable; a field that this version does not know is no mistake."""
+    """Immutable; unknown fields are not an error."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class SuiteInfo(_Part):
-    """The suite: `sources` are the names or files it was loaded from, `definition` the whole of it."""
+    """The suite: `sources` are the names or files it was loaded from, `definition` is its full content."""
 
     id: str
     digest: str
@@ -32,7 +32,7 @@ class SuiteInfo(_Part):
 
 
 class PolicyInfo(_Part):
-    """The policy: `ref` is what `--policy` was given, `options` what its factory was, `params` how many it has."""
+    """The policy: `ref` is the value of `--policy`, `options` the factory's arguments, `params` the parameter count."""
 
     name: str
     ref: str | None = None
@@ -44,7 +44,7 @@ class PolicyInfo(_Part):
 
 
 class WorldInfo(_Part):
-    """The world and its version, with digests of its catalogue and of its files."""
+    """The world and its version, with digests of its catalogue and files."""
 
     name: str
     version: str = FIRST_VERSION
@@ -58,7 +58,7 @@ class WorldInfo(_Part):
 
 
 class BackendInfo(_Part):
-    """Where physics and drawing ran."""
+    """Where physics and rendering ran."""
 
     simulation: str | None = None
     rendering: str | None = None
@@ -66,11 +66,11 @@ class BackendInfo(_Part):
 
 
 class Manifest(_Part):
-    """What a log is to hold: `episodes` of all `scenarios` together.
+    """What a complete log holds: `episodes` counts those of all `scenarios` together.
 
     Attributes:
-        seeds: In the order they were asked for; earlier versions did not write it.
-        digest: Over [scenario, seed, index, spec digest] of all, scenario by scenario, seed by seed.
+        seeds: In the order requested; earlier versions did not write it.
+        digest: Over [scenario, seed, index, spec digest] of all episodes, by scenario, then seed.
     """
 
     scenarios: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class Session(_Part):
     git: dict[str, Any] | None = None
     hardware: dict[str, Any] = {}
     shard: str | None = None
-    num_envs: int = 1  # logs from before batches do not hold it
+    num_envs: int = 1  # missing in logs written before batches existed
     manifest: Manifest | None = None
 
 
@@ -96,10 +96,10 @@ class Header(_Part):
     """The content of `run.json`.
 
     Attributes:
-        run: Digest of what every row of the log has in common; rows carry it. None in logs of older versions.
-        rendered: Whether observations were drawn.
-        sensors: What the policy looked at where that is not the world's image alone.
-        action_spec, decoding, backend: As the first worker reported them; None before one did.
+        run: Digest of what all rows share; each row carries it. None in logs of older versions.
+        rendered: Whether observations were rendered.
+        sensors: The policy's sensors, if they are more than the world's image.
+        action_spec, decoding, backend: As reported by the first worker; None until then.
     """
 
     suite: SuiteInfo
@@ -121,16 +121,16 @@ class Header(_Part):
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The JSON object as it is in the file."""
+        """The JSON object as it is stored in the file."""
         return self._raw
 
     @property
     def last(self) -> Session:
-        """The session that wrote last; an empty one where none did."""
+        """The session that wrote last; an empty one if there is none."""
         return self.sessions[-1] if self.sessions else Session()
 
     def planned(self) -> dict[str, int]:
-        """Returns how many episodes each scenario was to have: the most that any session planned for it."""
+        """Returns the number of episodes planned for each scenario: the maximum over all sessions."""
         planned: dict[str, int] = {}
         for manifest in (session.manifest or Manifest() for session in self.sessions):
             for scenario in manifest.scenarios:
@@ -140,7 +140,7 @@ class Header(_Part):
 
 
 def model_size(params: int | None) -> str:
-    """Returns "0.85 M parameters" for 853,856; "" where the number is not known."""
+    """Returns "0.85 M parameters" for 853,856; "" if the number is unknown."""
     if not params:
         return ""
     number = f"{params / 1e9:.1f} B" if params >= 1e9 else f"{params / 1e6:.2f} M" if params >= 1e4 else str(params)
@@ -148,7 +148,7 @@ def model_size(params: int | None) -> str:
 
 
 def read_header(folder: Path) -> Header:
-    """Reads `run.json`; raises `UserError` where it is missing, no JSON, or lacks what a log must say."""
+    """Reads `run.json`; raises `UserError` if it is missing, is not JSON, or lacks a required field."""
     data = read_raw_header(folder)
     try:
         header = Header.model_validate(data)
@@ -160,7 +160,7 @@ def read_header(folder: Path) -> Header:
 
 
 def read_raw_header(folder: Path) -> dict[str, Any]:
-    """Returns the JSON object of `run.json` as it is; raises `UserError` where there is none."""
+    """Returns the raw JSON object of `run.json`; raises `UserError` if there is none."""
     path = folder / RUN_FILE
     if not path.exists():
         raise UserError(f"{one_line(folder)}: no evaluation log there ({RUN_FILE} not found)")

@@ -1,7 +1,7 @@
-"""Several logs of one run, as shards on many machines leave them, made one log.
+"""Merges several logs of one run, such as shards from many machines, into one log.
 
-Rows keep their bytes. Each source is surveyed in a process of its own (every line parsed, every row checked), then the
-rows are copied in the order a single run would have left them.
+Rows keep their bytes. A separate process surveys each source (parses every line, checks every row); then the
+rows are copied in the order in which a single run would have left them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from vla_gen_bench.log.rows import Key, row_of
 from vla_gen_bench.log.writer import LogWriter, header_text
 from vla_gen_bench.runtime import usable_cores
 
-# What sources may differ in: when and where they ran, what files were called, what is no part of what was run.
+# What sources may differ in: when and where they ran, what files were called, what does not identify the run.
 FREE = ("started", "sessions", "merged", "suite sources", "suite definition", "policy params")
-MANY_BYTES = 20_000_000  # from here on processes are worth their start
+MANY_BYTES = 20_000_000  # above this, processes repay their start-up time
 PIECE_BYTES = 8 << 20
 
 
 class Place(NamedTuple):
-    """Where a row lies: the bytes from `start` to `end` of a source's rows."""
+    """A row's location: the bytes from `start` to `end` of a source's rows."""
 
     source: int
     start: int
@@ -48,12 +48,12 @@ class Survey:
     """What a source holds.
 
     Attributes:
-        folder: The log's.
+        folder: The log folder.
         header: The JSON object of its `run.json`.
-        planned: Episodes of each scenario, as its sessions planned them.
-        last: What the last session planned.
-        rows: Key -> (start, end, whether it has an outcome, what equal episodes have in common).
-        unfinished: Whether its last line was cut off, as a killed process leaves it.
+        planned: Number of episodes of each scenario, as planned by its sessions.
+        last: The plan of the last session.
+        rows: Key -> (start, end, whether it has an outcome, the content that equal episodes share).
+        unfinished: Whether its last line was cut off, as happens when a process is killed.
     """
 
     folder: Path
@@ -66,14 +66,14 @@ class Survey:
 
 @dataclass(frozen=True)
 class Merged:
-    """What came of a merge.
+    """The result of a merge.
 
     Attributes:
         rows: Episodes in the merged log.
-        repeated: Rows that said again what another one says.
+        repeated: Rows left out because they repeat another.
         missing: Planned episodes without a row, by scenario.
         errored: Episodes whose row is an error, by scenario.
-        notes: Sentences on what a user should know of the sources.
+        notes: Sentences on the sources, for the user.
     """
 
     rows: int
@@ -88,16 +88,16 @@ class Merged:
 
 
 def merge(folders: Sequence[Path], out: Path, fresh: bool = False) -> Merged:
-    """Writes one log of all `folders` to `out`.
+    """Merges the logs in `folders` into one log in `out`.
 
-    Equal rows of one episode are kept once; an error gives way to an outcome.
+    Of equal rows of an episode one is kept; an outcome replaces an error.
 
     Args:
-        fresh: Move a log that `out` holds aside.
+        fresh: Move an existing log in `out` aside.
 
     Raises:
         UserError: The logs are of different runs, a row is damaged, two rows of one episode contradict each other, or
-            `out` holds a log already. Nothing has been written then.
+            `out` already holds a log. Nothing is written in these cases.
     """
     _check_folders(folders, out)
     surveys = _surveys(folders)
@@ -140,7 +140,7 @@ def _surveys(folders: Sequence[Path]) -> list[Survey]:
 
 
 def survey(folder: Path) -> Survey:
-    """Reads a log's header and checks each of its rows; raises `UserError` for a damaged one."""
+    """Reads a log's header and checks each row; raises `UserError` for a damaged one."""
     header = read_header(folder)
     rows: dict[Key, tuple[int, int, bool, tuple]] = {}
     unfinished, start = False, 0
@@ -168,7 +168,7 @@ def _take(rows: dict, run: str | None, where: str, row: Any, start: int, end: in
 
 
 def _agree(one: tuple, other: tuple) -> bool:
-    """Whether two rows tell of one episode run twice to the same end; traces, where both have one, say all."""
+    """Whether two rows are equal runs of one episode; if both have a trace, the traces decide."""
     return one == other if one[1] and other[1] else one[:1] + one[2:] == other[:1] + other[2:]
 
 
@@ -192,7 +192,7 @@ def _identity(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gather(surveys: Sequence[Survey]) -> tuple[dict[Key, Place], int]:
-    """Returns the row that counts of each episode, and how many say the same again."""
+    """Returns the row that counts for each episode, and the number of repeated rows."""
     found: dict[Key, tuple[Place, bool, tuple]] = {}
     repeated = 0
     for source, survey_ in enumerate(surveys):
@@ -214,7 +214,7 @@ def _refuse(first: Survey, other: Survey, key: Key, ours: tuple, theirs: tuple) 
 
 
 def _check_manifests(surveys: Sequence[Survey], places: Mapping[Key, Place]) -> None:
-    """Compares the draws of all rows with the digest each source's plan holds, where all of its rows are there."""
+    """Checks the drawn episodes against the digest in each source's plan, if all rows of that plan are present."""
     plans = {survey_.last.digest: (survey_.folder, survey_.last) for survey_ in surveys if survey_.last.seeds}
     for folder, plan in plans.values():
         each = plan.episodes // max(1, len(plan.scenarios) * len(plan.seeds))
@@ -227,7 +227,7 @@ def _check_manifests(surveys: Sequence[Survey], places: Mapping[Key, Place]) -> 
 
 
 def _ordered(places: Mapping[Key, Place], header: Mapping[str, Any]) -> list[Key]:
-    """Returns the keys as a single run leaves them: scenarios in the order of the suite, then seed and index."""
+    """Returns the keys in the order of a single run: by scenario in suite order, then seed, then index."""
     suite: Mapping[str, Any] = header["suite"].get("definition") or {}
     scenarios: list[str] = list(suite.get("scenarios") or ())
     manifests = (session.get("manifest") or {"scenarios": ()} for session in header.get("sessions") or ())
@@ -245,7 +245,7 @@ def _write_rows(path: Path, surveys: Sequence[Survey], places: Sequence[Place]) 
 
 @contextmanager
 def _content(folder: Path) -> Iterator[Any]:
-    """Yields the bytes of a log's rows, unpacked; plain ones stay on disk until they are asked for."""
+    """Yields the decompressed bytes of a log's rows; plain files are read from disk only when needed."""
     path = folder / EPISODES_FILE
     if not path.exists() or not path.stat().st_size:
         yield b"".join(read_lines(path))
@@ -255,7 +255,7 @@ def _content(folder: Path) -> Iterator[Any]:
 
 
 def _join_actions(path: Path, folders: Sequence[Path]) -> None:
-    """Copies the actions of all sources one after the other: of an episode the last ones count, and all are equal."""
+    """Concatenates the actions of all sources; if an episode repeats, the last actions count, and all are equal."""
     sources = [folder / ACTIONS_FILE for folder in folders if present(folder / ACTIONS_FILE)]
     if sources:
         _write(path, (line for source in sources for line in read_lines(source) if line.endswith(b"\n")))
@@ -267,7 +267,7 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
         with draft.open("wb", buffering=PIECE_BYTES) as file:
             file.writelines(pieces)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the rename, so a crash leaves either no file or a complete one
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -276,14 +276,14 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
 
 def _gather_videos(target: Path, folders: Sequence[Path]) -> None:
     for video in sorted(video for folder in folders for video in (folder / VIDEOS).glob("*.mp4")):
-        if video.is_symlink():
+        if video.is_symlink():  # a link may lead to any file
             continue
         target.mkdir(exist_ok=True)
         place = target / video.name
         if not place.exists():
             try:
                 os.link(video, place)
-            except OSError:  # another file system
+            except OSError:  # the folders are on different file systems
                 shutil.copyfile(video, place)
 
 

@@ -1,4 +1,4 @@
-"""What a log says about where it comes from: versions, git state, hardware, backends."""
+"""The provenance that a log records: versions, git state, hardware, backends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import vla_gen_bench
 from vla_gen_bench import runtime
 
 PACKAGES = ("mani_skill", "sapien", "torch", "numpy", "gymnasium", "opencv-python")
-DECISIVE = ("mani_skill", "sapien")  # another version of these may move every trajectory
+DECISIVE = ("mani_skill", "sapien")  # a different version may change every trajectory
 
 
 def versions() -> dict[str, str | None]:
-    """Returns the versions of this package, Python and what decides the simulation."""
+    """Returns the versions of this package, Python and the packages that determine the simulation."""
     found: dict[str, str | None] = {"vla-gen-bench": vla_gen_bench.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -29,7 +29,7 @@ def versions() -> dict[str, str | None]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Returns {"commit", "dirty"} of the checkout this package runs from, None outside one."""
+    """Returns {"commit", "dirty"} of the checkout that contains this package, None outside one."""
     folder = Path(vla_gen_bench.__file__).resolve().parents[1]
     if not (folder / ".git").exists():
         return None
@@ -46,7 +46,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Returns CPU model, cores this process may use, memory in GiB and platform."""
+    """Returns CPU model, cores available to this process, memory in GiB and platform."""
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "cpu": _cpu_model(),
@@ -65,7 +65,7 @@ def _cpu_model() -> str:
 
 
 def session(command: list[str] | None = None) -> dict[str, Any]:
-    """Returns one entry of the header's `sessions`: who wrote rows into the log."""
+    """Returns an entry of the header's `sessions`, which describe who wrote rows into the log."""
     return {
         "command": command if command is not None else ["vgb", *sys.argv[1:]],
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""A row of `episodes.jsonl`, typed. docs/log.md says what each field means."""
+"""A row of `episodes.jsonl`, typed. docs/log.md explains each field."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ REQUIRED = ("scenario", "seed", "index", "spec_digest", "status", "success_at_en
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One episode; the outcome is None where it errored, a later field where an older version did not write it.
+    """One episode. The outcome is None if it errored; a later field is None if an older version wrote the row.
 
     Attributes:
-        coverage: As `vla_gen_bench.log.coverage.coverage` packs it.
+        coverage: Packed by `vla_gen_bench.log.coverage.coverage`.
         run: `Header.run` of the log that the row was written into.
     """
 
@@ -45,7 +45,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The key for people and commands: scenario/seed/index."""
+        """The key as users type it: scenario/seed/index."""
         return f"{self.scenario}/{self.seed}/{self.index}"
 
     @property
@@ -54,7 +54,7 @@ class Row:
         return self.status == "ok"
 
     def agrees(self, other: Row) -> bool:
-        """Whether both rows tell of one episode run twice to the same end."""
+        """Whether both rows are equal runs of one episode."""
         if self.trace and other.trace:
             return self.trace == other.trace
         names = ("spec_digest", "success_at_end", "success_once", "steps")
@@ -67,12 +67,12 @@ REPEATED = ("scenario", "status", "stage", "instruction", "target", "receptacle"
 
 
 def key_of(row: Mapping[str, Any]) -> Key:
-    """Returns (scenario, seed, index), which names an episode within a log."""
+    """Returns (scenario, seed, index), which identifies an episode within a log."""
     return row["scenario"], row["seed"], row["index"]
 
 
 def fault_of(data: Any) -> str:
-    """Returns what is wrong with the data of a line, "" for a row."""
+    """Returns what is wrong with the parsed data of a line, "" if it is a valid row."""
     if not isinstance(data, dict):
         return "not a JSON object"
     missing = next((name for name in REQUIRED if name not in data), None)
@@ -82,7 +82,7 @@ def fault_of(data: Any) -> str:
 
 
 def row_of(data: Mapping[str, Any]) -> Row:
-    """Returns a row that `fault_of` passed, typed; fields of other versions are left out."""
+    """Returns a row that passed `fault_of`, typed; fields of other versions are left out."""
     known = {name: data[name] for name in data if name in KEPT}
     for name in REPEATED:
         if known.get(name) is not None:

@@ -1,4 +1,4 @@
-"""What became of an episode, in one word, from the states it went through. Definitions: docs/stages.md."""
+"""Labels an episode with one word for how it ended, from its recorded states. Definitions: docs/stages.md."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ STAGES = (
 """All labels, from best to worst; tables and colours follow this order."""
 
 REACH_M = 0.03  # end effector to the target's box
-LIFT_M = 0.02  # above where the target settled
-OPEN_M = 0.034  # one finger's position; 0.037 is wide open, 0.015 shut
-FLICKER_STEPS = 1  # a gripper open for no longer than this did not let go
-SETTLE_STEPS = 2  # after letting go, until the target counts as placed or not
+LIFT_M = 0.02  # above the target's settled position
+OPEN_M = 0.034  # one finger's position; 0.037 is fully open, 0.015 closed
+FLICKER_STEPS = 1  # opening the gripper for this many steps or fewer is not a release
+SETTLE_STEPS = 2  # after a release, before the target counts as placed or not
 LOOP_TRIES = 3
-BELOW_TABLE_M = 0.02  # the target's origin under the table top
-WORK_CENTRE_M = (0.307, 0.028)  # base frame; the middle of all layouts
-WORK_RADIUS_M = 0.30  # no suite puts anything farther out, and the image ends before, except far from the robot
+BELOW_TABLE_M = 0.02  # the target's origin below the table top
+WORK_CENTRE_M = (0.307, 0.028)  # base frame; the centre of all layouts
+WORK_RADIUS_M = 0.30  # no suite places objects farther out; the image ends closer, except far from the robot
 
 
 @dataclass(frozen=True)
 class States:
-    """One episode, T + 1 states of it: after the reset and after each control step. Base frame, metres.
+    """The T + 1 states of an episode: after the reset and after each control step. Base frame, metres.
 
     Attributes:
         position, rotation: End effector, [T+1, 3] and [T+1, 3, 3]; the x axis is the approach direction.
-        opening: [T+1] mean position of the two fingers, 0.015 shut .. 0.037 open.
+        opening: [T+1] mean position of the two fingers, 0.015 closed .. 0.037 open.
         target: [T+1, 3] origin of the target; z = 0 is the table top.
-        target_extent: [3] size of the target along the axes after settling.
-        touched, grasped, placed: [T+1] bool: a finger at the target, the task's grasp, the task's success.
-        wrong_touched, wrong_grasped: [T+1] bool: a distractor object, so far.
+        target_extent: [3] axis-aligned size of the target after settling.
+        touched, grasped, placed: [T+1] bool: a finger touches the target; the task's grasp; the task's success.
+        wrong_touched, wrong_grasped: [T+1] bool: the same for a distractor, cumulative.
     """
 
     position: np.ndarray
@@ -63,17 +63,17 @@ class States:
 
     @property
     def lifted(self) -> np.ndarray:
-        """[T+1] bool: the target is 2 cm above where it settled."""
+        """[T+1] bool: the target is 2 cm above its settled position."""
         return self.target[:, 2] >= self.target[0, 2] + LIFT_M
 
 
 @dataclass(frozen=True)
 class Try:
-    """The gripper closed at the target, from state `start` to before `end`.
+    """A closed-gripper attempt at the target, from state `start` up to but excluding `end`.
 
     Attributes:
-        failed: It is over, and the target was not placed then.
-        dropped: The target was lost while lifted, and not placed then.
+        failed: It ended without the target placed.
+        dropped: The target slipped while lifted, and was not placed.
     """
 
     start: int
@@ -83,7 +83,7 @@ class Try:
 
 
 def stage(states: States) -> str:
-    """Returns the label of an episode, one of `STAGES`: the first that holds, in the order of docs/stages.md."""
+    """Returns the label of an episode, one of `STAGES`: the first that applies, in the order of docs/stages.md."""
     attempts = tries(states)
     if states.placed[-1]:
         return "success_after_recovery" if _recovered(states, attempts) else "success"
@@ -108,7 +108,7 @@ def _unplaced(states: States, attempts: list[Try]) -> str:
 
 
 def tries(states: States) -> list[Try]:
-    """Returns each time the gripper was closed while at the target, in order."""
+    """Returns each attempt, a stretch with the gripper closed at the target, in order."""
     closed = (states.opening < OPEN_M) | states.grasped
     at_target = states.reached | states.grasped
     spans = [(start, end) for start, end in runs(closed, FLICKER_STEPS) if at_target[start:end].any()]
@@ -128,7 +128,7 @@ def _placed_at(states: States, state: int) -> bool:
 
 
 def _recovered(states: States, attempts: list[Try]) -> bool:
-    """Whether something had gone wrong before the target was placed for good."""
+    """Whether an attempt failed before the target was finally placed."""
     released = np.flatnonzero(states.placed & ~states.grasped)
     after = ~states.placed[released[0] :] if len(released) else np.zeros(0, bool)
     lost = any(end - start > SETTLE_STEPS for start, end in runs(after))
@@ -136,7 +136,7 @@ def _recovered(states: States, attempts: list[Try]) -> bool:
 
 
 def _off_table(states: States) -> bool:
-    """Whether the target lies below the table top or outside the work area at the end, and nobody holds it."""
+    """Whether, at the end, the target is below the table top or outside the work area and is not held."""
     x, y, z = states.target[-1]
     away = np.hypot(x - WORK_CENTRE_M[0], y - WORK_CENTRE_M[1]) > WORK_RADIUS_M
     return bool((z < -BELOW_TABLE_M or away) and not states.grasped[-1])
@@ -149,7 +149,7 @@ def _took_another(states: States) -> bool:
 
 
 def runs(flags: np.ndarray, bridge: int = 0) -> list[tuple[int, int]]:
-    """Returns (start, end) of each stretch of true flags, `end` excluded; gaps of up to `bridge` flags are no gaps."""
+    """Returns (start, end) of each run of true flags, `end` excluded; gaps of up to `bridge` flags are bridged."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     spans: list[tuple[int, int]] = []
     for start, end in edges.reshape(-1, 2).tolist():

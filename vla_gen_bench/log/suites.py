@@ -1,4 +1,4 @@
-"""The suite a log was made with, found by its digest wherever the log is read."""
+"""Finds the suite a log was made with, by its digest, wherever the log is read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vla_gen_bench.log.header import Header
 
 
 def find_suite_of(header: Header, name: str | None = None) -> Suite | None:
-    """Returns the suite a log was made with, None where no suite of its digest is found.
+    """Returns the suite a log was made with, None if no suite has its digest.
 
     Args:
-        header: Of the log.
-        name: Where to look; None for the names and files the log was made with, then the definition that the log
-            holds, then all suites in known folders.
+        header: The log's header.
+        name: Where to look. None tries the names and files the log was made with, then the definition stored in the
+            log, then all suites in known folders.
 
     Raises:
-        UserError: The suite `name` does not exist or is another one.
+        UserError: The suite `name` does not exist or has another digest.
     """
     digest = header.suite.digest
     if name is not None:
@@ -31,7 +31,7 @@ def find_suite_of(header: Header, name: str | None = None) -> Suite | None:
 
 
 def named_suite(header: Header) -> Suite:
-    """Returns the suite of the names a log was made with, as it is now; raises `UserError` where one is gone."""
+    """Loads the suite from its recorded names, as it is now; raises `UserError` if one no longer exists."""
     return union([load_suite(source) for source in header.suite.sources or header.suite.id.split("+")])
 
 
@@ -47,5 +47,5 @@ def _candidates(header: Header) -> Iterator[Suite]:
 def _attempt(load) -> Iterator[Suite]:
     try:
         yield load()
-    except (UserError, ValueError):  # gone, or changed into something that does not load
+    except (UserError, ValueError):  # removed, or no longer valid
         pass

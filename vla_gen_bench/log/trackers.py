@@ -1,6 +1,6 @@
-"""Weights & Biases and MLflow, where they are installed and asked for: numbers for those who look at runs there.
+"""Weights & Biases and MLflow: an optional copy of the numbers, if they are installed and requested.
 
-Nothing here depends on them: curves and logs are written all the same. Their errors are one line each.
+Nothing here depends on them: curves and logs are written either way. Each of their errors is reported in one line.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from vla_gen_bench.errors import UserError, one_line
 
-WANDB_FILE = "wandb_run.txt"  # the id of a training run there, so that a resumed run continues in it
+WANDB_FILE = "wandb_run.txt"  # the id of a training run there, with which a resumed run continues
 
 
 def need_tracker(name: str, option: str) -> Any:
-    """Returns the module `name`; raises `UserError` naming the option where it is not installed."""
+    """Returns the module `name`; raises `UserError` naming the option if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -26,16 +26,16 @@ def need_tracker(name: str, option: str) -> Any:
 
 
 def wandb_curve(folder: Path, project: str, config: Mapping[str, Any]) -> Callable[[int, Mapping[str, float]], None]:
-    """Returns what logs a row of a training curve to W&B.
+    """Returns a function that logs a row of a training curve to W&B.
 
-    The run has a random id, kept in the folder: a resumed run continues in it, another folder of the same name does
-    not.
+    The run has a random id, kept in the folder: resuming continues that run, and another folder of the same name
+    starts a new one.
 
     Args:
         config: The recipe.
 
     Raises:
-        UserError: wandb is not installed, or cannot begin.
+        UserError: wandb is not installed, or cannot start.
     """
     file = folder / WANDB_FILE
     name = file.read_text().strip() if file.is_file() else uuid.uuid4().hex
@@ -47,7 +47,7 @@ def wandb_curve(folder: Path, project: str, config: Mapping[str, Any]) -> Callab
         nonlocal lost
         try:
             run.log({key: value for key, value in row.items() if value is not None}, step=step)
-        except Exception as error:  # training does not depend on it
+        except Exception as error:  # a tracker error must not stop training
             if not lost:
                 print(f"wandb: {one_line(error)}; training continues without it", file=sys.stderr)
             lost = True
@@ -60,11 +60,11 @@ def track_summary(summary: Mapping[str, Any], config: Mapping[str, Any], tracker
 
     Args:
         summary: What `vgb eval --json` prints.
-        config: What the log's header says of suite, policy and world.
+        config: Suite, policy and world from the log's header.
         tracker: "wandb" or "mlflow".
 
     Raises:
-        UserError: It is not installed, or refuses; the log is whole nevertheless.
+        UserError: The tracker is not installed, or refuses; the log is complete either way.
     """
     name = f"{summary['policy']} on {summary['suite']}, {summary['world']}"
     numbers = summary_numbers(summary)
@@ -84,7 +84,7 @@ def track_summary(summary: Mapping[str, Any], config: Mapping[str, Any], tracker
 
 
 def summary_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Returns "scenario/success_at_end" -> rate and the like, for each scenario with finished episodes."""
+    """Returns "scenario/success_at_end" -> rate and similar keys, for each scenario with finished episodes."""
     numbers: dict[str, float] = {}
     for scenario, counts in summary["scenarios"].items():
         done = counts["episodes"] - counts["errors"]
@@ -97,7 +97,7 @@ def summary_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Returns nested mappings as one, with dots between the keys."""
+    """Flattens nested mappings, joining the keys with dots."""
     rows: dict[str, Any] = {}
     for key, value in config.items():
         rows |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}

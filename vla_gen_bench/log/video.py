@@ -20,7 +20,7 @@ def video_name(key: tuple[str, int, int], success: bool) -> str:
 
 
 def caption(frame: np.ndarray, text: str) -> np.ndarray:
-    """Returns uint8 [H + 24, W, 3]: the frame with a line of text below; long text is cut."""
+    """Returns uint8 [H + 24, W, 3]: the frame with a line of text below; long text is truncated."""
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = frame.shape[:2]
@@ -34,20 +34,20 @@ def caption(frame: np.ndarray, text: str) -> np.ndarray:
 
 
 def write_video(path: str | Path, frames: Sequence[np.ndarray], text: str | Sequence[str]) -> None:
-    """Writes frames, uint8 [H, W, 3] RGB each, as H.264; the last one stays for a second.
+    """Writes frames, each uint8 [H, W, 3] RGB, as H.264 video; the last one is held for a second.
 
     Args:
-        text: The caption, or one for each frame.
+        text: The caption, or one per frame.
 
     Raises:
-        OSError: It cannot be written; nothing of it is left then. Its `filename` is the path.
+        OSError: Writing failed; the partial file is removed. Its `filename` is the path.
     """
     from av.error import FFmpegError
 
     path = Path(path)
     try:
         _encode(path, frames, text)
-    except (OSError, FFmpegError) as error:  # FFmpeg's errors are not always an OSError
+    except (OSError, FFmpegError) as error:  # not every FFmpeg error is an OSError
         with suppress(OSError):
             path.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error

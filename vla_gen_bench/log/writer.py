@@ -1,4 +1,4 @@
-"""`LogWriter`: appends rows, and restores a log that a crash or a second writer left in disorder."""
+"""`LogWriter` appends rows, and repairs a log that a crash or a second writer left inconsistent."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from vla_gen_bench.log.rows import Key, Row, key_of
 
 
 class LogWriter:
-    """Writes a log; each row is on disk before the next episode's is taken. Every error names the folder.
+    """Writes a log. Each row is on disk before the next episode's row is accepted. Every error names the folder.
 
-    A file that would stay as it is is not written: a complete log may lie on a read-only disk.
+    Files that would not change are not rewritten, so a complete log may be on a read-only disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,15 +33,15 @@ class LogWriter:
             replace_file(self.folder / RUN_FILE, header_text(header))
 
     def restore(self, run: str | None = None) -> tuple[dict[Key, Row], list[str]]:
-        """Drops an unfinished last line, repeated rows, and rows whose episodes are to run again.
+        """Drops an unfinished last line, repeated rows, and rows of episodes that must run again.
 
-        These are errored ones and those with rows that contradict each other.
+        Episodes run again if they errored or if their rows contradict each other.
 
         Args:
             run: `Header.run`.
 
         Returns:
-            The rows that stay, and sentences on what was dropped beside errors.
+            The rows that stay, and sentences on what was dropped other than errors.
 
         Raises:
             UserError: A line is malformed, or a row is of another run.
@@ -74,14 +74,14 @@ class LogWriter:
             _append(self.folder / EPISODES_FILE, row)
 
     def clear(self) -> None:
-        """Empties rows and actions: of a log without a whole row, or of none."""
+        """Empties rows and actions, for a log without a complete row."""
         for name in (EPISODES_FILE, ACTIONS_FILE):
             if (self.folder / name).exists():
                 with _writing(self.folder):
                     replace_file(self.folder / name, b"")
 
     def unpack(self) -> None:
-        """Makes a gzipped log a plain one, which can be appended to."""
+        """Decompresses a gzipped log, since only a plain one can be appended to."""
         path = self.folder / EPISODES_FILE
         if gzipped(path).exists() and not path.exists():
             lines = list(read_lines(path))
@@ -91,7 +91,7 @@ class LogWriter:
     def sort(self, scenarios: Sequence[str]) -> dict[Key, Row]:
         """Puts the rows in the order of `scenarios`, others after them, and returns them.
 
-        So a finished log does not depend on which worker was faster.
+        This makes a finished log independent of which worker was faster.
         """
         rank = {scenario: position for position, scenario in enumerate(scenarios)}
         lines = list(self.log.lines())
@@ -114,13 +114,13 @@ class LogWriter:
             replace_file(path, b"".join(lines))
 
     def move_aside(self) -> Path:
-        """Moves all that lies in the folder into a new one beside it, `run.json` last, and returns that.
+        """Moves everything in the folder into a new sibling folder, `run.json` last, and returns that folder.
 
         The folder itself stays: the lock of `vla_gen_bench.log.guard` is on it.
         """
         with _writing(self.folder):
             target = _new_folder(self.folder.with_name(f"{self.folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
-            if (self.folder / RUN_FILE).exists():  # at no moment do rows lie without their header
+            if (self.folder / RUN_FILE).exists():  # rows are never without their header
                 shutil.copy2(self.folder / RUN_FILE, target / RUN_FILE)
             for path in sorted(self.folder.iterdir(), key=lambda path: path.name == RUN_FILE):
                 path.rename(target / path.name)
@@ -128,7 +128,7 @@ class LogWriter:
 
 
 def header_text(header: Mapping[str, Any]) -> str:
-    """Returns the content of `run.json`."""
+    """Formats the content of `run.json`."""
     return json.dumps(header, indent=1) + "\n"
 
 
@@ -137,7 +137,7 @@ def _first_lines(lines: Sequence[Line], rows: dict[Key, Row]) -> list[bytes]:
 
 
 def _by_key(lines: Iterable[Line], rows: dict[Key, Row]) -> dict[Key, bytes]:
-    """Returns the line of each row, in the order of the file: the first of its episode with the row's status."""
+    """Returns each row's line, in file order: the episode's first line with the row's status."""
     found: dict[Key, bytes] = {}
     for line in lines:
         key = key_of(line.data) if line.data else None

@@ -1,4 +1,4 @@
-"""What a policy is, how one is found, loaded and checked. Importing this package imports no torch and no simulator."""
+"""Finds, loads and checks policies. Importing this package imports no torch and no simulator."""
 
 from vla_gen_bench.protocol import ActionSpec, Needs, Observation, Policy
 

@@ -1,4 +1,4 @@
-"""`Card`: what `policies/<name>/card.yaml` says about a policy, readable without importing the policy."""
+"""`Card`: the contents of a policy's `policies/<name>/card.yaml`, readable without importing the policy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DeclaredActions(Frozen):
 
 
 class DeclaredNeeds(Frozen):
-    """What the policy looks at, see `protocol.Needs`; `image_size: 256` is short for [256, 256]."""
+    """The policy's inputs, see `protocol.Needs`; `image_size: 256` is short for [256, 256]."""
 
     state: bool = False
     cameras: tuple[str, ...] = Field((EXTERNAL,), min_length=1)
@@ -47,13 +47,13 @@ class DeclaredNeeds(Frozen):
 
 
 class Training(Frozen):
-    """What the policy has learned from, as declared by its author.
+    """The policy's training, as declared by its author.
 
     Attributes:
         method: How it was trained in its last stage: "none" for scripted policies, sft, ppo, grpo, dpo, ...
         base: The model it started from.
         data: Every data set and simulated world it saw, one entry each, pretraining included.
-        saw_unseen: True if held-out assets, tables, phrasings or placements were among them; None = not known.
+        saw_unseen: True if the data included held-out assets, tables, phrasings or placements; None = unknown.
     """
 
     method: str = "none"
@@ -64,7 +64,7 @@ class Training(Frozen):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a card came from.
+    """The origin of a card.
 
     Attributes:
         kind: "built-in" (this project's `policies/`), "plugin" (an entry point), "folder" (a card by path) or
@@ -87,16 +87,16 @@ class Card(Frozen):
     Attributes:
         name: The folder's name; what `--policy` takes.
         title, summary: One line each.
-        factory: "module:attr"; called with `kwargs`, the `--policy-option`s and `checkpoint`, it gives the `Policy`.
+        factory: "module:attr"; called with `kwargs`, the `--policy-option`s and `checkpoint`, it returns the `Policy`.
         kwargs: Plain arguments of the factory.
         privileged: True if it reads the simulator's state; such runs are kept off the leaderboard.
         action_spec: Promises about the chunk, checked at loading.
-        needs: What it looks at beside the external image.
+        needs: Its inputs in addition to the external image.
         adapter: Converters around the policy, see `policies.converters`; each is {name: {argument: value}}.
         worlds: "all", or the worlds it can act in.
         checkpoint: File or folder, relative to the card; the factory gets it as an absolute `Path` named `checkpoint`.
         params: Number of parameters.
-        training: What it learned from.
+        training: Its training data and method.
         license: SPDX identifier of code and weights.
         links: Label -> URL.
     """
@@ -133,18 +133,18 @@ class Card(Frozen):
 
     @property
     def label(self) -> str:
-        """How messages name the policy: `policy 'acme' (acme_vla 0.3)`."""
+        """The policy's name in messages: `policy 'acme' (acme_vla 0.3)`."""
         origin = f" ({self.source.distribution})" if self.source.distribution else ""
         return f"policy '{printable(self.name)}'{origin}"
 
     def with_source(self, source: Source) -> Card:
-        """Returns this card as coming from `source`."""
+        """Returns this card with its `source` set."""
         copy = self.model_copy()
         copy._source = source
         return copy
 
     def checkpoint_path(self) -> Path | None:
-        """Returns the checkpoint's absolute path, None without one; raises `UserError` if it is not there."""
+        """Returns the checkpoint's absolute path, None without one; raises `UserError` if it is missing."""
         if self.checkpoint is None or self.source.folder is None:
             return None
         path = (self.source.folder / self.checkpoint).resolve()
@@ -159,13 +159,13 @@ class Card(Frozen):
             raise UserError(f"{self.label} acts in {', '.join(self.worlds)}, not in world '{world}'")
 
     def digest(self, own_checkpoint: bool = True) -> str:
-        """Returns 16 hex digits over the card, the plugin's version, the policy's code and the checkpoint's every byte.
+        """Returns 16 hex digits over the card, the plugin's version, the policy's code and all checkpoint bytes.
 
-        Independent of where the folder lies. Reads the whole checkpoint: call it once per run. The code of built-in
-        policies is this package's, and not part of it: a log names that by version and commit.
+        Independent of the folder's location. Reads the full checkpoint: call it once per run. The code of built-in
+        policies belongs to this package and is not included; a log records its version and commit.
 
         Args:
-            own_checkpoint: False where the user gives another one: then the card's need not be there.
+            own_checkpoint: False if the user gives another checkpoint; the card's may then be missing.
         """
         path = self.checkpoint_path() if own_checkpoint else None
         files = {} if path is None else file_digests(path)
@@ -173,7 +173,7 @@ class Card(Frozen):
         return digest_of({**own, **self._code()})
 
     def _code(self) -> dict[str, dict[str, str]]:
-        """Returns what `identity` finds of the policy's source; nothing for a built-in one."""
+        """Returns the digests of the policy's source from `identity`; empty for a built-in policy."""
         folder = self.source.folder
         if self.source.kind == "built-in":
             return {}

@@ -1,4 +1,4 @@
-"""From chunks to control steps: ask the policy for K actions, carry some of them out, ask again."""
+"""Turns chunks into control steps: queries the policy for K actions, executes some of them, queries again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vla_gen_bench.protocol import Observation, Policy
 
 
 class ChunkRunner:
-    """Gives one action per control step for a batch in lock-step, and checks every chunk on its way.
+    """Returns one action per control step for a batch in lock-step, and checks every chunk.
 
-    Between two queries the policy sees nothing: those steps are carried out open-loop. An unused rest of a chunk
+    Steps between two queries are executed open-loop: the policy sees no observation. The unused rest of a chunk
     (`execute` < K) is dropped, not blended.
 
         runner.reset(instructions, seeds)
@@ -21,8 +21,8 @@ class ChunkRunner:
             actions = runner.next_actions(observe() if runner.needs_observation else None)
 
     Args:
-        policy: Already loaded; its `action_spec` gives K and the execution horizon.
-        label: How errors name it, `Card.label`.
+        policy: A loaded policy; its `action_spec` gives K and the execution horizon.
+        label: Its name in errors, `Card.label`.
     """
 
     def __init__(self, policy: Policy, label: str) -> None:
@@ -33,21 +33,21 @@ class ChunkRunner:
         self._queue: list[np.ndarray] = []
 
     def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Begins a new batch; whatever was queued for the last one is dropped."""
+        """Starts a new batch and drops queued actions of the previous one."""
         self._batch = len(instructions)
         self._queue = []
         self.policy.reset(instructions, seeds)
 
     @property
     def needs_observation(self) -> bool:
-        """True if the next `next_actions` will query the policy; where it is False rendering can be saved."""
+        """True if the next `next_actions` will query the policy; if False, rendering can be skipped."""
         return not self._queue
 
     def next_actions(self, observation: Observation | None) -> np.ndarray:
-        """Returns float32 [B, 7] for the present control step.
+        """Returns float32 [B, 7] for the current control step.
 
         Args:
-            observation: Of the present step; may be None where `needs_observation` is False.
+            observation: Of the current step; may be None if `needs_observation` is False.
 
         Raises:
             PolicyError: The policy returned something other than valid float32 [B, K, 7].
@@ -57,10 +57,10 @@ class ChunkRunner:
         return self._queue.pop(0)
 
     def _query(self, observation: Observation | None) -> list[np.ndarray]:
-        """Returns the next actions to carry out, each [B, 7], copied: a policy may reuse its output array."""
+        """Returns the next actions to execute, each [B, 7], copied because a policy may reuse its output array."""
         if observation is None:
             raise ValueError("the chunk is used up: next_actions() needs the present observation")
         actions = self.policy.act(observation)
         check_actions(self.label, actions, self._batch, self.spec)
-        actions = np.asarray(actions)  # of a subclass of arrays only the numbers count
+        actions = np.asarray(actions)  # strips array subclasses
         return [actions[:, k].copy() for k in range(self.spec.execution_horizon)]

@@ -32,7 +32,7 @@ CALLERS = (__file__, str(Path(__file__).with_name("factory.py")), str(Path(impor
 REHEARSAL_QUERIES = 2
 FIRST_SEED = 11
 CONVENTION = ("names", "units", "frame", "reference", "rotation")
-# The robot's usual start, about: 30 cm before its base, gripper down and open. Laid out as `protocol.STATE`.
+# Approximately the robot's usual start: 30 cm in front of its base, gripper down and open. Layout: `protocol.STATE`.
 EXAMPLE_STATE = (0.3, 0.0, 0.15, 0.7071068, 0.0, 0.7071068, 0.0, 0.0, 0.0, 0.0)
 EXAMPLE_STATE += (-0.0184, 0.0399, 0.2224, -0.0046, 1.3652, 0.0015, 1.0)
 TARGETS = ("carrot", "spoon", "can", "apple", "banana", "cube", "eggplant", "cup")
@@ -41,12 +41,12 @@ Outcome = tuple[Status, str]
 
 
 class PolicyError(UserError):
-    """A policy broke its contract. Before a run it stops the command, in a run it errors the episode."""
+    """A policy broke its contract. Before a run this stops the command; during a run it errors the episode."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One line of `vgb policies check`. A "note" tells what a user should know but is no fault."""
+    """One line of `vgb policies check`. A "note" is useful to the user but not a fault."""
 
     name: str
     status: Status
@@ -57,7 +57,7 @@ def check_actions(label: str, actions: Any, batch: int, spec: ActionSpec) -> Non
     """Raises `PolicyError` unless `actions` is finite float32 [batch, K, 7] within the limits of `spec`.
 
     Args:
-        label: How the message names the policy, `Card.label`: "policy 'acme' (acme_vla 0.3)".
+        label: The policy's name in the message, `Card.label`: "policy 'acme' (acme_vla 0.3)".
         actions: Whatever `act` returned.
     """
     expected = f"expected float32 [{batch}, K, {ACTION_DIMS}] with K = {spec.chunk}"
@@ -89,7 +89,7 @@ def check_spec(label: str, policy: Any) -> None:
         _check_spec(label, policy)
     except (PolicyError, UserInterrupt):
         raise
-    except BaseException as error:  # of a property, or of numbers that are none
+    except BaseException as error:  # raised by a property, or by values that are not numbers
         raise PolicyError(f"{label}: action_spec: {describe_failure(error)}") from error
 
 
@@ -114,16 +114,16 @@ def check_policy(
     observe: Callable[[int], Observation] | None = None,
     privileged: bool = False,
 ) -> list[CheckResult]:
-    """Rehearses `policy` and returns one result per check; stops after the first failed one.
+    """Runs `policy` on test observations; returns one result per check and stops after the first failure.
 
     Fails on: a bad action spec, an exception, a bad chunk (batches of 1 and `batch`, each after its own reset).
-    Notes: whether equal seeds give equal actions, whether an episode's actions depend on its batch, writing into the
-    observation, the time per call.
+    Notes: whether equal seeds give equal actions, whether an episode's actions depend on its batch, whether it writes
+    into the observation, the time per call.
 
     Args:
         batch: The larger batch tried, >= 2.
-        observe: Gives an observation of B episodes; `example_observation` where None.
-        privileged: Skip what needs an observation if `observe` is None: an example has no simulator behind it.
+        observe: Returns an observation of B episodes; None = `example_observation`.
+        privileged: If `observe` is None, skip checks that need an observation: an example has no simulator state.
     """
     rehearsal = _Rehearsal(policy, label, batch, observe or example_observation)
     stages = rehearsal.stages if observe or not privileged else rehearsal.stages_without_views
@@ -141,10 +141,10 @@ def example_observation(
 ) -> Observation:
     """Returns a synthetic observation: a grey-brown table and one coloured blob per episode.
 
-    Deterministic, and row b depends on b only, so the first rows of a larger batch equal a smaller batch.
+    Deterministic. Row b depends only on b, so the first rows of a larger batch equal a smaller batch.
 
     Args:
-        needs: What the policy looks at; its image size goes before `height` and `width`.
+        needs: The policy's inputs; its image size takes precedence over `height` and `width`.
     """
     height, width = needs.image_size or (height, width)
     images = np.stack([_blob_image(row, height, width) for row in range(batch)])
@@ -167,7 +167,7 @@ def describe_failure(error: BaseException) -> str:
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     try:
         text = one_line(error)
-    except BaseException:  # a message that cannot be written is part of the mistake
+    except BaseException:  # the error's own `__str__` may raise
         text = "its message cannot be written"
     return f"{type(error).__name__}{text and f': {text}'}{place}"
 
@@ -230,7 +230,7 @@ class _Rehearsal:
         return "note", f"act() with a batch of {self.batch}: first {first:.2f} ms, then {last:.2f} ms"
 
     def play(self, observation: Observation, rows: Sequence[int]) -> np.ndarray:
-        """Returns actions [queries, B, K, 7] of the first calls in the episodes `rows`, and times them."""
+        """Returns actions [queries, B, K, 7] of the first calls in the episodes `rows`; also times the calls."""
         _guard(self.label, "reset", self.policy.reset, observation.instruction, [FIRST_SEED + row for row in rows])
         chunks, self.act_ms = [], []
         for query in range(REHEARSAL_QUERIES):
@@ -244,7 +244,7 @@ class _Rehearsal:
 
 
 def _guard(label: str, method: str, call: Callable[..., Any], *args: Any) -> Any:
-    """Calls a policy's method; what ends it becomes a `PolicyError` that names the method and the place."""
+    """Calls a policy's method; converts any exception to a `PolicyError` that names the method and the place."""
     try:
         with no_exit():
             return call(*args)
@@ -256,7 +256,7 @@ def _guard(label: str, method: str, call: Callable[..., Any], *args: Any) -> Any
 
 @contextmanager
 def no_exit() -> Iterator[None]:
-    """Makes `os._exit` raise `SystemExit` meanwhile: it would end a check as if all were well."""
+    """Makes `os._exit` raise `SystemExit` meanwhile; otherwise it would end a check as if it had passed."""
 
     def refuse(status: int = 0) -> NoReturn:
         raise SystemExit(f"os._exit({status})")
@@ -303,7 +303,7 @@ def _type_name(value: Any) -> str:
 
 
 def _blob_image(row: int, height: int, width: int) -> np.ndarray:
-    """Returns uint8 [height, width, 3]: shaded table, a blob whose place and hue depend on `row`."""
+    """Returns uint8 [height, width, 3]: a shaded table and a blob whose position and hue depend on `row`."""
     y, x = np.mgrid[0:height, 0:width]
     shade = (110 + 40 * y / height)[..., None] * np.array([1.0, 0.95, 0.85])
     centre = height * (0.45 + 0.05 * (row % 5)), width * (0.35 + 0.07 * (row % 6))

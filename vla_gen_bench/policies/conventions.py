@@ -1,9 +1,9 @@
-"""The convention doctor: demonstration frames go through a policy, and what comes out tells likely mistakes.
+"""The convention doctor: runs a policy on demonstration frames and reports likely convention mistakes.
 
-`vgb policies check NAME --replay DATA`. A policy that has learned the task moves, on the expert's own frames, about as
-the expert did. If it only does after one dimension is turned round, or images are mirrored, that is the likely mistake.
-Each verdict compares what the policy does with what it would do, so it needs no threshold on how good the policy is
-beyond "better than nothing"; a policy that does not follow the expert at all gets that verdict alone.
+`vgb policies check NAME --replay DATA`. On the expert's own frames, a policy that has learned the task moves about as
+the expert did. If it does so only after one dimension is negated, or images are mirrored, that is the likely mistake.
+Each verdict compares the policy's actions with its actions after such a change, so the only quality threshold is
+"better than nothing"; a policy that does not follow the expert at all gets only that verdict.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from vla_gen_bench.protocol import STATE_DIMS, Needs, Observation
 
 BATCH = 16
 FOLLOWS = 0.2  # correlation with the expert above which a policy follows it
-CLEARER = 0.15  # how much better a repaired policy has to be
-SCALES = (0.25, 4.0)  # spread of the moves against the expert's
+CLEARER = 0.15  # required gain in correlation of a corrected policy
+SCALES = (0.25, 4.0)  # allowed spread of the moves relative to the expert's
 SAME = 1e-6
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Demonstration frames: what was seen, and what the expert did.
+    """Demonstration frames: the observations and the expert's actions.
 
     Attributes:
-        observation: N frames, each of an episode of its own as far as the policy can tell.
+        observation: N frames, each presented to the policy as a separate episode.
         actions: float32 [N, 7], the expert's.
         ahead: float32 [N, K, 7], the expert's next actions; NaN beyond the end of an episode.
     """
@@ -44,9 +44,9 @@ class Frames:
 
 
 def take_frames(demos: Any, needs: Needs, count: int, chunk: int, seed: int = 0) -> Frames:
-    """Returns `count` frames of demonstrations (`train.demos.dataset.Demos`), spread over them.
+    """Returns `count` frames spread over the demonstrations (`train.demos.dataset.Demos`).
 
-    Policies that look through a wrist camera, or at a state, get zeros there where the data set has none.
+    Policies that need a wrist camera or a state receive zeros if the data set has none.
     """
     random = np.random.default_rng(seed)
     chosen = np.sort(random.choice(len(demos.actions), min(count, len(demos.actions)), replace=False))
@@ -67,7 +67,7 @@ def take_frames(demos: Any, needs: Needs, count: int, chunk: int, seed: int = 0)
 
 
 def _states(demos: Any, chosen: np.ndarray) -> np.ndarray:
-    """Returns float32 [N, 17] of what the demonstrations tell of the arm; joint angles are not among it."""
+    """Returns the arm states float32 [N, 17] from the demonstrations, which lack joint angles."""
     pose = np.nan_to_num(demos.states[chosen])
     rotation = Rotation.from_euler("XYZ", pose[:, 3:6])
     down = Rotation.from_matrix([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -80,7 +80,7 @@ def _states(demos: Any, chosen: np.ndarray) -> np.ndarray:
 
 
 def answers(policy: Any, observation: Observation) -> np.ndarray:
-    """Returns float32 [N, K, 7]: what the policy does at each frame, as the first step of an episode."""
+    """Returns the policy's actions float32 [N, K, 7] for each frame as the first step of an episode."""
     chunks = []
     for first in range(0, len(observation), BATCH):
         part = observation.select(range(first, min(first + BATCH, len(observation))))
@@ -111,7 +111,7 @@ def diagnose(policy: Any, frames: Frames) -> list[CheckResult]:
 
 
 def follows(said: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the mean correlation of translations with the expert's; 0 where either never moves."""
+    """Returns the mean correlation of translations with the expert's; 0 if either never moves."""
     return float(np.mean([correlation(said[:, dim], truth[:, dim]) for dim in range(3)]))
 
 
@@ -127,7 +127,7 @@ def _answer(policy: Any, frames: Frames, **changes: Any) -> np.ndarray:
 
 
 def _scale(said: np.ndarray, truth: np.ndarray) -> CheckResult:
-    """Un-normalisation: moves of another size than the expert's, in metres and radians."""
+    """Checks un-normalisation: compares the size of the moves with the expert's, in metres and radians."""
     ratios = {}
     for name, dims in (("translation", slice(0, 3)), ("rotation", slice(3, 6))):
         size = np.median(np.linalg.norm(truth[:, dims], axis=1))
@@ -140,7 +140,7 @@ def _scale(said: np.ndarray, truth: np.ndarray) -> CheckResult:
 
 
 def _gripper(said: np.ndarray, truth: np.ndarray) -> CheckResult:
-    """Sign and range of the gripper."""
+    """Checks the gripper's sign and range."""
     open_, closed = said[truth[:, 6] > 0, 6], said[truth[:, 6] < 0, 6]
     if not len(open_) or not len(closed):
         return CheckResult("gripper", "ok", "the frames show one state of the gripper only; nothing to compare")
@@ -155,7 +155,7 @@ def _gripper(said: np.ndarray, truth: np.ndarray) -> CheckResult:
 
 
 def _rotation(said: np.ndarray, truth: np.ndarray) -> CheckResult:
-    """Sign and order of the rotation's axes; axis-angle and Euler angles cannot be told apart for small turns."""
+    """Checks sign and order of the rotation axes; for small turns axis-angle and Euler angles look the same."""
     turning = [dim for dim in (3, 4, 5) if np.abs(truth[:, dim]).max() > 0.01]
     if not turning:
         return CheckResult("rotation", "ok", "the frames hardly turn; nothing to compare")
@@ -173,7 +173,7 @@ def _rotation(said: np.ndarray, truth: np.ndarray) -> CheckResult:
 
 
 def _image_order(agreement: float, tried: Callable[[Callable[[np.ndarray], np.ndarray]], float]) -> CheckResult:
-    """Colours in another order, images mirrored or upside down: would the policy do better so?"""
+    """Checks whether the policy does better with swapped colour channels, or mirrored or upside-down images."""
     changes = {
         "blue and red swapped": lambda image: np.ascontiguousarray(image[..., ::-1]),
         "upside down": lambda image: np.ascontiguousarray(image[:, ::-1]),
@@ -189,7 +189,7 @@ def _image_order(agreement: float, tried: Callable[[Callable[[np.ndarray], np.nd
 
 
 def _chunk(said: np.ndarray, ahead: np.ndarray) -> CheckResult:
-    """Action k of a chunk is for step k: another order, or every action the same, shows against the expert's steps."""
+    """Checks that action k of a chunk matches the expert's step k: finds another order or repeated actions."""
     if said.shape[1] == 1:
         return CheckResult("chunk", "ok", "one action per call")
     if np.abs(said - said[:, :1]).max() < SAME:
@@ -206,7 +206,7 @@ def _chunk(said: np.ndarray, ahead: np.ndarray) -> CheckResult:
 
 
 def _ignored(what: str, said: np.ndarray, policy: Any, frames: Frames, **changes: Any) -> CheckResult:
-    """Whether another instruction, state or image changes anything."""
+    """Checks whether another instruction, state or image changes the actions."""
     other = answers(policy, replace(frames.observation, **changes))
     moved = float(np.mean(np.abs(other - said).max(axis=(1, 2)) > SAME))
     if moved == 0:
@@ -215,7 +215,7 @@ def _ignored(what: str, said: np.ndarray, policy: Any, frames: Frames, **changes
 
 
 def _others(instructions: Sequence[str]) -> tuple[str, ...]:
-    """Returns for each instruction another one of the frames, or a made-up one where all are equal."""
+    """Returns for each instruction a different one from the frames, or an invented one if all are equal."""
     known = sorted(set(instructions))
     if len(known) == 1:
         return tuple("put spoon on towel" for _ in instructions)

@@ -1,4 +1,4 @@
-"""From a card's factory, `module:attr`, to a policy object: import it, check its arguments, call it."""
+"""Builds a policy object from a card's factory, `module:attr`: imports it, checks its arguments, calls it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Factory = Callable[..., Any]
 
 
 def build(card: Card, options: dict[str, Any]) -> Any:
-    """Returns what the card's factory gives for its `kwargs`, overridden by `options`, and its checkpoint.
+    """Calls the card's factory with its `kwargs`, overridden by `options`, and its checkpoint.
 
     Raises:
-        UserError: The factory cannot be imported, takes no such option, or lacks one it needs.
+        UserError: The factory cannot be imported, does not accept an option, or misses a required one.
         PolicyError: The factory raised.
     """
     if card.source.kind == "folder":
@@ -38,7 +38,7 @@ def build(card: Card, options: dict[str, Any]) -> Any:
 
 
 def import_factory(reference: str, label: str) -> Factory:
-    """Returns what `module:attr` names; the working directory is searched last, for policies that are not installed."""
+    """Imports `module:attr`; searches the working directory last, for policies that are not installed."""
     if not re.fullmatch(REFERENCE_PATTERN, reference):
         raise UserError(f"{label}: '{printable(reference)}' is not module:attr")
     make_importable(Path.cwd())
@@ -60,7 +60,7 @@ def import_factory(reference: str, label: str) -> Factory:
 
 
 def unimportable(reference: str) -> str | None:
-    """Returns why `module:attr` cannot be imported, found without running any of its code; None if all seems well."""
+    """Returns why `module:attr` cannot be imported, without running its code; None if no problem is found."""
     if not re.fullmatch(REFERENCE_PATTERN, reference):
         return f"'{printable(reference)}' is not module:attr"
     parts = reference.partition(":")[0].split(".")
@@ -72,7 +72,7 @@ def unimportable(reference: str) -> str | None:
             return f"no module '{name}'"
         try:
             path = list(spec.submodule_search_locations or [])
-        except KeyError:  # a namespace inside a package: only importing that package would tell
+        except KeyError:  # a namespace inside a package: only importing that package would show it
             return None
     return None
 
@@ -83,19 +83,19 @@ def _call(factory: Factory, arguments: dict[str, Any], card: Card) -> Any:
             return factory(**arguments)
     except (UserError, UserInterrupt):
         raise
-    except BaseException as error:  # sys.exit() and KeyboardInterrupt too: a policy's own, Ctrl-C is told apart
+    except BaseException as error:  # a policy's own sys.exit() and KeyboardInterrupt too; Ctrl-C is `UserInterrupt`
         raise PolicyError(f"{card.label}: {card.factory} raised {describe_failure(error)}") from error
 
 
 def _parameters(factory: Factory) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(factory).parameters.values())
-    except (TypeError, ValueError):  # compiled code without a signature: let the call itself decide
+    except (TypeError, ValueError):  # compiled code without a signature: the call itself will check
         return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
 
 
 def _check_options(factory: Factory, options: Iterable[str], where: str) -> None:
-    """Raises `UserError` if `factory` does not accept one of `options` by name."""
+    """Raises `UserError` if `factory` does not accept all `options` by name."""
     parameters = _parameters(factory)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return

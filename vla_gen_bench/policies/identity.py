@@ -1,6 +1,6 @@
-"""What a third party's code is, as digests: an edited policy or effect must not continue the log of the old one.
+"""Digests of third-party code: an edited policy or effect must not continue the log of the old one.
 
-The code of this package is left out: its version and git state are in every session of a log.
+The code of this package is excluded because every session of a log records its version and git state.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def file_digests(path: Path) -> dict[str, str]:
 
 
 def card_files(folder: Path, checkpoint: Path | None) -> dict[str, str]:
-    """Returns relative name -> SHA-256 of what lies in a card's folder beside its checkpoint.
+    """Returns relative name -> SHA-256 of the files in a card's folder, except its checkpoint.
 
-    Left out: hidden files, prose, compiled Python, logs, virtual environments and `runs/`: they change without the
-    policy changing.
+    Hidden files, prose, compiled Python, logs, virtual environments and `runs/` are excluded: they can change while
+    the policy stays the same.
     """
     files = [file for file in _below(folder) if checkpoint is None or not file.is_relative_to(checkpoint)]
     return {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
@@ -45,9 +45,9 @@ def card_files(folder: Path, checkpoint: Path | None) -> dict[str, str]:
 def code_digests(reference: str) -> dict[str, str]:
     """Returns name -> SHA-256 of the source behind `module:attr`, found without importing it.
 
-    That is the module, or the whole top-level package it is in; and whatever of the kind they import that is neither
-    installed nor of the standard library, with the files their text names beside them, such as "weights.npz". What is
-    imported only at run time by a computed name is not seen.
+    Covers the module, or its full top-level package, and all modules they import that are neither installed nor in the
+    standard library, plus neighbouring files their text names, such as "weights.npz". Imports by a computed name at run
+    time are not found.
     """
     found: dict[str, str] = {}
     waiting, seen = [reference.partition(":")[0].partition(".")[0]], set()
@@ -66,19 +66,19 @@ def code_digests(reference: str) -> dict[str, str]:
 
 
 def option_files(options: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Returns option -> digests of the file or folder it names, where it names one."""
+    """Returns option -> digests of the file or folder it names, for options that name one."""
     paths = {key: Path(value) for key, value in options.items() if isinstance(value, str) and _exists(value)}
     return {key: file_digests(path) for key, path in paths.items()}
 
 
 def effect_plugins(names: Iterable[str]) -> dict[str, str]:
-    """Returns effect -> "distribution version" of those effects that a plugin brings, with a digest of its code."""
+    """Returns effect -> "distribution version" and a code digest, for effects from plugins."""
     points = {point.name: point for point in entry_points(group=EFFECTS)}
     return {name: _plugin(points[name]) for name in sorted(set(names) & set(points))}
 
 
 def distribution(point: EntryPoint) -> str:
-    """Returns "name version" of what an entry point was installed with."""
+    """Returns "name version" of the distribution that installed an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
 
 
@@ -91,7 +91,7 @@ def _module_files(name: str, installed: bool) -> Iterator[tuple[Path, str]]:
     """Yields the source files of a top-level module with their labels.
 
     Args:
-        installed: Also of one from a folder of installed packages; else those have none.
+        installed: Include modules in folders of installed packages; otherwise those yield nothing.
     """
     spec = find_spec(name, None)
     if spec is None:
@@ -125,7 +125,7 @@ def _is_part(folder: Path) -> bool:
 
 
 def _mentions(file: Path) -> tuple[set[str], dict[str, Path]]:
-    """Returns the top-level modules a source file imports, and the files it names (beside it, or from here)."""
+    """Returns a source file's top-level imports and the files it names, relative to it or to the working directory."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -156,9 +156,9 @@ def _exists(text: str) -> bool:
 
 
 def _is_installed(path: Path) -> bool:
-    """Whether a module's file or folder is one of an installed distribution or of the standard library."""
+    """Whether a module's file or folder belongs to an installed distribution or the standard library."""
     place = path.resolve()
-    elsewhere = {"site-packages", "dist-packages"} & set(place.parts)  # of another environment, put on the path
+    elsewhere = {"site-packages", "dist-packages"} & set(place.parts)  # another environment on the path
     return bool(elsewhere) or any(place.is_relative_to(home) for home in _homes())
 
 

@@ -1,4 +1,4 @@
-"""Where a policy's module is found, without importing anything."""
+"""Finds a policy's module without importing anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 def find_spec(name: str, path: list[str] | None) -> Any:
     """Returns the spec of a module, None without one.
 
-    As `importlib.util.find_spec`, which would import the parent packages; this asks the finders alone.
+    Unlike `importlib.util.find_spec`, which imports the parent packages, this queries only the finders.
     """
     if name in sys.modules:
         return sys.modules[name].__spec__
@@ -19,6 +19,6 @@ def find_spec(name: str, path: list[str] | None) -> Any:
 
 
 def make_importable(folder: Path) -> None:
-    """Appends `folder` to `sys.path`, for good: policies import lazily. Installed modules go first."""
+    """Appends `folder` to `sys.path` permanently, because policies import lazily. Installed modules take precedence."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))

@@ -1,4 +1,4 @@
-"""A policy that is an object: what an evaluation must know of it."""
+"""Cards and digests for policies given as objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vla_gen_bench.protocol import Needs
 
 
 class ObjectCard(Card):
-    """The card of a policy that exists already; its digest is over the class's source and the object's state."""
+    """The card of a policy object; its digest covers the class's source and the object's state."""
 
     state: str
 
@@ -29,11 +29,11 @@ def card_of_object(policy: Any, name: str | None = None) -> Card:
     """Returns a card for a policy object.
 
     Args:
-        policy: With `reset`, `act` and `action_spec`, maybe `privileged` and `needs`.
-        name: What tables call it; None for its class's name.
+        policy: An object with `reset`, `act` and `action_spec`, optionally `privileged` and `needs`.
+        name: Its name in tables; None = its class's name.
 
     Raises:
-        PolicyError: It is no policy.
+        PolicyError: It is not a policy.
     """
     kind = type(policy)
     needs = getattr(policy, "needs", Needs())
@@ -56,15 +56,15 @@ _SEEN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def _state(policy: Any) -> str:
-    """Returns a digest of source and state as they were when the object was first seen: running changes its state."""
+    """Returns the digest of source and state from the first call for this object, because running changes its state."""
     try:
         return _SEEN.setdefault(policy, _digest(policy))
-    except TypeError:  # no weak reference to it, or no hash
+    except TypeError:  # the object supports no weak references or no hash
         return _digest(policy)
 
 
 def _digest(policy: Any) -> str:
-    """Returns a digest of source and state; a random one where either cannot be had: no log continues another's."""
+    """Returns a digest of source and state; a random one if either is unavailable, so no log continues another's."""
     try:
         source = inspect.getsource(type(policy))
         return hashlib.sha256(source.encode() + pickle.dumps(policy)).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Finds policies (cards, plugins, references) and builds them.
 
-A policy is given as: a name, of a built-in card or of a plugin (an entry point of the group `vla_gen_bench.policies`);
-a path to a folder with a `card.yaml`, or to that file; or `module:attr`. They are tried in this order.
+A policy is given as the name of a built-in card or of a plugin (an entry point of the group `vla_gen_bench.policies`),
+as a path to a `card.yaml` or to its folder, or as `module:attr`. They are tried in this order.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Listing:
 
     Attributes:
         source: "built-in", or "name version" of the plugin's distribution.
-        privileged: None where only importing would tell (plugins).
-        problem: Why it cannot be used, as far as that shows without an import; None if nothing was found.
+        privileged: None if unknown without importing (plugins).
+        problem: Why it cannot be used, as far as visible without an import; None if no problem was found.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Listing:
 
 
 def list_policies() -> list[Listing]:
-    """Returns the built-in cards, then the plugins, each by name. Imports none; a broken one is a row as well."""
+    """Returns the built-in cards, then the plugins, each by name. Imports none; broken ones are listed too."""
     cards = [_list_card(file) for file in _card_files()]
     taken: dict[str, str] = {row.name: "the built-in policy" for row in cards}
     plugins = []
@@ -58,15 +58,15 @@ def list_policies() -> list[Listing]:
 
 
 def resolve(ref: str) -> Card:
-    """Returns the card of a policy; one without a card file gets a minimal card, made from its factory.
+    """Returns the card of a policy; a policy without a card file gets a minimal card from its factory.
 
-    Only for the latter (plugins and `module:attr`) the factory is imported: its attributes `privileged` (False where
-    missing) and `needs` and the first line of its docstring go into the card.
+    The factory is imported only in the latter case (plugins and `module:attr`). Its attributes `privileged` (default
+    False) and `needs` and the first line of its docstring go into the card.
 
-    Warns (`UserWarning`) if several policies bear the name: the built-in one wins, then the distribution first by name.
+    Warns (`UserWarning`) if several policies have the name: the built-in one wins, then the distribution first by name.
 
     Raises:
-        UserError: Nothing is called so; the card is invalid; the plugin cannot be imported.
+        UserError: Unknown name; the card is invalid; the plugin cannot be imported.
     """
     points = [point for point in _plugins() if point.name == ref]
     built_in = next((file for file in _card_files() if file.parent.name == ref), None)
@@ -90,13 +90,13 @@ def load_policy(ref: str | Card, **options: Any) -> Policy:
     """Builds a policy and checks its action spec.
 
     Args:
-        ref: As for `resolve`, or what it returned.
-        options: Arguments of the factory; they go before the card's `kwargs`. `adapter`, a list of converters, goes
-            before the card's.
+        ref: As for `resolve`, or its result.
+        options: Arguments of the factory; they override the card's `kwargs`. `adapter`, a list of converters,
+            overrides the card's.
 
     Raises:
-        UserError: As `resolve`; or the factory takes no such option, or lacks one it needs.
-        PolicyError: The factory raised, or what it gave is no usable policy.
+        UserError: As `resolve`; or the factory does not accept an option, or misses a required one.
+        PolicyError: The factory raised, or its result is not a usable policy.
     """
     card = ref if isinstance(ref, Card) else resolve(ref)
     entries = adapter_entries(card, options)
@@ -114,7 +114,7 @@ def load_policy(ref: str | Card, **options: Any) -> Policy:
 
 
 def adapter_entries(card: Card, options: dict[str, Any]) -> Any:
-    """Returns the user's list of converters, else the card's; None where neither names any."""
+    """Returns the user's list of converters, else the card's; None if neither has one."""
     return options.get("adapter", card.adapter or None)
 
 
@@ -128,7 +128,7 @@ def _adapted(policy: Any, converters: list[Any], card: Card) -> Policy:
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """Turns the `key=value` of `--policy-option` into factory arguments; values are YAML: 3, 0.6, true, [1, 2]."""
+    """Parses the `key=value` pairs of `--policy-option` as factory arguments; values are YAML: 3, 0.6, true, [1, 2]."""
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -149,7 +149,7 @@ def _plugins() -> list[EntryPoint]:
 
 
 def _summary(point: EntryPoint) -> str:
-    """Returns the one-line description of the plugin's package: all there is without importing it."""
+    """Returns the one-line description of the plugin's package, the only one available without importing it."""
     metadata = point.dist.metadata if point.dist else {}
     return metadata["Summary"] if "Summary" in metadata else point.value
 
@@ -170,7 +170,7 @@ def _warn_if_ambiguous(ref: str, built_in: Path | None, points: list[EntryPoint]
 
 
 def _plugin_card(point: EntryPoint) -> Card:
-    reference = point.value.partition("[")[0].strip()  # an entry point may end in the extras it needs
+    reference = point.value.partition("[")[0].strip()  # an entry point may end in required extras
     return _make_card(point.name, reference, Source("plugin", distribution=distribution(point)))
 
 
@@ -195,7 +195,7 @@ def _declared_needs(factory: Any, reference: str) -> Needs:
 
 
 def _check_promises(card: Card, policy: Policy) -> None:
-    """Raises `PolicyError` if the policy's action spec is not what its card says."""
+    """Raises `PolicyError` if the policy's action spec differs from its card."""
     for key, promised in card.action_spec.model_dump(exclude_none=True).items():
         found = getattr(policy.action_spec, key)
         if found != promised:

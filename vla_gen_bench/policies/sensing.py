@@ -1,4 +1,4 @@
-"""What a policy looks at, worked out before any simulator starts: its card, the user's options, the world."""
+"""Determines a policy's inputs before any simulator starts, from its card, the user's options and the world."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALLEST_SIDE, LARGEST_SIDE = 32, 2048  # pixels
 
 
 def parse_size(text: str, option: str = "--image-size") -> tuple[int, int]:
-    """Turns "256" into (256, 256) and "240x320" into (240, 320), height first; raises `UserError` for anything else."""
+    """Parses "256" as (256, 256) and "240x320" as (240, 320), height first; raises `UserError` for anything else."""
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
     if not found:
         raise UserError(f"{option} {text}: expected pixels, 256 for a square or HEIGHTxWIDTH such as 240x320")
@@ -29,7 +29,7 @@ def parse_size(text: str, option: str = "--image-size") -> tuple[int, int]:
 
 
 def check_size(size: tuple[int, int], where: str) -> None:
-    """Raises `UserError` unless both sides are drawable."""
+    """Raises `UserError` unless both sides can be rendered."""
     if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
         raise UserError(f"{where}: each side must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
 
@@ -37,14 +37,14 @@ def check_size(size: tuple[int, int], where: str) -> None:
 def sensors_of(
     card: Card, world: World, image_size: tuple[int, int] | None = None, options: Mapping[str, Any] | None = None
 ) -> Needs:
-    """Returns what has to be sensed for the policy in `world`.
+    """Returns the inputs to sense for the policy in `world`.
 
     Args:
-        image_size: The user's; it goes before the card's.
-        options: Arguments of the policy; an `adapter` among them goes before the card's.
+        image_size: The user's size; it overrides the card's.
+        options: Arguments of the policy; an `adapter` among them overrides the card's.
 
     Raises:
-        UserError: The card needs a camera that the world lacks, or an image that cannot be drawn.
+        UserError: The card needs a camera that the world lacks, or an image size that cannot be rendered.
     """
     given = dict(options or {})
     entries = adapter_entries(card, given) or ()
@@ -58,7 +58,7 @@ def sensors_of(
             )
     size = image_size or needs.image_size
     if size == (world.height, world.width):
-        size = None  # the world's own size is no difference
+        size = None  # same as the world's own size
     if size is not None:
         check_size(size, f"{card.label}: needs.image_size {list(size)}")
     ordered = tuple(camera for camera in world.cameras if camera in needs.cameras)
@@ -66,14 +66,14 @@ def sensors_of(
 
 
 def serving_needs(card: Card, options: Mapping[str, Any] | None = None) -> Needs:
-    """Returns what a policy looks at, for a server that has no world of its own: an image size is up to the client."""
+    """Returns a policy's inputs for a server, which has no world: the client chooses the image size."""
     from vla_gen_bench.assets.world import get_world
 
     return sensors_of(card, get_world("builtin" if card.worlds == "all" else card.worlds[0]), options=options)
 
 
 def _remote(card: Card, options: dict[str, Any]) -> Needs:
-    """Returns what a server wants to see: what the card says, or else what key map or server tell."""
+    """Returns a server's inputs, from the card, or else from key map or server."""
     if card.needs != DeclaredNeeds():
         return card.needs.plain()
     from vla_gen_bench.policies.remote.policy import remote_needs

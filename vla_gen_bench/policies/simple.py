@@ -1,4 +1,4 @@
-"""The two floors of every table: `hold` does nothing, `random` moves about."""
+"""Two baseline policies for every table: `hold` does not move, `random` moves at random."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from vla_gen_bench.protocol import ACTION_DIMS, ActionSpec, Observation
 
-RANDOM_STREAM = 0x5EED  # keys this policy's draws apart from whatever else is seeded with the episode's seed
+RANDOM_STREAM = 0x5EED  # separates this policy's draws from others keyed by the episode's seed
 
 
 class HoldPolicy:
-    """Keeps the end effector where it is, gripper open. Any success it scores is the scene's own doing."""
+    """Holds the end effector still, gripper open. Any success it scores comes from the scene, not the policy."""
 
     memoryless = True
 
@@ -20,7 +20,7 @@ class HoldPolicy:
         self.action_spec = ActionSpec(chunk=chunk)
 
     def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Nothing to forget."""
+        """Does nothing: the policy keeps no state."""
 
     def act(self, observation: Observation) -> np.ndarray:
         actions = np.zeros((len(observation), self.action_spec.chunk, ACTION_DIMS), np.float32)

@@ -1,1 +1,1 @@
-"""Logs in, comparisons out: statistics, tables, images, pages. Neither the simulator nor torch is touched."""
+"""Turns logs into comparisons: statistics, tables, figures, pages. Imports neither the simulator nor torch."""

@@ -1,4 +1,4 @@
-"""`vgb.compare`: a comparison of logs from Python; `vgb report` stands on it too."""
+"""`vgb.compare`: a comparison of logs from Python; `vgb report` uses it too."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ LogLike = str | os.PathLike[str] | EvalLog
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison of runs, to be looked at or written.
+    """A comparison of runs, to view or to write.
 
     Attributes:
         comparison: The numbers; docs/report.md defines each.
-        notes: Remarks on where they come from.
-        lost: Why scenarios could not be grouped; "" where they were.
+        notes: Remarks on the origin of the numbers.
+        lost: Why scenarios could not be grouped; "" if they were.
     """
 
     comparison: Comparison
@@ -55,12 +55,12 @@ class Report:
         return pandas.read_csv(io.StringIO(formats.to_csv(self.comparison)))
 
     def summary(self) -> list[str]:
-        """Returns what the comparison says, in sentences."""
+        """Returns the findings of the comparison, in sentences."""
         return sentences(self.comparison)
 
     @cached_property
     def figures(self) -> dict[str, Figure]:
-        """Every figure the data allow, by name, drawn once: rates, drops, wins, severity-*, workspace."""
+        """Every figure that the data allow, by name, drawn once: rates, drops, wins, severity-*, workspace."""
         from vla_gen_bench.report.plots import figures
 
         return figures(self.comparison)
@@ -78,9 +78,9 @@ class Report:
 
         Args:
             kind: One of `FORMATS`.
-            stages: Add what happened and the workspace covered; a page always has them, CSV the stages.
-            width: Characters of a line of plain text.
-            video_mib: How much of recorded videos a page holds, MiB.
+            stages: Add stages and workspace coverage; a page always has both, CSV always has the stages.
+            width: Line width of plain text, in characters.
+            video_mib: Maximum size of the videos embedded in a page, MiB.
         """
         if kind not in FORMATS:
             raise UserError(f"format '{kind}': no such format{suggest(kind, FORMATS)}")
@@ -96,7 +96,7 @@ class Report:
         return formats.to_markdown(tables) if kind == "md" else formats.to_latex(tables)
 
     def write(self, path: str | os.PathLike[str], **options: bool | float) -> Path:
-        """Writes the report in the format of the path's ending (.html, .md, .tex, .csv, .txt); options as `render`."""
+        """Writes the report in the format of the path's suffix (.html, .md, .tex, .csv, .txt); options of `render`."""
         target = Path(path)
         text = self.render(ENDINGS.get(target.suffix.lower(), "text"), **options)  # type: ignore[arg-type]
         try:
@@ -140,8 +140,8 @@ def compare(
         baseline: Label, policy or folder that the others are compared with; None for the first run.
         metric: "success_at_end" or "success_once"; None for the suite's.
         level: Confidence of every interval.
-        suite: Theirs, where it is not found by itself.
-        allow_partial: Accept missing and errored episodes, and mark what they touch.
+        suite: The runs' suite, if it is not found automatically.
+        allow_partial: Accept missing and errored episodes, and mark the numbers they affect.
 
     Raises:
         UserError: A folder holds no log, the runs cannot be compared, or episodes are missing.
@@ -152,7 +152,7 @@ def compare(
 def report_of(
     runs: list[Run], baseline: str | None, metric: str | None, level: float, suite: str | None, allow_partial: bool
 ) -> Report:
-    """As `compare`, for runs that have been read."""
+    """Like `compare`, for runs that are already loaded."""
     check_comparable(runs, allow_partial)
     if metric not in (None, *METRICS):
         raise UserError(f"--metric {metric}: no such metric{suggest(str(metric), METRICS)}")

@@ -1,4 +1,4 @@
-"""What policies did, beyond success: shares of the stages, and how much of the workspace they covered.
+"""What policies did, beyond success: shares of the stages, and their coverage of the workspace.
 
 Both take a table of log rows: `EvalLog.frame()`, or `rows_of` for several runs. docs/stages.md defines the fields.
 Rows of logs from before the fields existed, and errored episodes, are left out.
@@ -19,7 +19,7 @@ from vla_gen_bench.log.stages import STAGES
 
 
 def rows_of(runs: Mapping[str, Path]) -> pandas.DataFrame:
-    """Returns the rows of several logs with a first column `policy`, the key of `runs` (label -> folder)."""
+    """Returns the rows of several logs , with `policy`, the key of `runs` (label -> folder), as first column."""
     parts = [EvalLog(folder).frame().assign(policy=label) for label, folder in runs.items()]
     joined = pandas.concat(parts, ignore_index=True)
     return joined[["policy", *joined.columns.drop("policy")]]
@@ -33,7 +33,7 @@ def stage_shares(frame: pandas.DataFrame, by: Sequence[str] = ("policy", "scenar
         by: What to group by, in the order of first appearance.
 
     Returns:
-        Indexed by the groups; columns `episodes` (how many have a stage), then all of `STAGES`, zeros included.
+        Indexed by group; columns `episodes` (those with a stage), then all of `STAGES`, zeros included.
     """
     rows = _with(frame, "stage")
     counts = rows.groupby(list(by), sort=False)["stage"].value_counts().unstack(fill_value=0)
@@ -45,7 +45,7 @@ def stage_shares(frame: pandas.DataFrame, by: Sequence[str] = ("policy", "scenar
 
 
 def coverage(frame: pandas.DataFrame, by: Sequence[str] = ("policy",)) -> pandas.DataFrame:
-    """Returns how much of the workspace and of orientations the end effector covered per group.
+    """Returns how much of the workspace and of orientations the end effector covered, per group.
 
     Compare groups of equal numbers of episodes only: more episodes visit more cells.
 
@@ -54,7 +54,7 @@ def coverage(frame: pandas.DataFrame, by: Sequence[str] = ("policy",)) -> pandas
         by: What to group by, in the order of first appearance.
 
     Returns:
-        Indexed by the groups; `episodes`, `cells_per_episode` (mean number of 2 cm cells), `cells` (visited by any
+        Indexed by group; `episodes`, `cells_per_episode` (mean number of 2 cm cells), `cells` (visited by any
         episode), `outside_share` (of the states, outside the grid), `orientation_spread_deg` (pooled over all states).
     """
     groups = _with(frame, "coverage").groupby(by[0] if len(by) == 1 else list(by), sort=False)["coverage"]

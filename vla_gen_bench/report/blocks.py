@@ -1,4 +1,4 @@
-"""What a report consists of, whatever its format: tables of short texts, and notes."""
+"""The parts of a report in any format: tables of short texts, and notes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Text:
-    """A cell: the number, what belongs to it, whether it is the best of its row or rests on too few episodes."""
+    """A cell: the number, its supplement, and whether it is the best of its row or rests on too few episodes."""
 
     main: str
     note: str = ""
@@ -17,7 +17,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Line:
-    """A row; summaries (means and drops) are set apart from scenarios."""
+    """A row; summaries (means and drops) are separated from scenarios."""
 
     label: str
     cells: tuple[Text, ...]
@@ -27,7 +27,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """A table: named columns after the label's, lines in titled sections; `notes` are those of its document on it."""
+    """A table: a label column and named columns, rows in titled sections; `notes` are the document's notes on it."""
 
     title: str
     columns: tuple[str, ...]
@@ -37,7 +37,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Document:
-    """What every format writes: a title, tables, and the notes that define their numbers."""
+    """The content that every format writes: a title, tables, and the notes that define their numbers."""
 
     title: str
     blocks: tuple[Block, ...]

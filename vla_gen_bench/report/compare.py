@@ -1,4 +1,4 @@
-"""The comparison itself: what a report shows, whatever its format. docs/report.md defines every number."""
+"""The comparison: the content of a report in any format. docs/report.md defines every number."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def compare(
     """Compares runs of one suite in one world.
 
     Args:
-        runs: As `load.check_comparable` passed them.
+        runs: Checked by `load.check_comparable`.
         infos: The scenarios, in the order of the table.
         baseline: Position of the run that the others are compared with; None for no contrasts.
         metric: A key of `METRICS`.
         level: Confidence of every interval.
-        suite: Theirs, as far as it is known: some items are drawn again to know which episode showed which.
+        suite: The runs' suite if known; some items are sampled again from it to map episodes to items.
     """
     outcomes = outcome_array(runs, [info.id for info in infos], metric)
     missing = [run.missing() for run in runs]
@@ -88,10 +88,10 @@ def compare(
 
 
 def find_baseline(runs: Sequence[Run], name: str | None) -> int | None:
-    """Returns the position of the run called `name` (label, policy or folder); None: the first. A single run has none.
+    """Returns the position of the run named `name` (label, policy or folder); None: the first. A single run has none.
 
     Raises:
-        UserError: No run or several are called so.
+        UserError: No run, or more than one, has this name.
     """
     if name is None:
         return 0 if len(runs) > 1 else None

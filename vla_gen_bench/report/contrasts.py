@@ -1,4 +1,4 @@
-"""A policy against the baseline, scenario by scenario: paired where they did the same episodes, else unpaired."""
+"""A policy against the baseline, by scenario: paired if they ran the same episodes, else unpaired."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from vla_gen_bench.report import stats
 from vla_gen_bench.report.outcomes import Cell
 
-PAIRED_SHARE = 0.5  # a contrast is paired if the runs share at least this part of the larger one's episodes
+PAIRED_SHARE = 0.5  # paired if the runs share at least this fraction of the larger run's episodes
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Contrast:
 
     Attributes:
         difference, low, high: Of the success rates, with Newcombe's interval.
-        wins, losses: Discordant pairs, the policy alone succeeding and the baseline alone; None when unpaired.
-        pairs: Episodes that both did; 0 when unpaired.
+        wins, losses: Discordant pairs: only the policy succeeded, and only the baseline; None when unpaired.
+        pairs: Episodes that both ran; 0 when unpaired.
         p: Exact McNemar, or Boschloo when unpaired.
         p_holm: Corrected over all scenarios of this pair of policies.
     """
@@ -46,7 +46,7 @@ class Contrast:
 def contrasts_of(
     outcomes: np.ndarray, policy: int, baseline: int | None, cells: list[list[Cell]], level: float
 ) -> list[Contrast | None]:
-    """Returns a contrast per scenario; the family of the Holm correction is those of this pair of policies."""
+    """Returns a contrast per scenario; Holm corrects over the scenarios of this pair of policies."""
     scenarios = range(outcomes.shape[1])
     if baseline is None or policy == baseline:
         return [None for _ in scenarios]
@@ -61,7 +61,7 @@ def contrasts_of(
 
 
 def _contrast(ours: np.ndarray, theirs: np.ndarray, level: float) -> dict:
-    """Paired over the episodes both did, if these are at least half of the larger run's; else unpaired over all."""
+    """Paired over the shared episodes if these are at least half of the larger run's; else unpaired over all."""
     did, they_did = np.isfinite(ours), np.isfinite(theirs)
     shared = did & they_did
     if shared.sum() >= PAIRED_SHARE * max(did.sum(), they_did.sum()):
@@ -71,7 +71,7 @@ def _contrast(ours: np.ndarray, theirs: np.ndarray, level: float) -> dict:
 
 
 def paired_contrast(ours: np.ndarray, theirs: np.ndarray, level: float) -> dict:
-    """Returns the fields of a `Contrast`, bar `p_holm` and `partial`, for bool [N] outcomes of the same episodes."""
+    """Returns the fields of a `Contrast` except `p_holm` and `partial` for bool [N] outcomes of the same episodes."""
     both, wins = int((ours & theirs).sum()), int((ours & ~theirs).sum())
     losses, pairs = int((~ours & theirs).sum()), len(ours)
     low, high = stats.newcombe_paired(both, wins, losses, pairs - both - wins - losses, level)
@@ -80,7 +80,7 @@ def paired_contrast(ours: np.ndarray, theirs: np.ndarray, level: float) -> dict:
 
 
 def unpaired_contrast(k1: int, n1: int, k2: int, n2: int, level: float) -> dict:
-    """As `paired_contrast` for independent episodes: k1 of n1 for the policy, k2 of n2 for the baseline."""
+    """Like `paired_contrast`, for independent episodes: k1 of n1 for the policy, k2 of n2 for the baseline."""
     low, high = stats.newcombe_unpaired(k1, n1, k2, n2, level)
     fields = {"difference": k1 / n1 - k2 / n2, "low": low, "high": high}
     return {**fields, "wins": None, "losses": None, "pairs": 0, "p": stats.boschloo(k1, n1, k2, n2)}

@@ -1,4 +1,4 @@
-"""What a policy gets without an input: whether it uses language, sees, needs feedback; rows not above their control."""
+"""How a policy does without an input: does it use language, images, feedback? Flags rows not above their control."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EFFECTS = {"black_image": "image", "frozen_image": "feedback", "no_state": "stat
 
 @dataclass(frozen=True)
 class Use:
-    """How much better a policy is with an input than without, over the same episodes.
+    """How much better a policy does with an input than without it, over the same episodes.
 
     Attributes:
         difference, low, high: Of the success rates, with Newcombe's interval.
@@ -38,13 +38,13 @@ class Use:
 
     @property
     def verdict(self) -> str:
-        """Returns "yes" where it is better with the input, "no sign" where the interval holds 0, "worse" below."""
+        """Returns "yes" if the input helps, "no sign" if the interval contains 0, "worse" if it hurts."""
         return "yes" if self.low > 0 else "worse" if self.high < 0 else "no sign"
 
 
 @dataclass(frozen=True)
 class Control:
-    """A row without an input, and the row that it is compared with; one `Use` per policy, None without pairs."""
+    """A row without an input, and its reference row with it; one `Use` per policy, None without pairs."""
 
     input: str
     info: ScenarioInfo
@@ -53,7 +53,7 @@ class Control:
 
 
 def controls(comparison: Comparison) -> list[Control]:
-    """Returns the rows that take an input away, each against the row that differs in nothing else."""
+    """Returns the rows that remove an input, each with the row that differs in nothing else."""
     infos = [row.info for row in comparison.rows]
     outcomes = outcome_array(comparison.runs, [info.id for info in infos], comparison.metric)
     bare = {_key(info.shift): place for place, info in enumerate(infos) if info.shift and not input_of(info)}
@@ -70,11 +70,11 @@ def controls(comparison: Comparison) -> list[Control]:
 
 
 def not_above_control(comparison: Comparison) -> dict[str, tuple[bool, ...]]:
-    """Returns, by scenario, for which policies the row is not clearly above the best control of the report.
+    """Returns, by scenario, the policies for which the row is not clearly above the best control of the report.
 
-    The best control is the row without an input (language, image or feedback) that IND is the reference of and where
-    the policy is best: what it would get on any row without looking or listening. Rows that are controls themselves,
-    and reports without controls, are left out.
+    The best control is the row without an input (language, image or feedback), with IND as its reference, on which
+    the policy does best: what it would get on any row without looking or listening. Rows that are controls themselves
+    are skipped, and reports without controls give an empty result.
     """
     infos = [row.info for row in comparison.rows]
     blind = [it for it in controls(comparison) if it.reference.dimension == "ind" and it.input in ("language", "image")]
@@ -109,7 +109,7 @@ def _use(given: np.ndarray, without: np.ndarray, level: float) -> Use | None:
 
 
 def input_of(info: ScenarioInfo) -> str | None:
-    """Returns the input that a scenario takes away, read from its shift; None for one that takes none away."""
+    """Returns the input that a scenario removes, read from its shift; None if it removes none."""
     shift = info.shift or {}
     if "instruction" in shift:
         return "language"

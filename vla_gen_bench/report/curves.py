@@ -1,4 +1,4 @@
-"""Training curves: a metric against samples and against wall time, runs that differ in the seed alone averaged."""
+"""Training curves: a metric against samples and wall time; runs that differ only in the seed are averaged."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVE_FILE, RECIPE_FILE = "curve.csv", "recipe.yaml"  # as `vla_gen_bench.train.run` writes them
+CURVE_FILE, RECIPE_FILE = "curve.csv", "recipe.yaml"  # written by `vla_gen_bench.train.run`
 WALL = "wall_s"
-AMOUNTS = {"env_steps": "environment steps", "samples": "samples", "step": "optimiser steps"}  # the first all have
+AMOUNTS = {"env_steps": "environment steps", "samples": "samples", "step": "optimiser steps"}  # all runs have the first
 GRID = 200
 
 
@@ -31,9 +31,9 @@ class Training:
     """A training folder.
 
     Attributes:
-        recipe: As resolved; runs whose recipes differ in the seed alone are seeds of one another.
-        folder: Where it lies.
-        curve: Numbers as logged; cells may be empty (NaN).
+        recipe: Resolved; runs whose recipes differ only in the seed count as seeds of one recipe.
+        folder: Its path.
+        curve: The logged numbers; cells may be empty (NaN).
     """
 
     recipe: dict[str, Any]
@@ -46,12 +46,12 @@ class Training:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All but seed and note, flat: dotted key -> value."""
+        """The recipe without seed and note, flattened: dotted key -> value."""
         return _flat({key: value for key, value in self.recipe.items() if key not in ("seed", "note")})
 
 
 def load_trainings(folders: Sequence[str]) -> list[Training]:
-    """Reads training folders; raises `UserError` where `curve.csv` or `recipe.yaml` is missing or malformed."""
+    """Reads training folders; raises `UserError` if `curve.csv` or `recipe.yaml` is missing or malformed."""
     return [_training(Path(folder)) for folder in folders]
 
 
@@ -86,10 +86,10 @@ def _flat(mapping: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def grouped(runs: Sequence[Training]) -> dict[str, list[Training]]:
     """Returns label -> the seeds of one recipe, in the order given.
 
-    Recipes of one name that differ are told apart by what they differ in.
+    Different recipes of one name get labels that show what they differ in.
 
     Raises:
-        UserError: Two runs of one recipe have the same seed: their spread would say nothing.
+        UserError: Two runs of one recipe have the same seed, so their spread means nothing.
     """
     groups: dict[str, list[Training]] = {}
     for run in runs:
@@ -108,7 +108,7 @@ def grouped(runs: Sequence[Training]) -> dict[str, list[Training]]:
 
 
 def _label(run: Training, namesakes: Sequence[Training]) -> str:
-    """Returns the name of `run`, and what sets it apart from others of that name."""
+    """Returns the name of `run`, with what distinguishes it from others of that name."""
     own, all_settings = run.settings, [other.settings for other in namesakes]
     keys = [key for key in sorted(set().union(*all_settings)) if len({str(s.get(key)) for s in all_settings}) > 1]
     return f"{run.name} ({', '.join(f'{key}={own.get(key)}' for key in keys)})" if keys else run.name
@@ -118,7 +118,7 @@ def points(run: Training, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns x and metric [N] of the rows that have both, x ascending.
 
     Raises:
-        UserError: The run has no such column, or nothing in it.
+        UserError: The run has no such column, or the column is empty.
     """
     for column in (x, metric):
         if column not in run.curve:
@@ -132,14 +132,14 @@ def points(run: Training, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
 def mean_curve(
     curves: Sequence[tuple[np.ndarray, np.ndarray]], level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Averages curves of several seeds where all of them have values, by linear interpolation.
+    """Averages the curves of several seeds where all have values, by linear interpolation.
 
     Args:
         curves: (x, y) per seed, x ascending.
         level: Confidence.
 
     Returns:
-        x [G], mean [G], and half the width of Student's t interval over seeds [G]; NaN for a single seed.
+        x [G], mean [G], and the half-width of Student's t interval over seeds [G]; NaN for a single seed.
     """
     start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     if len(curves) == 1:
@@ -158,7 +158,7 @@ def mean_curve(
 def curves_figure(runs: Sequence[Training], metric: str, level: float = 0.95) -> Figure:
     """Draws the metric against the amount of training and against wall time.
 
-    Thick: the mean over the seeds of a recipe, its interval shaded. Thin: the seeds themselves.
+    Thick lines: the mean over the seeds of a recipe, with a shaded interval. Thin lines: single seeds.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -179,7 +179,7 @@ def curves_figure(runs: Sequence[Training], metric: str, level: float = 0.95) ->
         panels[0].xaxis.set_major_formatter(EngFormatter(sep=""))
         panels[0].set(xlabel=AMOUNTS[amount], ylabel=metric.replace("_", " "))
         if all(run.curve[metric].dropna().between(0, 1).all() for run in runs):
-            panels[0].set_ylim(-0.02, 1.02)  # a rate
+            panels[0].set_ylim(-0.02, 1.02)  # the metric is a rate
         panels[1].set_xlabel(f"wall time, {unit}")
         several = any(len(seeds) > 1 for seeds in groups.values())
         interval = f", mean over seeds with {100 * level:g}% t intervals" if several else ""

@@ -1,4 +1,4 @@
-"""Dose and response: success at every level of a disturbance, the area under the curve, the level that halves it."""
+"""Dose-response: success at each level of a disturbance, area under the curve, and the level that halves success."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEVER = np.inf
 
 @dataclass(frozen=True)
 class Bounded:
-    """A number with its bootstrap interval; NaN where it is not defined or the ids are too few."""
+    """A number with its bootstrap interval; NaN if it is undefined or there are too few ids."""
 
     value: float
     low: float = np.nan
@@ -26,13 +26,13 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Answer:
-    """One policy's answer to one disturbance.
+    """One policy's response to one disturbance.
 
     Attributes:
         cells: Its counts at each of `DoseResponse.levels`.
-        area: Mean success over the levels, 0 to the highest, by the trapezoid rule: 1 is perfect.
-        half: The level at which success falls below half of that at level 0, between two levels by a straight line;
-            `NEVER` if it does not.
+        area: Mean success from level 0 to the highest, by the trapezoid rule: 1 is perfect.
+        half: The level at which success falls below half of that at level 0, interpolated linearly between levels;
+            `NEVER` if it never does.
     """
 
     cells: tuple[Cell, ...]
@@ -42,12 +42,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """A disturbance at several levels, and every policy's answer.
+    """A disturbance at several levels, and every policy's response.
 
     Attributes:
         sweep, title, dimension: Of the disturbance.
         levels: Ascending; 0 is IND.
-        strengths: What each level is: "IND", "0.02 m", ...
+        strengths: Label of each level: "IND", "0.02 m", ...
         answers: One per policy.
     """
 
@@ -60,7 +60,7 @@ class DoseResponse:
 
 
 def dose_responses(comparison: Comparison) -> list[DoseResponse]:
-    """Returns the disturbances among the rows that have levels, in the rows' order; none without an IND row."""
+    """Returns the disturbances that have levels among the rows, in row order; empty without an IND row."""
     places = {row.info.id: place for place, row in enumerate(comparison.rows)}
     ind = next((row for row in comparison.rows if row.info.dimension == "ind"), None)
     sweeps: dict[str, list[Row]] = {}
@@ -79,7 +79,7 @@ def dose_responses(comparison: Comparison) -> list[DoseResponse]:
 
 
 def rate_samples(comparison: Comparison) -> np.ndarray | None:
-    """Returns bootstrap samples of the rates, [R, rows, policies]; None where a policy did too few episode ids."""
+    """Returns bootstrap samples of the rates, [R, rows, policies]; None if a policy ran too few episode ids."""
     outcomes = outcome_array(comparison.runs, [row.info.id for row in comparison.rows], comparison.metric)
     return None if few_ids(outcomes) else bootstrap_rates(outcomes)
 
@@ -106,13 +106,13 @@ def _bounded(measure, rates: np.ndarray, samples: np.ndarray | None, levels: Seq
     spread = spread[~np.isnan(spread)]
     if not len(spread):
         return Bounded(value)
-    tail = (1 - level) / 2  # by rank, as infinity cannot be interpolated
+    tail = (1 - level) / 2  # by rank, because infinity cannot be interpolated
     low, high = (spread[round(share * (len(spread) - 1))] for share in (tail, 1 - tail))
     return Bounded(value, float(low), float(high))
 
 
 def span_of(strengths: Sequence[str]) -> str:
-    """Returns the weakest and strongest of the levels' strengths, what both have in common once: "0.02 to 0.12 m"."""
+    """Returns the weakest and strongest of the levels' strengths, with their common part once: "0.02 to 0.12 m"."""
     first, last = (strength.split(", ")[0].split(" ") for strength in (strengths[1], strengths[-1]))
     if first == last:
         return " ".join(last)
@@ -128,7 +128,7 @@ def areas(rates: np.ndarray, levels: Sequence[int]) -> np.ndarray:
 
 
 def halving_levels(rates: np.ndarray, levels: Sequence[int]) -> np.ndarray:
-    """Returns [R]: where rates [R, L] first fall below half of the first; infinity if nowhere, NaN where it is 0."""
+    """Returns [R]: where rates [R, L] first fall below half the first; infinity if they never do, NaN if it is 0."""
     half = rates[:, :1] / 2
     below = rates < half
     first = below.argmax(axis=1)
@@ -142,6 +142,6 @@ def halving_levels(rates: np.ndarray, levels: Sequence[int]) -> np.ndarray:
 
 
 def share_kept(answer: Answer) -> float | None:
-    """Returns the area as a share of success in distribution; None where that is 0 or unknown."""
+    """Returns the area as a fraction of in-distribution success; None if that is 0 or unknown."""
     ind = answer.cells[0].rate
     return None if not ind or np.isnan(answer.area.value) else answer.area.value / ind

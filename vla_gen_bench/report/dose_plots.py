@@ -1,4 +1,4 @@
-"""Small multiples of dose and response: one panel per disturbance, the same axes in all; reads in print."""
+"""Dose-response small multiples: one panel per disturbance, with the same axes; readable in print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PANEL = (1.75, 1.5)  # inches
 
 
 def dose_figure(comparison: Comparison) -> Figure | None:
-    """Returns success against level, a panel per disturbance, bands of intervals; None where no row has levels."""
+    """Returns success against level, one panel per disturbance, with interval bands; None if no row has levels."""
     from matplotlib.figure import Figure
 
     doses = dose_responses(comparison)

@@ -1,4 +1,4 @@
-"""How images look and are saved: colours everyone can tell apart, hatches and markers for print, SVG and PNG."""
+"""Figure style and saving: colours for every common colour vision, hatches and markers for print, SVG and PNG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which stays distinct with every common colour blindness; the light ones last.
+# Okabe and Ito's palette, distinguishable with every common colour blindness; light colours last.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -34,16 +34,16 @@ SETTINGS = {
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "hatch.linewidth": 0.6,
-    "svg.fonttype": "none",  # text stays text: small files, and it can be searched
+    "svg.fonttype": "none",  # keep text as text: smaller, searchable files
     "svg.hashsalt": "vgb",  # the same report gives the same file
     "font.family": "sans-serif",
-    "text.parse_math": False,  # a $ in a label is a dollar
+    "text.parse_math": False,  # a $ in a label is a dollar sign
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Within it, figures are drawn and saved in the look of this project."""
+    """Context in which figures are drawn and saved in this project's style."""
     import matplotlib
 
     with matplotlib.rc_context(SETTINGS):
@@ -51,7 +51,7 @@ def style() -> Iterator[None]:
 
 
 def bar_style(place: int) -> dict:
-    """Returns colour and hatch of the policy at `place`; 64 policies pass before a pair comes again."""
+    """Returns colour and hatch of the policy at `place`; pairs repeat after 64 policies."""
     hatch = HATCHES[(place + place // len(COLOURS)) % len(HATCHES)]
     return {"color": COLOURS[place % len(COLOURS)], "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
 
@@ -63,12 +63,12 @@ def line_style(place: int) -> dict:
 
 
 def wrapped(label: str, width: int = 12) -> str:
-    """Returns the label in lines of about `width` characters."""
+    """Wraps the label to lines of about `width` characters."""
     return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label
 
 
 def base_marks(axes: Axes, x: np.ndarray, values: np.ndarray, width: float, place: int) -> None:
-    """Underlines bars in their policy's colour, so that one of no height is seen too; none where nothing was done."""
+    """Underlines bars in their policy's colour, so zero-height bars are visible; skips those without episodes."""
     shown = x[np.isfinite(values)]
     look = {"colors": COLOURS[place % len(COLOURS)], "linewidth": 3, "clip_on": False, "zorder": 3}
     axes.hlines(np.zeros(len(shown)), shown - width / 2, shown + width / 2, **look)
@@ -81,12 +81,12 @@ def legend_above(
     per_row: int = 5,
     entries: tuple[Sequence[Artist], Sequence[str]] | None = None,
 ) -> float:
-    """Puts a title and below it a legend over the figure; returns the inches they take.
+    """Puts a title over the figure, with a legend below it; returns the height of both in inches.
 
     Args:
-        figure, title: What for.
-        axes: Whose legend, unless `entries` are given.
-        per_row: Labels in a line.
+        figure, title: The figure and its title.
+        axes: The axes whose legend is used, unless `entries` are given.
+        per_row: Labels per line.
         entries: Handles and labels.
     """
     handles, labels = entries or axes.get_legend_handles_labels()
@@ -101,12 +101,12 @@ def legend_above(
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes NAME.svg and NAME.png and returns their paths; raises `UserError` where that fails."""
+    """Writes NAME.svg and NAME.png and returns their paths; raises `UserError` if that fails."""
     return [save_as(figure, folder / f"{name}{ending}") for ending in ENDINGS]
 
 
 def save_as(figure: Figure, path: Path) -> Path:
-    """Writes one file, .svg or .png by its name, and returns its path; raises `UserError` where that fails."""
+    """Writes one file, .svg or .png by its name, and returns its path; raises `UserError` if that fails."""
     if path.suffix not in ENDINGS:
         raise UserError(f"{path}: images end in {' or '.join(ENDINGS)}")
     try:
@@ -125,7 +125,7 @@ _SVG: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
 
 
 def svg_of(figure: Figure) -> str:
-    """Returns a finished figure as an SVG document, made once for the file and the page."""
+    """Returns a finished figure as an SVG document, rendered once and shared by the file and the page."""
     if figure not in _SVG:
         file = io.StringIO()
         with style():
@@ -135,6 +135,6 @@ def svg_of(figure: Figure) -> str:
 
 
 def beside(count: int) -> tuple[list[float], float]:
-    """Returns the offsets of `count` bars beside each other around 0, and the width of one; few bars stay slim."""
+    """Returns the offsets of `count` adjacent bars around 0, and the width of one; few bars stay narrow."""
     width = min(0.8, 0.3 + 0.12 * count) / count
     return [(place - (count - 1) / 2) * width for place in range(count)], width

@@ -1,12 +1,12 @@
-"""Every episode of a report's runs as compact JSON, and the videos that fit into a page.
+"""Every episode of a report's runs as compact JSON, and the videos that fit in a page.
 
     {"policies": [label], "baseline": place or null, "metric": ..., "scenarios": [[id, label]], "stages": [label],
      "words": [text], "episodes": [[scenario, seed, index, instruction, target, receptacle, table]],
      "outcomes": [per policy: [outcome, first success step, stage, ...]], "errors": {"policy:episode": cause},
      "videos": {"policy:episode": base64}}
 
-Scenarios, stages and texts are places in their lists. An outcome is one of the constants below, a missing step or stage
-is -1. Three numbers for each episode and policy, in the order of `episodes`.
+Scenarios, stages and texts are indices into their lists. An outcome is a constant defined below; a missing step or
+stage is -1. Each policy has three numbers per episode, in the order of `episodes`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIB = 2**20
 
 
 class _Numbering(dict):
-    """Gives each new text the next number."""
+    """Numbers distinct texts in order of first appearance."""
 
     def __missing__(self, text: str) -> int:
         self[text] = len(self)
@@ -37,11 +37,11 @@ class _Numbering(dict):
 
 
 def page_data(comparison: Comparison, video_mib: float) -> dict[str, Any]:
-    """Returns the JSON data of a page.
+    """Returns the JSON data for a page.
 
     Args:
         comparison: What to show.
-        video_mib: How much of videos to embed, in MiB of mp4.
+        video_mib: Maximum size of embedded videos, in MiB of mp4.
     """
     rows = [run.episodes for run in comparison.runs]
     place = {row.info.id: number for number, row in enumerate(comparison.rows)}
@@ -81,7 +81,7 @@ def _errors(rows: Sequence[dict[Key, Row]], keys: Sequence[Key]) -> dict[str, st
 
 
 def _videos(runs: Sequence[Run], rows: Sequence[dict[Key, Row]], keys: Sequence[Key], mib: float) -> dict[str, str]:
-    """Returns videos up to `mib`, spread evenly: one of each policy, scenario and outcome, then the next of each."""
+    """Returns videos up to `mib`, spread evenly: one per policy, scenario and outcome, then the next of each."""
     number = {key: place for place, key in enumerate(keys)}
     seen: dict[tuple, int] = {}
     ranked = []
@@ -107,7 +107,7 @@ def _recorded(runs: Sequence[Run], rows: Sequence[dict[Key, Row]]) -> Iterator[t
 
 
 def _own_videos(folder: Path) -> list[Path]:
-    """Returns the log's videos; a link is none, for it may lead to any file, and the page is passed on."""
+    """Returns the log's videos. Links are skipped: they may lead to any file, and pages are passed on to others."""
     videos = folder / VIDEOS
     if videos.is_symlink():
         return []

@@ -16,7 +16,7 @@ from vla_gen_bench.report.notes import PARTIAL_MARK
 from vla_gen_bench.report.robustness import csv_rows
 
 BEST_MARK = ">"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadsheets compute
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of cells that spreadsheets evaluate
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -32,7 +32,7 @@ def _body(cell: Text) -> str:
 
 
 def to_text(document: Document, width: int = 160) -> str:
-    """Returns plain text; a table wider than `width` characters is continued below, some policies at a time."""
+    """Returns plain text; a table wider than `width` characters is split by groups of policies."""
     marked = any(cell.best for block in document.blocks for line in _lines(block) for cell in line.cells)
     legend = (f"{BEST_MARK} best of the row",) if marked else ()
     parts = [document.title, *(_text_block(block, width) for block in document.blocks)]
@@ -60,7 +60,7 @@ def _text_column(block: Block, place: int) -> list[str]:
 
 
 def _chunks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Returns the columns in groups that fit, at least one in each."""
+    """Returns the columns in groups that fit, at least one column each."""
     groups: list[list[int]] = [[]]
     for place, width in enumerate(widths):
         if groups[-1] and sum(widths[c] + 2 for c in groups[-1]) + width + 2 > room:
@@ -121,7 +121,7 @@ def _markdown_cell(cell: Text) -> str:
 
 
 def to_latex(document: Document) -> str:
-    """Returns `table` environments that need the package booktabs, each with its notes, the others below the last."""
+    """Returns `table` environments that need the package booktabs, each with its notes; other notes follow the last."""
     comment = "% needs \\usepackage{booktabs}"
     placed = {note for block in document.blocks for note in block.notes}
     others = tuple(note for note in document.notes if note not in placed)
@@ -152,7 +152,7 @@ def _latex_block(block: Block, title: str, notes: Sequence[str]) -> str:
 
 
 def _latex_row(label: str, cells: Iterable[str]) -> str:
-    r"""The empty group keeps a label in brackets from being read as the argument of the `\\` before it."""
+    r"""An empty group keeps a label in brackets from being read as the argument of the preceding `\\`."""
     return " & ".join([f"{{}}{label}", *cells]) + r" \\"
 
 
@@ -173,10 +173,10 @@ CSV_FIELDS = (
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Returns one line per policy and scenario, stage, mean or drop (`kind`); numbers in full, rates as fractions.
+    """Returns one line per policy and scenario, stage, mean or drop (`kind`); unrounded numbers, rates as fractions.
 
-    What does not apply is empty: means have no k, the baseline no difference. A stage's value is its share. Of the
-    kinds that name items of a pool, k is the number of items, n that of independent episodes they are worth.
+    Fields that do not apply are empty: means have no k, the baseline no difference. A stage's value is its share. For
+    kinds that name items of a pool, k is the number of items and n the equivalent number of independent episodes.
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, CSV_FIELDS, restval="", lineterminator="\n")
@@ -192,7 +192,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def plain_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a row in which no text is taken for a formula by a spreadsheet: an apostrophe goes before it."""
+    """Escapes a row for spreadsheets: an apostrophe precedes every text that would be read as a formula."""
     return {
         name: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""Two shifts at once: what both cost together against the sum of what each costs alone."""
+"""Two shifts at once: their joint cost against the sum of their separate costs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Joint:
 
     Attributes:
         rate: Success under both.
-        expected: IND less the losses of each alone; below 0 where they add up to more than IND.
-        interaction: `rate` less `expected`: negative where both together cost more than the sum.
+        expected: IND minus the loss of each alone; below 0 if they add up to more than IND.
+        interaction: `rate` minus `expected`: negative if both together cost more than the sum.
     """
 
     rate: float
@@ -27,13 +27,13 @@ class Joint:
 
     @property
     def floored(self) -> bool:
-        """Whether the sum of the losses exceeds what there is to lose: then nothing follows from the interaction."""
+        """Whether the summed losses exceed IND; then the interaction means nothing."""
         return self.expected < 0
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """A combined row, its two parts, and every policy under it; None where one of the four rows has no episodes."""
+    """A combined row, its two parts, and each policy's result; None if one of the four rows has no episodes."""
 
     scenario: str
     label: str
@@ -41,7 +41,7 @@ class Interaction:
 
 
 def interactions(comparison: Comparison) -> list[Interaction]:
-    """Returns the combined rows whose two parts, and IND, are rows too."""
+    """Returns the combined rows for which both parts and IND are also rows."""
     places = {row.info.id: place for place, row in enumerate(comparison.rows)}
     ind = next((row.info.id for row in comparison.rows if row.info.dimension == "ind"), None)
     pairs = [

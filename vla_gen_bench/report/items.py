@@ -1,7 +1,7 @@
-"""How far a rate rests on the few items of a pool: intervals from resampling tables or objects instead of episodes.
+"""How far a rate depends on the few items of a pool: intervals from resampling tables or objects, not episodes.
 
-192 episodes on unseen tables show 5 tables. If a policy fails on one of them, it fails on all its episodes: they are no
-192 independent draws of what "an unseen table" may be. The intervals here ask what other items of that kind would give.
+192 episodes on unseen tables show only 5 tables. A policy that fails on one of them fails in all its episodes, so they
+are not 192 independent draws of "an unseen table". The intervals here estimate the rate on other items of that kind.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ItemEstimate:
     """A rate or a difference of rates over resampled items.
 
     Attributes:
-        low, high: NaN where all items agree: then their number is too small to say anything.
-        effective: How many independent episodes would give as wide an interval of the rate; None for a difference.
+        low, high: NaN if all items agree: they are then too few for an interval.
+        effective: Number of independent episodes that give an interval of the same width; None for a difference.
     """
 
     value: float
@@ -45,7 +45,7 @@ class ItemEstimate:
 
 @dataclass(frozen=True)
 class ItemRow:
-    """One scenario whose shift draws from a pool of `count` items of a `kind`; None where a policy lacks episodes."""
+    """One scenario whose shift draws from a pool of `count` items of a `kind`; None if a policy lacks episodes."""
 
     info: ScenarioInfo
     kind: str
@@ -65,9 +65,9 @@ def item_rows(
     """Returns a row for each scenario whose shift draws from a pool of at least two items.
 
     Args:
-        runs, infos: Of the comparison.
-        suite: Theirs, to draw textures, which rows of the log do not hold; None: those scenarios are left out.
-        outcomes: As `outcome_array` gives them.
+        runs, infos: The comparison's runs and scenarios.
+        suite: The runs' suite, to sample textures, which log rows do not hold; None leaves those scenarios out.
+        outcomes: From `outcome_array`.
         baseline: Position of the run that the others are compared with.
         level: Confidence.
     """
@@ -84,7 +84,7 @@ def item_rows(
 
 
 def kind_of(info: ScenarioInfo) -> str | None:
-    """Returns what a shift draws again, of `KINDS`' values and "textures"; None where it draws no items."""
+    """Returns what a shift samples: a value of `KINDS`, or "textures"; None if it samples no items."""
     shift = info.shift or {}
     for axis, kind in KINDS.items():
         if axis in shift and shift[axis]["pool"] != next(iter(AXES[axis])):
@@ -99,7 +99,7 @@ def _labels(
     kind: str, info: ScenarioInfo, runs: Sequence[Run], ids: Sequence[tuple[int, int]], suite: Suite | None
 ) -> list[str | None]:
     rows: dict[tuple[int, int], Row] = {}
-    for run in reversed(runs):
+    for run in reversed(runs):  # the first run's rows win
         rows |= {key[1:]: row for key, row in run.episodes.items() if key[0] == info.id}
     world = runs[0].header.world.name
     if kind == TEXTURES:
@@ -114,7 +114,7 @@ def _shown(kind: str, row: Row, world: str) -> str | None:
 
 
 def _phrasing(row: Row, world: str) -> str | None:
-    """Returns the pattern that gives the row's instruction."""
+    """Returns the pattern that produces the row's instruction."""
     try:
         names = _names(world)
         words = {"object": names["objects"][str(row.target)], "receptacle": names["receptacles"][str(row.receptacle)]}
@@ -133,7 +133,7 @@ def _names(world: str) -> Mapping[str, Mapping[str, str]]:
 def _texture(suite: Suite | None, scenario: str, world: str, id: tuple[int, int]) -> str | None:
     try:
         spec = None if suite is None else draw(suite.select([scenario])[0], world, *id)
-    except UserError:  # an effect that is not installed here
+    except UserError:  # the suite uses an effect that is not installed here
         return None
     drawn: list[Any] = [effect.params.get("texture") for effect in spec.effects] if spec else []
     return next((str(texture) for texture in drawn if texture is not None), None)
@@ -148,9 +148,9 @@ def _estimates(
     """Returns rates and differences per policy.
 
     Args:
-        outcomes: float [P, N]; NaN = not done.
-        items: int [N], each id's item; -1 = not known.
-        baseline: As in `item_rows`.
+        outcomes: float [P, N]; NaN = not run.
+        items: int [N], the item of each id; -1 = unknown.
+        baseline: See `item_rows`.
         level: Confidence.
     """
     count = items.max() + 1

@@ -1,4 +1,4 @@
-"""Log folders in, `Run`s out. A bad line is named and left out; everything else still counts."""
+"""Reads log folders as `Run`s. An invalid line is reported and left out; everything else still counts."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ WORLD_PARTS = ("name", "version", "catalog", "pack")
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation log, read.
+    """An evaluation log in memory.
 
     Attributes:
-        label: Its column's name, unique within a report.
-        folder: Where it lies.
+        label: Its column name, unique within a report.
+        folder: Its path.
         header: The content of `run.json`.
-        episodes: One row for each (scenario, seed, index), in the order of the file.
-        planned: Episodes each scenario was to have, as far as the header says.
-        problems: Bad lines, each as `file:line: what is wrong`.
-        repeats: How many lines repeat what another line of their episode says; they do not count.
+        episodes: One row for each (scenario, seed, index), in file order.
+        planned: Number of episodes planned for each scenario, if the header has it.
+        problems: Invalid lines, each as `file:line: what is wrong`.
+        repeats: Number of lines that repeat another line of their episode; they do not count.
     """
 
     label: str
@@ -42,15 +42,15 @@ class Run:
         return self.header.policy.name
 
     def missing(self) -> Counter[str]:
-        """Returns how many planned episodes have no row, by scenario; complete ones are left out."""
+        """Returns the number of planned episodes without a row, by scenario; complete scenarios are left out."""
         return +(Counter(self.planned) - Counter(scenario for scenario, _, _ in self.episodes))
 
     def errored(self) -> Counter[str]:
-        """Returns how many episodes errored, by scenario."""
+        """Returns the number of errored episodes, by scenario."""
         return Counter(row.scenario for row in self.episodes.values() if not row.ok)
 
     def defect(self) -> str:
-        """Returns what the run lacks, as a phrase; empty for a complete one."""
+        """Describes what is missing from the run; empty if it is complete."""
         counts = (
             (self.missing().total(), "missing"),
             (self.errored().total(), "errored"),
@@ -84,7 +84,7 @@ def _parted(name: str) -> tuple[str, Path]:
 
 
 def _labels(given: list[str], headers: list[Header], folders: list[Path]) -> list[str]:
-    """The policy's name; where several runs share it, what is different in their folders tells them apart."""
+    """Returns the policy's name; runs that share one are distinguished by the parts of their folders that differ."""
     names = [printable(label or header.policy.name) for label, header in zip(given, headers)]
     shared = [folder.resolve().parts for name, folder in zip(names, folders) if names.count(name) > 1]
     head, tail = _common(shared), _common([parts[::-1] for parts in shared])
@@ -97,7 +97,7 @@ def _labels(given: list[str], headers: list[Header], folders: list[Path]) -> lis
 
 
 def _common(rows: Sequence[Sequence[str]]) -> int:
-    """Returns how many leading entries all rows share."""
+    """Returns the number of leading entries that all rows share."""
     return next((depth for depth, column in enumerate(zip(*rows)) if len(set(column)) > 1), 0)
 
 
@@ -107,7 +107,7 @@ def _run(label: str, folder: Path, header: Header) -> Run:
 
 
 def check_comparable(runs: Sequence[Run], allow_partial: bool) -> None:
-    """Raises `UserError` where runs differ in suite, world or an episode's draw, or are incomplete and may not be."""
+    """Raises `UserError` if runs differ in suite, world or a sampled episode, or are incomplete and may not be."""
     first = runs[0]
     for other in runs[1:]:
         _check_same(first, other, "suite", ("digest",), "evaluate both on one suite")

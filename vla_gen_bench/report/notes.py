@@ -1,4 +1,4 @@
-"""The sentences at the foot of a report that say how its numbers were made, table by table."""
+"""The notes at the foot of a report, which state how its numbers were computed, table by table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PARTIAL_MARK = "†"
 
 
 def definitions(comparison: Comparison) -> list[str]:
-    """Returns all sentences that say how the numbers were made."""
+    """Returns all notes on how the numbers were computed."""
     tables = (*rate_notes(comparison), *contrast_notes(comparison), *item_notes(comparison))
     return [*tables, *partial_notes(comparison)]
 
@@ -43,7 +43,7 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def contrast_notes(comparison: Comparison) -> list[str]:
-    """Returns the sentences on differences and tests; nothing where none is shown."""
+    """Returns the sentences on differences and tests; nothing if none is shown."""
     columns = [[row.contrasts[place] for row in comparison.rows] for place in range(len(comparison.runs))]
     families = [[contrast for contrast in column if contrast] for column in columns if any(column)]
     return [*_pairing(families), *_families(comparison, families)] if families else []
@@ -66,7 +66,7 @@ def _pairing(families: list[list[Contrast]]) -> list[str]:
 
 
 def _families(comparison: Comparison, families: list[list[Contrast]]) -> list[str]:
-    """What is corrected with what: the dimensions' means are primary, the rows secondary."""
+    """States the correction families: the dimensions' means are primary, the rows secondary."""
     sizes = {len(family) for family in families}
     over = f"the {sizes.pop()} scenarios" if len(sizes) == 1 else "all scenarios"
     marks = "* < 0.05, ** < 0.01, *** < 0.001, after correction. Drops have intervals, and no test."
@@ -82,7 +82,7 @@ def _families(comparison: Comparison, families: list[list[Contrast]]) -> list[st
 
 
 def item_notes(comparison: Comparison) -> list[str]:
-    """Returns the sentence on intervals over the items of a pool; nothing where none is shown."""
+    """Returns the sentence on intervals over the items of a pool; nothing if none is shown."""
     if not comparison.items:
         return []
     return [
@@ -93,7 +93,7 @@ def item_notes(comparison: Comparison) -> list[str]:
 
 
 def partial_notes(comparison: Comparison) -> list[str]:
-    """Returns what the runs lack, if anything."""
+    """Returns what is missing from the runs, if anything."""
     if not comparison.partial:
         return []
     defects = "; ".join(f"{run.label}: {run.defect()}" for run in comparison.runs if run.defect())

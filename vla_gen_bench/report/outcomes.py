@@ -1,6 +1,6 @@
-"""Runs as one array of outcomes, [policies, scenarios, episode ids], and the counts of each policy on each scenario.
+"""Runs as one array of outcomes, [policies, scenarios, episode ids], and counts per policy and scenario.
 
-All numbers of a report are computed from that array, so that the bootstrap can draw ids jointly for all of them.
+All numbers of a report are computed from that array, so the bootstrap can resample ids jointly for all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["METRICS", "Cell", "cell_of", "episode_ids", "outcome_array"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One policy on one scenario. `n` episodes have an outcome; errored and missing ones are not among them."""
+    """One policy on one scenario. `n` episodes have an outcome; errored and missing episodes are not included."""
 
     k: int
     n: int
@@ -55,5 +55,5 @@ def outcome_array(runs: Sequence[Run], scenarios: Sequence[str], metric: str) ->
 
 
 def cell_of(counts: Counts, missing: int, metric: str, level: float) -> Cell:
-    """Returns a cell of counted episodes, with how many more are missing."""
+    """Returns the cell of the counted episodes and the number of missing ones."""
     return Cell(counts.of(metric), counts.n, counts.errors, missing, *counts.interval(metric, level))

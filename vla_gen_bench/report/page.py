@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, neither files nor a network."""
+"""The report page: one self-contained HTML file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def to_page(
 
     Args:
         comparison: What to show.
-        drawn: Its figures, if they were drawn already.
+        drawn: Its figures, if already drawn.
         notes: Further remarks below the definitions.
-        video_mib: How much of recorded videos to embed, in MiB.
+        video_mib: Maximum size of embedded videos, in MiB.
     """
     assets = files("vla_gen_bench.report") / "assets"
     drawn = figures(comparison) if drawn is None else drawn
@@ -101,13 +101,13 @@ def _summary(comparison: Comparison) -> str:
         defects = "; ".join(f"{run.label}: {run.defect()}" for run in comparison.runs if run.defect())
         warning = f'<p class="warning"><strong>Partial:</strong> episodes are not all there. {escape(defects)}.</p>'
     lines = [f"<p>{escape(sentence)}</p>" for sentence in sentences(comparison)]
-    if len(lines) > 6:  # the rest is one click away
+    if len(lines) > 6:  # hide the rest behind one click
         lines = [*lines[:3], "<details><summary>More</summary>", *lines[3:], "</details>"]
     return warning + "".join(lines)
 
 
 def tables_html(tables: Document) -> str:
-    """Returns tables and notes as a fragment of HTML, for a notebook."""
+    """Returns tables and notes as an HTML fragment, for a notebook."""
     notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes)
     foot = f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
     return f"<h2>{escape(tables.title)}</h2>{_blocks_html(tables.blocks)}{foot}"
@@ -166,7 +166,7 @@ def _figure_html(name: str, figure: Figure) -> str:
 
 
 def inline_svg(svg: str, name: str, label: str) -> str:
-    """Returns a matplotlib SVG fit to stand in a page: sized by the page, its ids its own, without metadata."""
+    """Prepares a matplotlib SVG for the page: sized by the page, with unique ids, without metadata."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     head, body = re.match(r"(<svg[^>]*>)(.*)", svg, re.S).groups()
@@ -189,7 +189,7 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 
 def _facts(run: Run) -> list[tuple[str, object]]:
-    """Returns what `run.json` says in short; what an older log does not hold is left out."""
+    """Summarises `run.json`; fields that an older log lacks are left out."""
     header, last = run.header, run.header.last
     git = last.git or {}
     facts = [

@@ -1,4 +1,4 @@
-"""How many episodes a comparison of two success rates needs, and what a given number can show.
+"""The number of episodes a comparison of two success rates needs, and what a given number can show.
 
 Two-sided tests at level `alpha`, with probability `power` to find a true difference. Formulas and a worked example:
 docs/plan.md.
@@ -16,9 +16,9 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.counts import wilson
 from vla_gen_bench.log.rows import Row
 
-CORRELATIONS = (0.0, 0.3, 0.6)  # shown where nobody says how alike the two policies are
-NEGLIGIBLE = 1e-12  # probability of a number of discordant pairs that is left out
-SMALLEST = 1e-4  # difference that is still looked for
+CORRELATIONS = (0.0, 0.3, 0.6)  # shown if the similarity of the two policies is not given
+NEGLIGIBLE = 1e-12  # numbers of discordant pairs less probable than this are skipped
+SMALLEST = 1e-4  # smallest difference that is searched for
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Test:
     """Level and power of the comparison.
 
     Attributes:
-        alpha: What the comparison's own p must be below.
-        power: Probability to find a difference.
-        tests: How many Holm corrects together; `alpha` is the level of all of them, divided by it.
+        alpha: The comparison's own p must be below this.
+        power: Probability of detecting a true difference.
+        tests: Number of tests Holm corrects together; `alpha` is their joint level divided by it.
     """
 
-    __test__ = False  # not a test of pytest's
+    __test__ = False  # keeps pytest from collecting it
 
     alpha: float = 0.05
     power: float = 0.8
@@ -40,11 +40,11 @@ class Test:
 
 @dataclass(frozen=True)
 class Alike:
-    """How alike the outcomes of two policies on the same episodes are: one of the two is given.
+    """How similar the outcomes of two policies are on the same episodes; exactly one field is given.
 
     Attributes:
-        correlation: Of the outcomes (phi): the discordance then follows from the rates.
-        discordance: Share of episodes in which exactly one succeeds, whatever the rates.
+        correlation: Phi of the outcomes; the discordance then follows from the rates.
+        discordance: Share of episodes in which exactly one policy succeeds, independent of the rates.
     """
 
     correlation: float = 0.0
@@ -57,11 +57,11 @@ class Alike:
         return f"paired, correlation {self.correlation:.2f}"
 
     def share(self, first: float, second: float) -> float:
-        """Returns the share of discordant pairs; raises `UserError` where the rates do not allow the correlation."""
+        """Returns the share of discordant pairs; raises `UserError` if the rates do not allow the correlation."""
         return self.discordance if self.discordance is not None else discordance_of(first, second, self.correlation)
 
     def largest(self, baseline: float, sign: int) -> float:
-        """Returns the largest difference in one direction that is possible, a little inside; 0 for none."""
+        """Returns the largest possible difference in one direction, with a small margin; 0 if there is none."""
         room = (1 - baseline if sign > 0 else baseline) - SMALLEST
         if self.discordance is not None:
             return min(room, self.discordance)
@@ -79,10 +79,10 @@ class Side:
     """A comparison in one direction.
 
     Attributes:
-        rate: The other policy's, for the difference that was asked for; None where only `detectable` was.
+        rate: The other policy's rate at the requested difference; None if only `detectable` was requested.
         discordance: Share of episodes in which exactly one of the two succeeds; None when unpaired.
-        episodes: Per policy, to find the difference.
-        detectable: The smallest difference that the given number of episodes finds; None where none is found.
+        episodes: Number per policy needed to detect the difference.
+        detectable: The smallest difference that the given number of episodes detects; None if there is none.
     """
 
     rate: float | None
@@ -102,7 +102,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Pilot:
-    """What two runs on the same episodes say: rates, and how often exactly one of them succeeds."""
+    """What two runs on the same episodes show: rates, and how often exactly one policy succeeds."""
 
     episodes: int
     rates: tuple[float, float]
@@ -127,7 +127,7 @@ def unpaired_episodes(baseline: float, rate: float, test: Test) -> int:
 
 
 def unpaired_detectable(baseline: float, episodes: int, sign: int, test: Test) -> float | None:
-    """Returns the smallest difference that `episodes` per policy find; None where the rate would leave [0, 1]."""
+    """Returns the smallest difference that `episodes` per policy detect; None if the rate would leave [0, 1]."""
     from statsmodels.stats.power import NormalIndPower
 
     effect = NormalIndPower().solve_power(nobs1=episodes, alpha=test.alpha, power=test.power)
@@ -139,10 +139,10 @@ def unpaired_detectable(baseline: float, episodes: int, sign: int, test: Test) -
 
 
 def discordance_of(first: float, second: float, correlation: float) -> float:
-    """Returns the share of discordant pairs of two rates whose outcomes have this correlation (phi).
+    """Returns the share of discordant pairs for two rates whose outcomes have this correlation (phi).
 
     Raises:
-        UserError: No two outcomes with these rates are that alike, or that opposed.
+        UserError: No outcomes with these rates can have this correlation.
     """
     spread = sqrt(first * (1 - first) * second * (1 - second))
     both = first * second + correlation * spread
@@ -156,7 +156,7 @@ def discordance_of(first: float, second: float, correlation: float) -> float:
 
 
 def connor_pairs(discordance: float, difference: float, test: Test) -> int:
-    """Returns the pairs McNemar's test needs, by the formula of Connor, Biometrics 43 (1987) 207-211."""
+    """Returns the number of pairs McNemar's test needs, by the formula of Connor, Biometrics 43 (1987) 207-211."""
     from scipy.stats import norm
 
     a, b = norm.ppf(1 - test.alpha / 2), norm.ppf(test.power)
@@ -164,12 +164,12 @@ def connor_pairs(discordance: float, difference: float, test: Test) -> int:
 
 
 def mcnemar_power(pairs: int, discordance: float, difference: float, alpha: float) -> float:
-    """Returns the power of the exact McNemar test, over all numbers of discordant pairs.
+    """Returns the power of the exact McNemar test, summed over all numbers of discordant pairs.
 
     Args:
-        pairs: Episodes that both policies did.
+        pairs: Episodes that both policies ran.
         discordance: Probability that exactly one of them succeeds.
-        difference: Of the success rates; at most `discordance` in size.
+        difference: Difference of the success rates, at most `discordance` in size.
         alpha: Level.
     """
     from scipy.stats import binom
@@ -185,10 +185,10 @@ def mcnemar_power(pairs: int, discordance: float, difference: float, alpha: floa
 
 
 def paired_episodes(discordance: float, difference: float, test: Test) -> int:
-    """Returns the smallest number of pairs with which the exact McNemar test has the power, from Connor's formula on.
+    """Returns the smallest number of pairs at which the exact McNemar test reaches the power, from Connor's value up.
 
     Raises:
-        UserError: Fewer pairs are discordant than the rates differ.
+        UserError: The discordance is smaller than the difference of the rates.
     """
     if abs(difference) > discordance + 1e-12:
         raise UserError(
@@ -209,11 +209,11 @@ def paired_episodes(discordance: float, difference: float, test: Test) -> int:
 
 
 def paired_detectable(discordance: Callable[[float], float], largest: float, episodes: int, test: Test) -> float | None:
-    """Returns the smallest difference that `episodes` pairs find.
+    """Returns the smallest difference that `episodes` pairs detect.
 
     Args:
         discordance: Difference -> share of discordant pairs.
-        largest: Difference up to which to look; None is returned where not even this one is found.
+        largest: Upper bound of the search; the result is None if not even this difference is detected.
         episodes: Pairs.
         test: Level and power.
     """
@@ -231,7 +231,7 @@ def paired_detectable(discordance: Callable[[float], float], largest: float, epi
 
 
 def unpaired_design(baseline: float, detect: float | None, episodes: int, test: Test) -> Design:
-    """Returns what independent samples need and find."""
+    """Returns what independent samples need and detect."""
 
     def side(sign: int) -> Side | None:
         rate = _other(baseline, detect, sign)
@@ -244,7 +244,7 @@ def unpaired_design(baseline: float, detect: float | None, episodes: int, test: 
 
 
 def paired_design(baseline: float, detect: float | None, episodes: int, alike: Alike, test: Test) -> Design:
-    """Returns what the same episodes need and find."""
+    """Returns what paired episodes need and detect."""
 
     def side(sign: int) -> Side | None:
         rate = _other(baseline, detect, sign)
@@ -266,10 +266,10 @@ def _other(baseline: float, detect: float | None, sign: int) -> float | None:
 
 
 def pilot_of(first: Iterable[Row], second: Iterable[Row], metric: str = "success_at_end") -> Pilot:
-    """Returns what two logs' rows say, over the episodes that both finished.
+    """Returns what the rows of two logs show, over the episodes that both finished.
 
     Raises:
-        UserError: They share none, or one was drawn differently in the two.
+        UserError: They share no episodes, or sampled one differently.
     """
     ours, theirs = ({row.key: row for row in rows if row.ok} for rows in (first, second))
     shared = sorted(ours.keys() & theirs.keys())

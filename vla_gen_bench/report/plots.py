@@ -1,4 +1,4 @@
-"""The images of a report: rates, drops, wins and losses, severity curves, each a matplotlib figure."""
+"""The figures of a report: rates, drops, wins and losses, severity curves, each with matplotlib."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROW_UNITS = 7  # scenarios beside each other in the image of rates
+ROW_UNITS = 7  # scenarios side by side in the figure of rates
 ERROR_BAR = {"fmt": "none", "ecolor": INK, "elinewidth": 0.9, "capsize": 1.5}
 PANELS_PER_ROW = 4
 
 
 def figures(comparison: Comparison) -> dict[str, Figure]:
-    """Returns every image the data allow, by name: rates; drops; wins; severity-*; workspace."""
+    """Returns every figure that the data allow, by name: rates; drops; wins; severity-*; workspace."""
     with style():
         levels = dose_figure(comparison)
-        if levels is not None:  # which shows the rows with levels: the others need not give way to them
+        if levels is not None:  # it shows the rows with levels, so the other figures can omit them
             comparison = replace(comparison, rows=tuple(row for row in comparison.rows if not row.info.sweep))
         found = {"rates": rates_figure(comparison)}
         if any(summary.kind == ABSOLUTE for summary in comparison.summaries):
@@ -76,7 +76,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def rates_figure(comparison: Comparison) -> Figure:
-    """Bars with intervals: a group per scenario, a bar per policy, a panel per dimension."""
+    """Draws bars with intervals: a group per scenario, a bar per policy, a panel per dimension."""
     policies = len(comparison.runs)
     packed = _packed([[row for row in comparison.rows if row.info.dimension == d] for d in comparison.dimensions()])
     unit = max(1.45, 0.3 + 0.13 * policies)
@@ -100,7 +100,7 @@ def rates_figure(comparison: Comparison) -> Figure:
 
 
 def _packed(groups: list[list[Row]]) -> list[list[list[Row]]]:
-    """Returns the groups in lines of up to `ROW_UNITS` scenarios; a longer group is broken up."""
+    """Splits the groups into lines of up to `ROW_UNITS` scenarios; a longer group is broken up."""
     parts = [group[start : start + ROW_UNITS] for group in groups for start in range(0, len(group), ROW_UNITS)]
     lines: list[list[list[Row]]] = []
     for part in parts:
@@ -139,7 +139,7 @@ def _margins(figure: Figure, top: float, left: float, right: float, bottom: floa
 
 
 def drops_figure(comparison: Comparison) -> Figure:
-    """How much of IND is lost per dimension: in percentage points, and as a share of IND."""
+    """Draws the loss from IND per dimension: in percentage points, and as a fraction of IND."""
     policies = len(comparison.runs)
     dimensions = list(dict.fromkeys(summary.dimension for summary in comparison.summaries))
     figure = _figure(max(9.0, 1.6 + 2 * len(dimensions) * (0.3 + 0.11 * policies)), 3.4 + 0.21 * -(-policies // 5))
@@ -171,7 +171,7 @@ def _drop_bars(axes: Axes, labels: Sequence[str], found: Sequence[Summary]) -> N
 
 
 def _with_errors(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns percent [N] and the lengths of error bars [2, N]; NaN where an estimate is not defined."""
+    """Returns percent [N] and the lengths of error bars [2, N]; NaN if an estimate is undefined."""
     values = 100 * np.array([np.nan if one.value is None else one.value for one in estimates])
     bounds = 100 * np.array([[one.low, one.high] for one in estimates]).T
     return values, np.abs(bounds - values)
@@ -181,11 +181,11 @@ def _with_errors(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray]
 
 
 def wins_figure(comparison: Comparison) -> Figure:
-    """Episodes that only one of two policies solved, per scenario; a panel per policy, all against the baseline."""
+    """Draws the episodes that only one of two policies solved, per scenario; one panel per policy."""
     others = [p for p in range(len(comparison.runs)) if any(row.contrasts[p] for row in comparison.rows)]
     across = min(len(others), PANELS_PER_ROW)
     down = -(-len(others) // across)
-    tall = 0.2 * len(comparison.rows)  # inches of a panel
+    tall = 0.2 * len(comparison.rows)  # panel height, inches
     figure = _figure(1.9 + max(2.4 * across, 4), 0.9 + down * (0.4 + tall))
     panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
     widest = max(1, *(_counts(row, p, side) for row in comparison.rows for p in others for side in ("wins", "losses")))
@@ -205,7 +205,7 @@ def wins_figure(comparison: Comparison) -> Figure:
 
 
 def _policy_legend(comparison: Comparison, others: Sequence[int]) -> tuple[list[Artist], list[str]]:
-    """Each policy in the colour it has in every figure, the baseline first."""
+    """Gives each policy the colour it has in every figure, the baseline first."""
     from matplotlib.patches import Patch
 
     shown = [comparison.baseline, *others]
@@ -236,12 +236,12 @@ def _win_bars(axes: Axes, comparison: Comparison, policy: int, widest: int, name
     axes.set_ylim(len(y) - 0.5, -0.5)
     axes.set_title(wrapped(comparison.labels[policy], 34), loc="center", fontsize=9)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_xticks([])  # the counts stand at the bars
+    axes.set_xticks([])  # the counts are written at the bars
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
 def _beside_bar(axes: Axes, sign: int, count: int, place: int, text: str, gap: float) -> None:
-    """Writes a text a gap beyond where a bar ends; a bar of no length has its text on its own side all the same."""
+    """Writes a text just beyond the end of a bar; a zero-length bar still has its text on its own side."""
     side = "left" if sign > 0 else "right"
     axes.text(sign * (count + gap), place, text, ha=side, va="center", size=7)
 
@@ -250,7 +250,7 @@ def _beside_bar(axes: Axes, sign: int, count: int, place: int, text: str, gap: f
 
 
 def severity_figure(comparison: Comparison, sweep: Sweep) -> Figure:
-    """Success against the strength of one shift, IND on the left."""
+    """Draws success against the strength of one shift, with IND on the left."""
     policies = len(comparison.runs)
     figure = _figure(6.2, 3.2 + 0.21 * -(-policies // 3))
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""What a reader must know about the runs behind a report."""
+"""What a reader must know about the runs of a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vla_gen_bench.report.load import Run
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
-    """Returns sentences on suite and world, privileged policies, and what differs between runs that should not."""
+    """Returns sentences on suite and world, privileged policies, and unintended differences between runs."""
     header = runs[0].header
     suite, world = header.suite, header.world
     digests = f"suite {suite.id} {suite.version or ''} ({suite.digest}), world {world.label}"

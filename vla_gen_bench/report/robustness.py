@@ -1,4 +1,4 @@
-"""Tables and CSV rows of dose and response, interactions and controls; nothing for a suite that has none of them."""
+"""Tables and CSV rows of dose-response, interactions and controls; nothing for a suite that has none of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOTES = {
 
 
 def robustness_blocks(comparison: Comparison) -> list[Block]:
-    """Returns the tables that the rows of the comparison allow."""
+    """Returns the tables that the comparison's rows allow."""
     blocks = []
     doses, joint, taken = dose_responses(comparison), interactions(comparison), controls(comparison)
     if taken:
@@ -41,18 +41,18 @@ def robustness_blocks(comparison: Comparison) -> list[Block]:
 
 
 def robustness_notes(comparison: Comparison) -> list[str]:
-    """Returns what defines the numbers of these tables."""
+    """Returns the notes that define the numbers of these tables."""
     return [NOTES[block.title] for block in robustness_blocks(comparison)]
 
 
 def with_robustness(document: Document, comparison: Comparison) -> Document:
-    """Returns a document of a comparison with these tables, and marks in its first one, the rates."""
+    """Adds these tables to a comparison's document, and marks in its first table, the rates."""
     first, *others = document.blocks
     return replace(document, blocks=(marked(first, comparison), *others, *robustness_blocks(comparison)))
 
 
 def marked(block: Block, comparison: Comparison) -> Block:
-    """Returns the table of rates with a mark on what is not above what the policy gets without an input."""
+    """Marks in the table of rates what is not above the policy's result without an input."""
     marks = not_above_control(comparison)
     if not marks:
         return block
@@ -148,7 +148,7 @@ def _use_text(use: Use | None) -> Text:
 
 
 def csv_rows(comparison: Comparison, policy: int) -> Iterator[dict]:
-    """Yields the rows of one policy in the fields of the report's CSV."""
+    """Yields the rows of one policy with the fields of the report's CSV."""
     for dose in dose_responses(comparison):
         common = {"dimension": dose.dimension, "scenario": dose.sweep, "label": dose.title}
         answer = dose.answers[policy]

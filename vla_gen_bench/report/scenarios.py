@@ -1,4 +1,4 @@
-"""What a log's scenarios are: label, dimension, shift. Looked up in its suite."""
+"""Looks up a log's scenarios in its suite: label, dimension, shift."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class ScenarioInfo:
     """A row of the table.
 
     Attributes:
-        id: As in the log.
-        label: For people.
-        dimension: A key of `TITLES`, or a suite's own.
-        shift: `Shift.resolved()`; None where it is not known or the row is one of the reference's.
-        sweep, level, strength: Of a row that is one disturbance at one of several levels.
-        parts: The scenarios a combined row combines.
+        id: The id in the log.
+        label: Display name.
+        dimension: A key of `TITLES`, or one defined by the suite.
+        shift: `Shift.resolved()`; None if unknown, or for a row of the reference benchmark.
+        sweep, level, strength: Set if the row is one disturbance at one of several levels.
+        parts: The scenarios that a combined row joins.
     """
 
     id: str
@@ -43,12 +43,12 @@ class ScenarioInfo:
 
 
 def title_of(dimension: str) -> str:
-    """Returns what a report calls a dimension."""
+    """Returns the display name of a dimension."""
     return TITLES.get(dimension) or dimension.replace("_", " ").capitalize()
 
 
 def describe(ids: Iterable[str], suite: Suite | None) -> list[ScenarioInfo]:
-    """Returns the scenarios in the suite's order, grouped by dimension; those the suite does not know come last."""
+    """Returns the scenarios in the suite's order, grouped by dimension; scenarios unknown to the suite come last."""
     rank = {id: place for place, id in enumerate(suite.scenarios)} if suite else {}
     ordered = sorted(ids, key=lambda id: rank.get(id, len(rank)))
     infos = [_info(id, suite) for id in ordered]

@@ -1,4 +1,4 @@
-"""What a comparison says, in plain words."""
+"""The findings of a comparison in plain words."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _policy(comparison: Comparison, place: int) -> str:
 
 
 def _overall(comparison: Comparison, kind: str) -> Summary | None:
-    """Returns the summary over all shifted rows; where these are of one dimension, that dimension's."""
+    """Returns the summary over all shifted rows, or of their dimension if they have only one."""
     return next((summary for summary in reversed(comparison.summaries) if summary.kind == kind), None)
 
 

@@ -1,4 +1,4 @@
-"""Which scenarios of a suite are one shift at several strengths. Read from the shifts; no names are known here."""
+"""Finds scenarios of a suite that are one shift at several strengths, from the shifts alone, not from names."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Leaf = tuple[tuple[str, ...], Any]
 
 @dataclass(frozen=True)
 class Sweep:
-    """Scenarios whose shifts differ in nothing but one number.
+    """Scenarios whose shifts differ in a single number.
 
     Attributes:
-        name: For file names, as `noise-alpha`.
-        title: For people, as `noise alpha`.
-        ids: Of the scenarios, weakest first.
-        values: The number, ascending.
+        name: For file names, like `noise-alpha`.
+        title: For display, like `noise alpha`.
+        ids: Scenario ids, weakest first.
+        values: The differing number, ascending.
     """
 
     name: str
@@ -43,7 +43,7 @@ def sweeps(infos: Sequence[ScenarioInfo]) -> list[Sweep]:
 
 
 def _distinct(sweep: Sweep, before: Sequence[Sweep], labels: dict[str, str]) -> Sweep:
-    """Tells sweeps of the same number of different shifts apart: by a count in the name, by a scenario in the title."""
+    """Distinguishes sweeps of the same number in different shifts: a count in the name, a scenario in the title."""
     namesakes = sum(other.name == sweep.name for other in before)
     if not namesakes:
         return sweep
@@ -59,7 +59,7 @@ def _sweep(path: tuple[str, ...], found: dict[float, str]) -> Sweep:
 
 
 def _leaves(data: Any, path: tuple[str, ...]) -> Iterator[Leaf]:
-    """Yields (path, value) of all that lies in nested data; an item of a list goes by its `name` if it has one."""
+    """Yields (path, value) of every leaf of nested data; a list item is identified by its `name` if it has one."""
     if isinstance(data, dict):
         for key in sorted(data):
             yield from _leaves(data[key], (*path, key))

@@ -1,7 +1,7 @@
 """Statistics of success rates: intervals, paired and unpaired tests, correction for many rows, bootstrap.
 
-Pure functions on counts and arrays. What scipy and statsmodels hold is taken from there. docs/report.md says which
-number of a report comes from which function.
+Pure functions on counts and arrays, from scipy and statsmodels where these have them. docs/report.md states which
+function computes each number of a report.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def newcombe_paired(
 ) -> tuple[float, float]:
     """Returns the interval of the difference of two paired rates, first minus second.
 
-    Method 10 of Newcombe, Statistics in Medicine 17 (1998) 2635-2650: Wilson intervals of the two rates, joined by
+    Method 10 of Newcombe, Statistics in Medicine 17 (1998) 2635-2650: Wilson intervals of the two rates, combined using
     their correlation with a continuity correction. (-1, 1) without pairs.
 
     Args:
-        both: Pairs in which both succeeded; the other three likewise.
-        first_only: Pairs in which only the first succeeded.
-        second_only: Pairs in which only the second succeeded.
-        neither: Pairs in which neither did.
+        both: Number of pairs in which both succeeded.
+        first_only: Number of pairs in which only the first succeeded.
+        second_only: Number of pairs in which only the second succeeded.
+        neither: Number of pairs in which neither succeeded.
         level: Confidence.
     """
     n = both + first_only + second_only + neither
@@ -46,7 +46,7 @@ def newcombe_paired(
 
 
 def _phi(both: int, first_only: int, second_only: int, neither: int) -> float:
-    """The correlation of the two outcomes; a positive one is drawn towards 0 by half a pair."""
+    """The correlation of the two outcomes; half a pair of continuity correction moves a positive one towards 0."""
     margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)
     if margins == 0:
         return 0.0
@@ -61,7 +61,7 @@ def _joined(first: float, second: float, phi: float) -> float:
 
 
 def newcombe_unpaired(k1: int, n1: int, k2: int, n2: int, level: float = 0.95) -> tuple[float, float]:
-    """Returns Newcombe's hybrid score interval of k1/n1 - k2/n2 for independent samples; (-1, 1) where one is empty."""
+    """Returns Newcombe's hybrid score interval of k1/n1 - k2/n2 for independent samples; (-1, 1) if one is empty."""
     from statsmodels.stats.proportion import confint_proportions_2indep
 
     if n1 == 0 or n2 == 0:
@@ -85,7 +85,7 @@ def mcnemar(first_only: int, second_only: int) -> float:
 
 @lru_cache(maxsize=None)
 def boschloo(k1: int, n1: int, k2: int, n2: int) -> float:
-    """Returns the two-sided p of Boschloo's exact test of equal rates, for independent samples; 1 where one is empty.
+    """Returns the two-sided p of Boschloo's exact test of equal rates, for independent samples; 1 if one is empty.
 
     About 0.3 s at 192 against 192, hence the cache.
     """
@@ -97,9 +97,9 @@ def boschloo(k1: int, n1: int, k2: int, n2: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns the p values corrected by Holm for being one family.
+    """Returns the p values of one family, Holm-corrected.
 
-    As statsmodels' `multipletests`, which collects garbage in each call: 2 s in a report on 20 runs.
+    Equals statsmodels' `multipletests`, which collects garbage in each call: 2 s in a report on 20 runs.
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
@@ -116,25 +116,25 @@ def stars(p: float) -> str:
 def sign_flip(differences: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Returns the two-sided p, [K], of paired permutation tests that K means are 0.
 
-    If two policies are alike, which of them had which outcome of a pair is chance: each pair's difference is as likely
-    with the other sign. One choice of signs serves all columns.
+    If two policies are alike, each pair's difference is equally likely with either sign. One choice of signs serves
+    all columns.
 
     Args:
-        differences: float [N, K] of whole numbers, of N pairs.
-        resamples: Random choices of signs; the smallest p is `floor_of(resamples)`.
+        differences: float [N, K], whole numbers, from N pairs.
+        resamples: Number of random choices of signs; the smallest p is `floor_of(resamples)`.
     """
     total, observed = differences.sum(axis=0), np.abs(differences.sum(axis=0))
     as_far = np.zeros(len(observed), int)
     for start in range(0, resamples, FLIPS_AT_ONCE):
         size = min(FLIPS_AT_ONCE, resamples - start), len(differences)
-        flipped = rng.integers(0, 2, size, np.uint8).astype(np.float32)  # whose sign is changed
+        flipped = rng.integers(0, 2, size, np.uint8).astype(np.float32)  # 1 where the sign is flipped
         sums = total - 2 * (flipped @ differences.astype(np.float32))
         as_far += (np.abs(sums) >= observed - 1e-3).sum(axis=0)
     return (1 + as_far) / (1 + resamples)
 
 
 def floor_of(resamples: int) -> float:
-    """Returns the smallest p that so many random choices can give: what they show then is that p is at most this."""
+    """Returns the smallest p that this many random choices can give; at that value, p is only known to be no larger."""
     return 1 / (1 + resamples)
 
 
@@ -142,7 +142,7 @@ def resample(strata: np.ndarray, resamples: int, rng: np.random.Generator) -> np
     """Returns float [R, N]: how often each of N episode ids occurs in each of R bootstrap samples.
 
     Args:
-        strata: int [N], the stratum of each id; every sample keeps the size of every stratum.
+        strata: int [N], the stratum of each id; every sample preserves the size of each stratum.
         resamples: R.
         rng: The only source of randomness.
     """
@@ -154,7 +154,7 @@ def resample(strata: np.ndarray, resamples: int, rng: np.random.Generator) -> np
 
 
 def percentile_interval(samples: np.ndarray, level: float) -> np.ndarray:
-    """Returns [2, ...]: the bounds of the middle `level` of samples [R, ...]; samples that are NaN are left out."""
+    """Returns [2, ...]: the bounds of the middle `level` of samples [R, ...], ignoring NaN samples."""
     tail = 50 * (1 - level)
     if np.isnan(samples).any():
         return np.nanpercentile(samples, [tail, 100 - tail], axis=0)

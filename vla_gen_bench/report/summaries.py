@@ -1,4 +1,4 @@
-"""Means over dimensions and drops from IND, with intervals of a bootstrap over the episode ids."""
+"""Means over dimensions and drops from IND, with bootstrap intervals over the episode ids."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vla_gen_bench.report.outcomes import Cell
 from vla_gen_bench.report.scenarios import ScenarioInfo
 
 RESAMPLES = 5000
-FLIPS = 99_999  # of the permutation test
-MIN_IDS = 10  # a bootstrap of fewer ids gives intervals that are too narrow, down to no width at all
+FLIPS = 99_999  # resamples of the permutation test
+MIN_IDS = 10  # with fewer ids the bootstrap intervals are too narrow, even of zero width
 BOOTSTRAP_SEED = 0
 CONTROL = "control"
 MEAN, ABSOLUTE, RELATIVE = "mean", "drop", "relative drop"
@@ -21,12 +21,12 @@ MEAN, ABSOLUTE, RELATIVE = "mean", "drop", "relative drop"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or a drop with its bootstrap interval; `value` is None where it is not defined.
+    """A mean or a drop with its bootstrap interval; `value` is None if it is undefined.
 
     Attributes:
         low, high: NaN with fewer than `MIN_IDS` episode ids.
-        p: That two means are equal, for the difference of means over the same episodes; else None.
-        p_holm: Of a dimension's mean: corrected over the dimensions of this pair of policies.
+        p: For the difference of two means over the same episodes, of the test that they are equal; else None.
+        p_holm: For a dimension's mean: `p` corrected over the dimensions of this pair of policies.
     """
 
     value: float | None
@@ -43,12 +43,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """A line below the scenarios: one estimate per policy, and its difference from the baseline's.
+    """A summary row below the scenarios: one estimate per policy, and its difference from the baseline's.
 
     Attributes:
         kind: "mean", "drop" or "relative drop".
         dimension: A dimension, or "ood" for all of them.
-        rows: How many scenarios the mean is over.
+        rows: Number of scenarios in the mean.
         estimates: One per policy.
         differences: One per policy, from the baseline; None at the baseline and without one.
     """
@@ -63,7 +63,7 @@ class Summary:
 def summaries_of(
     outcomes: np.ndarray, infos: Sequence[ScenarioInfo], cells: list[list[Cell]], baseline: int | None, level: float
 ) -> tuple[Summary, ...]:
-    """Returns mean, drop and relative drop for each dimension beside IND, then for all rows beside IND."""
+    """Returns mean, drop and relative drop for each dimension except IND, then for all rows except IND."""
     groups = _groups(infos)
     ind = groups.pop("ind", [])
     rates = np.array([[np.nan if cell.rate is None else cell.rate for cell in row] for row in cells])  # [S, P]
@@ -89,9 +89,9 @@ def summaries_of(
 
 
 def _groups(infos: Sequence[ScenarioInfo]) -> dict[str, list[int]]:
-    """Returns the positions of each dimension's rows, and under "ood" those of all but IND if they are of several.
+    """Returns the positions of each dimension's rows; "ood" holds all but IND if they span several dimensions.
 
-    Rows of controls, which take an input away, measure no generalization: they count in no mean.
+    Control rows, which remove an input, do not measure generalization and count in no mean.
     """
     groups: dict[str, list[int]] = {}
     for place, info in enumerate(infos):
@@ -102,7 +102,7 @@ def _groups(infos: Sequence[ScenarioInfo]) -> dict[str, list[int]]:
 
 
 def _figure(kind: str, rates: np.ndarray, ind: list[int], rows: list[int]) -> np.ndarray:
-    """Returns [..., P] from rates [..., S, P]. A mean is the plain mean of the rows; NaN where a row has no rate."""
+    """Returns [..., P] from rates [..., S, P]. A mean is the plain mean of the rows; NaN if a row has no rate."""
     mean = rates[..., rows, :].mean(axis=-2)
     if kind == MEAN:
         return mean
@@ -116,8 +116,8 @@ def _figure(kind: str, rates: np.ndarray, ind: list[int], rows: list[int]) -> np
 def bootstrap_rates(outcomes: np.ndarray, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED) -> np.ndarray:
     """Returns rates [R, scenarios, policies] over bootstrap samples of the episode ids of outcomes [P, S, N].
 
-    An id is drawn for all policies and scenarios at once, so that what pairs them stays together, and every scenario
-    keeps its size. Ids that only some policies did are drawn among themselves. The same seed gives the same samples.
+    Each id is drawn for all policies and scenarios at once, which preserves the pairing, and every scenario keeps its
+    size. Ids that only some policies ran are resampled separately. The same seed gives the same samples.
     """
     policies, scenarios, ids = outcomes.shape
     done = np.isfinite(outcomes)
@@ -131,19 +131,19 @@ def bootstrap_rates(outcomes: np.ndarray, resamples: int = RESAMPLES, seed: int 
 
 
 def mean_tests(outcomes: np.ndarray, baseline: int) -> list[float | None]:
-    """Returns, per policy, the p of a sign-flip test that its mean over rows is the baseline's.
+    """Returns, per policy, the p of a sign-flip test that its mean over rows equals the baseline's.
 
-    An episode id is one pair: its difference is summed over the rows, since the rows show the same episodes changed.
-    None where the two did not do the same episodes.
+    An episode id is one pair: its difference is summed over the rows, which show variants of the same episode.
+    The result is None if the two did not run the same episodes.
 
     Args:
-        outcomes: float [P, rows, N]; NaN = not done.
+        outcomes: float [P, rows, N]; NaN = not run.
     """
     return group_tests({"": outcomes}, baseline)[""]
 
 
 def group_tests(groups: dict[str, np.ndarray], baseline: int) -> dict[str, list[float | None]]:
-    """As `mean_tests` for several groups of rows over the same ids, with one set of sign flips for all of them."""
+    """Like `mean_tests`, for several groups of rows over the same ids, with one set of sign flips for all of them."""
     if not groups:
         return {}
     with np.errstate(invalid="ignore"):
@@ -158,12 +158,12 @@ def group_tests(groups: dict[str, np.ndarray], baseline: int) -> dict[str, list[
 
 
 def few_ids(outcomes: np.ndarray) -> bool:
-    """Whether some policy did fewer than `MIN_IDS` episode ids, of outcomes [P, S, N]."""
+    """Whether some policy ran fewer than `MIN_IDS` episode ids, of outcomes [P, S, N]."""
     return bool((np.isfinite(outcomes).any(axis=1).sum(axis=1) < MIN_IDS).any())
 
 
 def _tests(outcomes: np.ndarray, groups: dict[str, list[int]], baseline: int) -> dict[str, list[dict]]:
-    """Returns, by dimension, each policy's `p` and `p_holm`; the family are the dimensions, without "ood"."""
+    """Returns, by dimension, each policy's `p` and `p_holm`; the Holm family is the dimensions without "ood"."""
     p = group_tests({name: outcomes[:, rows] for name, rows in groups.items()}, baseline)
     found = {name: [{"p": one} for one in values] for name, values in p.items()}
     for policy in range(len(outcomes)):
@@ -176,7 +176,7 @@ def _tests(outcomes: np.ndarray, groups: dict[str, list[int]], baseline: int) ->
 def _estimates(
     value: np.ndarray, spread: np.ndarray, partial: np.ndarray, level: float, few: bool
 ) -> tuple[Estimate, ...]:
-    """Returns an estimate per policy from values [P] and bootstrap samples [R, P]; without intervals for `few` ids."""
+    """Returns an estimate per policy from values [P] and bootstrap samples [R, P]; no intervals if `few`."""
     found = []
     for policy, middle in enumerate(value):
         if np.isnan(middle):

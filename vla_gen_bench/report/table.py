@@ -24,8 +24,8 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
 
     Args:
         comparison: What to show.
-        stages: Add the shares of the stage labels and the workspace covered, where the logs have them.
-        notes: Further remarks for the foot.
+        stages: Add the shares of the stage labels and the workspace covered, if the logs have them.
+        notes: Further notes for the foot.
     """
     blocks = [rates_block(comparison)]
     if comparison.baseline is not None:
@@ -38,7 +38,7 @@ def document(comparison: Comparison, stages: bool = False, notes: Iterable[str] 
 
 
 def title(comparison: Comparison) -> str:
-    """Returns one line: what, on which suite and world; PARTIAL in front where episodes are missing or errored."""
+    """Returns the title line: metric, suite and world; starts with PARTIAL if episodes are missing or errored."""
     header = comparison.runs[0].header
     what = METRICS[comparison.metric].capitalize()
     text = printable(f"{what} on suite {header.suite.id}, world {header.world.label}")
@@ -107,13 +107,13 @@ def _item_text(estimate: ItemEstimate | None, signed: bool = False) -> Text:
 
 
 def behaviour_blocks(comparison: Comparison) -> list[Block]:
-    """Returns what the logs say of behaviour beyond success: stages, and the workspace covered."""
+    """Returns what the logs record beyond success: stages and workspace coverage."""
     rows = coverage_rows(comparison)
     return stage_blocks(comparison) + ([] if rows is None else [coverage_block(rows)])
 
 
 def stage_blocks(comparison: Comparison) -> list[Block]:
-    """Returns, per policy, the share of each stage label in each scenario: the same columns for all policies.
+    """Returns, per policy, the share of each stage label in each scenario, with the same columns for all policies.
 
     docs/stages.md defines the labels.
     """
@@ -152,7 +152,7 @@ def _sections(
 
 
 def _best(values: list[float | None], fair: list[bool]) -> list[int]:
-    """Returns the places of the highest value of those that are `fair`, none where all of these are equal."""
+    """Returns the places of the highest value among the `fair` ones, none if these are all equal."""
     known = [value for value, counts in zip(values, fair) if value is not None and counts]
     if len(set(known)) < 2:
         return []
@@ -176,7 +176,7 @@ def _estimate_text(kind: str, estimate: Estimate, best: bool = False, signed: bo
         return Text("-", partial=estimate.partial)
     scale, digits, unit = {MEAN: (1, 3, ""), ABSOLUTE: (100, 1, " pp"), RELATIVE: (100, 1, "%")}[kind]
     if signed and kind == RELATIVE:
-        unit = " pp"  # the difference of two percentages
+        unit = " pp"  # percentage points, the unit of a difference of percentages
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
     value, low, high = (form.format(scale * number + 0.0) for number in (estimate.value, estimate.low, estimate.high))
     interval = "" if isnan(estimate.low) else f"[{low}, {high}]"
@@ -195,7 +195,7 @@ def _contrast_text(contrast: Contrast | None) -> Text:
 
 
 def mean_p_text(p: float, raw: float | None) -> str:
-    """As `p_text`, of a p that the permutation test gave as `raw`: at its floor it is known to be no larger."""
+    """Like `p_text`, for a p whose permutation test gave `raw`: at the test's floor it shows an upper bound."""
     bound = raw is not None and raw <= floor_of(FLIPS) * (1 + 1e-9)
     return f"<= {p:.0e}".replace("e-0", "e-") if bound else p_text(p)
 

@@ -1,4 +1,4 @@
-"""Where policies took the end effector: the numbers of the paper's Fig. 8 as a table, and a map seen from above."""
+"""Where policies took the end effector: the numbers of the paper's Fig. 8 as a table, and as a map seen from above."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PANELS_PER_ROW = 5
 
 
 def coverage_rows(comparison: Comparison) -> pandas.DataFrame | None:
-    """Returns the columns `policy` and `coverage` of all episodes that have it, None where none has."""
+    """Returns the columns `policy` and `coverage` of all episodes with coverage, None if there are none."""
     import pandas
 
     found = [
@@ -41,7 +41,7 @@ def coverage_rows(comparison: Comparison) -> pandas.DataFrame | None:
 
 
 def coverage_block(rows: pandas.DataFrame) -> Block:
-    """Returns one line per policy: 2 cm cells visited, states outside the grid, spread of orientations."""
+    """Returns one row per policy: 2 cm cells visited, states outside the grid, spread of orientations."""
     from vla_gen_bench.report.behaviour import coverage
 
     table = coverage(rows)
@@ -53,7 +53,7 @@ def coverage_block(rows: pandas.DataFrame) -> Block:
 
 
 def workspace_figure(rows: pandas.DataFrame) -> Figure:
-    """Maps, seen from above: the share of a policy's episodes that entered a cell, at the height where most did."""
+    """Draws top-view maps: the share of a policy's episodes that entered a cell, at the height where most did."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
@@ -78,13 +78,13 @@ def workspace_figure(rows: pandas.DataFrame) -> Figure:
 
 
 def _draw_map(axes, share: np.ndarray, label: str, norm: LogNorm):
-    """The robot stands at 0, 0 and looks to the right. All episodes begin in one cell, so that shares span decades.
+    """Draws one map. The robot is at (0, 0), facing right. All episodes start in one cell, so shares span decades.
 
     Args:
-        axes: To draw into.
+        axes: Where to draw.
         share: [x, y]; x is forward, y to the robot's left.
         label: The policy.
-        norm: Common to all panels.
+        norm: Colour scale shared by all panels.
     """
     x, y = (np.array([0, SHAPE[axis]]) * CELL_M + ORIGIN_M[axis] for axis in (0, 1))
     shown = np.ma.masked_equal(share.T, 0)

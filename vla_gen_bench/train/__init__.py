@@ -1,1 +1,1 @@
-"""Demonstrations and trainers: recipes in, checkpoints out."""
+"""Demonstrations and trainers, which turn recipes into checkpoints."""

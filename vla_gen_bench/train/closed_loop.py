@@ -1,4 +1,4 @@
-"""Closed-loop checks during training: a few episodes of the training pools that neither data nor evaluation uses."""
+"""Closed-loop checks during training, on a few training-pool episodes that neither data nor evaluation uses."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from vla_gen_bench.episodes.draw import draw_training
 
-ROLLOUT_SEED = 1_200_000  # plus a run's seed: the episodes of RL; training seeds of demonstrations stay below
-CHECK_SEED = 1_900_000  # both stay below
+ROLLOUT_SEED = 1_200_000  # plus the run's seed: RL episodes; demonstrations use lower training seeds
+CHECK_SEED = 1_900_000  # above both
 HORIZON = 80
-TOGETHER = 4  # episodes side by side
+TOGETHER = 4  # parallel episodes
 
 
 def check_policy_in_training_pool(checkpoint: Path, world: str, episodes: int, **options: object) -> dict[str, float]:
-    """Returns shares of greedy episodes, `success` at the end, `success_once`, `grasped`, and their number."""
+    """Runs greedy episodes; returns their number and the shares `success` (at the end), `success_once`, `grasped`."""
     from vla_gen_bench.envs.vector import make_batch
     from vla_gen_bench.eval.rollout import run_episodes
     from vla_gen_bench.policies.chunking import ChunkRunner

@@ -1,4 +1,4 @@
-"""By what a folder of demonstrations is known, without importing what reads one."""
+"""Recognises a folder of demonstrations without importing the code that reads it."""
 
 from __future__ import annotations
 

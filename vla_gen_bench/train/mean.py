@@ -1,7 +1,7 @@
-"""The mean of several checkpoints' weights: what a policy that wanders about learnt while it did (Polyak averaging).
+"""The mean of several checkpoints' weights: averages out the random wandering of training (Polyak averaging).
 
-Where an iteration's gradient is mostly noise, weights drift at random around what they learn; their mean does not. Also
-known as a model soup (Wortsman et al. 2022). `ema` in recipes of RL does it while training, over about 1 / (1 - ema)
+If an iteration's gradient is mostly noise, weights drift at random around what they learn; their mean does not. Also
+called a model soup (Wortsman et al. 2022). `ema` in RL recipes does the same during training, over about 1 / (1 - ema)
 iterations.
 """
 
@@ -20,17 +20,17 @@ from vla_gen_bench.policies.openvla.checkpoint.tensors import TensorFiles, check
 
 
 def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
-    """Writes a checkpoint whose policy is the mean of others; all else, a value head too, is the last one's.
+    """Writes a checkpoint whose policy is the mean of others; the rest, including a value head, is the last one's.
 
-    Sums are float64, in the order given; tensors keep the last one's type. `out` is whole or not there.
+    Sums are float64, in the order given; tensors keep the last one's type. `out` is complete or absent.
 
     Args:
-        folders: Checkpoints with equal tensors that act alike, in one file or in shards.
+        folders: Checkpoints with equal tensor names and shapes that act the same way, in one file or in shards.
         out: A folder that does not exist yet, or is empty.
 
     Raises:
-        UserError: Less than two checkpoints, one that cannot be read, has other tensors, decodes or scales actions in
-            another way; `out` holds something or cannot be written.
+        UserError: Fewer than two checkpoints; one that cannot be read, has other tensors, or decodes or scales actions
+            differently; `out` holds something or cannot be written.
     """
     if len(folders) < 2:
         raise UserError("a mean takes two checkpoints or more")
@@ -54,7 +54,7 @@ def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
 
 
 def _check_act_alike(folders: Sequence[Path]) -> None:
-    """Raises `UserError` where weights of one folder mean other actions than those of the last one."""
+    """Raises `UserError` if the weights of one folder encode actions differently than those of the last one."""
     *others, last = [read_config(folder) for folder in folders]
     for folder, config in zip(folders, others):
         for what in ("acting", "norm_stats"):
@@ -65,7 +65,7 @@ def _check_act_alike(folders: Sequence[Path]) -> None:
 
 
 def _write(out: Path, like: Path, opened: Sequence[TensorFiles]) -> None:
-    """Writes the mean to `out`; what is no weight is copied from `like`."""
+    """Writes the mean to `out`; other files are copied from `like`."""
     last = opened[-1]
     sources = {entry.file for entry in last.entries.values()}
     shutil.copytree(like, out, ignore=lambda *_: {source.name for source in sources})

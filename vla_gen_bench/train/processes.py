@@ -1,6 +1,6 @@
 """Several processes: one per GPU under torchrun or accelerate, or one per core on a CPU.
 
-Each holds a copy of the model and a part of every batch; gradients are averaged. Nothing here when there is one.
+Each holds a copy of the model and a part of every batch; gradients are averaged. With one process, none of this runs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.runtime import end_with
 
 TIMEOUT = timedelta(hours=2)  # the others wait while the first one evaluates
-LAUNCHER = "VGB_LAUNCHER"  # process id of the one that started this one by `launch`
+LAUNCHER = "VGB_LAUNCHER"  # id of the process that started this one with `launch`
 
 
 def own_moments(values: np.ndarray) -> tuple[float, float]:
-    """Returns the mean and standard deviation; 0 and 0 of nothing."""
+    """Returns the mean and standard deviation; 0 and 0 if there are no values."""
     return (values.mean(), values.std()) if values.size else (0.0, 0.0)
 
 
@@ -37,15 +37,15 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes files and talks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def average(self, parameters: list[nn.Parameter]) -> None:
-        """Averages gradients over all processes, as one flat message."""
+        """Averages gradients over all processes, in one flat message."""
         if self.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])  # one message costs less than many
         dist.all_reduce(flat)
         flat /= self.count
         for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
@@ -60,14 +60,14 @@ class Processes:
         return total / self.count
 
     def moments(self, values: np.ndarray) -> tuple[float, float]:
-        """Returns the mean and standard deviation of all processes' values together; 0 and 0 where there are none.
+        """Returns the mean and standard deviation of all processes' values together; 0 and 0 if there are none.
 
-        Each may have another number of them.
+        The number of values may differ between processes.
         """
         if self.count == 1:
             return own_moments(values)
         mine = torch.tensor([values.sum(dtype=np.float64), values.size], dtype=torch.float64, device=self.device)
-        total, count = self.mean(mine).tolist()  # per process, as are the squares below
+        total, count = self.mean(mine).tolist()  # per process, like the squares below
         if not count:
             return 0.0, 0.0
         mean = total / count
@@ -75,12 +75,12 @@ class Processes:
         return mean, math.sqrt(float(self.mean(squares)) / count)
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Returns when all processes have reached this call."""
         if self.count > 1:
             dist.barrier()
 
     def shared(self, value: object) -> object:
-        """Returns what the first process has as `value`."""
+        """Returns the first process's `value`."""
         box = [value]
         if self.count > 1:
             dist.broadcast_object_list(box, src=0)
@@ -88,10 +88,10 @@ class Processes:
 
 
 def join(device: str = "auto") -> Processes:
-    """Joins the processes torchrun or accelerate started, told by RANK, LOCAL_RANK and WORLD_SIZE; alone without.
+    """Joins processes of torchrun or accelerate, given by RANK, LOCAL_RANK and WORLD_SIZE; alone if these are unset.
 
     Raises:
-        UserError: There is no such device.
+        UserError: The device does not exist.
     """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     chosen = _device(device)
@@ -118,9 +118,9 @@ def _device(name: str) -> torch.device:
 
 
 def launch(count: int, arguments: list[str]) -> int:
-    """Runs `python -m vla_gen_bench ARGUMENTS` in `count` processes of this machine; returns the exit status.
+    """Runs `python -m vla_gen_bench ARGUMENTS` in `count` processes on this machine; returns the exit status.
 
-    What `torchrun --nproc-per-node` does, without its restarts.
+    Does what `torchrun --nproc-per-node` does, without its restarts.
     """
     import socket
     import subprocess
@@ -144,7 +144,7 @@ def launch(count: int, arguments: list[str]) -> int:
 
 
 def _first_failure(running: list) -> int:
-    """Waits until all are done or one fails; the others of a failed one would wait for ever."""
+    """Returns when all are done or one fails; the remaining processes would wait for it forever."""
     import time
 
     while True:

@@ -1,4 +1,4 @@
-"""Recipes: a training run as data. Unknown keys are refused; every run keeps a copy of its own."""
+"""Recipes: a training run as data. Unknown keys are errors; every run keeps its own copy."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ R = TypeVar("R", bound="Recipe")
 
 
 class ModelChoice(Frozen):
-    """The model to begin with: a new one of a size, or a checkpoint.
+    """The model to start from: a new one of a size, or a checkpoint.
 
     Attributes:
-        size: Name of a size in `policies/openvla/sizes`, drawn from the recipe's seed.
+        size: Name of a size in `policies/openvla/sizes`, initialised from the recipe's seed.
         checkpoint: Folder, policy name or hub id; `revision` is its commit on the hub.
         decoding, attention, chunk: "autoregressive", or "parallel" with K actions (OFT).
-        head: What a parallel model says: "tokens", or continuous actions ("l1", supervised training only).
-        unnorm_key, image_path: As `OpenVLAPolicy` takes them.
+        head: Output of a parallel model: "tokens", or continuous actions ("l1", supervised training only).
+        unnorm_key, image_path: As in `OpenVLAPolicy`.
 
-    None = as the checkpoint says; for a new model, and where it says nothing, the defaults of `Acting`.
+    None = from the checkpoint; a new model, or a checkpoint without the value, uses the defaults of `Acting`.
     """
 
     size: str | None = None
@@ -62,9 +62,9 @@ class Optimiser(Frozen):
     Attributes:
         lr: Peak learning rate.
         warmup: Steps of a linear rise from zero.
-        schedule: What follows: "constant", "cosine" or "linear" down to `floor` times `lr` at the end.
+        schedule: After the warm-up: "constant", "cosine" or "linear" down to `floor` times `lr` at the end.
         weight_decay: On matrices only: not on biases, norms and embeddings of tokens or positions.
-        clip: Largest norm of the gradient; None = not clipped.
+        clip: Maximum gradient norm; None = no clipping.
     """
 
     lr: float = Field(gt=0)
@@ -87,16 +87,16 @@ class Optimiser(Frozen):
 
 
 class Recipe(Frozen):
-    """What all trainers share.
+    """Settings shared by all trainers.
 
     Attributes:
-        name: Of the policy it makes; its curves are labelled with it.
-        trainer: Which trainer reads it.
+        name: Name of the resulting policy and label of its curves.
+        trainer: The trainer that reads this recipe.
         world: World name.
-        seed: Of weights, batches and episodes.
+        seed: Seeds weights, batches and episodes.
         model, adapter, optimiser: See their classes; without an adapter all weights are trained.
         precision: "float32", or "bfloat16" for autocast with float32 master weights.
-        checkpoint_every_s: Seconds between two states to resume from, at least: they are saved with a row of the curve.
+        checkpoint_every_s: Minimum seconds between two saved states; they are saved with a row of the curve.
     """
 
     name: str = Field(pattern=NAME_PATTERN, max_length=100)
@@ -111,7 +111,7 @@ class Recipe(Frozen):
     checkpoint_every_s: float = Field(120.0, gt=0)
 
     def digest(self) -> str:
-        """Returns 16 hex digits over everything in the recipe."""
+        """Returns 16 hex digits of a digest over the entire recipe."""
         return digest_of(self.canonical())
 
 
@@ -119,12 +119,12 @@ def load_recipe(path: Path, kind: type[R], changes: dict[str, Any] | None = None
     """Reads a recipe.
 
     Args:
-        path: A YAML file; under the key `base` it may name another one, which says all that it leaves out.
+        path: A YAML file; its key `base` may name another file, which provides the omitted keys.
         kind: The trainer's recipe class.
-        changes: Dotted keys to set instead of what the file says: {"optimiser.lr": 1e-4}.
+        changes: Dotted keys that override the file: {"optimiser.lr": 1e-4}.
 
     Raises:
-        UserError: Unreadable, unknown keys, values out of range, or made for another trainer.
+        UserError: Unreadable, unknown keys, values out of range, or written for another trainer.
     """
     data = _with_base(path)
     for key, value in (changes or {}).items():
@@ -136,7 +136,7 @@ def load_recipe(path: Path, kind: type[R], changes: dict[str, Any] | None = None
 
 
 def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Returns a recipe's plain data, put over that of its `base`, a file beside it, if it names one."""
+    """Returns a recipe's plain data, merged over its `base`, if it names one: a file in the same folder."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping")
@@ -154,7 +154,7 @@ def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Returns `below` with the keys of `above` put in; mappings are merged, all else is replaced."""
+    """Returns `below` overridden by `above`; mappings are merged, everything else is replaced."""
     both = {key: _merged(below[key], value) for key, value in above.items() if _are_mappings(below.get(key), value)}
     return {**below, **above, **both}
 
@@ -164,7 +164,7 @@ def _are_mappings(*values: Any) -> bool:
 
 
 def parse_changes(pairs: list[str] | tuple[str, ...], option: str = "--set") -> dict[str, Any]:
-    """Reads `--set key.path=value` options, or those of another `option`; values are YAML."""
+    """Reads `--set key.path=value` options, or another `option` of that form; values are YAML."""
     changes = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -175,7 +175,7 @@ def parse_changes(pairs: list[str] | tuple[str, ...], option: str = "--set") -> 
 
 
 def save_recipe(recipe: Recipe, folder: Path) -> None:
-    """Replaces recipe.yaml, as it was resolved, in one go."""
+    """Replaces recipe.yaml atomically with the resolved recipe."""
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
     replace_file(folder / RECIPE_FILE, text)
 

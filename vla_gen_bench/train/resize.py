@@ -7,15 +7,15 @@ from PIL import Image
 
 
 def squashed(image: np.ndarray, side: int) -> np.ndarray:
-    """Returns uint8 [side, side] or [side, side, 3], as `image_resize_strategy` "resize-naive" makes it."""
+    """Returns uint8 [side, side] or [side, side, 3], resized like `image_resize_strategy` "resize-naive"."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def shifted(picture: np.ndarray, by: tuple[float, float]) -> np.ndarray:
-    """Returns an image [H, W, 3] moved down and to the right by whole pixels, the edge repeated.
+    """Returns an image [H, W, 3] shifted down and right by whole pixels, repeating the edge.
 
     Args:
-        by: Parts of its height and its width.
+        by: Shifts as fractions of height and width.
     """
     height, width = picture.shape[:2]
     down, right = round(by[0] * height), round(by[1] * width)

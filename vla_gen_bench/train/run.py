@@ -1,8 +1,8 @@
-"""What every training run keeps in its folder, and how it goes on after a kill.
+"""The files that every training run keeps in its folder, and how it resumes after a kill.
 
 recipe.yaml     the recipe as resolved
 curve.csv       one row per logged step; columns are documented in docs/training.md
-state.pt        the newest state to resume from; replaced in one go
+state.pt        the newest state to resume from; replaced atomically
 checkpoint/     the newest weights in Hugging Face layout
 tensorboard/    the same numbers as curve.csv, where tensorboard is installed
 """
@@ -36,11 +36,11 @@ FOREIGN = {INFO_FILE: "demonstrations", RUN_FILE: "an evaluation's log"}
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to carry out a run; nothing here changes what is learnt.
+    """Options of a run that do not affect what is learned.
 
     Attributes:
         fresh: Remove an earlier run in the folder instead of resuming it.
-        wandb: Weights & Biases project to log to as well.
+        wandb: Weights & Biases project that also receives the log.
     """
 
     fresh: bool = False
@@ -48,14 +48,14 @@ class RunOptions:
 
 
 def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any] | None:
-    """Begins a run in `folder`, or returns the state of the one that was interrupted there.
+    """Starts a run in `folder`, or returns the state of an interrupted one.
 
     Args:
-        fresh: Remove what an earlier run left there.
+        fresh: Remove an earlier run's files.
 
     Raises:
-        UserError: The folder holds a run of another recipe, or something else; removing it would be in vain, for the
-            checkpoint to begin with is not there, or lies in it.
+        UserError: The folder holds a run of another recipe, or something else; or removing it is refused because
+            the starting checkpoint does not exist, or is inside it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / RECIPE_FILE).is_file():
@@ -68,12 +68,12 @@ def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any
         return None
     try:
         return torch.load(state_file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken pickle raises whatever it likes
+    except Exception as error:  # a broken pickle can raise anything
         raise UserError(f"{state_file}: cannot be read ({error}); remove it or give --fresh") from None
 
 
 def _clear(folder: Path, recipe: Recipe) -> None:
-    """Removes a run: the state first, lest half of it go on; the recipe last, for it says what the folder is."""
+    """Removes a run: the state first, so half a run cannot resume; the recipe last, because it marks the folder."""
     if recipe.model.checkpoint is not None:
         start = find_checkpoint(checkpoint_of(recipe.model.checkpoint), recipe.model.revision)
         if start.is_relative_to(folder.resolve()):
@@ -102,7 +102,7 @@ def _begun(folder: Path) -> bool:
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
-    """Refuses to go on with another recipe where training has begun; one that never began is forgotten."""
+    """Refuses to resume with another recipe once training has started; a run that never started is discarded."""
     if not _begun(folder):
         return
     earlier = read_yaml(folder / RECIPE_FILE)
@@ -114,10 +114,10 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Replaces the state to resume from; where the disk is full the earlier one stays.
+    """Replaces the state to resume from; if the disk is full, the earlier one stays.
 
     Raises:
-        UserError: It cannot be written; or a number in it is not finite, for going on from it would be in vain.
+        UserError: It cannot be written, or a number in it is not finite, so resuming would be pointless.
     """
     check_finite(dict(_tensors(state)), str(folder / STATE_FILE))
     draft = folder / f"{STATE_FILE}.tmp"
@@ -140,14 +140,14 @@ def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 class Curve:
-    """Logs numbers to curve.csv, and to TensorBoard and W&B where wanted.
+    """Logs numbers to curve.csv, and to TensorBoard and W&B if requested.
 
-    A resumed run drops the rows after the state it resumes from, so that the file reads as if nothing had happened.
+    A resumed run drops the rows after its saved state, so the file reads as if the run had not been interrupted.
 
     Args:
-        folder: The run's.
-        columns: All columns; a row may leave some empty. The first one counts up.
-        resumed_at: Value of the first column to go on from; None = a new run.
+        folder: The run folder.
+        columns: All columns; a row may leave some empty. The first one increases.
+        resumed_at: Value of the first column from which the run resumes; None = a new run.
         wandb: Project to log to; needs wandb installed.
     """
 
@@ -170,12 +170,12 @@ class Curve:
         if not self.path.is_file():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # None: cut off by a full disk
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # None: truncated by a full disk
         return [{key: row[key] for key in self.columns} for row in rows if float(row[self.columns[0]]) <= last]
 
     @property
     def wall_s(self) -> float:
-        """Seconds of training so far, those before a resume included."""
+        """Seconds of training so far, including those before a resume."""
         return self.elapsed_before + time.monotonic() - self._began
 
     def log(self, **numbers: float) -> None:
@@ -192,7 +192,7 @@ class Curve:
 
 
 def _tensorboard(folder: Path, resumed_at: float | None) -> Any:
-    """Returns what logs a row; what an earlier session logged after the state is hidden, as in the file."""
+    """Returns a function that logs a row; hides rows that an earlier session logged after the state, as in the file."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -210,5 +210,5 @@ def _tensorboard(folder: Path, resumed_at: float | None) -> Any:
 
 
 def _wandb(folder: Path, project: str | None) -> Any:
-    """Returns what logs a row to W&B; the run's config is the recipe."""
+    """Returns a function that logs a row to W&B; the run's config is the recipe."""
     return wandb_curve(folder, project, read_yaml(folder / RECIPE_FILE)) if project else None

@@ -1,4 +1,4 @@
-"""How episodes of RL begin: what is drawn, from which seeds, and where the arm is when the policy takes over."""
+"""How RL episodes start: what is sampled, from which seeds, and where the arm is when the policy takes over."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ NO_MOVES = np.zeros((0, ACTION_DIMS), np.float32)
 
 
 class Wander(Frozen):
-    """Moves at random before the policy takes over, as random starts in Atari: it learns from where it would not go.
+    """Random moves before the policy takes over, like Atari's random starts: it learns from states it would not reach.
 
-    An episode keeps one velocity. The policy's horizon begins afterwards; the steps count in the budget.
+    An episode keeps one velocity. The policy's horizon starts afterwards; the steps count in the budget.
 
     Attributes:
         steps: Control steps.
-        share: Of the episodes (or groups of them); the others stand still meanwhile. 0: nothing is done before any.
-        move, rise, turn: Most per step along x and y, along z (metres), and about z (radians).
-        tilt: Most per step about x and y each, radians; an episode has a share of it, drawn evenly from 0 to 1.
-        low: Share of those that move which only sink, by half of `rise` or more: to where an arm is about to grasp.
-        closed: Share of those that move whose gripper is closed meanwhile, as if it held something.
+        share: Of the episodes (or groups of them); the others stand still meanwhile. 0: no steps before any episode.
+        move, rise, turn: Maxima per step along x and y, along z (metres), and about z (radians).
+        tilt: Maximum per step about x and y each, radians; an episode uses a fraction of it, uniform from 0 to 1.
+        low: Share of the moving ones that only sink, by half of `rise` or more: to where an arm is about to grasp.
+        closed: Share of the moving ones whose gripper is closed meanwhile, as if it held something.
     """
 
     steps: int = Field(0, ge=0)
@@ -64,34 +64,34 @@ class Wander(Frozen):
 
 
 class CameraShift(Frozen):
-    """Everything the policy sees moved by a few pixels, one way for a whole episode: random shifts (DrQ) in rollouts.
+    """Shifts all images of an episode by the same few pixels: random shifts (DrQ) in rollouts.
 
-    A task that looks the same a little further left teaches a policy to look for where things are to each other. Checks
-    and evaluations have none.
+    A task that looks the same a little to the left teaches a policy to use the relative positions of things. Checks
+    and evaluations use no shift.
 
     Attributes:
-        share: Of the episodes (or groups of them); the others are seen as they are.
-        most: Along each axis, part of the image's side.
+        share: Of the episodes (or groups of them); the others are not shifted.
+        most: Maximum along each axis, as a fraction of the image's side.
     """
 
     share: float = Field(0.0, ge=0, le=1)
     most: float = Field(0.04, ge=0, lt=0.5)
 
     def of(self, seed: int, iteration: int, group: int) -> tuple[float, float]:
-        """Returns the shift down and to the right, parts of the image's sides."""
+        """Returns the shift down and right, as fractions of the image's sides."""
         stream = Stream("1", seed, group, f"camera shift {iteration}")
         share, down, right = (stream.below(2**32, draw) / 2**32 for draw in range(3))
         return (self.most * (2 * down - 1), self.most * (2 * right - 1)) if share < self.share else UNSHIFTED
 
 
 class Start(NamedTuple):
-    """An episode to be run.
+    """An episode to run.
 
     Attributes:
-        spec: What it shows.
-        key: What its actions are drawn with.
-        moves: float32 [W, 7], done before the policy takes over; equally many for all episodes that run together.
-        shift: Down and to the right, parts of the image's sides; of everything the policy sees.
+        spec: Its spec.
+        key: Key of its action draws.
+        moves: float32 [W, 7], run before the policy takes over; the same number for all episodes that run together.
+        shift: Of all images the policy sees: down and right, as fractions of the image's sides.
     """
 
     spec: EpisodeSpec
@@ -112,7 +112,7 @@ def starts(
     """Returns the episodes of an iteration, from the training pools; each `group` in a row shares an initial state.
 
     Args:
-        seed: Of the run, 0 to 99,999.
+        seed: The run's seed, 0 to 99,999.
     """
     wander, camera, groups = wander or Wander(), camera or CameraShift(), range(episodes // group)
     specs = [draw_training(world, ROLLOUT_SEED + seed, iteration * len(groups) + number) for number in groups]

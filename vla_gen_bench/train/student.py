@@ -39,8 +39,8 @@ class Student:
     Attributes:
         model: In training mode, on its device.
         processor: Its tokenizer and image size.
-        stats: How actions are scaled.
-        value_head: The checkpoint's, if it had one.
+        stats: Statistics that scale actions.
+        value_head: The checkpoint's value head, if it has one.
         action_head: Regression head of the L1 variant of OFT.
     """
 
@@ -60,13 +60,13 @@ class Student:
 
 
 def build_student(recipe: Recipe, statistics: dict[str, Any] | None, device: torch.device) -> Student:
-    """Returns the model a recipe begins with.
+    """Returns the model that a recipe starts from.
 
     Args:
         statistics: An entry for `norm_stats`, from `action_statistics`; None = the checkpoint's own.
 
     Raises:
-        UserError: The checkpoint cannot be used, or a new model is asked for without statistics.
+        UserError: The checkpoint cannot be used, or a new model is requested without statistics.
     """
     choice = recipe.model
     if choice.size is not None:
@@ -95,7 +95,7 @@ def build_student(recipe: Recipe, statistics: dict[str, Any] | None, device: tor
 
 
 def checkpoint_of(name: str) -> str | Path:
-    """Returns the checkpoint folder of a policy whose card names one; any other text as it is."""
+    """Returns the checkpoint folder of a policy whose card names one; any other text unchanged."""
     from vla_gen_bench.resources import data_dir
 
     folder = data_dir() / "policies" / name / "checkpoint"
@@ -156,7 +156,7 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the present weights; early on they weigh more (decay at most (1 + step) / (10 + step))."""
+        """Adds the current weights; early on they weigh more (decay at most (1 + step) / (10 + step))."""
         if self.decay:
             part = 1 - min(self.decay, (1 + step) / (10 + step))
             live = self._live()
@@ -164,7 +164,7 @@ class Averaged:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Puts the average into the model for a while."""
+        """Temporarily puts the average into the model."""
         self._exchange()
         try:
             yield
@@ -182,7 +182,7 @@ class Averaged:
 def write_checkpoint(
     student: Student, folder: Path, dtype: torch.dtype | None = None, value_head: ValueHead | None = None
 ) -> None:
-    """Writes the weights in Hugging Face layout, adapters merged; the model in training stays as it is.
+    """Writes the weights in Hugging Face layout, with adapters merged; the model in training is unchanged.
 
     Raises:
         UserError: They cannot be written.
@@ -197,5 +197,5 @@ def write_checkpoint(
     heads = {"value_head": value_head or student.value_head, "action_head": student.action_head}
     try:
         save(folder, model, student.processor.tokenizer, dtype=dtype, **heads)
-    except SafetensorError as error:  # as a full disk is reported
+    except SafetensorError as error:  # raised for a full disk
         raise UserError(f"{folder}: cannot be written ({error}); the state is kept, the same command resumes") from None

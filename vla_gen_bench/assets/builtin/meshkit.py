@@ -42,7 +42,7 @@ def _shaded(mesh: Mesh) -> tuple[NDArray, NDArray, NDArray, NDArray]:
 
 
 def _corner_normals(area: NDArray, place: NDArray, crease_deg: float) -> NDArray:
-    """Area-weighted mean over the faces at the same place that lie within the crease angle, per face corner."""
+    """Per face corner, the area-weighted mean normal of faces at the same point within the crease angle."""
     unit, result = unit_rows(area), np.empty_like(area)
     order = np.argsort(place, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(place[order])) + 1):
@@ -52,7 +52,7 @@ def _corner_normals(area: NDArray, place: NDArray, crease_deg: float) -> NDArray
 
 
 def bounds(meshes: list[Mesh], scale: float = 1.0) -> tuple[NDArray, NDArray]:
-    """Axis-aligned corners of the meshes, low and high, in metres when ``scale`` is metres per unit."""
+    """Axis-aligned corners of the meshes, low and high; in metres if ``scale`` is metres per unit."""
     vertices = np.concatenate([mesh.vertices[np.unique(mesh.faces)] for mesh in meshes]) * scale
     return vertices.min(axis=0).round(ROUNDING_M), vertices.max(axis=0).round(ROUNDING_M)
 

@@ -2,7 +2,7 @@
 
 Primitives are unit-agnostic and z-up. Texture coordinates follow glTF:
 (0, 0) is the first pixel of the first image row. On every primitive u runs around the surface (counter-clockwise seen
-from the end of the axis) and v runs along it, so image row 0 lies at the first point of the profile or curve.
+from the end of the axis) and v runs along it, so image row 0 is at the first point of the profile or curve.
 Nothing here draws random numbers or reads the clock: the same calls write the same bytes.
 """
 
@@ -34,7 +34,7 @@ class Mesh:
         vertices: float [V, 3].
         faces: int [F, 3], counter-clockwise seen from outside.
         uv: float [V, 2].
-        crease_deg: edges whose faces differ by more than this are drawn hard (0 facets everything).
+        crease_deg: edges whose faces differ by more than this are shaded as hard edges (0 facets everything).
     """
 
     vertices: NDArray

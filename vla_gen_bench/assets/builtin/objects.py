@@ -33,7 +33,7 @@ def write_objects(root: Path) -> list[dict]:
     The actor frame has z up and its origin at the centre of the visual's bounding box; identity is the resting pose.
 
     Returns:
-        One entry per object, the 16 training objects first: id, name (as instructions say it), split ("train" or
+        One entry per object, the 16 training objects first: id, name (as in instructions), split ("train" or
         "unseen"), density in kg/m^3, bbox_min and bbox_max of the visual (metres, actor frame), and the two paths
         relative to ``root``.
     """

@@ -1,7 +1,7 @@
-"""What an object builder returns, the convex pieces it is made of, and small colour images for its atlas.
+"""The result type of object builders, convex pieces for collision, and small colour images for the atlas.
 
-Builders work in millimetres, z up, in the pose in which the object rests; ``objects.write_objects`` centres the result.
-Images are float [H, W, 3], 0..255, and their row 0 lies at the first point of a profile (see ``meshkit``).
+Builders work in millimetres, z up, in the object's resting pose; ``objects.write_objects`` centres the result.
+Images are float [H, W, 3], 0..255, and their row 0 is at the first point of a profile (see ``meshkit``).
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from vla_gen_bench.assets.builtin import meshkit as mk
 
 FLAT_MM = 7.0  # half width of the flat that keeps lying round objects from rolling
-SINK_MM = 0.3  # how far that flat lies below the round surface
+SINK_MM = 0.3  # depth of that flat below the round surface
 
 
 @dataclass(frozen=True)

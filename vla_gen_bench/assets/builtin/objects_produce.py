@@ -52,7 +52,7 @@ def banana() -> Model:
 
 
 def zucchini() -> Model:
-    """Slightly bent green resize with a pale stem at +x."""
+    """Slightly bent green zucchini with a pale stem at +x."""
     x = np.array([0, 2, 8, 25, 50, 75, 95, 104, 106])
     radius = np.array([5, 9, 13, 15, 14.6, 13.8, 12, 9, 6])
     bend = 5e-4 * (x - 50.0) ** 2

@@ -1,4 +1,4 @@
-"""The 17 receptacles: flat things to put objects on. One plate for training, 16 others unseen.
+"""The 17 receptacles: flat bodies to put objects on. One plate for training, 16 others unseen.
 
 A receptacle is an outline extruded through a few (scale, height) steps and painted from above. Sizes in millimetres.
 Actor frame: z up, origin at the plan centre of the bottom. Seen from the benchmark camera +y runs to the right and +x
@@ -158,7 +158,7 @@ def vinyl_record(r: np.ndarray, d: np.ndarray) -> np.ndarray:
 
 
 def frying_pan(r: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Dark coated pan with a steel lip, and a red handle; the pan's centre lies left of the origin."""
+    """Dark coated pan with a steel lip, and a red handle; the pan's centre is left of the origin."""
     radius = np.hypot(r + 18, d)
     coat = paint.ramp(0.5 + 0.25 * np.cos(radius * 1.2) + 0.3 * (paint.noise(r, d, 6, 1, "grain") - 0.5), "232428", "45474d")
     pan = paint.mix(paint.mix(coat, paint.rgb("1a1b1d"), np.abs(radius - 35) < 1.2), paint.rgb("a3a6aa"), radius > 42)

@@ -1,6 +1,7 @@
 """Writes the built-in WidowX-250S: URDF, SRDF, one GLB per visible link, one convex OBJ per solid link.
 
-Kinematics and masses are the real robot's (robot_kinematics), the geometry is our own (robot_shapes, robot_hulls).
+Kinematics and masses are those of the real robot (robot_kinematics); the geometry is our own (robot_shapes,
+robot_hulls).
 """
 
 from pathlib import Path
@@ -20,8 +21,8 @@ def write_robot(root: Path) -> dict[str, str]:
     """Writes ``root/robot/``; the same bytes every time.
 
     Returns:
-        {"urdf": path of the URDF relative to root}. ``wx250s.srdf`` lies beside it, where SAPIEN looks for it: it
-        excludes the link pairs whose hulls overlap by design.
+        {"urdf": path of the URDF relative to root}. ``wx250s.srdf`` is next to it, where SAPIEN looks for it; it
+        disables collisions of the link pairs whose hulls overlap by design.
     """
     folder = root / "robot"
     (folder / "meshes").mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def _palette() -> tuple[kit.Atlas, dict[str, kit.Region]]:
 
 
 def _centre(region: kit.Region) -> kit.Region:
-    """One point of the patch: with constant coordinates no mip level can blend two paints."""
+    """The centre of the patch: constant coordinates keep mip levels from blending two paints."""
     middle = tuple((low + high) / 2 for low, high in zip(region.low, region.high))
     return kit.Region(middle, middle)
 

@@ -1,9 +1,9 @@
 """Collision of the built-in WidowX-250S: corner points of ONE convex hull per link, in mm in the link frame.
 
-One hull, not several pieces, because SAPIEN loads each collision mesh of the real robot as a single hull: the space
-between the gripper's plate and its bar is solid there too. Extents follow the real robot; the finger hulls also keep
-its inner faces, which the grasp depends on. At most 32 corners each; PhysX drops corners that stand out by less than
-about 0.1 mm when it cooks a hull, so closely spaced corners would only make left and right differ.
+One hull, not several pieces, because SAPIEN loads each collision mesh of the real robot as a single hull: there too the
+space between the gripper's plate and its bar is solid. Extents match the real robot; the finger hulls also keep its
+inner faces, which determine the grasp. At most 32 corners each; PhysX drops corners that protrude by less than about
+0.1 mm when it cooks a hull, so closely spaced corners would only make left and right differ.
 """
 
 import numpy as np
@@ -61,7 +61,7 @@ def gripper_bar_link() -> NDArray:
 
 
 def finger(side: int) -> NDArray:
-    """Left finger for side = 1, right for -1. Two buttons at y = -11 stand 2 mm proud of the inner face."""
+    """Left finger for side = 1, right for -1. Two buttons at y = -11 protrude 2 mm from the inner face."""
     half = [(-12.1, -4.5, 5), (-12.1, 4.5, 5), (-8.2, 5, 12.6), (-6.2, 3.1, 14.5), (-5, -8.95, 14.5), (-1.7, -11, 11.6),
             (1.7, -11, 11.6), (9.5, 5, 12.6), (12, -8.95, 14.5), (12, 2.5, 14.5), (36.9, -2.4, 13.1),
             (38.2, -0.1, 10.5), (43.15, -8.95, 12.1), (43.15, -6, 10.3)]

@@ -1,7 +1,7 @@
-"""Kinematics, masses and joint limits of the WidowX-250S, as facts taken from its published description.
+"""Kinematics, masses and joint limits of the WidowX-250S, taken from its published description.
 
-Source: haosulab/ManiSkill-WidowX250S at 6a12bb7 (wx250s.urdf). Link and joint names are identical to it, so that one
-controller drives both robots. Lengths in m, angles in rad, masses in kg, inertias in kg m^2; every pose is relative to
+Source: haosulab/ManiSkill-WidowX250S at 6a12bb7 (wx250s.urdf). Link and joint names are the same, so one controller
+drives both robots. Lengths in m, angles in rad, masses in kg, inertias in kg m^2; every pose is relative to
 the frame of the parent link (joints) or of the link itself (centres of mass).
 """
 
@@ -103,7 +103,7 @@ JOINTS = (
     Joint("ee_gripper", "fixed", "fingers_link", "ee_gripper_link", (0.027575, 0, 0), (1, 0, 0)),
 )
 
-# Pairs whose shapes overlap by design. Directly jointed links never collide in PhysX; these are the others.
+# Pairs whose shapes overlap by design. PhysX already ignores collisions of directly jointed links.
 TOUCHING_PAIRS = (
     ("base_link", "upper_arm_link"),
     ("gripper_link", "left_finger_link"),

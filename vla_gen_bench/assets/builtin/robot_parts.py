@@ -1,4 +1,4 @@
-"""Part primitives of the robot's shape, in mm: thin wrappers over meshkit that speak corners, axes and mirror images."""
+"""Part primitives of the robot's shape, in mm: thin wrappers over meshkit for corners, axes and mirror images."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vla_gen_bench.assets.builtin import meshkit as kit
 
-TURN = {"x": (2, 0, 1), "y": (1, 2, 0), "z": (0, 1, 2)}  # column order that lays the z axis along the named axis
+TURN = {"x": (2, 0, 1), "y": (1, 2, 0), "z": (0, 1, 2)}  # column order that maps the z axis to the named axis
 
 
 class Part(NamedTuple):
@@ -60,7 +60,7 @@ def corners(low: ArrayLike, high: ArrayLike) -> NDArray:
 
 
 def circle(axis: str, radius: float, at: float, sides: int = 8) -> NDArray:
-    """Corners of a regular polygon about the named axis, half a corner off so that flats lie on the other axes."""
+    """Corners of a regular polygon about the named axis, offset by half a corner to put flats on the other axes."""
     flat = radius * kit.ring(sides, 180 / sides)[:-1]
     return np.column_stack([flat, np.full(sides, at)])[:, TURN[axis]]
 

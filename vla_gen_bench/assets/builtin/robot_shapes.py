@@ -1,6 +1,6 @@
-"""What the built-in WidowX-250S looks like: a short list of parts per link, in mm in the link frame.
+"""The visual geometry of the built-in WidowX-250S: a short list of parts per link, in mm in the link frame.
 
-Our own geometry, drawn after the proportions of the real arm: black brackets and tubes, dark grey servo blocks, lighter
+Our own geometry in the proportions of the real arm: black brackets and tubes, dark grey servo blocks, lighter
 horn discs.
 """
 

@@ -1,7 +1,7 @@
 """The 21 table images: empty tables as the benchmark camera sees them, painted from world coordinates.
 
 Each row of `TABLES` is data (material, outline, surroundings); one renderer turns a row into a 640x480 image by
-intersecting every pixel's ray with the table-top plane, so that lines on the table converge as rendered objects do.
+intersecting every pixel's ray with the table-top plane, so lines on the table have the perspective of rendered objects.
 World frame: metres, z up, table top at z = 0.870.
 """
 
@@ -172,7 +172,7 @@ def _light(view: View, table: Table, image: np.ndarray) -> np.ndarray:
 def render(
     table: Table, samples: tuple[tuple[float, float], ...] = SUBSAMPLES, view: View = STANDARD
 ) -> np.ndarray:
-    """Returns the image of a table, float RGB [H, W, 3], the mean of `samples` places within each pixel of `view`."""
+    """Returns the image of a table, float RGB [H, W, 3], the mean over `samples` points within each pixel of `view`."""
     below = _surroundings(view, table)
     layers = sum(_table_layer(view, table, offset, below) for offset in samples)
     return _light(view, table, layers / np.float32(len(samples)))
@@ -191,7 +191,7 @@ def write_tables(root: Path) -> list[dict]:
 
 
 def forget_rays() -> None:
-    """Frees 50 MB of ray tables that a process needs once."""
+    """Frees 50 MB of cached ray tables, which a process needs only once."""
     for cached in (_plane, _rays):
         cached.cache_clear()
 

@@ -1,4 +1,4 @@
-"""The overlay textures: one neutral image and 16 bold patterns that are alpha-blended over what the camera sees.
+"""The overlay textures: one neutral image and 16 bold patterns to alpha-blend over the camera image.
 
 A pattern is a function of pixel coordinates (column, row), 640x480, that returns RGB [480, 640, 3].
 """

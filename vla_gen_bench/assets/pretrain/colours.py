@@ -1,4 +1,4 @@
-"""The ten colours that names speak of, each in three shades (sRGB hex)."""
+"""The ten colours used in names, each in three shades (sRGB hex)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def darker(code: str, factor: float) -> str:
 def drawn(
     random: np.random.Generator, lightness: tuple[float, float], saturation: tuple[float, float] = (0.05, 0.8)
 ) -> str:
-    """Returns a hex colour of any hue whose HLS lightness and saturation lie in the given ranges."""
+    """Returns a hex colour of any hue with HLS lightness and saturation in the given ranges."""
     hue, light, colourful = random.random(), random.uniform(*lightness), random.uniform(*saturation)
     return "".join(f"{round(255 * channel):02x}" for channel in colorsys.hls_to_rgb(hue, light, colourful))

@@ -32,8 +32,8 @@ TOO_NEAR = frozenset(  # to an unseen object, see tests/episodes/test_pretrain_w
 def write_objects(root: Path) -> list[dict]:
     """Writes all objects as `builtin` does and returns their entries, split "train" first.
 
-    Split "unseen" holds one colour of each pretraining shape, so that both words are known but not together, and four
-    shapes that pretraining lacks.
+    Split "unseen" holds one colour of each pretraining shape, so both words are known but not their combination, and
+    four shapes that pretraining lacks.
     """
     known = [benchmark.write_object(root, build(), build.__name__, "train") for build in benchmark.TRAIN]
     toys = [_write(root, shape, colour, "train") for shape, colour in combinations(held_out=False)]
@@ -72,7 +72,7 @@ def toy(shape: Shape, colour: str) -> Model:
 
 
 def _pattern(code: str, random: np.random.Generator) -> NDArray:
-    """Returns the image of the main part: plain, banded, speckled or shaded, the colour prevailing."""
+    """Returns the image of the main part: plain, banded, speckled or shaded, mostly in its colour."""
     kind, other = random.integers(4), darker(code, random.choice([0.62, 1.35]))
     if kind == 0:
         image = bands((0, code), (1, code), height=16, width=16)

@@ -1,4 +1,4 @@
-"""Flat things to put objects on, named by colour and kind, and the benchmark's plate again."""
+"""Flat bodies to put objects on, named by colour and kind, plus the benchmark's plate."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def receptacle(kind: str, colour: str) -> Receptacle:
 
 
 def art(colour: str, random: np.random.Generator) -> benchmark.Art:
-    """Returns what a receptacle looks like from above: mostly its colour, with one of six ornaments."""
+    """Returns a receptacle's appearance from above: mostly its colour, with one of six ornaments."""
     code = darker(COLOURS[colour][random.integers(3)], 0.88)
     bright = colour in ("white", "yellow", "pink", "orange")
     other = (

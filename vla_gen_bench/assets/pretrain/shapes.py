@@ -1,4 +1,4 @@
-"""Toy shapes: what a colour is given to. Millimetres, z up, resting on z = 0; sizes are scaled by a factor about 1."""
+"""Toy shapes, not yet coloured. Millimetres, z up, resting on z = 0; sizes are scaled by a factor about 1."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Part:
     """One mesh of a shape.
 
     Attributes:
-        mesh: Not painted yet.
-        accent: Whether it bears the darker shade.
-        pieces: Convex point sets it collides as; None = its own hull.
+        mesh: The unpainted mesh.
+        accent: Whether it has the darker shade.
+        pieces: Convex point sets for collision; None = its own hull.
     """
 
     mesh: mk.Mesh
@@ -35,7 +35,7 @@ Shape = Callable[[], list[Part]]
 
 
 def _box(size: ArrayLike, x: float = 0, y: float = 0, z: float = 0, accent: bool = False) -> Part:
-    """Box whose bottom lies at height `z`."""
+    """Box whose bottom is at height `z`."""
     return Part(mk.box(size, 1.5).moved(x, y, z + np.asarray(size)[2] / 2), accent)
 
 

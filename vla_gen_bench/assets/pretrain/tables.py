@@ -1,7 +1,7 @@
-"""Tables drawn at random, once and for all: any hue, dark and high-contrast ones among them.
+"""Randomly drawn tables, fixed by their seeds: any hue, including dark and high-contrast ones.
 
-Families of patterns are those of the builtin training tables and some more; those of its unseen tables (hexagonal
-tiles, dots, blossoms, slate, glass) are left out.
+The pattern families are those of the builtin training tables and some more, without those of its unseen tables
+(hexagonal tiles, dots, blossoms, slate, glass).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vla_gen_bench.assets.builtin import tables as benchmark
 from vla_gen_bench.assets.builtin.tables import Material, Table
 from vla_gen_bench.assets.pretrain.colours import darker, drawn
 
-COUNTS = {"train": 74, "unseen": 17}  # of which some are left out
+COUNTS = {"train": 74, "unseen": 17}  # before some are excluded
 TOO_NEAR = {  # to an unseen table, see tests/episodes/test_pretrain_world.py
     "train": frozenset({7, 26, 28, 40, 43, 44, 48, 49, 52, 56, 57, 67, 69}),
     "unseen": frozenset({4}),
@@ -26,7 +26,7 @@ MIDDLE = ((0.5, 0.5),)  # of a pixel of 640x480: four samples for each one kept
 
 
 def _two(random: np.random.Generator) -> tuple[str, str]:
-    """Returns two colours of a top: alike, or far apart in lightness."""
+    """Returns two colours of a top: similar, or far apart in lightness."""
     dark = random.random() < DARK
     first = drawn(random, (0.06, 0.2) if dark else (0.3, 0.85))
     if random.random() < CONTRAST:
@@ -115,7 +115,7 @@ def table(number: int, split: str) -> Table:
 
 
 def write_tables(root: Path) -> list[dict]:
-    """Writes `root/tables/<id>.png`, 320x240 as the world's camera draws, and returns the entries, "train" first."""
+    """Writes `root/tables/<id>.png`, 320x240 as the world's camera, and returns the entries, "train" first."""
     entries = []
     for split, count in COUNTS.items():
         for number in sorted(set(range(count)) - TOO_NEAR[split]):

@@ -1,4 +1,4 @@
-"""Overlay patterns: families that the benchmark's 16 do not have, three colourings of each."""
+"""Overlay patterns from families not among the benchmark's 16, in three colourings each."""
 
 from __future__ import annotations
 

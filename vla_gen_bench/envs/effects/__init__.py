@@ -1,9 +1,9 @@
-"""What realises the effects of episodes in the simulator: the four kinds, and the running episodes' effects.
+"""Realises episodes' effects in the simulator: the four kinds of effect, and the effects of the running episodes.
 
-Each is a class, built once per episode as `factory(env, rows, params)`: `rows` are the sub-scenes of `env` that ask for
-it, `params` their drawn parameters. An effect may read everything of `env` (`env.specs`, `env.things`,
-`env.elapsed_steps`); what it returns must depend on the params, the state and the step alone, never on how often it is
-called: steps that nobody looks at draw no image, a video draws all.
+An effect is a class, constructed once per episode as `factory(env, rows, params)`: `rows` are the sub-scenes of `env`
+that have the effect, `params` their drawn parameters. An effect may read any attribute of `env` (`env.specs`,
+`env.things`, `env.elapsed_steps`). Its result must depend only on the params, the state and the step, never on how
+often it is called: unobserved steps render no image, a video renders all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SceneEffect(Protocol):
-    """Changes what the scenes of some sub-scenes are built from: camera, lights, bodies, table."""
+    """Changes the setup of some sub-scenes: camera, lights, bodies, table."""
 
     kind: ClassVar[str] = "scene"
 
@@ -41,9 +41,9 @@ class ActionEffect(Protocol):
     def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
 
     def apply(self, actions: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """Maps float32 [len(rows), 7] to what is carried out; `steps` [len(rows)] counts control steps from 1.
+        """Maps float32 [len(rows), 7] to the executed actions; `steps` [len(rows)] counts control steps from 1.
 
-        Called exactly once per control step. The log holds what the policy asked for; a replay applies this again.
+        Called exactly once per control step. The log holds the policy's own actions; a replay applies the effect again.
         """
 
 
@@ -55,15 +55,15 @@ class StateEffect(Protocol):
     def __init__(self, env: PickPlaceEnv, rows: list[int], params: list[dict[str, Any]]) -> None: ...
 
     def apply(self, steps: torch.Tensor) -> None:
-        """Called after the physics of a control step; `steps` [len(rows)] counts those done, this one included."""
+        """Called after the physics of a control step; `steps` [len(rows)] counts completed steps, with this one."""
 
 
 class ImageEffect(Protocol):
     """Changes the composited images of some sub-scenes.
 
-    One whose images depend on earlier ones also has `needs(step) -> bool`: whether the image after control step `step`
-    must be drawn although nobody looks at it. One that changes what the robot measures of itself has
-    `measured(states)`, float32 [len(rows), N] to the same. `env.segmentation` are the ids of what the image shows.
+    An effect whose images depend on earlier ones also has `needs(step) -> bool`: whether the image after control step
+    `step` must be rendered even if unobserved. An effect that changes the robot's measured state has
+    `measured(states)`, float32 [len(rows), N] to the same shape. `env.segmentation` holds the ids of the bodies shown.
     """
 
     kind: ClassVar[str] = "image"
@@ -75,7 +75,7 @@ class ImageEffect(Protocol):
 
 
 def scene_setups(env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> list[SceneSetup]:
-    """Returns what the sub-scenes are built from, one `SceneSetup` per spec."""
+    """Returns one `SceneSetup` per spec."""
     setups = [STANDARD] * len(specs)
     for _, rows, effect in _build(env, specs, ("scene",)):
         for row, changed in zip(rows, effect.apply([setups[row] for row in rows]), strict=True):
@@ -84,7 +84,7 @@ def scene_setups(env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> list[SceneS
 
 
 class RunningEffects:
-    """Effects of running episodes on actions, states and images; within a kind in the order of the specs' lists."""
+    """The effects of running episodes on actions, states and images; each kind keeps the order of the specs' lists."""
 
     def __init__(self, env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> None:
         kinds = ("action", "state", "image")
@@ -93,31 +93,31 @@ class RunningEffects:
             self._built[kind].append((rows, effect))
 
     def need_image(self, steps: torch.Tensor) -> bool:
-        """Returns whether the images after control step `steps` [B] must be drawn: later ones depend on them."""
+        """Returns whether later images depend on those after control step `steps` [B], which must then be rendered."""
         looks = [(rows[0], effect.needs) for rows, effect in self._built["image"] if hasattr(effect, "needs")]
         return any(needs(int(steps[row])) for row, needs in looks)
 
     def actions(self, actions: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """Returns the actions [B, 7] to carry out in control step `steps` [B]."""
+        """Returns the actions [B, 7] to execute in control step `steps` [B]."""
         for place, (rows, effect) in enumerate(self._built["action"]):
             actions = actions if place else actions.clone()
             actions[rows] = effect.apply(actions[rows], steps[rows])
         return actions
 
     def change_state(self, steps: torch.Tensor) -> None:
-        """Applies what is due after control step `steps` [B]."""
+        """Applies the state effects due after control step `steps` [B]."""
         for rows, effect in self._built["state"]:
             effect.apply(steps[rows])
 
     def images(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
-        """Returns the images [B, H, W, 3] a policy sees; `images` itself is changed."""
+        """Returns the images [B, H, W, 3] a policy sees; modifies `images` in place."""
         for rows, effect in self._built["image"]:
             images[rows] = effect.apply(images[rows], foreground[rows])
         return images
 
 
     def measured(self, states: np.ndarray) -> np.ndarray:
-        """Returns the robots' states [B, N] as a policy gets them; `states` itself is changed."""
+        """Returns the robots' states [B, N] as a policy receives them; modifies `states` in place."""
         for rows, effect in self._built["image"]:
             if hasattr(effect, "measured"):
                 states[rows] = effect.measured(states[rows])
@@ -127,7 +127,7 @@ class RunningEffects:
 def _build(
     env: PickPlaceEnv, specs: Sequence[EpisodeSpec], kinds: Sequence[str]
 ) -> Iterator[tuple[str, list[int], Any]]:
-    """Yields (kind, sub-scenes, effect): one per position in the specs' lists and name, over those that ask for it."""
+    """Yields (kind, sub-scenes, effect) for each position in the specs' lists and each effect name there."""
     groups: dict[tuple[int, str], list[tuple[int, dict]]] = {}
     for row, spec in enumerate(specs):
         for position, effect in enumerate(spec.effects):
@@ -139,9 +139,9 @@ def _build(
 
 
 def schedule(spec: EpisodeSpec) -> tuple:
-    """Returns when and for how long the state effects of a spec run physics of their own.
+    """Returns when and for how long the state effects of a spec run additional physics.
 
-    Sub-scenes of one GPU simulation share the clock: episodes can only run side by side if this is equal for all.
+    Sub-scenes of one GPU simulation share a clock, so episodes can run in parallel only if their schedules are equal.
     """
     effects = [effect for effect in spec.effects if find_effect(effect.name).kind == "state"]
     return tuple((e.name, e.params.get("step"), e.params.get("settle_substeps")) for e in effects)

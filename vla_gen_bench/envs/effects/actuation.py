@@ -1,4 +1,4 @@
-"""Action effects: what reaches the controller late, disturbed, or at the wrong size."""
+"""Action effects: actions that reach the controller late, with noise, or scaled."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from scipy.special import ndtri
 
 from vla_gen_bench.envs.effects.random_numbers import uniform
 
-HOLD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)  # stay, gripper open: what the robot does before the first action arrives
+HOLD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)  # stay, gripper open: executed before the first action arrives
 
 
 class Latency:
-    """Carries out each action `steps` control steps after the policy asked for it; until then the arm holds still."""
+    """Executes each action `steps` control steps late; the arm holds still before the first one."""
 
     kind: ClassVar[str] = "action"
 
@@ -27,7 +27,7 @@ class Latency:
 
 
 class ActionNoise:
-    """Adds Gaussian noise to the six numbers of the motion; keyed by the episode's `seed` and the step."""
+    """Adds Gaussian noise to the six motion dimensions, keyed by the episode's `seed` and the step."""
 
     kind: ClassVar[str] = "action"
 
@@ -43,7 +43,7 @@ class ActionNoise:
 
 
 class ActionGain:
-    """Multiplies the six numbers of the motion by `gain`."""
+    """Multiplies the six motion dimensions by `gain`."""
 
     kind: ClassVar[str] = "action"
 

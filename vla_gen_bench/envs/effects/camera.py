@@ -1,4 +1,4 @@
-"""A camera that is not where it was in training, and the table image that it sees."""
+"""Moves the camera from its training pose and computes the table image from the new view."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FULL_SIZE = (480, 640)  # of the table images in a pack
 
 
 def aim_cameras(camera: RenderCamera, setups: Sequence[SceneSetup]) -> None:
-    """Moves and zooms the cameras of those sub-scenes whose setup reports it; `camera` is mounted on the base link."""
+    """Moves and zooms the camera of each sub-scene whose setup changes it; `camera` is mounted on the base link."""
     for component, setup in zip(camera._render_cameras, setups, strict=True):
         if setup.camera != STANDARD.camera:
             component.local_pose = sapien.Pose(setup.camera.position, setup.camera.quaternion)
@@ -36,10 +36,10 @@ def aim_cameras(camera: RenderCamera, setups: Sequence[SceneSetup]) -> None:
 def table_image(pack: Pack, table: str, setup: SceneSetup, size: tuple[int, int]) -> torch.Tensor:
     """Returns the table image as the camera of `setup` sees it in its light, uint8 [H, W, 3].
 
-    The tables of `builtin` are known in three dimensions: a moved camera sees them painted again, exactly. Those of
-    other worlds are photographs, warped as what they show were a plane at the height of the table's top: right for
-    the top, wrong for what lies behind and below it; what the photograph does not show repeats its nearest edge.
-    Light changes the image as it would change a matt table: by the ratio of what falls on a horizontal surface.
+    The tables of `builtin` have 3D geometry and are rendered exactly for a moved camera. Other worlds have photographs,
+    warped as if they showed a plane at the height of the table's top: correct for the top, wrong for everything behind
+    and below it; areas outside the photograph repeat its nearest edge. Light changes the image as it would change a
+    matt table: by the ratio of the irradiance on a horizontal surface.
     """
     file = pack.path(pack.catalog.get("tables", table).image)
     if setup.camera == STANDARD.camera:
@@ -53,7 +53,7 @@ def table_image(pack: Pack, table: str, setup: SceneSetup, size: tuple[int, int]
 
 def _painted(table: str, camera: CameraSetup, size: tuple[int, int]) -> np.ndarray:
     row = next(row for row in tables.TABLES if row.id == table)
-    width = max(size[1], round(size[0] * FULL_SIZE[1] / FULL_SIZE[0]))  # an image of other sides is squeezed
+    width = max(size[1], round(size[0] * FULL_SIZE[1] / FULL_SIZE[0]))  # another aspect ratio is stretched afterwards
     view = replace(tables.STANDARD.scaled(width), mount=(camera.position, camera.quaternion))
     seen = np.array(to_image(tables.render(row, view=replace(view, focal=view.focal * camera.zoom))))
     return seen if seen.shape[:2] == size else cv2.resize(seen, size[::-1], interpolation=cv2.INTER_AREA)
@@ -76,9 +76,9 @@ def _lit(image: torch.Tensor, setup: SceneSetup) -> torch.Tensor:
 
 
 def homography(new: CameraSetup, old: CameraSetup) -> np.ndarray:
-    """Returns the 3x3 matrix that maps pixels of `new` to those of `old` that show the same point of the table's top.
+    """Returns the 3x3 matrix from pixels of `new` to pixels of `old` that show the same point of the table's top.
 
-    At 640x480; whole numbers are the centres of pixels.
+    At 640x480; integers are pixel centres.
     """
     return _plane_to_pixel(old) @ np.linalg.inv(_plane_to_pixel(new))
 
@@ -89,5 +89,5 @@ def _plane_to_pixel(camera: CameraSetup) -> np.ndarray:
     axes = np.stack([-turn[:, 1], -turn[:, 2], turn[:, 0]])  # right, down, forward
     matrix = robot.camera_matrix(FULL_SIZE[1])
     matrix[:2, :2] *= camera.zoom
-    matrix[:2, 2] -= 0.5  # its pixel i spans [i, i + 1]
+    matrix[:2, 2] -= 0.5  # the camera's pixel i spans [i, i + 1]
     return matrix @ np.column_stack([axes[:, 0], axes[:, 1], -axes @ np.array(camera.position)])

@@ -31,10 +31,10 @@ class _Overlay:
 
 
 class Texture(_Overlay):
-    """Blends a texture over robot and objects only; it is squeezed into their bounding box and moves with it.
+    """Blends a texture over robot and objects only; it is resized to their bounding box and moves with it.
 
-    The reference resizes the texture to the largest box of the batch and pastes its top left part; with one
-    environment both are the same. Here each environment uses its own box, so no image depends on its neighbours.
+    The reference resizes the texture to the largest box of the batch and pastes its top left part, which is the same
+    with one environment. Here each environment uses its own box, so no image depends on its neighbours.
     """
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ class Texture(_Overlay):
         return torch.from_numpy(drawn).to(images.device)
 
     def _stretched(self, row: int, y: np.ndarray, x: np.ndarray) -> torch.Tensor:
-        """Returns float [1, 1, pixels, 3]: at pixels (y, x) a row's texture, drawn bilinearly into their box."""
+        """Returns float [1, 1, pixels, 3]: a row's texture at pixels (y, x), resized bilinearly to their box."""
         v, u = (_relative(torch.from_numpy(line).to(self.textures.device)) for line in (y, x))
         grid = torch.stack([u, v], dim=-1)[None, None]
         drawn = functional.grid_sample(self._sources[row], grid, padding_mode="border", align_corners=False)
@@ -57,18 +57,18 @@ class Texture(_Overlay):
 
     @cached_property
     def _sources(self) -> list[torch.Tensor]:
-        """The textures as `grid_sample` takes them, float [1, 3, H, W] each."""
+        """The textures in the layout of `grid_sample`, float [1, 3, H, W] each."""
         return [texture.permute(2, 0, 1)[None].float() for texture in self.textures]
 
 
 def _relative(pixels: torch.Tensor) -> torch.Tensor:
-    """Returns where the centres of pixels lie in their range, as grid_sample's -1..1 with align_corners=False."""
+    """Returns pixel centres relative to their range, in grid_sample's -1..1 with align_corners=False."""
     low, high = pixels.min().float(), pixels.max().float()
     return 2 * (pixels + 0.5 - low) / (high + 1 - low) - 1
 
 
 class Noise(_Overlay):
-    """Blends a twice enlarged texture over the whole image; the crop follows the foreground box's centre."""
+    """Blends a texture enlarged by two over the full image; the crop follows the foreground box's centre."""
 
     scale = 2
 

@@ -1,4 +1,4 @@
-"""The target, teleported in mid-episode."""
+"""Teleports the target in mid-episode."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Reposition:
-    """Teleports the target once, then lets `settle_substeps` physics substeps pass, the robot still driven.
+    """Teleports the target once, then runs `settle_substeps` physics substeps while the robot stays driven.
 
-    The observation after it shows the object where physics has got to: in the reference still in mid-air.
+    The next observation shows the object at its simulated position: in the reference, still in mid-air.
     """
 
     kind = "state"
@@ -36,7 +36,7 @@ class Reposition:
             self._env.simulate(self._substeps)
 
     def _move(self, rows: torch.Tensor, poses: torch.Tensor, keep_velocity: torch.Tensor) -> None:
-        """Puts the targets of sub-scenes `rows` [N] at `poses` [N, 7]; all others stay exactly as they are."""
+        """Moves the targets of sub-scenes `rows` [N] to `poses` [N, 7]; all others stay exactly as they are."""
         actor = next(thing for thing in self._env.things if thing.role == "target").actor
         values = {name: getattr(actor, name).clone() for name in ("linear_velocity", "angular_velocity")}
         moved = actor.pose.raw_pose.clone()

@@ -12,7 +12,7 @@ from vla_gen_bench.envs.effects.setup import LightSetup, SceneSetup
 
 
 class SceneChange:
-    """A scene effect whose rows do not depend on each other; subclasses say what becomes of one setup."""
+    """A scene effect with independent rows; subclasses change one setup."""
 
     kind: ClassVar[str] = "scene"
 
@@ -23,7 +23,7 @@ class SceneChange:
         return [self.changed(setup, **params) for setup, params in zip(setups, self._params, strict=True)]
 
     def changed(self, setup: SceneSetup, **params: Any) -> SceneSetup:
-        """Returns the setup of one sub-scene with this effect."""
+        """Returns the setup of one sub-scene with this effect applied."""
         raise NotImplementedError
 
 
@@ -74,7 +74,7 @@ class LightColour(SceneChange):
 
 
 class LightDirection(SceneChange):
-    """Lets the main light shine along `direction`, world frame."""
+    """Sets the direction of the main light to `direction`, world frame."""
 
     def changed(self, setup: SceneSetup, direction: list[float]) -> SceneSetup:
         main, *others = setup.lights
@@ -110,7 +110,7 @@ class TableFriction(SceneChange):
 
 
 def irradiance(ambient: tuple[float, ...], lights: tuple[LightSetup, ...]) -> np.ndarray:
-    """Returns the light [3] that falls on a horizontal surface: ambient, and each light by the cosine of its angle."""
+    """Returns the irradiance [3] on a horizontal surface: ambient plus each light times the cosine of its angle."""
     total = np.array(ambient, float)
     for light in lights:
         direction = np.array(light.direction, float)

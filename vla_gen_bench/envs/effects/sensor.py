@@ -1,4 +1,4 @@
-"""Image effects: the sensor, the stream of frames, the target's colour, and what takes the image away."""
+"""Image effects: sensor faults, lost frames, the target's colour, and removal of the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GAMMA = 2.2  # as the shader's
 
 
 class SensorEffect:
-    """An image effect whose rows do not depend on each other; subclasses say what becomes of one image."""
+    """An image effect with independent rows; subclasses change one image."""
 
     kind: ClassVar[str] = "image"
 
@@ -23,7 +23,7 @@ class SensorEffect:
         self.prepare()
 
     def prepare(self) -> None:
-        """Computes what stays the same over the episode."""
+        """Computes the values that stay constant over the episode."""
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         steps = self._env.elapsed_steps.tolist()
@@ -38,7 +38,7 @@ class SensorEffect:
 
 
 class SensorNoise(SensorEffect):
-    """Adds Gaussian noise of `sigma` times full scale to every channel of every pixel, again each step."""
+    """Adds Gaussian noise of `sigma` times full scale to every channel of every pixel, different each step."""
 
     def prepare(self) -> None:
         self._noise = [np.rint(normal_bank() * (255 * row["sigma"])).astype(np.int16) for row in self._params]
@@ -50,7 +50,7 @@ class SensorNoise(SensorEffect):
 
 
 class Blur(SensorEffect):
-    """Blurs by a Gaussian of `sigma` times the image's width; wide ones as three box blurs of the same variance."""
+    """Blurs by a Gaussian of `sigma` times the image's width; wide blurs use three boxes of the same variance."""
 
     BOXES_FROM_PIXELS = 2.0
 
@@ -85,7 +85,7 @@ class Exposure(SensorEffect):
 
 
 class Occlusion(SensorEffect):
-    """Covers a square of `area` times the image's with grey; `centre` (x, y) is a share of width and height."""
+    """Covers a grey square of `area` times the image's area; `centre` (x, y) is relative to width and height."""
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
         row, (height, width) = self._params[place], image.shape[:2]
@@ -98,7 +98,7 @@ class Occlusion(SensorEffect):
 
 
 class FrameDrop(SensorEffect):
-    """Shows the last frame that was delivered; each but the first is lost with probability `share`."""
+    """Repeats the last delivered frame; each frame but the first is lost with probability `share`."""
 
     def prepare(self) -> None:
         self._shown: list[np.ndarray | None] = [None] * len(self._params)
@@ -109,7 +109,7 @@ class FrameDrop(SensorEffect):
         return step > 0 and bool(uniform(row["seed"], step, 1)[0] < row["share"])
 
     def needs(self, step: int) -> bool:
-        """Returns whether the frame after `step` must be drawn although nobody looks at it: a later one repeats it."""
+        """Returns whether the frame after `step` must be rendered even if unobserved: a later one repeats it."""
         return any(not self.lost(place, step) and self.lost(place, step + 1) for place in range(len(self._params)))
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
@@ -119,7 +119,7 @@ class FrameDrop(SensorEffect):
 
 
 class FrozenImage(SensorEffect):
-    """Shows the first image of the episode for ever."""
+    """Shows the first image throughout the episode."""
 
     def prepare(self) -> None:
         self._first: list[np.ndarray | None] = [None] * len(self._params)
@@ -131,14 +131,14 @@ class FrozenImage(SensorEffect):
 
 
 class BlackImage(SensorEffect):
-    """Shows nothing."""
+    """Shows a black image."""
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(images)
 
 
 class NoState(SensorEffect):
-    """Lets the robot measure nothing of itself: the state that a policy may ask for is all zeros."""
+    """Hides the robot's measurements: the state that a policy receives is all zeros."""
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         return images
@@ -148,7 +148,7 @@ class NoState(SensorEffect):
 
 
 class TargetColour(SensorEffect):
-    """Multiplies the target's colour by `gain`: as light of that colour on a matt surface, highlights included."""
+    """Multiplies the target's colour by `gain`, as coloured light on a matt surface would, including highlights."""
 
     def prepare(self) -> None:
         gains = [np.array(row["gain"])[:, None] ** (1 / GAMMA) for row in self._params]

@@ -1,4 +1,4 @@
-"""`SceneSetup`: what a scene is built from beside the bodies' ids and places. Scene effects map one to another."""
+"""`SceneSetup`: everything a scene is built from except the bodies' ids and poses. Scene effects modify it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class BodySetup:
     """How a body differs from its row of the catalogue.
 
     Attributes:
-        scale: Factor on its size, about the actor's origin.
-        density: Factor on its density, on top of what `scale` does to the mass.
-        friction: Of its surface; None = `BODY_FRICTION`.
+        scale: Size factor, about the actor's origin.
+        density: Density factor, in addition to the effect of `scale` on the mass.
+        friction: Friction of its surface; None = `BODY_FRICTION`.
     """
 
     scale: float = 1.0
@@ -59,12 +59,12 @@ LIGHTS = (
 
 @dataclass(frozen=True)
 class SceneSetup:
-    """What one sub-scene is built from.
+    """The setup of one sub-scene.
 
     Attributes:
-        camera, ambient, lights: What draws it.
-        bodies: Role ("target", "receptacle", "distractor_object_0", ...) -> how it differs; only those that do.
-        table_friction: Of the table's surface; None = ManiSkill's default material.
+        camera, ambient, lights: Camera and lighting.
+        bodies: Role ("target", "receptacle", "distractor_object_0", ...) -> its changes; only for changed bodies.
+        table_friction: Friction of the table's surface; None = ManiSkill's default material.
     """
 
     camera: CameraSetup = CameraSetup()

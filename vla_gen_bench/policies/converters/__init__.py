@@ -1,4 +1,4 @@
-"""Converters between the benchmark's convention and a policy's own: small wrappers that a card composes in YAML.
+"""Converters between the benchmark's and a policy's conventions: small wrappers that a card composes in YAML.
 
     adapter:
       - resize: {height: 224, width: 224, method: lanczos}
@@ -7,7 +7,7 @@
       - rotation: {given: axis_angle}
       - gripper: {closed: 0, open: 1, binarise: true}
 
-They are applied in the order listed: to the observation on its way in, to the actions on their way out.
+They are applied in the order listed: to the observation before the policy, to the actions after it.
 """
 
 from vla_gen_bench.policies.converters.adapted import Adapted, needs_with

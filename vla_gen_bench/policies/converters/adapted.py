@@ -1,4 +1,4 @@
-"""`Adapted`: a policy with its converters around it."""
+"""`Adapted`: a policy wrapped in its converters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vla_gen_bench.protocol import ActionSpec, Needs, Observation
 
 
 def needs_with(needs: Needs, converters: Sequence[Converter]) -> Needs:
-    """Returns `needs`, with the robot's state where a converter reads it."""
+    """Returns `needs`, with the robot's state added if a converter reads it."""
     return replace(needs, state=True) if any(converter.needs_state for converter in converters) else needs
 
 
 class Adapted:
-    """Acts in the benchmark's convention through a policy that acts in another.
+    """Wraps a policy with another convention to act in the benchmark's convention.
 
-    Of the inner policy's action spec only `chunk` and `execute` count; the convention is the converters' business.
+    Only `chunk` and `execute` of the inner policy's action spec are used; the converters define the convention.
     """
 
     def __init__(self, policy: Any, converters: Sequence[Converter]) -> None:
@@ -30,7 +30,7 @@ class Adapted:
         self.action_spec = ActionSpec(chunk=1) if every_step else ActionSpec(chunk=spec.chunk, execute=spec.execute)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["policy"], name)  # decoding, close, ... where the policy has them
+        return getattr(self.__dict__["policy"], name)  # optional members such as decoding and close
 
     def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
         for converter in self.converters:
@@ -51,7 +51,7 @@ class Adapted:
 
 def as_array(value: Any) -> np.ndarray:
     """Returns numbers as a numpy array: an array, a torch or JAX tensor on any device, or nested lists of one shape."""
-    if hasattr(value, "detach"):  # torch, on a GPU and with a gradient or not
+    if hasattr(value, "detach"):  # torch, on any device, with or without a gradient
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
     return np.asarray(value)

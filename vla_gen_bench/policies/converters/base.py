@@ -1,4 +1,4 @@
-"""What a converter is. Letters in shapes: B episodes, K actions per call, n numbers per action on the way."""
+"""The converter interface. Letters in shapes: B episodes, K actions per call, n numbers per unconverted action."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vla_gen_bench.protocol import Observation
 class Converter(Frozen):
     """One step of an adapter; its fields are its arguments in YAML.
 
-    A converter may keep something of the running episodes, in private attributes that `reset` clears.
+    A converter may keep state of the running episodes in private attributes that `reset` clears.
 
     Attributes:
         needs_state: Whether it reads the robot's state.
-        queries_every_step: Whether the policy has to be asked at every control step: then one action goes out per call.
+        queries_every_step: Whether the policy must be queried at every control step; each call then returns one action.
     """
 
     needs_state: ClassVar[bool] = False
@@ -27,16 +27,16 @@ class Converter(Frozen):
         return False
 
     def reset(self, batch: int, execute: int) -> None:
-        """Begins `batch` new episodes; `execute` actions of each chunk will be carried out."""
+        """Starts `batch` new episodes; `execute` actions of each chunk will be executed."""
 
     def observe(self, observation: Observation) -> Observation:
-        """Returns what the policy is to see."""
+        """Returns the observation for the policy."""
         return observation
 
     def convert(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
         """Maps float64 [B, K, n] to [B, K, m].
 
         Args:
-            observation: What the benchmark showed, before any converter.
+            observation: The benchmark's observation, before any converter.
         """
         return actions

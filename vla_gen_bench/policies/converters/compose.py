@@ -1,4 +1,4 @@
-"""From the `adapter:` of a card to a list of converters."""
+"""Parses the `adapter:` of a card into a list of converters."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def parse_adapter(entries: Any, where: str, folder: Path | None = None) -> list[
     """Returns the converters of a list such as `[{jpeg: {quality: 95}}, gripper]`.
 
     Args:
-        where: How messages name the list, "policies/acme/card.yaml: adapter".
-        folder: Where files named in it lie; None = the working directory.
+        where: The list's name in messages, "policies/acme/card.yaml: adapter".
+        folder: Folder of the files it names; None = the working directory.
 
     Raises:
-        UserError: An unknown converter or argument, a bad value, a file that is not there.
+        UserError: An unknown converter or argument, a bad value, a missing file.
     """
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         raise UserError(f"{where}: is {type(entries).__name__}; expected a list such as [{{jpeg: {{quality: 95}}}}]")

@@ -1,4 +1,4 @@
-"""What the images go through before the policy sees them, on every camera alike."""
+"""Image converters, applied equally to every camera before the policy sees the images."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Resize(_OfImages):
     """Resizes: `resize: {height: 224, width: 224, method: lanczos, pad: true}`.
 
     Args:
-        pad: Keep the proportions and fill with black, centred, as openpi's `resize_with_pad`; otherwise the image is
-            resized to the target's proportions.
+        pad: Keep the aspect ratio, centre and pad with black, as openpi's `resize_with_pad`; otherwise the image is
+            stretched to the target's aspect ratio.
     """
 
     height: int = Field(ge=1, le=4096)
@@ -69,7 +69,7 @@ class Resize(_OfImages):
 
 
 class Crop(_OfImages):
-    """Keeps the middle: `crop: {share: 0.9}` of the area, as OpenVLA's evaluation; sides are rounded to pixels."""
+    """Crops to the centre: `crop: {share: 0.9}` of the area, as OpenVLA's evaluation; sides are rounded to pixels."""
 
     share: float = Field(gt=0, le=1)
 
@@ -80,7 +80,7 @@ class Crop(_OfImages):
 
 
 class Jpeg(_OfImages):
-    """There and back through JPEG, as the training images of Bridge: `jpeg: {quality: 95}`."""
+    """Encodes and decodes as JPEG, like the training images of Bridge: `jpeg: {quality: 95}`."""
 
     quality: int = Field(95, ge=1, le=100)
 

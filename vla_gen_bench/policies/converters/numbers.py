@@ -1,4 +1,4 @@
-"""The numbers of an action and their units: selection, scale, normalisation, gripper, several predictions of a step."""
+"""Converters for action values: selection, scale, normalisation, gripper, ensembles of predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vla_gen_bench.protocol import Observation
 
 
 class Cast(Converter):
-    """Does nothing more than every adapter does: takes float64, torch tensors and lists of numbers, and casts them."""
+    """Only casts, as every adapter does: accepts float64, torch tensors and lists of numbers."""
 
 
 class Select(Converter):
@@ -41,15 +41,15 @@ class Scale(Converter):
 
 
 class Unnormalise(Converter):
-    """From a data set's normalised actions to its own units.
+    """Maps a data set's normalised actions to its units.
 
-    The statistics come from a JSON `file` beside the card, `{key: {"action": {...}}}` as OpenVLA, OFT, RLDS and LeRobot
-    write them, or from the lists themselves.
+    The statistics come from a JSON `file` next to the card, `{key: {"action": {...}}}` as written by OpenVLA, OFT, RLDS
+    and LeRobot, or from explicit lists.
 
     Args:
         mode: "q01_q99" and "min_max" map [-1, 1] to the two limits; "mean_std" multiplies and adds.
         low, high: For the first two; mean, std for the third.
-        mask: False where a number is used as it is; None = all but the last (the gripper).
+        mask: False for values used unchanged; None = True for all but the last (the gripper).
         epsilon: Added to the range or spread, as some trainers do.
     """
 
@@ -91,7 +91,7 @@ LIMITS = {"q01_q99": ("q01", "q99"), "min_max": ("min", "max"), "mean_std": ("me
 
 
 def with_statistics(converter: Unnormalise, folder: Path, where: str) -> Unnormalise:
-    """Returns the converter with the numbers of its file, which lies in `folder`; raises `UserError`."""
+    """Returns the converter with the statistics of its file in `folder`; raises `UserError`."""
     from vla_gen_bench.data import read_json
 
     path = folder / converter.file
@@ -111,7 +111,7 @@ def with_statistics(converter: Unnormalise, folder: Path, where: str) -> Unnorma
 
 
 def _entry(data: dict[str, Any], key: str | None, where: str) -> dict[str, Any]:
-    """Returns the statistics of actions, wherever the file keeps them."""
+    """Finds the action statistics in any of the known file layouts."""
     data = data.get("norm_stats", data)
     if key is None and "action" not in data and len(data) == 1:
         key = next(iter(data))
@@ -123,14 +123,14 @@ def _entry(data: dict[str, Any], key: str | None, where: str) -> dict[str, Any]:
 
 
 class Gripper(Converter):
-    """From another gripper convention to +1 open, -1 closed: `gripper: {closed: 0, open: 1, binarise: true}`.
+    """Maps another gripper convention to +1 open, -1 closed: `gripper: {closed: 0, open: 1, binarise: true}`.
 
     Args:
-        closed, open: What the policy says for them; between them it is linear, beyond them it is cut.
-        binarise: Only open or closed; `threshold` is the share of opening above which it is open.
-        sticky: A change of mind is carried out for so many control steps before the next one counts (SimplerEnv's
+        closed, open: The policy's values for closed and open; linear between them, clipped beyond them.
+        binarise: Output only open or closed; open above the fraction `threshold` of the opening.
+        sticky: Number of control steps for which a change of command is held before the next one counts (SimplerEnv's
             Google Robot: 15, with `relative`).
-        relative: The number is a change: one that is small (below half) keeps the gripper as it is.
+        relative: The value is a change: a small one (below half) leaves the gripper unchanged.
     """
 
     closed: float = 0.0
@@ -139,8 +139,8 @@ class Gripper(Converter):
     threshold: float = Field(0.5, ge=0, le=1)
     sticky: int = Field(0, ge=0)
     relative: bool = False
-    _held: np.ndarray | None = PrivateAttr(default=None)  # [B], the state that is being carried out
-    _left: np.ndarray | None = PrivateAttr(default=None)  # [B], control steps that it is carried out yet
+    _held: np.ndarray | None = PrivateAttr(default=None)  # [B], the command being executed
+    _left: np.ndarray | None = PrivateAttr(default=None)  # [B], control steps for which it is still held
     _execute: int = PrivateAttr(default=1)
 
     @model_validator(mode="after")
@@ -163,7 +163,7 @@ class Gripper(Converter):
         return np.concatenate([actions[..., :-1], gripper[..., None]], axis=-1)
 
     def _follow(self, wanted: np.ndarray) -> np.ndarray:
-        """Returns [B, K] of +1 and -1; what is held after `execute` of them stays held for the next call."""
+        """Returns [B, K] of +1 and -1; the command held after `execute` of them carries over to the next call."""
         out = np.empty_like(wanted)
         held, left = self._held.copy(), self._left.copy()
         for k in range(wanted.shape[1]):
@@ -179,11 +179,11 @@ class Gripper(Converter):
 
 
 class Ensemble(Converter):
-    """Asks at every control step and combines what several chunks say about it: `ensemble: {method: average}`.
+    """Queries at every control step and combines the chunks' predictions for it: `ensemble: {method: average}`.
 
     Args:
-        method: "newest": the first action of the newest chunk; "average": the weighted mean of all chunks that reach
-            the present step.
+        method: "newest": the first action of the newest chunk; "average": the weighted mean of all chunks that cover
+            the current step.
         decay: Weights exp(-decay * i), i = 0 for the oldest chunk (ACT, Zhao et al. 2023, uses 0.01); 0 = equal.
     """
 

@@ -1,4 +1,4 @@
-"""Rotations in other notations, as deltas or as absolute poses, and which pose a delta starts from."""
+"""Converters for rotation notations, for absolute poses, and for deltas from another starting pose."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def split(actions: np.ndarray, notation: Notation, who: str) -> tuple[np.ndarray
     """Returns position [B, K, 3], rotations of B * K actions, gripper [B, K, 1] of actions [B, K, 3 + r + 1].
 
     Raises:
-        ValueError: The actions have another size.
+        ValueError: The actions have a wrong size.
     """
     expected = 4 + SIZES[notation]
     if actions.shape[-1] != expected:
@@ -62,7 +62,7 @@ def join(position: np.ndarray, rotation: Rotation, gripper: np.ndarray) -> np.nd
 
 
 class RotationDelta(Converter):
-    """Rotates by what another notation says: `rotation: {given: axis_angle}`."""
+    """Converts the rotation from another notation: `rotation: {given: axis_angle}`."""
 
     given: Notation
 
@@ -71,10 +71,10 @@ class RotationDelta(Converter):
 
 
 class _FromPose(Converter):
-    """Keeps the target pose that the controller holds: every delta that goes out moves it.
+    """Tracks the controller's target pose: every returned delta moves it.
 
-    It begins as the measured pose, as the controller's does. A suite that disturbs actions on their way to the robot
-    moves the real target away from this one, as a disturbed robot would.
+    It starts from the measured pose, as the controller's does. A suite that disturbs actions after the policy moves the
+    real target away from this one, as on a disturbed robot.
     """
 
     needs_state: ClassVar[bool] = True
@@ -100,9 +100,9 @@ class _FromPose(Converter):
 
 
 class AbsolutePose(_FromPose):
-    """Poses of the end effector in the base frame: `absolute: {given: quaternion_wxyz}`.
+    """Converts absolute end-effector poses in the base frame: `absolute: {given: quaternion_wxyz}`.
 
-    With `from_down` the rotation is relative to a gripper that points straight down, as BridgeData V2's states are.
+    With `from_down` the rotation is relative to a gripper that points straight down, as in BridgeData V2's states.
     """
 
     given: Notation
@@ -115,11 +115,11 @@ class AbsolutePose(_FromPose):
 
 
 class FromMeasured(_FromPose):
-    """Deltas that start from the measured pose, not from the target: `deltas: {from_pose: measured}`.
+    """Converts deltas from the measured pose instead of the target: `deltas: {from_pose: measured}`.
 
     Args:
-        chunk: "steps": within a chunk each action starts where the one before was to end; "start": all start from
-            the pose measured when the policy was asked.
+        chunk: "steps": within a chunk each action starts from the intended end of the previous one; "start": all
+            start from the pose measured when the policy was queried.
     """
 
     from_pose: Literal["measured"] = "measured"
@@ -148,7 +148,7 @@ def _measured(observation: Observation) -> list[tuple[np.ndarray, Rotation]]:
 def _deltas(
     goals: list[tuple[np.ndarray, Rotation]], target: tuple[np.ndarray, Rotation], execute: int
 ) -> tuple[np.ndarray, tuple[np.ndarray, Rotation]]:
-    """Returns [K, 6], each action's way from the goal before, and the target after `execute` of them."""
+    """Returns [K, 6], each action's delta from the previous goal, and the target after `execute` of them."""
     rows, before = [], target
     for position, rotation in goals:
         rows.append([*(position - before[0]), *(rotation * before[1].inv()).as_euler("XYZ")])

@@ -11,26 +11,26 @@ from vla_gen_bench.policies.expert.motion import Limits, action_towards
 from vla_gen_bench.policies.expert.phases import Memory, decide
 from vla_gen_bench.protocol import ACTION_DIMS, ActionSpec, Observation
 
-NOISE_STREAM = 0xE4BE  # keys this policy's draws apart from whatever else is seeded with the episode's seed
+NOISE_STREAM = 0xE4BE  # separates this policy's draws from others keyed by the episode's seed
 NOISE_SIGMA = np.array([0.004] * 3 + [0.0, 0.0, 0.04, 0.0])  # metres, radians
 
 
 class Expert:
-    """Picks the target up and puts it on the receptacle, closed loop, looking again at every step.
+    """Picks up the target and puts it on the receptacle, in closed loop with a new observation at every step.
 
-    Needs `Observation.privileged`, one `PrivilegedState` per episode; ignores image and instruction. Goals follow from
-    the *measured* pose, not from the commanded one that no image shows, so the actions serve as labels; the grip is
-    closed for `close_steps` steps without motion. Deterministic: an episode's actions follow from the states seen since
-    `reset`, and with `noise` from the episode's seed too.
+    Needs `Observation.privileged`, one `PrivilegedState` per episode; ignores image and instruction. Goals depend on
+    the *measured* pose, not on the commanded one, which no image shows; the actions can therefore serve as labels. The
+    gripper closes for `close_steps` steps without motion. Deterministic: an episode's actions depend on the states seen
+    since `reset`, and with `noise` also on the episode's seed.
 
     Args:
         noise: Scale of Gaussian noise added to each action: 4 mm along x, y and z, and 0.04 rad about z, at 1.0.
-        gain: Part of the remaining way that one step commands. The arm trails its command by about a step: above
-            0.6 it overshoots.
+        gain: Fraction of the remaining distance that one step commands. The arm lags its command by about a step, so
+            above 0.6 it overshoots.
         step: Largest horizontal and largest vertical translation of one step before noise, metres.
         turn: Largest rotation of one step before noise, radians.
-        close_steps: Steps spent closing. The fingers shut within the first one: the frames of the others look like
-            those of the lift that follows, so that labels for imitation need 1.
+        close_steps: Steps spent closing. The fingers close within the first step; later frames look like those of the
+            following lift, so labels for imitation need 1.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Expert:
 
     @property
     def phases(self) -> list[str]:
-        """What each episode was doing at the last `act`; for looking at failures."""
+        """Each episode's phase at the last `act`, for debugging failures."""
         return [memory.phase for memory, _ in self._rows]
 
     def _act(self, memory: Memory, noise: np.random.Generator, state: PrivilegedState) -> np.ndarray:

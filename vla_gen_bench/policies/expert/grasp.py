@@ -1,9 +1,9 @@
-"""Where to grip: a search over gripper yaws and places along the target's footprint.
+"""Plans grasps: a search over gripper yaws and positions along the target's footprint.
 
-A grasp is scored by the width between the fingers, how slanted the gripped sides are, the distance from the centre of
-mass, the turn of the gripper, and by what the open fingers would stand on. The footprint is that of the convex hull's
-part above the finger tips: a mug is gripped as if its handle were filled in. Only where an object is too thin or too
-slanted to hold, its vertices are asked too.
+The score of a grasp combines the width between the fingers, the slant of the gripped sides, the distance from the
+centre of mass, the turn of the gripper, and obstacles below the open fingers. The footprint is that of the convex
+hull's part above the finger tips: a mug is gripped as if its handle were filled in. The search uses the vertices too
+only where an object is too thin or too slanted to hold.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from vla_gen_bench.policies.expert.shapes import Prism, boundary, centre_of_mass
 
 # The gripper, metres from the end effector; the same in both worlds.
 TIP_M = 0.0156  # finger tips below it
-PALM_M = 0.0205  # the bar between the fingers above it: nothing gripped may reach higher
+PALM_M = 0.0205  # height of the bar between the fingers: a gripped object may not reach higher
 BREADTH_M = 0.0145  # half breadth of a finger
-INNER_M, OUTER_M = 0.026, 0.042  # faces of an open finger; closed, 8 mm are left between the two
+INNER_M, OUTER_M = 0.026, 0.042  # faces of an open finger; closed fingers are 8 mm apart
 PALM_REACH_M = 0.055  # half length of the bar
 
-TABLE_GAP_M, PALM_GAP_M = 0.003, 0.004  # kept below the tips and below the bar
+TABLE_GAP_M, PALM_GAP_M = 0.003, 0.004  # clearance below the tips and below the bar
 NARROW_M, WIDE_M, WIDEST_M = 0.016, 0.047, 0.0508  # hard to hold; tight; does not fit
 YAWS = np.radians(np.arange(-90.0, 90.0, 7.5))
 OFFSETS_M = np.arange(-0.060, 0.0601, 0.005)
 SLANT_COST = 25.0  # millimetres of width for sides at 45 degrees
-YAW_BIAS_RAD = 0.12  # keeps the choice between two equal yaws from flickering
+YAW_BIAS_RAD = 0.12  # stops the choice from alternating between two equal yaws
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Grasp:
     Attributes:
         offset: [3] metres, end effector minus the target's origin when the grasp was planned.
         yaw: Radians about base z, in [-pi/2, pi/2).
-        width: Metres between the fingers there.
+        width: Metres between the fingers at this grasp.
         cost: Lower is better, millimetres of width.
     """
 
@@ -50,7 +50,7 @@ class Grasp:
 
 @dataclass(frozen=True)
 class _Shape:
-    """The target as the search sees it.
+    """The target's geometry for the search.
 
     Attributes:
         middle: [2] centre of mass from above.
@@ -81,14 +81,14 @@ def plan_grasps(target: BodyState, obstacles: Sequence[np.ndarray]) -> list[Gras
     """
     shape, prisms = _Shape.of(target.points), [Prism(points) for points in obstacles]
     rows = np.concatenate([_at_yaw(shape, yaw, prisms) for yaw in YAWS])
-    if not len(rows):  # a top far beside the centre of mass, thinner than the search's steps
+    if not len(rows):  # a top far from the centre of mass and thinner than the search's steps
         place = shape.middle + shape.vertices.mean(axis=0)
         rows = np.array([[*place, shape.top, 0.0, NARROW_M, np.inf]])
     return _distinct(rows[np.argsort(rows[:, 5], kind="stable")], target.position)
 
 
 def _at_yaw(shape: _Shape, yaw: float, prisms: Sequence[Prism]) -> np.ndarray:
-    """Returns rows (x, y, z, yaw, width, cost) of the grasps whose closing axis is base y turned by `yaw`."""
+    """Returns rows (x, y, z, yaw, width, cost) of the grasps whose closing axis is base y rotated by `yaw`."""
     closing, across = np.array([-np.sin(yaw), np.cos(yaw)]), np.array([np.cos(yaw), np.sin(yaw)])
     outline = shape.outline @ across, shape.outline @ closing
     vertices = shape.vertices @ across, shape.vertices @ closing
@@ -109,7 +109,7 @@ def _extent(along: np.ndarray, side: np.ndarray, breadth: float) -> tuple[np.nda
 
 
 def _seen_width(along: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Returns the width between vertices at each of `OFFSETS_M`, infinite where there are too few to tell."""
+    """Returns the width between vertices at each of `OFFSETS_M`, infinite where there are too few vertices."""
     low, high = _extent(along, side, BREADTH_M)
     count = (np.abs(along - OFFSETS_M[:, None]) <= BREADTH_M).sum(axis=1)
     return np.where(count >= 4, high - low, np.inf)
@@ -118,7 +118,7 @@ def _seen_width(along: np.ndarray, side: np.ndarray) -> np.ndarray:
 def _slant(along: np.ndarray, side: np.ndarray, breadth: float) -> np.ndarray:
     """Returns the larger slope of the two gripped sides at each of `OFFSETS_M`; 0 where points are missing.
 
-    Fingers slip off above about 0.6. The hull hides where a spoon's bowl narrows to its handle; its vertices show it.
+    Fingers slip off above about 0.6. A spoon's hull hides the narrowing from bowl to handle; its vertices show it.
     """
     low, high = _extent(along, side, breadth)
     known = np.isfinite(low[4:]) & np.isfinite(low[:-4])
@@ -130,7 +130,7 @@ def _slant(along: np.ndarray, side: np.ndarray, breadth: float) -> np.ndarray:
 
 
 def _costs(width: np.ndarray, thinnest: np.ndarray, slant: np.ndarray) -> np.ndarray:
-    """Returns costs in millimetres of width; what does not fit outweighs all else."""
+    """Returns costs in millimetres of width; a grasp that does not fit outweighs all other costs."""
     tight = 2e3 * np.maximum(width - WIDE_M, 0.0) + 1e5 * np.maximum(width - WIDEST_M, 0.0)
     return 1e3 * width + tight + 2e4 * np.maximum(NARROW_M - thinnest, 0.0) + SLANT_COST * slant
 
@@ -138,7 +138,7 @@ def _costs(width: np.ndarray, thinnest: np.ndarray, slant: np.ndarray) -> np.nda
 def _heights(
     shape: _Shape, centres: np.ndarray, closing: np.ndarray, across: np.ndarray, prisms: Sequence[Prism]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns end-effector heights [M], metres, and the cost [M] of what stands in the way."""
+    """Returns end-effector heights [M], metres, and the cost [M] of obstacles."""
     fingers = centres[:, None] + _grid(closing, across, (INNER_M, OUTER_M), (-BREADTH_M, 0.0, BREADTH_M))
     palm = centres[:, None] + _grid(closing, across, (0.0, 0.028, PALM_REACH_M), (-BREADTH_M, 0.010, 0.035))
     floor, blocked = np.zeros(len(centres)), np.zeros(len(centres))
@@ -157,7 +157,7 @@ def _grid(closing: np.ndarray, across: np.ndarray, reach: Sequence[float], bread
 
 
 def _distinct(rows: np.ndarray, origin: np.ndarray, most: int = 4) -> list[Grasp]:
-    """Returns the first rows that differ from all before by 12 mm or 0.4 rad: what to try after a failure."""
+    """Returns the first rows that differ from all earlier ones by 12 mm or 0.4 rad, as retries after a failure."""
     chosen: list[Grasp] = []
     for x, y, z, yaw, width, cost in rows:
         grasp = Grasp(np.array([x, y, z]) - origin, float(yaw), float(width), float(cost))

@@ -1,4 +1,4 @@
-"""From a goal pose to a 7-D action: measured feedback, caps, and a limit on how far the command may run ahead."""
+"""Converts a goal pose to a 7-D action: measured feedback, step limits, and a limit on the command's lead."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from scipy.spatial.transform import Rotation
 from vla_gen_bench.envs.privileged import PrivilegedState
 
 DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])  # columns x, y, z: approach down, closing axis y
-NO_TURN = 1e-5  # radians, as much as a rotation matrix of float32 poses is off
+NO_TURN = 1e-5  # radians, the error of a rotation matrix from float32 poses
 OPEN, CLOSED = 1.0, -1.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How boldly one control step moves.
+    """Limits on the motion of one control step.
 
     Attributes:
-        gain: Part of the remaining way to the goal, measured, that one step commands.
+        gain: Fraction of the remaining measured distance to the goal that one step commands.
         step_m: Largest horizontal and largest vertical translation of one step.
         step_rad: Largest rotation of one step.
-        lead_m, lead_rad: Largest distance between commanded and measured pose: an unreachable command holds the
-            joints on the CPU while the command still advances, and would take as long to come back.
+        lead_m, lead_rad: Largest distance between commanded and measured pose. On the CPU an unreachable command holds
+            the joints while the command still advances, and it would take as long to return.
     """
 
     gain: float = 0.45
@@ -46,7 +46,7 @@ def yaw_of(rotation: np.ndarray) -> float:
 
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     """Returns axis times angle [3], radians, the angle below pi."""
-    twice_sin = np.array(  # of the angle, along the axis
+    twice_sin = np.array(  # twice the sine of the angle, along the axis
         [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
     )
     sin, cos = 0.5 * np.linalg.norm(twice_sin), 0.5 * (np.trace(rotation) - 1.0)
@@ -74,7 +74,7 @@ def euler_xyz(rotation: np.ndarray) -> np.ndarray:
 
 
 def shortened(vector: np.ndarray, length: float) -> np.ndarray:
-    """Returns `vector`, scaled down to `length` where it is longer."""
+    """Returns `vector`, scaled down to `length` if it is longer."""
     return vector * min(1.0, length / max(float(np.linalg.norm(vector)), 1e-12))
 
 
@@ -95,10 +95,10 @@ def action_towards(
 
 
 def _capped(move: np.ndarray, cap: float) -> np.ndarray:
-    """Returns `move` with its horizontal and its vertical part no longer than `cap`."""
+    """Returns `move` with its horizontal and vertical parts limited to length `cap`."""
     return np.append(shortened(move[:2], cap), np.clip(move[2], -cap, cap))
 
 
 def _leashed(step: np.ndarray, lead: np.ndarray, leash: float) -> np.ndarray:
-    """Returns `step` changed so that lead + step stays within `leash`."""
+    """Limits `step` to keep lead + step within `leash`."""
     return shortened(lead + step, leash) - lead

@@ -1,6 +1,6 @@
 """The expert's phases: approach, close, lift, carry, lower, release, retreat.
 
-Which one applies is read off the present state as far as possible; what has to be remembered sits in `Memory`.
+The phase follows from the current state as far as possible; `Memory` holds the rest.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from vla_gen_bench.policies.expert.motion import CLOSED, OPEN, down_rotation, ro
 from vla_gen_bench.policies.expert.shapes import centre_of, distance_to_way
 
 OPEN_FINGER_M = 0.0325  # finger joint beyond which a gripper counts as open (0.015 closed, 0.037 open)
-TOUCH_N, GRIP_N = 0.05, 3.0  # keeps an object counted as held; makes one count as held whatever went before
+TOUCH_N, GRIP_N = 0.05, 3.0  # force to keep counting an object as held; force to count it as held in any phase
 MISSING_STEPS = 2  # frames without touch after which a held object counts as lost
-GIVE_UP_STEPS = 5  # frames an object may lie on the receptacle without success before it is taken up again
+GIVE_UP_STEPS = 5  # frames an object may rest on the receptacle without success before it is picked up again
 HOVER_M = 0.020  # the finger tips pass this far above everything
-CARRY_M = 0.020  # the held object does, too
-TOUCHDOWN_M, RELEASE_M = 0.002, 0.006  # its lowest point above the receptacle: aimed at; let go at
+CARRY_M = 0.020  # the same clearance for the held object
+TOUCHDOWN_M, RELEASE_M = 0.002, 0.006  # its lowest point above the receptacle: goal; release height
 RETREAT_M = 0.040  # finger tips above the object when at rest
-ROLL_STEPS = 2.6  # how far ahead of a rolling target the goal is set; an arm with gain k trails by 1 / k steps
-HIGHEST_M = 0.210  # end effector, where nothing asks for more
+ROLL_STEPS = 2.6  # lead of the goal over a rolling target; an arm with gain k lags by 1 / k steps
+HIGHEST_M = 0.210  # end-effector height unless an obstacle requires more
 REACH_M, WRIST_M = 0.495, 0.046  # shoulder to wrist, stretched; wrist above shoulder when the end effector is at z = 0
-CORRIDOR_M = 0.075  # half width of the way looked at for things to pass over
+CORRIDOR_M = 0.075  # half width of the corridor checked for obstacles to pass over
 
 
 @dataclass
 class Memory:
-    """What is remembered of one episode between steps.
+    """State of one episode kept between steps.
 
     Attributes:
-        close_steps: How long closing takes, control steps.
-        grasps: Planned for the target where it lay at `position`, its bounding box around that `box`.
-        choice: Which of them is tried; the next one after each failure.
+        close_steps: Duration of closing, control steps.
+        grasps: Grasps planned for the target at `position`, with the bounding box `box` around it.
+        choice: Index of the current grasp; the next one after each failure.
         closing: Steps spent closing; 0 while open.
         missing: Steps without touch since the object was held.
-        waiting: Steps the object has lain on the receptacle without success.
+        waiting: Steps the object has rested on the receptacle without success.
         seen: The target's last three positions.
         phase: Name of the last step's phase.
     """
@@ -57,7 +57,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Goal:
-    """Where to go: end-effector position [3] metres and rotation [3, 3] in the base frame, and the gripper command."""
+    """The goal: end-effector position [3] metres and rotation [3, 3] in the base frame, and the gripper command."""
 
     position: np.ndarray
     rotation: np.ndarray
@@ -65,7 +65,7 @@ class Goal:
 
 
 def decide(memory: Memory, state: PrivilegedState) -> Goal:
-    """Returns where to go in `state`; call it once per control step."""
+    """Returns the goal in `state`; call it once per control step."""
     memory.seen = [*memory.seen[-2:], state.target.position]
     if state.target.position[2] < -0.05:  # fallen off the table
         memory.phase = "lost"
@@ -83,7 +83,7 @@ def decide(memory: Memory, state: PrivilegedState) -> Goal:
 
 
 def _approach(memory: Memory, state: PrivilegedState) -> Goal:
-    """Over the target, down, and closed when there; high while the gripper is far off or turned."""
+    """Moves over the target, down, and closes; stays high while the gripper is far away or misaligned."""
     memory.phase = "approach"
     _plan(memory, state)
     grasp, roll = memory.grasps[memory.choice % len(memory.grasps)], _rolling(memory)
@@ -102,9 +102,9 @@ def _approach(memory: Memory, state: PrivilegedState) -> Goal:
 
 
 def _from_above(state: PrivilegedState, place: np.ndarray, rotation: np.ndarray, rise: float, away: float) -> Goal:
-    """Returns the goal `rise` metres above `place`, up to a height where nothing is hit on the way there.
+    """Returns a goal `rise` metres above `place`, at most as high as needed to clear all obstacles on the way.
 
-    While the gripper is too low for that it first goes up; `away` is its horizontal distance, metres.
+    A gripper that is too low first moves up; `away` is its horizontal distance, metres.
     """
     tallest = _tallest(state, state.position[:2], place[:2], with_target=True)
     hover = min(max(tallest + TIP_M + HOVER_M, place[2] + 0.03), _ceiling(state.position))
@@ -121,9 +121,9 @@ def _close(memory: Memory, state: PrivilegedState) -> Goal:
 
 
 def _held(memory: Memory, state: PrivilegedState) -> bool:
-    """Whether closed fingers have the object; one frame without touch is forgiven."""
+    """Whether the closed fingers hold the object; tolerates one frame without touch."""
     force, near = state.finger_forces.min(), np.linalg.norm(_middle(state.target.points) - state.position) < 0.10
-    if memory.phase not in ("close", "lift", "carry", "lower"):  # somebody else may have closed the gripper
+    if memory.phase not in ("close", "lift", "carry", "lower"):  # another policy may have closed the gripper
         return bool(state.grasped and force > GRIP_N and state.qpos[6:].mean() < OPEN_FINGER_M)
     memory.missing = 0 if force > TOUCH_N and near else memory.missing + 1
     if memory.missing < MISSING_STEPS:
@@ -134,7 +134,7 @@ def _held(memory: Memory, state: PrivilegedState) -> bool:
 
 
 def _plan(memory: Memory, state: PrivilegedState) -> None:
-    """Plans again where the target has moved or turned since, and has come to rest or nearly so."""
+    """Plans again if the target has moved or turned since the last plan and is at rest or nearly so."""
     target = state.target
     box = np.stack([target.points.min(axis=0), target.points.max(axis=0)]) - target.position
     same = np.linalg.norm(target.position - memory.position) < 0.015 and np.abs(box - memory.box).max() < 0.004
@@ -149,7 +149,7 @@ def _plan(memory: Memory, state: PrivilegedState) -> None:
 
 
 def _carry(memory: Memory, state: PrivilegedState) -> Goal:
-    """Up, over the receptacle, down, and open when the object is about to touch."""
+    """Moves up, over the receptacle, down, and opens just before the object touches."""
     here, there = _middle(state.target.points)[:2], centre_of(state.receptacle.points)
     distance, top = float(np.linalg.norm(there - here)), state.receptacle.points[:, 2].max()
     bottom, level = state.target.points[:, 2].min(), down_rotation(yaw_of(state.rotation))
@@ -160,14 +160,14 @@ def _carry(memory: Memory, state: PrivilegedState) -> Goal:
     height = state.position[2] + top + TOUCHDOWN_M - bottom + min(clear - top, 3.0 * max(distance - 0.012, 0.0))
     highest = min(_ceiling(state.position), HIGHEST_M)
     gate = float(np.clip((bottom - clear) / 0.006 + 2.0, 0.0, 1.0))  # sideways only once the object is clear
-    if distance < 0.03 or height > highest:  # there already, or stretched: the arm can only come nearer
+    if distance < 0.03 or height > highest:  # already there, or fully stretched: the arm can only come nearer
         gate = 1.0
     memory.phase = "lift" if gate < 1.0 else "carry" if distance > 0.03 else "lower"
     return Goal(np.append(state.position[:2] + gate * (there - here), min(height, highest)), level, CLOSED)
 
 
 def _lies_there(memory: Memory, state: PrivilegedState) -> bool:
-    """Whether the object lies on the receptacle; if the task's rule denies it for long, it is picked up again."""
+    """Whether the object rests on the receptacle; if the task reports no success for long, it is picked up again."""
     away = np.linalg.norm(_middle(state.target.points)[:2] - centre_of(state.receptacle.points))
     half = np.ptp(state.receptacle.points[:, :2], axis=0).min() / 2
     gap = state.target.points[:, 2].min() - state.receptacle.points[:, 2].max()
@@ -177,7 +177,7 @@ def _lies_there(memory: Memory, state: PrivilegedState) -> bool:
 
 
 def _retreat(memory: Memory, state: PrivilegedState) -> Goal:
-    """Open, then straight up, then still."""
+    """Opens, moves straight up, then stays still."""
     memory.phase = "retreat"
     height = state.position[2]
     if _is_open(state):
@@ -189,7 +189,7 @@ def _retreat(memory: Memory, state: PrivilegedState) -> Goal:
 
 
 def _rolling(memory: Memory) -> np.ndarray:
-    """Returns how far [2], metres, the target rolled in the last step; nothing for a jump, a fall or a rebound."""
+    """Returns the target's rolled distance [2], metres, in the last step; zero for a jump, a fall or a rebound."""
     if len(memory.seen) < 3:
         return np.zeros(2)
     last, move = memory.seen[1] - memory.seen[0], memory.seen[2] - memory.seen[1]
@@ -198,7 +198,7 @@ def _rolling(memory: Memory) -> np.ndarray:
 
 
 def _ceiling(position: np.ndarray) -> float:
-    """Returns how high, metres, a gripper pointing down gets at the distance of `position` from the base."""
+    """Returns the largest height, metres, of a gripper pointing down at the distance of `position` from the base."""
     return float(np.sqrt(max(REACH_M**2 - position[0] ** 2 - position[1] ** 2, 0.0))) - WRIST_M
 
 
@@ -211,7 +211,7 @@ def _middle(points: np.ndarray) -> np.ndarray:
 
 
 def _tallest(state: PrivilegedState, start: np.ndarray, end: np.ndarray, with_target: bool) -> float:
-    """Returns the height, metres, of the tallest thing within `CORRIDOR_M` of the way from `start` to `end`."""
+    """Returns the height, metres, of the tallest body within `CORRIDOR_M` of the path from `start` to `end`."""
     bodies = [state.receptacle, *state.distractors.values()] + ([state.target] if with_target else [])
     near = [body.points for body in bodies if distance_to_way(body.points, start, end) < CORRIDOR_M]
     return max((float(points[:, 2].max()) for points in near), default=0.0)

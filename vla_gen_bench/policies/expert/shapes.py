@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
-CLEAR_M = 0.005  # kept between open fingers and other things
+CLEAR_M = 0.005  # clearance between open fingers and other bodies
 
 
 def footprint(points: np.ndarray) -> np.ndarray:
     """Returns the convex hull [N, 2] of `points` [M, >= 2] seen from above, counter-clockwise from its largest x.
 
-    On coordinates as precise as float32: points of a mesh that differ by less are one corner.
+    Rounds coordinates to float32, which merges nearly equal mesh points into one corner.
     """
     plan = np.unique(points[:, :2].astype(np.float32), axis=0).astype(np.float64)  # sorted by x, then y
     try:
@@ -22,7 +22,7 @@ def footprint(points: np.ndarray) -> np.ndarray:
 
 
 def _last(corners: np.ndarray) -> int:
-    """Returns the place of the corner with the largest x, and y among those."""
+    """Returns the index of the corner with the largest x, and among those the largest y."""
     return int(np.lexsort((corners[:, 1], corners[:, 0]))[-1])
 
 
@@ -37,7 +37,7 @@ def centre_of(points: np.ndarray) -> np.ndarray:
 
 
 def centre_of_mass(points: np.ndarray) -> np.ndarray:
-    """Returns the centre of volume [3] of the convex hull of `points` [N, 3]: near enough to the centre of mass."""
+    """Returns the centre of volume [3] of the convex hull of `points` [N, 3], which approximates the centre of mass."""
     try:
         hull = ConvexHull(points)
     except QhullError:  # flat
@@ -62,7 +62,7 @@ def cut_above(points: np.ndarray, height: float) -> np.ndarray:
 
 
 def boundary(hull: np.ndarray, spacing: float = 0.0015) -> np.ndarray:
-    """Returns points [M, 2] along the polygon `hull`, close enough that no strip between fingers misses its edge."""
+    """Returns points [M, 2] along the polygon `hull`, dense enough for every strip between fingers to contain some."""
     pieces = []
     for a, b in zip(hull, np.roll(hull, -1, axis=0), strict=True):
         count = max(1, int(np.ceil(np.linalg.norm(b - a) / spacing)))

@@ -1,6 +1,6 @@
 """OpenVLA in plain PyTorch: one model, loader and processor from `pico` (tests) to `openvla/openvla-7b`.
 
-Modules, from the outside in:
+Modules, from the interface inwards:
 
 | module | what it holds |
 |---|---|
@@ -8,7 +8,7 @@ Modules, from the outside in:
 | `processor`, `images`, `actions` | images, sentences and actions to tensors and back |
 | `config` | sizes as data |
 | `checkpoint/` `loading`, `tensors`, `hub`, `saving`, `adapters` | Hugging Face layout, hub ids, adapters |
-| `checkpoint/` `config_file`, `config_text`, `tokenizer` | the files beside the tensors |
+| `checkpoint/` `config_file`, `config_text`, `tokenizer` | the other files of a checkpoint |
 | `model/` `vla`, `vision`, `vit`, `llama` | the network; its tensor names are those of `openvla/openvla-7b` |
 | `model/` `decoding`, `sampling`, `l1_head` | action tokens, their probabilities; numbers in place of tokens |
 | `model/` `value`, `lora` | what the trainers add: value heads, adapters |

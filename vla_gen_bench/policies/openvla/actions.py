@@ -1,4 +1,4 @@
-"""Robot actions to tokens and back: 256 bins per dimension, and the statistics that scale a data set's actions.
+"""Converts robot actions to tokens and back: 256 bins per dimension, and statistics to scale a data set's actions.
 
 Sources: openvla's `action_tokenizer.py` and `modeling_prismatic.predict_action`; RL4VLA's SimplerEnv wrapper for the
 gripper.
@@ -37,11 +37,11 @@ def decode(ids: np.ndarray, base_vocab: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ActionStats:
-    """How one data set's actions are scaled, from `norm_stats[key]["action"]`.
+    """The action scaling of one data set, from `norm_stats[key]["action"]`.
 
     Attributes:
         low, high: float64 [7], the 1st and 99th percentile: metres, radians.
-        mask: bool [7], False where an action is used as it is (the gripper).
+        mask: bool [7], False for dimensions used unscaled (the gripper).
     """
 
     low: np.ndarray
@@ -65,10 +65,10 @@ def action_stats(config: OpenVLAConfig, key: str | None = None, where: str = "no
     """Returns the statistics of data set `key`; None = the checkpoint's choice, or its only entry.
 
     Args:
-        where: What messages call the place of the entries.
+        where: Location of the entries, for messages.
 
     Raises:
-        CheckpointError: No such entry, several and no choice, or an entry that is not made of seven numbers each.
+        CheckpointError: No such entry, several without a choice, or an entry whose lists do not have seven numbers.
     """
     key = key or config.acting.unnorm_key or (next(iter(config.norm_stats)) if len(config.norm_stats) == 1 else None)
     if key is None:

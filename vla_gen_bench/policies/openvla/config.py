@@ -1,4 +1,4 @@
-"""What a model is made of, as frozen data: two vision towers, a projector, a language model, and how it acts.
+"""A model's structure as frozen data: two vision towers, a projector, a language model, and its decoding.
 
 Letters in shapes: B = batch, P = image patches, L = prompt tokens, K = actions in a chunk, D = width of the language
 model, A = 7 action dimensions.
@@ -23,7 +23,7 @@ PROJECTOR_EXPANSION = 4  # fc1 is four times as wide as the fused features (`fus
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be used: what, in which file, and what was expected."""
+    """A checkpoint cannot be used; the message names the problem, the file and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class ViTConfig:
     """One vision tower.
 
     Attributes:
-        width, depth, heads, mlp: Channels, blocks (the unused last one included), attention heads, hidden MLP size.
+        width, depth, heads, mlp: Channels, blocks (including the unused last one), attention heads, hidden MLP size.
         patch: Side of a patch, pixels.
         image: Side of the square input, pixels; a multiple of `patch`.
-        cls_token: Whether a class token stands first.
+        cls_token: Whether the first token is a class token.
         registers: Register tokens after it (DINOv2 "reg4": 4).
         layer_scale: Whether each residual branch is scaled per channel (DINOv2).
-        attn_pool: Whether the checkpoint carries an attention-pooling head (SigLIP); it is never used here.
+        attn_pool: Whether the checkpoint contains an attention-pooling head (SigLIP); it is never used here.
         pixels: How pixels are normalised: "imagenet" mean and std, or "half": 0.5 and 0.5.
         stem: Channels of 3x3 stride-2 convolutions before the patch convolution, which then covers patch / 2^n of
             their pixels. None in published models; at 64 px it learns to localise several times faster.
@@ -66,12 +66,12 @@ class ViTConfig:
 
     @property
     def patches(self) -> int:
-        """P, tokens the tower gives."""
+        """P, the number of tokens the tower returns."""
         return (self.image // self.patch) ** 2
 
     @property
     def prefix(self) -> int:
-        """Tokens before the patches, which the features leave out."""
+        """Number of tokens before the patches, which the features exclude."""
         return self.cls_token + self.registers
 
 
@@ -79,7 +79,7 @@ class ViTConfig:
 class LlamaConfig:
     """The language model. The defaults are those of `LlamaConfig` in transformers 4.40.1, not those of Llama-2-7b.
 
-    `openvla/openvla-7b` leaves almost all of them out of its config.json, so that its `rms_norm_eps` is 1e-6 at
+    `openvla/openvla-7b` omits almost all of them from its config.json. Its `rms_norm_eps` is therefore 1e-6 at
     inference although Llama 2 was trained with 1e-5.
     """
 
@@ -109,16 +109,16 @@ class LlamaConfig:
 
 @dataclass(frozen=True)
 class Acting:
-    """What this project's checkpoints say beside the published fields, under the key `vla_gen_bench` of config.json.
+    """This project's additional checkpoint fields, under the key `vla_gen_bench` of config.json.
 
     Attributes:
         decoding: "autoregressive": one token after the other. "parallel": all K x 7 in one pass (OFT).
         attention: Mask of parallel decoding. RLinf's variant is causal, openvla-oft's bidirectional.
         chunk: K.
         head: "tokens": 256 bins per number. "l1": numbers from a regression head on the states of parallel decoding,
-            whose weights lie in a file of their own.
+            whose weights are in a separate file.
         image_path: How images were resized in training, see `images`.
-        unnorm_key: The entry of `norm_stats` used where none is asked for.
+        unnorm_key: The entry of `norm_stats` used by default.
     """
 
     decoding: Decoding = "autoregressive"
@@ -148,7 +148,7 @@ class Acting:
 
 @dataclass(frozen=True)
 class OpenVLAConfig:
-    """A whole model.
+    """A complete model.
 
     Attributes:
         vision: The two towers; their features are concatenated in this order, and so are their normalised pixels.

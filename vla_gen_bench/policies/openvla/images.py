@@ -1,4 +1,4 @@
-"""Camera images to normalised pixels: three ways to make them square, and two computations.
+"""Converts camera images to normalised pixels: three ways to make them square, and two computations.
 
 Strategies (`image_resize_strategy`), as prismatic's image processor has them:
 
@@ -8,13 +8,13 @@ Strategies (`image_resize_strategy`), as prismatic's image processor has them:
 
 Computations (`image_path`):
 
-* "pil": on 8-bit images, with Pillow's bicubic filter. What openvla does; results are 8-bit before normalisation.
-* "tensor": bicubic with antialiasing on float32 pixels, never rounded nor clamped, so that they range beyond
-  0 to 255. "tensor-bf16": the same with bfloat16 before and after, which is what RL4VLA trained and evaluated with.
+* "pil": on 8-bit images, with Pillow's bicubic filter, as openvla; results are 8-bit before normalisation.
+* "tensor": bicubic with antialiasing on float32 pixels, neither rounded nor clamped, so values may exceed
+  0 to 255. "tensor-bf16": the same with bfloat16 before and after, as RL4VLA trained and evaluated.
   It differs from "pil" by up to 0.03 in normalised units.
 
 Checkpoints trained with random crops (openvla's `--image_aug`) are evaluated on the central nine tenths of the square,
-resized back to the whole (`center_crop`).
+resized back to the full size (`center_crop`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def to_pixels(images: Any, config: OpenVLAConfig, path: ImagePath = "pil", cente
         center_crop: See the module; path "pil" only.
 
     Raises:
-        UserError: Another dtype or shape; a crop on another path.
+        UserError: A wrong dtype or shape; a crop on a path other than "pil".
     """
     check_images(images)
     if path == "pil":
@@ -94,8 +94,8 @@ def _square(image: Image.Image, config: OpenVLAConfig) -> Image.Image:
 def centre_cropped(square: np.ndarray) -> np.ndarray:
     """Returns the central 0.9 of the area of uint8 [S, S, 3], resized to [S, S, 3].
 
-    As openvla's evaluation: TensorFlow's `crop_and_resize` (bilinear, corners on corners, no antialiasing), and its way
-    back to 8 bits, 255.5 times the value rounded down.
+    As openvla's evaluation: TensorFlow's `crop_and_resize` (bilinear, aligned corners, no antialiasing) and its
+    conversion to 8 bits, 255.5 times the value rounded down.
     """
     side = len(square)
     part = np.sqrt(np.float32(CROPPED_AREA))

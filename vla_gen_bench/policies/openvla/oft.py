@@ -1,9 +1,9 @@
 """Parallel decoding of action chunks (OpenVLA-OFT): all K x 7 tokens in one pass.
 
-The slots of the actions have zero embeddings; what distinguishes them is their position. As everywhere in a language
-model, the state at one position speaks about the next token, so the slots' logits come from the last prompt token up
-to the last slot but one. Two masks are in use: causal (RLinf's RL variant, discrete tokens, no `</s>`) and
-bidirectional over the whole sequence (openvla-oft).
+The action slots have zero embeddings; only their positions distinguish them. As usual in a language model, the state at
+one position predicts the next token, so the slots' logits come from the last prompt token to the second-to-last slot.
+Two masks are supported: causal (RLinf's RL variant, discrete tokens, no `</s>`) and bidirectional over the full
+sequence (openvla-oft).
 
 Each token is chosen independently of the others.
 
@@ -25,7 +25,7 @@ from vla_gen_bench.policies.openvla.model.vla import Inputs, OpenVLA, Sequence
 
 
 def slot_states(model: OpenVLA, inputs: Inputs, chunk: int, attention: Attention) -> Tensor:
-    """Returns the hidden states [B, 7 K, D] that speak about the action tokens, with gradients."""
+    """Returns the hidden states [B, 7 K, D] that predict the action tokens, with gradients."""
     return states_with_slots(model, inputs, chunk, attention)[:, -chunk * ACTION_TOKENS - 1 : -1]
 
 
@@ -52,7 +52,7 @@ def parallel_decode(
 
 
 def choose_tokens(model: OpenVLA, inputs: Inputs, choose: Choose = greedy) -> ActionOutput:
-    """Chooses the tokens [B, 7 K] in the way the model's config says: in parallel, or one after the other."""
+    """Chooses the tokens [B, 7 K] by the decoding in the model's config: parallel or autoregressive."""
     acting = model.config.acting
     if acting.decoding == "parallel":
         return parallel_decode(model, inputs, acting.chunk, acting.attention, choose)
@@ -66,7 +66,7 @@ def parallel_forward(model: OpenVLA, inputs: Inputs, tokens: Tensor, attention: 
 
 
 def score_tokens(model: OpenVLA, inputs: Inputs, tokens: Tensor) -> ActionOutput:
-    """Returns what the model says about given tokens [B, 7 K], in the way its config decodes, with gradients."""
+    """Returns the model's output for given tokens [B, 7 K], by its config's decoding, with gradients."""
     acting = model.config.acting
     if acting.decoding == "parallel":
         return parallel_forward(model, inputs, tokens, acting.attention)
@@ -74,9 +74,9 @@ def score_tokens(model: OpenVLA, inputs: Inputs, tokens: Tensor) -> ActionOutput
 
 
 def teacher(model: OpenVLA, inputs: Inputs, head: L1Head | None = None) -> Tensor:
-    """Returns what supervised training compares with a demonstrated chunk, in one pass and with gradients.
+    """Returns the prediction that supervised training compares with a demonstrated chunk, in one pass, with gradients.
 
-    No action is fed, so none is asked for: K and the mask are those of `model.config.acting`.
+    It needs no actions because none is fed. K and the mask are those of `model.config.acting`.
 
     Returns:
         float32 logits [B, 7 K, 256] over the action tokens; with `head` normalised actions [B, K, 7].

@@ -1,4 +1,4 @@
-"""The options of `OpenVLAPolicy` as a user types them: each of a wrong kind or out of range is named."""
+"""Checks user-typed options of `OpenVLAPolicy`: names each option of a wrong type or out of range."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEVER_NONE = ("dtype", "device")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises `UserError` for the first of `options` that `OpenVLAPolicy` cannot use; None says "not given"."""
+    """Raises `UserError` for the first of `options` that `OpenVLAPolicy` cannot use; None means "not given"."""
     for name, value in options.items():
         if value is None and name not in NEVER_NONE:
             continue

@@ -1,4 +1,4 @@
-"""`OpenVLAPolicy`: an OpenVLA checkpoint as a policy of the benchmark, whatever its size and way of decoding."""
+"""`OpenVLAPolicy`: an OpenVLA checkpoint of any size and decoding as a policy of the benchmark."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from vla_gen_bench.policies.openvla.options import DTYPES, Dtype, check_options
 from vla_gen_bench.policies.openvla.processor import Processor
 from vla_gen_bench.protocol import ActionSpec, Observation
 
-AUGMENTED = "image_aug"  # in the folder names that openvla's fine-tuning gives
-# Below this many parameters a second thread costs more than it computes: -3 to -12% in evaluations of nano and pico.
+AUGMENTED = "image_aug"  # part of the folder names from openvla's fine-tuning
+# Below this many parameters a second thread slows evaluations down: -3 to -12% for nano and pico.
 SMALL_MODEL = 20_000_000
-SAMPLING_STREAM = 0x0FA  # keys this policy's draws apart from whatever else is seeded with the episode's seed
+SAMPLING_STREAM = 0x0FA  # separates this policy's draws from others keyed by the episode's seed
 
 
 class OpenVLAPolicy:
     """OpenVLA: a vision-language-action model that writes actions as tokens, or in chunks as numbers (OpenVLA-OFT).
 
-    The draw of every token is keyed by (episode seed, step, slot), so that an observation of an episode gives the same
-    action alone, in any batch and in any worker. Exact up to float rounding: logits depend on the batch by about 1e-6
-    in float32, so that about one token in a million may differ, more in bfloat16. `batch_size=1` removes even that.
+    The draw of every token is keyed by (episode seed, step, slot), so an observation gives the same action alone, in
+    any batch and in any worker. This is exact up to float rounding: logits vary with the batch by about 1e-6 in
+    float32, so about one token in a million may differ, more in bfloat16. `batch_size=1` removes even that.
 
     Args:
         checkpoint: A folder in Hugging Face layout, a peft adapter folder, or "owner/name" on the hub.
         device: "cpu", "cuda", "cuda:1", ...
         dtype: "float32", "bfloat16" or "float16".
-        temperature: Of sampling; 0 = greedy. The paper evaluates at 0.6.
-        top_k: Only the k most likely of the 256 tokens are eligible; None = all. RL4VLA had 50, by a default.
+        temperature: Sampling temperature; 0 = greedy. The paper evaluates at 0.6.
+        top_k: Only the k most likely of the 256 tokens are eligible; None = all. RL4VLA used 50, by default.
         unnorm_key: Entry of the checkpoint's `norm_stats`; None = its own choice, or the only one.
-        base: Base model of an adapter; None = as the adapter says.
+        base: Base model of an adapter; None = the one named by the adapter.
         revision: Commit on the hub; None = the one pinned in `policies/openvla/hub.yaml`.
-        image_path: "pil", "tensor" or "tensor-bf16", see `images`; None = as the checkpoint says.
-        center_crop: Look at the central nine tenths of the image only, as openvla evaluates checkpoints trained with
-            image augmentation; None = no, but refuse one that is named so ("...--image_aug").
-        batch_size: At most so many episodes go through the model at once; None = all.
-        vision_heads: Attention heads of the vision towers, for checkpoints that do not tell.
-        decoding: "autoregressive" or "parallel": refuse a checkpoint that decodes otherwise; None = take any.
+        image_path: "pil", "tensor" or "tensor-bf16", see `images`; None = from the checkpoint.
+        center_crop: Use only the central nine tenths of the image, as openvla evaluates checkpoints trained with
+            image augmentation; None = no, but refuse a checkpoint whose name has it ("...--image_aug").
+        batch_size: Largest number of episodes per forward pass; None = all.
+        vision_heads: Attention heads of the vision towers, for checkpoints that do not specify them.
+        decoding: "autoregressive" or "parallel": refuse a checkpoint with other decoding; None = accept any.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -94,7 +94,7 @@ class OpenVLAPolicy:
         self._prompts: list[list[int]] = []
 
     def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Begins B new episodes; raises `UserError` for an instruction that is empty or too long."""
+        """Starts B new episodes; raises `UserError` for an instruction that is empty or too long."""
         self._prompts = [self.processor.tokenizer.prompt(text) for text in instructions]
         self._seeds = [int(seed) for seed in seeds]
 
@@ -114,7 +114,7 @@ class OpenVLAPolicy:
         inputs = self.processor.with_prompts(images, [self._prompts[b] for b in rows])
         inputs = inputs.to(self.model.device, self.model.dtype)
         if self.head is not None:
-            return teacher(self.model, inputs, self.head).clamp(-1, 1).cpu().numpy()  # the range it was trained on
+            return teacher(self.model, inputs, self.head).clamp(-1, 1).cpu().numpy()  # the training range
         steps = [int(observation.step[b]) for b in rows]
         uniforms = draws([self._seeds[b] for b in rows], steps, ACTION_TOKENS * self.config.acting.chunk)
         choose = sampler(uniforms, self.temperature, self.top_k)
@@ -123,13 +123,13 @@ class OpenVLAPolicy:
 
 
 def draws(seeds: Sequence[int], steps: Sequence[int], slots: int) -> torch.Tensor:
-    """Returns float64 [B, slots] in [0, 1): row b depends on `seeds[b]` and `steps[b]` alone."""
+    """Returns float64 [B, slots] in [0, 1): row b depends only on `seeds[b]` and `steps[b]`."""
     keys = [(SAMPLING_STREAM, seed, step) for seed, step in zip(seeds, steps, strict=True)]
     return torch.from_numpy(np.stack([np.random.default_rng(key).random(slots) for key in keys]))
 
 
 def _check_crop(wanted: bool | None, checkpoint: str | Path, folder: Path) -> None:
-    """Lets no checkpoint that was trained with random crops act on the whole image unless that is asked for."""
+    """Refuses the full image for a checkpoint trained with random crops, unless explicitly requested."""
     if wanted is None and AUGMENTED in f"{Path(checkpoint).name} {folder.name}":
         raise CheckpointError(
             f"{folder}: by its name trained with image augmentation ({AUGMENTED}); openvla evaluates those on the "

@@ -1,4 +1,4 @@
-"""Observations to model inputs: images, prompts, and the targets of supervised training."""
+"""Converts observations to model inputs: images, prompts, and the targets of supervised training."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Processor:
     """Turns images and instructions into `Inputs`.
 
     Attributes:
-        image_path: How images are computed, see `images`; None = as the checkpoint says.
-        center_crop: Look at the central nine tenths only, see `images`.
+        image_path: How images are computed, see `images`; None = from the checkpoint.
+        center_crop: Use only the central nine tenths, see `images`.
     """
 
     config: OpenVLAConfig
@@ -41,7 +41,7 @@ class Processor:
         return self.with_prompts(images, [self.tokenizer.prompt(text) for text in instructions])
 
     def with_prompts(self, images: np.ndarray, prompts: Sequence[list[int]]) -> Inputs:
-        """As calling, for prompts that are token ids already."""
+        """Like `__call__`, for prompts that are already token ids."""
         pixels = self.pixels(images)
         if len(pixels) != len(prompts):
             raise UserError(f"image: a batch of {len(pixels)} for {len(prompts)} instructions")
@@ -68,9 +68,9 @@ class Processor:
 
 
 def pad_prompts(prompts: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Returns ids and mask, int64 [B, L]: padding goes between the first token (BOS) and the rest.
+    """Returns ids and mask, int64 [B, L], with padding between the first token (BOS) and the rest.
 
-    So the patches follow BOS and the last column is the last prompt token in every row (RL4VLA's layout).
+    In every row the patches then follow BOS, and the last column is the last prompt token (RL4VLA's layout).
     """
     if not prompts:
         raise UserError("instruction: an empty batch")

@@ -1,4 +1,4 @@
-"""Addresses of servers, as `--policy` takes them, and the card of a policy that is nothing but an address."""
+"""Server addresses in the form of `--policy`, and the card of a policy given only by its address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PORT = 8000
 
 
 def is_url(ref: str) -> bool:
-    """Tells an address from a name, a folder and `module:attr`."""
+    """Returns whether `ref` is an address, not a name, a folder or `module:attr`."""
     return "://" in ref
 
 
@@ -28,7 +28,7 @@ def parse_url(url: str) -> tuple[str, str, int]:
 
 
 def card_of(url: str) -> Card:
-    """Returns the card of the policy behind `url`; nothing is connected yet."""
+    """Returns the card of the policy at `url` without connecting to it."""
     protocol, host, port = parse_url(url)
     name = f"{protocol}:{host.strip('[]').replace(':', '-')}:{port}"
     summary = f"Whatever is served at {url}"

@@ -1,4 +1,4 @@
-"""Key maps: which piece of an observation a server gets under which key.
+"""Key maps: assign a part of an observation to each key of a server's message.
 
 keys:
   observation/image: image                       # or image.wrist
@@ -19,13 +19,13 @@ import numpy as np
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.protocol import CAMERAS, EXTERNAL, STATE, Needs, Observation
 
-# BridgeData V2's state, as its data sets hold it: x, y, z, roll, pitch, yaw, 0, gripper.
+# BridgeData V2's state in its data sets' layout: x, y, z, roll, pitch, yaw, 0, gripper.
 SOURCES = (
     "image", *(f"image.{camera}" for camera in CAMERAS), "state", *(f"state.{part}" for part in STATE),
     *(f"history.{camera}" for camera in CAMERAS), "instruction", "step",
 )  # fmt: skip
 
-# openpi: what inspect-robots-widowx sends; vla-eval: its observation format; act: openvla's deploy.py.
+# openpi: the keys that inspect-robots-widowx sends; vla-eval: its observation format; act: openvla's deploy.py.
 BRIDGE: dict[str, dict[str, Any]] = {
     "openpi": {"observation/image": "image", "prompt": "instruction"},
     "vla-eval": {"images": {"primary": "image"}, "task_description": "instruction"},
@@ -61,7 +61,7 @@ def _parts(source: str) -> list[str]:
 
 
 def needs_of(keys: Mapping[str, Any], needs: Needs = Needs()) -> Needs:  # noqa: B008
-    """Returns what has to be sensed to fill a key map."""
+    """Returns the inputs needed to fill a key map."""
     sources = [part for _, source in _leaves(keys) for part in _parts(source)]
     cameras = [
         source.partition(".")[2] or EXTERNAL for source in sources if source.split(".")[0] in ("image", "history")
@@ -94,7 +94,7 @@ def _take(source: Any, observation: Observation, row: int) -> Any:
 
 
 def describe(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a message holds, for the log and for errors: {"observation/image": "uint8 [224, 224, 3]"}."""
+    """Returns a summary of a message for logs and errors: {"observation/image": "uint8 [224, 224, 3]"}."""
     described: dict[str, Any] = {}
     for name, value in message.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Connections to a server, one per running episode. A link knows a protocol's messages and nothing of policies."""
+"""Connections to a server, one per running episode. A link handles a protocol's messages, not policies."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vla_gen_bench.errors import UserError, one_line
 from vla_gen_bench.policies.contract import PolicyError
 from vla_gen_bench.policies.remote import wire
 
-VGB = "vgb"  # the key of what only this project's servers and clients tell each other
+VGB = "vgb"  # key of the data that only this project's servers and clients exchange
 SHOWN = 600  # characters of a server's own error text
 T = TypeVar("T")
 
 
 class ServerError(PolicyError):
-    """The server answered that it cannot act, or with something that is no answer. It errors the episode."""
+    """The server reported an error or sent an invalid answer. This errors the episode."""
 
     says_all = True
 
 
 class ServerGone(UserError):
-    """There is no server, or none that answers. It stops the run; what is finished stays."""
+    """No server exists or answers. This stops the run; finished episodes are kept."""
 
     says_all = stops_run = True
 
@@ -38,11 +38,11 @@ class Address:
     Attributes:
         protocol: "openpi", "vla-eval" or "act".
         host, port: Of the server.
-        start_s: How long to wait for a server that is not there yet.
+        start_s: How long to wait for a server that has not started yet.
         timeout_s: Longest time between a request and its answer.
-        first_timeout_s: The same for the first one: models are often compiled then.
-        limit: Largest message, bytes, either way.
-        images: How vla-eval's images are sent.
+        first_timeout_s: The same for the first request, during which models are often compiled.
+        limit: Largest message in either direction, bytes.
+        images: Encoding of vla-eval's images.
         api_key: openpi's optional key.
     """
 
@@ -66,13 +66,13 @@ class Link(Protocol):
     """One conversation with a server.
 
     Attributes:
-        greeting: What the server told of itself; `greeting["vgb"]` if it is `vgb serve`.
+        greeting: The server's description of itself; has the key "vgb" if it is `vgb serve`.
     """
 
     greeting: dict[str, Any]
 
     def begin(self, instruction: str, seed: int) -> None:
-        """Tells of a new episode, where the protocol can."""
+        """Announces a new episode if the protocol supports it."""
 
     def send(self, message: dict[str, Any], step: int) -> None:
         """Sends an observation."""
@@ -84,7 +84,7 @@ class Link(Protocol):
 
 
 def patiently(address: Address, call: Callable[[], T]) -> T:
-    """Calls until a server is there, for at most `start_s`."""
+    """Repeats `call` until a server answers, for at most `start_s`."""
     deadline = time.monotonic() + address.start_s
     while True:
         try:
@@ -106,7 +106,7 @@ def connect(address: Address) -> Link:
 
 
 class _WebSocketLink:
-    """What openpi and vla-eval share: one websocket, msgpack, no compression."""
+    """The common part of openpi and vla-eval: one websocket, msgpack, no compression."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -126,7 +126,7 @@ class _WebSocketLink:
                 url, compression=None, max_size=self.address.limit, additional_headers=headers, open_timeout=10,
                 ping_interval=None, proxy=None,
             )  # fmt: skip
-            return opening.__enter__()  # works in every version: 17 deprecates to use what `connect` returns at once
+            return opening.__enter__()  # works in every version: 17 deprecates direct use of the result of `connect`
 
         try:
             self._socket = patiently(self.address, call)
@@ -172,11 +172,11 @@ class _WebSocketLink:
 
 
 class _Closed(ServerError):
-    """The server hung up; whether it is gone shows when it is dialled again."""
+    """The server closed the connection; only reconnecting shows whether it is gone."""
 
 
 class OpenpiLink(_WebSocketLink):
-    """openpi's websocket protocol: the server greets, then one observation, one answer. It knows no episodes."""
+    """openpi's websocket protocol: a greeting, then one answer per observation. It has no notion of episodes."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
@@ -246,7 +246,7 @@ class VlaEvalLink(_WebSocketLink):
                 raise ServerError(f"{self.address.url}: {shown(str(payload.get('error', payload)))}")
             if kind == "action" and sequence == self._sequence:
                 return actions_of(payload, self.address.url)
-            # anything else answers an observation that nobody waits for any more
+            # anything else answers an observation that is no longer awaited
 
     def _say(self, kind: str, payload: dict[str, Any]) -> None:
         self._sequence += 1
@@ -261,7 +261,7 @@ class VlaEvalLink(_WebSocketLink):
 
 
 class ActLink:
-    """OpenVLA's REST: `POST /act` with JSON, arrays as json-numpy. It knows neither episodes nor connections."""
+    """OpenVLA's REST: `POST /act` with JSON, arrays as json-numpy. It has neither episodes nor connections."""
 
     def __init__(self, address: Address) -> None:
         import urllib3
@@ -273,7 +273,7 @@ class ActLink:
         self.greeting = self._health()
 
     def _health(self) -> dict[str, Any]:
-        """Waits until something answers; only `vgb serve` and a few others know this path."""
+        """Waits until a server answers; only `vgb serve` and a few others implement this path."""
         import urllib3
 
         def call() -> Any:
@@ -322,7 +322,7 @@ class ActLink:
         return actions_of(self._parsed(data), url)
 
     def _parsed(self, data: bytes) -> Any:
-        """Returns the answer; OpenVLA's server may encode it twice, and says "error" where it failed."""
+        """Returns the parsed answer; OpenVLA's server may encode it twice, and returns "error" on failure."""
         try:
             answer = wire.loads(data, self.address.limit)
             if isinstance(answer, str) and answer != "error":
@@ -340,7 +340,7 @@ class ActLink:
 
 
 def actions_of(answer: Any, url: str) -> np.ndarray:
-    """Returns the numbers of an answer; raises `ServerError` where there are none, naming what is there."""
+    """Returns the actions of an answer; if there are none, raises `ServerError` naming the answer's content."""
     if isinstance(answer, dict):
         if "actions" not in answer and "action" not in answer:
             raise ServerError(f"{url}: an answer without 'actions'; its keys: {', '.join(map(str, answer)) or 'none'}")
@@ -355,7 +355,7 @@ def actions_of(answer: Any, url: str) -> np.ndarray:
 
 
 def shown(text: str) -> str:
-    """Returns a server's text on one line: the end of a traceback, where the reason stands, if it is long."""
+    """Returns a server's text on one line; if long, only its end, where a traceback has the reason."""
     line = one_line(text)
     return line if len(line) <= SHOWN else f"... {line[-SHOWN:]}"
 

@@ -1,4 +1,4 @@
-"""`RemotePolicy`: the policy protocol in front of a server, one connection per episode that runs."""
+"""`RemotePolicy`: implements the policy protocol with a server, one connection per running episode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vla_gen_bench.policies.remote.wire import MEBIBYTE, ImageCodec
 from vla_gen_bench.protocol import EXTERNAL, WRIST, ActionSpec, Needs, Observation
 
 BINARY_GRIPPER = {"gripper": {"closed": 0, "open": 1, "binarise": True}}
-# What is done for a server that says nothing of its convention: Bridge's. The sizes are those that
+# Adapters for a server that does not state its convention: Bridge's. The image sizes are those that
 # inspect-robots-widowx sends to openpi and OpenVLA.
 BRIDGE_ADAPTERS: dict[str, list[dict[str, Any]]] = {
     "openpi": [{"resize": {"height": 224, "width": 224, "pad": True}}, BINARY_GRIPPER],
@@ -28,13 +28,13 @@ BRIDGE_ADAPTERS: dict[str, list[dict[str, Any]]] = {
         {"resize": {"height": 256, "width": 256, "method": "lanczos"}}, {"jpeg": {"quality": 75}}, BINARY_GRIPPER,
     ],
 }  # fmt: skip
-REPLAN_EVERY = 5  # control steps, of openpi's longer chunks, as inspect-robots-widowx
-COUNTERS = ("status", "connections", "served")  # of a server's greeting: not what it is, but how it does
+REPLAN_EVERY = 5  # control steps executed of openpi's longer chunks, as in inspect-robots-widowx
+COUNTERS = ("status", "connections", "served")  # greeting keys that describe a server's load, not its identity
 PROBE = "put carrot on plate"
 
 
 def own_keys(protocol: str, needs: Needs) -> dict[str, Any]:
-    """Returns the key map for `vgb serve` with a policy that has `needs`: everything under the protocol's names."""
+    """Returns the key map for `vgb serve` and a policy with `needs`: all inputs under the protocol's names."""
     named = {EXTERNAL: "image", WRIST: "image.wrist"}
     cameras = {camera: named[camera] for camera in needs.cameras}
     history = {f"history/{camera}": f"history.{camera}" for camera in needs.cameras if needs.history > 1}
@@ -54,20 +54,20 @@ class RemotePolicy:
     Args:
         url: openpi://host:port, vla-eval://host:port or act://host:port.
         keys: Key map, see `keys`; None = the server's own if it is `vgb serve`, else Bridge's.
-        execute: Actions of a chunk that are carried out before the server is asked again; None = as `vgb serve` says,
-            all of it, for openpi at most 5.
+        execute: Actions of a chunk executed before the next request; None = the value reported by `vgb serve`, else
+            the full chunk, for openpi at most 5.
         start_s: How long to wait for a server that is still starting.
         timeout_s, first_timeout_s: Longest time for an answer; the first one may take longer.
         limit_mib: Largest message.
-        images: How vla-eval's images are sent: png, jpeg or raw; None = png, raw to `vgb serve`.
+        images: Encoding of vla-eval's images: png, jpeg or raw; None = png, but raw for `vgb serve`.
         api_key: openpi's optional key.
 
     Attributes:
-        default_adapter: The converters used where neither card nor user names any.
-        connection: What was sent and who answered, for the log.
+        default_adapter: The converters used if neither card nor user names any.
+        connection: Message contents and server identity, for the log.
 
     Raises:
-        ServerGone: No server there.
+        ServerGone: No server answers.
         UserError: A bad address or key map, or a server of another protocol.
     """
 
@@ -109,7 +109,7 @@ class RemotePolicy:
         return ActionSpec(chunk=told["chunk"], execute=self._execute or told["execute"], **limits)
 
     def prepare(self, converters: Sequence[Converter]) -> None:
-        """Asks a server that does not tell how long its chunks are, once, on an example image."""
+        """Queries a server once on an example image if it does not report its chunk length."""
         if self.own is None:
             seen = example_observation(1, needs=self.needs)
             for converter in converters:
@@ -143,7 +143,7 @@ class RemotePolicy:
             self._begin(row, instruction, int(seed))
 
     def _begin(self, row: int, instruction: str, seed: int) -> None:
-        """Begins an episode; a connection that an earlier episode lost is opened again."""
+        """Starts an episode; reopens a connection that an earlier episode lost."""
         for _ in range(2):
             try:
                 self._links[row] = self._links[row] or connect(self._address)
@@ -170,7 +170,7 @@ class RemotePolicy:
         return np.stack(chunks).astype(np.float32)
 
     def _ask(self, observation: Observation) -> list[np.ndarray]:
-        """Returns one chunk [K, n] per episode; all requests are under way at the same time."""
+        """Returns one chunk [K, n] per episode; sends all requests before it waits for answers."""
         timeout_s = self._address.timeout_s if self._answered else self._address.first_timeout_s
         messages = [key_maps.fill(self._keys, observation, row) for row in range(len(observation))]
         if self.connection:
@@ -204,7 +204,7 @@ class RemotePolicy:
 
 
 def remote_needs(options: Mapping[str, Any]) -> Needs:
-    """Returns what a server wants to see, for a plan: from the key map if there is one, else from the server."""
+    """Returns a server's inputs for planning: from the key map if given, else from the server."""
     keys = options.get("keys")
     if keys is not None:
         return key_maps.needs_of(key_maps.check_keys(keys, f"{options['url']}: keys"))
@@ -222,5 +222,5 @@ def _listed(described: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether a piece of the server's greeting may stand in the log: plain data of a few hundred characters."""
+    """Whether a part of the server's greeting may go into the log: plain data of a few hundred characters."""
     return not isinstance(value, bytes | np.ndarray) and len(repr(value)) < 2000

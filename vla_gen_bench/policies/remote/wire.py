@@ -1,4 +1,4 @@
-"""Messages as bytes: msgpack with arrays, in the two dialects that are in use, and JSON with arrays. Never pickle.
+"""Encodes messages as bytes: msgpack with arrays in the two common dialects, and JSON with arrays. Never pickle.
 
 `openpi`: an array is a map with *bytes* keys, {b"__ndarray__": True, b"data", b"dtype", b"shape"}.
 `vla-eval`: the same with *str* keys; images may be files: {"__image__": True, "format": "png", "data", "shape"}.
@@ -30,11 +30,11 @@ MEBIBYTE = 1 << 20
 
 
 class WireError(ValueError):
-    """Bytes that are no message, or a message with something in it that is not allowed."""
+    """Bytes that are not a message, or a message with disallowed content."""
 
 
 def need_packages() -> None:
-    """Raises `UserError` where the packages of the extra `remote` are missing."""
+    """Raises `UserError` if packages of the extra `remote` are missing."""
     try:
         import aiohttp  # noqa: F401
         import msgpack  # noqa: F401
@@ -48,7 +48,7 @@ def pack(message: Any, dialect: Dialect, images: ImageCodec = "raw") -> bytes:
     """Returns a message of plain data and arrays as msgpack.
 
     Args:
-        images: How vla-eval's dialect writes uint8 [H, W, 1 | 3 | 4]; "raw" as any other array. openpi's has no choice.
+        images: vla-eval's encoding of uint8 [H, W, 1 | 3 | 4]; "raw" = as any other array. openpi always uses raw.
     """
     import msgpack
 
@@ -71,7 +71,7 @@ def unpack(data: bytes, limit: int = 64 * MEBIBYTE) -> Any:
     """Returns the message in `data`, arrays of both dialects decoded and writeable.
 
     Raises:
-        WireError: Not msgpack, larger than `limit`, or with an array that is not what it says.
+        WireError: Not msgpack, larger than `limit`, or with an array that contradicts its header.
     """
     import msgpack
 
@@ -97,7 +97,7 @@ def _decode(fields: dict[Any, Any]) -> Any:
 
 
 def decode_array(data: Any, dtype: Any, shape: Any) -> np.ndarray:
-    """Returns the array; raises `WireError` unless bytes, dtype and shape belong together."""
+    """Returns the array; raises `WireError` unless bytes, dtype and shape match."""
     if isinstance(dtype, bytes):
         dtype = dtype.decode("ascii", "replace")
     try:
@@ -141,7 +141,7 @@ def decode_file(data: Any) -> np.ndarray:
             return np.array(file.convert("RGB"))
     except WireError:
         raise
-    except Exception as error:  # Pillow raises whatever its decoders do
+    except Exception as error:  # Pillow passes on any exception of its decoders
         raise WireError(f"an image that is neither PNG nor JPEG ({type(error).__name__})") from None
 
 

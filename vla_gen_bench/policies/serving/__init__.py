@@ -1,1 +1,1 @@
-"""`vgb serve`: this project's policies for others' harnesses, over the same protocols that `policies.remote` speaks."""
+"""`vgb serve`: serves this project's policies to other harnesses, over the protocols of `policies.remote`."""

@@ -1,4 +1,4 @@
-"""Runs a policy for many conversations at once: requests of several of them are batched where the policy allows it."""
+"""Runs a policy for many conversations at once; batches requests of different conversations if the policy allows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Session:
     """One episode of one conversation.
 
     Attributes:
-        step: Control steps done, as far as that is known: clients of this project tell, for others it counts on.
+        step: Completed control steps: reported by this project's clients, counted for others.
         frames: Camera -> the latest images, for policies that need a history.
     """
 
@@ -45,16 +45,16 @@ class _Waiting:
 class Engine:
     """Acts for sessions.
 
-    A policy with an attribute `memoryless = True` depends on instruction, seed and the present observation alone: it
-    is reset before every call and any sessions share a batch. Any other policy keeps its episodes inside, so every
-    session has an instance of its own, at most `instances` of them.
+    A policy with an attribute `memoryless = True` depends only on instruction, seed and the current observation. It
+    is reset before every call, and any sessions share a batch. Any other policy keeps episode state, so every session
+    has its own instance, at most `instances` in total.
 
     Args:
         make: Builds a policy.
-        label: How errors name it.
-        batch: Most sessions that go through the policy at once; images of one size share a batch.
-        wait_s: How long a request waits for others to share a batch with. Without, those share one that came while
-            the last batch was computed.
+        label: The policy's name in errors.
+        batch: Largest number of sessions per policy call; only images of equal size share a batch.
+        wait_s: How long a request waits for others to share its batch. At 0, requests share a batch if they arrived
+            during the previous batch's computation.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Engine:
         return Session(self._sessions)
 
     def close(self, session: Session) -> None:
-        """Gives back what the session held."""
+        """Releases the session's resources."""
         if session.policy is not None:
             self._spare.append(session.policy)
             session.policy = None
 
     def begin(self, session: Session, instruction: str, seed: int, episode: Any = None) -> None:
-        """Starts an episode: what was before is forgotten."""
+        """Starts an episode and discards earlier state."""
         session.instruction, session.seed, session.episode = instruction, seed, episode
         session.step, session.fresh, session.frames = 0, True, {}
 
@@ -98,8 +98,8 @@ class Engine:
         """Returns float32 [K, 7].
 
         Raises:
-            BadRequest: There are as many sessions as instances.
-            PolicyError: The policy failed, or returned what it may not.
+            BadRequest: All instances are in use by other sessions.
+            PolicyError: The policy failed or returned invalid actions.
         """
         if session.policy is None and not self.memoryless:
             session.policy = await self._instance()
@@ -122,7 +122,7 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._make)
 
     def _note(self, session: Session, request: Request) -> None:
-        """Keeps the images for the history, and completes it for clients that do not send it."""
+        """Stores the images, and fills in the history for clients that do not send one."""
         if self.needs.history > 1:
             for camera, image in request.images.items():
                 frames = session.frames.setdefault(camera, deque(maxlen=self.needs.history))
@@ -137,7 +137,7 @@ class Engine:
             for part in self._parts(group):
                 try:
                     actions = await loop.run_in_executor(self._thread, self._compute, part)
-                except Exception as error:  # whatever a policy raises goes to those who asked
+                except Exception as error:  # any exception of a policy goes to the requests' senders
                     for waiting in part:
                         if not waiting.answer.done():
                             waiting.answer.set_exception(error)
@@ -148,7 +148,7 @@ class Engine:
                             waiting.answer.set_result(chunk)
 
     async def _gather(self) -> list[_Waiting]:
-        """Returns the requests that are there, the first one waited for, and those that come within `wait_s`."""
+        """Waits for a first request; returns it with all others that are queued or arrive within `wait_s`."""
         group = [await self._queue.get()]
         deadline = asyncio.get_running_loop().time() + self._wait_s
         while len(group) < self._batch:
@@ -160,7 +160,7 @@ class Engine:
         return group
 
     def _parts(self, group: list[_Waiting]) -> list[list[_Waiting]]:
-        """Splits requests into those that can go through the policy together: same image sizes, a memoryless policy."""
+        """Splits requests into batches for one policy call: equal image sizes and a memoryless policy."""
         if not self.memoryless:
             return [[waiting] for waiting in group]
         parts: dict[tuple, list[_Waiting]] = {}
@@ -169,7 +169,7 @@ class Engine:
         return list(parts.values())
 
     def _compute(self, part: list[_Waiting]) -> np.ndarray:
-        """Asks the policy; runs in the policy's thread."""
+        """Queries the policy; runs in the policy's thread."""
         sessions = [waiting.session for waiting in part]
         policy = self.policy if self.memoryless else sessions[0].policy
         episodes = [(session.instruction, session.seed) for session in sessions]
@@ -198,7 +198,7 @@ def _observation(part: list[_Waiting]) -> Observation:
 
 
 def failure_text(error: BaseException) -> str:
-    """Returns what a client may know of a failure: one line, no traceback, no path of this machine."""
+    """Returns the failure message for clients: one line, no traceback, no path of this machine."""
     if isinstance(error, BadRequest | PolicyError):
         return str(error)
     return f"the policy raised {type(error).__name__}; the server's own output tells more"

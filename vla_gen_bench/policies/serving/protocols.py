@@ -26,9 +26,9 @@ class Server:
     """Answers one protocol's requests with an engine.
 
     Args:
-        name: Of the policy, for those who ask.
+        name: Name of the policy, reported to clients.
         limit: Largest message, bytes.
-        connections: Most conversations at a time.
+        connections: Largest number of simultaneous conversations.
     """
 
     def __init__(self, engine: Engine, name: str, limit: int = 16 * wire.MEBIBYTE, connections: int = 256) -> None:
@@ -38,23 +38,23 @@ class Server:
 
     @property
     def own(self) -> dict[str, Any]:
-        """What this project's clients are told."""
+        """The data sent to this project's clients."""
         spec, needs = self.engine.spec.to_json(), self.engine.needs.to_json()
         return {"version": __version__, "policy": self.name, "action_spec": spec, "needs": needs}
 
     async def health(self, request: web.Request) -> web.Response:
-        """`GET /health` and `/healthz`: answers while the policy computes, too."""
+        """`GET /health` and `/healthz`: answers even while the policy computes."""
         state = {"status": "ok", "policy": self.name, "connections": self._open, "served": self.engine.served}
         return web.json_response({**state, VGB: self.own})
 
     async def healthz(self, request: web.Request) -> web.Response:
-        """As openpi's."""
+        """The same under openpi's path."""
         return web.Response(text="OK\n")
 
     # ---- websockets ------------------------------------------------------------------------------------------
 
     async def openpi(self, request: web.Request) -> web.StreamResponse:
-        """Greets with metadata, then one answer per observation; an error is a text frame, then the end."""
+        """Greets with metadata, then sends one answer per observation; an error is a text frame that ends it."""
 
         async def talk(socket: web.WebSocketResponse, session: Session) -> None:
             await socket.send_bytes(wire.pack({"policy": self.name, VGB: self.own}, "openpi"))
@@ -74,7 +74,7 @@ class Server:
         return await self._converse(request, talk)
 
     async def vla_eval(self, request: web.Request) -> web.StreamResponse:
-        """Hello, then episodes; an error is a message, and the conversation stays open."""
+        """Hello, then episodes; an error is sent as a message and the conversation stays open."""
         return await self._converse(request, _VlaEval(self).talk)
 
     async def _converse(
@@ -105,7 +105,7 @@ class Server:
         return actions if request.own is not None else bridge_convention(actions)
 
     def _follow(self, session: Session, request: Request) -> None:
-        """Begins an episode where the client reports it, or where another instruction shows it."""
+        """Starts an episode if the client reports one, or if the instruction changes."""
         own = request.own or {}
         instruction = request.instruction if request.instruction is not None else session.instruction
         if not instruction:
@@ -116,7 +116,7 @@ class Server:
             session.step = int(own["step"])
 
     def _tell(self, error: Exception) -> None:
-        """Writes the whole of an unexpected error into the server's own output, never to a client."""
+        """Writes the full unexpected error to the server's output, never to a client."""
         log.error("%s", failure_text(error), exc_info=None if isinstance(error, EXPECTED) else error)
 
     # ---- REST ------------------------------------------------------------------------------------------------
@@ -138,7 +138,10 @@ class Server:
         return web.Response(text=wire.dumps({"encoded": text}) if twice else text, content_type="application/json")
 
     def _loose_session(self, message: Any, request: web.Request) -> Session:
-        """REST has no conversations: a session per episode of our clients, per address of others; the oldest goes."""
+        """Returns a session per episode of our clients, or per address of others, since REST has no conversations.
+
+        Drops the oldest if there are too many.
+        """
         own = message.get(VGB) if isinstance(message, dict) else None
         key = str(own.get("episode")) if isinstance(own, dict) else f"from {request.remote}"
         session = self._loose.pop(key, None) or self.engine.open()
@@ -151,7 +154,7 @@ class Server:
 class _VlaEval:
     """One conversation in vla-eval's protocol.
 
-    Its other clients get one action per observation: the server carries out a chunk for them, as vla-eval's servers do.
+    Other clients get one action per observation: the server steps through the chunk, as vla-eval's servers do.
     """
 
     def __init__(self, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""From a protocol's message to one episode's observation, and from actions to the answer."""
+"""Converts a protocol's message to one episode's observation, and actions to the answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vla_gen_bench.protocol import CAMERAS, EXTERNAL, STATE_DIMS, WRIST, Needs
 
 LARGEST_SIDE = 4096
 LONGEST_INSTRUCTION = 2000  # characters
-# The names others use for the same things; the first one is ours.
+# Other projects' names for the same inputs; the first one is ours.
 NAMES = {
     EXTERNAL: (
         "observation/image",
@@ -42,8 +42,8 @@ class Request:
     Attributes:
         images: Camera -> uint8 [H, W, 3].
         history: Camera -> uint8 [N, H, W, 3], from clients that send it.
-        own: What only this project's clients tell: "episode", "seed", "step". None for others, who are answered in
-            Bridge's convention: gripper 0 closed .. 1 open.
+        own: Data that only this project's clients send: "episode", "seed", "step". None for others, who get answers
+            in Bridge's convention: gripper 0 closed .. 1 open.
     """
 
     images: dict[str, np.ndarray]
@@ -54,7 +54,7 @@ class Request:
 
 
 def parse_request(message: Any, needs: Needs) -> Request:
-    """Returns what a message says; raises `BadRequest` naming the key and what was expected."""
+    """Parses a message; raises `BadRequest` naming the key and what was expected."""
     if not isinstance(message, Mapping):
         raise BadRequest(f"a message is a {type(message).__name__}; expected a map of keys")
     flat = {**message, **(message["images"] if isinstance(message.get("images"), Mapping) else {})}
@@ -121,10 +121,10 @@ def _state(flat: Mapping[str, Any]) -> np.ndarray:
 
 
 def bridge_convention(actions: np.ndarray) -> np.ndarray:
-    """Returns actions [K, 7] for harnesses that know nothing of this project: gripper 0 closed .. 1 open."""
+    """Returns actions [K, 7] in the convention for other projects' harnesses: gripper 0 closed .. 1 open."""
     return np.concatenate([actions[:, :6], (actions[:, 6:] + 1) / 2], axis=1)
 
 
 def camera_names(needs: Needs) -> list[str]:
-    """Returns the cameras that a policy with `needs` looks through, in a fixed order."""
+    """Returns the cameras used by a policy with `needs`, in a fixed order."""
     return [camera for camera in CAMERAS if camera in needs.cameras]

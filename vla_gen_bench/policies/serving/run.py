@@ -1,4 +1,4 @@
-"""Listening: the socket around a server's application."""
+"""Listens on a socket for a server's application."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vla_gen_bench.policies.serving.protocols import Server, application
 
 
 async def listen(server: Server, protocol: str, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM; says the address once it is open.
+    """Serves until SIGINT or SIGTERM; reports the address through `say` once the socket is open.
 
     Raises:
-        OSError: The address is taken or not this machine's.
+        OSError: The address is in use or does not belong to this machine.
     """
     runner = web.AppRunner(application(server, protocol), access_log=None)
     await runner.setup()
@@ -35,6 +35,6 @@ async def _until_told() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
             loop.add_signal_handler(number, stop.set)
-        except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or no such signals here
+        except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or no such signals
             pass
     await stop.wait()

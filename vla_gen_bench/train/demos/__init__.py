@@ -1,1 +1,1 @@
-"""Demonstrations: collected, kept as a LeRobot data set, read for training."""
+"""Demonstrations: collecting them, storing them as a LeRobot data set, reading them for training."""

@@ -1,7 +1,7 @@
-"""What demonstrations must look like to be learned from: each departure is an error that names file and field.
+"""What training requires of demonstrations: each violation is an error that names file and field.
 
-Other programs write LeRobotDatasets too, and rewrite those of `vgb collect`: rows in another order would pair images
-with the actions of other moments, another rate would give moves another length, a gripper of 0 and 1 would never close.
+Other programs write LeRobotDatasets too, and rewrite those of `vgb collect`. Reordered rows would pair images with
+actions of other moments, another rate would change the length of moves, and a 0/1 gripper would never close.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def frame_columns(old: bool) -> dict[str, str]:
 
 
 def check_info(info: Mapping[str, Any], file: Path) -> int:
-    """Returns S, the side of the images in pixels; raises `UserError` where info.json tells of other data."""
+    """Returns S, the side of the images in pixels; raises `UserError` if info.json describes other data."""
     if info.get("fps") != form.FPS:
         raise UserError(f"{file}: fps: {shown(info.get('fps'))}; expected {form.FPS}, the rate of control")
     features = info["features"]
@@ -62,7 +62,7 @@ def _side(features: Mapping[str, Any], cameras: tuple[str, ...], file: Path) -> 
 
 
 def check_whole(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    """Raises `UserError` for the first of `keys` that is no whole number >= 0."""
+    """Raises `UserError` for the first of `keys` that is not an integer >= 0."""
     for key in keys:
         if type(given.get(key)) is not int or given[key] < 0:
             raise UserError(f"{where}{key}: expected a whole number, got {shown(given.get(key))}")
@@ -86,7 +86,7 @@ def check_episodes(rows: Mapping[str, np.ndarray], file: Path, first: int, frame
 
 
 def check_frames(rows: Mapping[str, np.ndarray], file: Path, lengths: np.ndarray, first: int, frame: int) -> None:
-    """Raises `UserError` unless a part's frames are those of its episodes, in order, with numbers to learn from."""
+    """Raises `UserError` unless a part's frames match its episodes, in order, and their numbers are usable."""
     total = int(lengths.sum())
     if len(rows["index"]) != total:
         raise UserError(f"{file}: holds {len(rows['index'])} frames, the episodes' lengths tell of {total}")

@@ -1,4 +1,4 @@
-"""`collect`: demonstrations from worker processes into a data set, resumable at any moment."""
+"""`collect`: demonstrations from worker processes into a data set, resumable at any time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from vla_gen_bench.train.demos.dataset import Demos, Writer
 from vla_gen_bench.train.demos.demonstrate import Demo, Demonstrator
 from vla_gen_bench.train.starts import Wander
 
-WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # up to 13 cm, 10 cm, 28 degrees away
-AHEAD = 4  # episodes handed out per worker before the first of them is taken
+WANDER = Wander(steps=8, move=0.016, rise=0.0125, turn=0.06, closed=0.1)  # displaces by up to 13 cm, 10 cm, 28 degrees
+AHEAD = 4  # episodes assigned per worker before its first result is taken
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,23 @@ class Request:
     """What to collect.
 
     Attributes:
-        episodes: Successful demonstrations wanted in all.
-        out: Data set folder; one that is there already is continued.
-        policy: "expert", or a policy that takes turns with it (DAgger): its mistakes are shown, the expert's actions
-            are the labels.
+        episodes: Successful demonstrations wanted in total.
+        out: Data set folder; an existing one is continued.
+        policy: "expert", or a policy that takes turns with it (DAgger): the data shows its mistakes, and the expert's
+            actions are the labels.
         options: Arguments of that policy.
         noise: Scale of the disturbances while the expert drives, see `disturbance`.
-        wander: Share of the demonstrations that begin elsewhere: the arm first moves at random, which is not recorded.
+        wander: Share of the demonstrations that start elsewhere: the arm first moves at random, unrecorded.
         world: World name.
-        cameras: Names out of `protocol.CAMERAS`, the external one among them.
-        render: Height and width at which images are drawn; None = the world's. At (side, side) they are stored as
-            drawn, and `vgb eval --image-size SIDE` shows a policy the same.
-        side: Side of the stored square images, pixels: what the model takes.
-        seed: Training seed, 1,000,000 or more; episodes are its draws 0, 1, 2, ...
-        drop_small: Leave out frames that hardly move, as the paper's data sets do.
+        cameras: Names from `protocol.CAMERAS`, including the external one.
+        render: Height and width of rendered images; None = the world's. At (side, side) they are stored as
+            rendered, and `vgb eval --image-size SIDE` gives a policy the same.
+        side: Side of the stored square images, pixels: the model's input size.
+        seed: Training seed, 1,000,000 or more; episodes are draws 0, 1, 2, ... of this seed.
+        drop_small: Leave out frames with little motion, as the paper's data sets do.
         workers: Processes.
-        shift: Axes that draw from other training pools, as in a suite: {"distractor_object": "train"}.
-        swap: Two episodes a scene, with the roles of target and first distractor object changed.
+        shift: Axes that sample from other training pools, as in a suite: {"distractor_object": "train"}.
+        swap: Two episodes per scene, with the roles of target and first distractor object exchanged.
     """
 
     episodes: int
@@ -74,7 +74,7 @@ class Request:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What the data depends on; a folder is continued with equal ones only."""
+        """What the data depends on; a folder is continued only if this is equal."""
         fields = asdict(self)
         kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small", "shift", "swap")
         versions = {"world_version": get_world(self.world).version, "pools": POOLS_VERSION}
@@ -83,7 +83,7 @@ class Request:
 
 
 def check_request(request: Request) -> None:
-    """Raises `UserError` for a request that cannot work; nothing has been written then."""
+    """Raises `UserError` for a request that cannot work, before anything is written."""
     from vla_gen_bench.policies.registry import resolve
     from vla_gen_bench.policies.sensing import check_size
 
@@ -95,7 +95,7 @@ def check_request(request: Request) -> None:
         raise UserError("--cameras: the external camera must be among them; what is trained here looks through it")
     if request.render is not None:
         check_size(request.render, f"--render-size {request.render}")
-    if not FIRST_TRAINING_SEED <= request.seed < ROLLOUT_SEED:  # beyond: rollouts of RL, then checks
+    if not FIRST_TRAINING_SEED <= request.seed < ROLLOUT_SEED:  # higher seeds: RL rollouts, then checks
         raise UserError(
             f"--seed {request.seed}: demonstrations use training seeds, {FIRST_TRAINING_SEED} to {ROLLOUT_SEED - 1}"
         )
@@ -109,14 +109,14 @@ def check_request(request: Request) -> None:
 
 
 def collect(request: Request, on_progress: Callable[[Writer], None] = lambda writer: None) -> Writer:
-    """Collects until `request.episodes` demonstrations are there.
+    """Collects until `request.episodes` demonstrations exist.
 
     Args:
         on_progress: Called after each episode.
 
     Raises:
-        UserError: The request, the folder or a worker does not work. What was written stays, and the same call
-            goes on after it.
+        UserError: The request, the folder or a worker does not work. Written data stays, and the same call
+            resumes after it.
     """
     check_request(request)
     with sole_writer(request.out):
@@ -135,12 +135,12 @@ def _fill(writer: Writer, request: Request, on_progress: Callable[[Writer], None
             on_progress(writer)
             if writer.kept >= request.episodes:
                 break
-    finally:  # what is there is kept, whatever happened
+    finally:  # keep what was collected, whatever happened
         writer.flush()
 
 
 def _demos(request: Request, first: int) -> Iterator[Demo]:
-    """Yields the episodes from index `first` on, in order."""
+    """Yields the episodes from index `first`, in order."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(request.workers, context, _begin, (os.getpid(),))
     waiting: list[Future] = []
@@ -158,7 +158,7 @@ def _demos(request: Request, first: int) -> Iterator[Demo]:
 
 
 def _begin(parent: int) -> None:
-    """Prepares a worker process."""
+    """Initialises a worker process."""
     from vla_gen_bench import runtime
 
     runtime.begin_worker(parent)
@@ -170,7 +170,7 @@ def _demonstrator(
     world: str, side: int, cameras: tuple[str, ...], render: tuple[int, int] | None, noise: float, wander: float,
     policy: str, options: str, shift: str, swap: bool,
 ) -> Demonstrator:  # fmt: skip
-    """Builds what this worker process needs, once; `options` and `shift` as JSON."""
+    """Builds this worker process's demonstrator, once; `options` and `shift` as JSON."""
     from vla_gen_bench import runtime
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
     from vla_gen_bench.policies.registry import load_policy, resolve
@@ -203,7 +203,7 @@ def without_small(demo: Demo) -> Demo:
 
 
 def describe(demos: Demos, own: dict[str, Any]) -> dict[str, Any]:
-    """Returns what `vgb data show` tells: counts, success of the collection, coverage, actions."""
+    """Returns the content of `vgb data show`: counts, success of the collection, coverage, actions."""
     from vla_gen_bench.train.demos.frames import PHASES, kinds_of, small_moves
 
     kinds = kinds_of(demos)

@@ -1,4 +1,4 @@
-"""Writing demonstrations, and reading them for training."""
+"""Writes demonstrations, and reads them for training."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from vla_gen_bench.train.demos.demonstrate import Demo
 from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
 from vla_gen_bench.train.demos.lerobot_reader import DataMap
 
-OWN_FILE = "meta/vgb.json"  # how the data came about; LeRobot ignores it
-UNNAMED = {  # what data sets of earlier versions do not name
+OWN_FILE = "meta/vgb.json"  # how the data was made; LeRobot ignores this file
+UNNAMED = {  # defaults for data sets of earlier versions
     "wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION, "cameras": ["external"], "render": None,
 }  # fmt: skip
 PART_DEMOS = 100
@@ -31,12 +31,12 @@ SAMPLED_FRAMES = 2000  # for the statistics of images
 
 @dataclass
 class Writer:
-    """Appends demonstrations to a folder, part by part; opened again, it goes on after the last finished part.
+    """Appends demonstrations to a folder, part by part; reopening it resumes after the last finished part.
 
     Attributes:
         folder: The data set.
         side: S, pixels.
-        origin: How the data is made: world, policy, seed, noise, ...; must be the same when continued.
+        origin: How the data is made: world, policy, seed, noise, ...; must be equal when continued.
         wrist: Whether the demonstrations have a wrist camera.
     """
 
@@ -60,13 +60,13 @@ class Writer:
             self.info, self.own = form.read_info(self.folder), own
             if form.IMAGE not in self.info["features"]:
                 raise UserError(f"{self.folder}: was collected by an earlier version; choose another --out")
-            self.info |= own.get("totals", {})  # killed between the two files, info.json is a part behind
+            self.info |= own.get("totals", {})  # if killed between writing the two files, info.json lacks the last part
         else:
             self._check_empty()
             self.info, self.own = self._new_info(), {"origin": self.origin, "attempts": 0, "failed": {}}
 
     def _check_empty(self) -> None:
-        """Lets only what a killed collection left be written over."""
+        """Allows overwriting only what a killed collection left."""
         others = sorted({path.name for path in self.folder.glob("*")} - {"data", "videos", "meta", CACHE})
         if others:
             raise UserError(f"{self.folder}: is no data set, and holds {others[0]}; choose another --out")
@@ -90,7 +90,7 @@ class Writer:
 
     @property
     def kept(self) -> int:
-        """Demonstrations so far, the unwritten ones included."""
+        """Demonstrations so far, including unwritten ones."""
         return self.info["total_episodes"] + len(self._demos)
 
     @property
@@ -99,7 +99,7 @@ class Writer:
         return self.own["attempts"]
 
     def add(self, demo: Demo) -> None:
-        """Takes the episode of index `attempts`; failed ones are counted only."""
+        """Takes the episode of index `attempts`; failed ones are only counted."""
         self.own["attempts"] += 1
         if demo.success and len(demo):
             self._demos.append(demo)
@@ -110,7 +110,7 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the demonstrations taken since the last time as one part."""
+        """Writes the demonstrations taken since the last call as one part."""
         if not self._demos:
             return
         place = form.Place(self.own.get("parts", 0))
@@ -126,13 +126,13 @@ class Writer:
 
     @property
     def finished(self) -> bool:
-        """Whether the statistics are there, and over everything."""
+        """Whether the statistics exist and cover all data."""
         if self._demos or not (self.folder / form.STATS_FILE).is_file():
             return False
         return form.read_json(self.folder / form.STATS_FILE)["action"]["count"] == [self.info["total_frames"]]
 
     def finish(self) -> None:
-        """Writes what is left, and the statistics over everything."""
+        """Writes the remaining demonstrations, and the statistics over all data."""
         self.flush()
         form.write_json(self.folder / form.INFO_FILE, self.info)
         demos = load(self.folder)
@@ -148,7 +148,7 @@ class Writer:
         form.write_json(self.folder / form.STATS_FILE, stats)
 
     def _tasks(self) -> dict[str, int]:
-        """Returns instruction -> task_index, new ones at the end."""
+        """Returns instruction -> task_index, with new ones at the end."""
         import pandas as pd
 
         file = self.folder / form.TASKS_FILE
@@ -208,7 +208,7 @@ class Writer:
         return {**row, **{f"vgb/{key}": value for key, value in own.items()}}
 
     def _count(self, place: form.Place, tasks: dict[str, int]) -> None:
-        """Makes the part count, by what `OWN_FILE` says of it; info.json repeats that for LeRobot."""
+        """Makes the part valid by recording it in `OWN_FILE`; info.json repeats that for LeRobot."""
         episodes = self.info["total_episodes"] + len(self._demos)
         totals = {
             "total_episodes": episodes,
@@ -227,7 +227,7 @@ class Demos:
     """Demonstrations in memory: F frames of E episodes, in order.
 
     Attributes:
-        images, foreground, actions, executed, states: As `Demo`, frames of all episodes one after the other.
+        images, foreground, actions, executed, states: As in `Demo`, for the frames of all episodes in sequence.
         episode: int64 [F], 0 to E - 1.
         instructions, tables, targets: One per episode; tables and targets are asset ids.
         starts: int64 [E + 1], the first frame of each episode, and F.
@@ -251,7 +251,7 @@ class Demos:
 
 
 def read_own(folder: Path) -> dict[str, Any]:
-    """Returns how a data set came about; raises `UserError` where that is missing or broken."""
+    """Returns how a data set was made; raises `UserError` if that is missing or broken."""
     own = form.read_json(folder / OWN_FILE)
     form.need_keys(own, ("origin", "attempts", "failed", "parts"), folder / OWN_FILE)
     checks.check_whole(own, ("attempts", "parts"), f"{folder / OWN_FILE}: ")
@@ -264,24 +264,24 @@ def read_own(folder: Path) -> dict[str, Any]:
 
 
 def _observed(demo: Demo) -> np.ndarray:
-    """Returns the state that a policy sees; made-up demonstrations have none."""
+    """Returns the state a policy sees; synthetic demonstrations have none."""
     return np.zeros((len(demo), STATE_DIMS), np.float32) if demo.observed is None else demo.observed
 
 
 def is_whole(folder: Path, info: dict[str, Any]) -> bool:
-    """Tells our own data set, as it was collected, from one of others or one that LeRobot's tools have edited."""
+    """Whether the data set is ours as collected, rather than foreign or edited by LeRobot's tools."""
     old = form.is_old(info["features"])
     if not (folder / OWN_FILE).is_file() or not (old or (folder / form.OWN_FOLDER).is_dir()):
-        return not (folder / "meta" / "episodes").is_dir() or old  # nothing to read: `load` says what is missing
+        return not (folder / "meta" / "episodes").is_dir() or old  # nothing to read: `load` reports what is missing
     own = read_own(folder)
     totals = own.get("totals", info)
     given = [totals.get(name) for name in ("total_episodes", "total_frames")]
     if not all(type(value) is int for value in given) or type(own["parts"]) is not int:
-        return True  # broken: `load` says where
+        return True  # broken: `load` reports where
     if given == [info.get(name) for name in ("total_episodes", "total_frames")]:
         return True
     rows = [form.count_rows(form.Place(part).path(folder, form.EPISODES_PATH)) for part in range(own["parts"])]
-    return sum(rows) == totals["total_episodes"]  # a killed collection: only info.json is a part behind
+    return sum(rows) == totals["total_episodes"]  # after a kill only info.json lacks the last part
 
 
 def load(
@@ -289,16 +289,16 @@ def load(
 ) -> Demos:
     """Reads the first `episodes` demonstrations (None = all).
 
-    A smaller number gives a subset of a larger one, so that a ladder of sizes is nested. Images are decoded once
-    into FOLDER/cache and mapped into memory from there: processes share them, and a resumed run starts at once.
+    A smaller number gives a subset of a larger one, so sizes are nested. Images are decoded once into FOLDER/cache
+    and memory-mapped from there: processes share them, and a resumed run starts at once.
 
     Args:
-        images: Whether to decode them; without, `images` and `foreground` are empty.
-        mapping, world: For data sets of others, and for our own after LeRobot's tools have edited it: what to read,
-            and which world it counts as.
+        images: Whether to decode them; if not, `images` and `foreground` are empty.
+        mapping, world: For other projects' data sets, and for ours after LeRobot's tools edited them: what to read,
+            and the world to record for it.
 
     Raises:
-        UserError: Not such a folder, a file of it is broken, or it has fewer demonstrations.
+        UserError: Not a data set, a file is broken, or it has fewer demonstrations.
     """
     info = form.read_info(folder)
     if mapping is not None or not is_whole(folder, info):
@@ -340,7 +340,7 @@ def load(
 
 
 def _tables(folder: Path, parts: Sequence[form.Place], count: int, old: bool) -> tuple[dict, dict]:
-    """Returns the columns of the episodes and of the frames of the parts that hold the first `count` episodes."""
+    """Returns the episode columns and the frame columns of the parts that hold the first `count` episodes."""
     episodes: list[dict[str, np.ndarray]] = []
     frames: list[dict[str, np.ndarray]] = []
     first = frame = 0
@@ -364,7 +364,7 @@ def _tables(folder: Path, parts: Sequence[form.Place], count: int, old: bool) ->
 
 
 def load_any(folder: Path, episodes: int | None, pictures: bool, mapping: DataMap, world: str) -> Demos:
-    """Reads any LeRobotDataset v3.0: no mask of the foreground, so no other tables; where the arm is, if ours tells."""
+    """Reads any LeRobotDataset v3.0. No foreground mask, so no replaced tables; states only from our data."""
     info = form.read_info(folder)
     camera = reader.camera_of(info, mapping, folder)
     state = [key for key in ("observation.state",) if info["features"].get(key, {}).get("names") == list(STATE_NAMES)]
@@ -398,11 +398,11 @@ def load_any(folder: Path, episodes: int | None, pictures: bool, mapping: DataMa
 
 
 def _poses(states: np.ndarray) -> np.ndarray:
-    """Returns float32 [F, 7], as `Demo.states`, of states as a policy sees them."""
+    """Returns float32 [F, 7], as `Demo.states`, from states as a policy sees them."""
     rotation = Rotation.from_quat(np.roll(states[:, STATE["ee_quaternion"].columns], -1, axis=1))
     finger = 0.015 + 0.022 * states[:, STATE["gripper_opening"].columns]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a gripper that points straight down is where these angles break down
+        warnings.simplefilter("ignore")  # these angles are singular for a gripper that points straight down
         angles = rotation.as_euler("XYZ")
     return np.concatenate([states[:, STATE["ee_position"].columns], angles, finger], axis=1).astype(np.float32)
 

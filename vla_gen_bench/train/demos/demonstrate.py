@@ -1,4 +1,4 @@
-"""One demonstration: an episode of the training pools, driven by a policy, labelled by the expert."""
+"""One demonstration: an episode of the training pools, driven by a policy and labelled by the expert."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
     from vla_gen_bench.envs.privileged import PrivilegedState
 
-SETTLED_STEPS = 6  # an episode is cut when it has been successful for so long, as the reference's data sets
-TURN_PART = 0.1  # share of the steps at which driver and expert change places in a relabelling round
+SETTLED_STEPS = 6  # an episode ends after this many successful steps, as in the reference's data
+TURN_PART = 0.1  # share of the steps at which driver and expert swap in a relabelling round
 TURN_STREAM = 0x7124
 
 
@@ -34,13 +34,13 @@ class Demo:
 
     Attributes:
         images: uint8 [T, S, S, 3], RGB.
-        foreground: uint8 [T, S, S], 255 where robot or objects are, 0 where the table image shows.
+        foreground: uint8 [T, S, S], 255 on robot and objects, 0 where the table image shows.
         actions: float32 [T, 7], the expert's label: metres, radians, gripper +1 open or -1 closed.
-        executed: float32 [T, 7], what moved the robot: the label disturbed, or another driver's action.
+        executed: float32 [T, 7], the action that moved the robot: the disturbed label, or another driver's action.
         states: float32 [T, 7], measured: end effector [3] metres and Euler XYZ [3] radians in the base frame, mean
             finger joint position in metres.
-        observed: float32 [T, 17], the state that a policy sees, `protocol.STATE`; None for made-up ones.
-        wrist: uint8 [T, S, S, 3], of the wrist camera where there is one.
+        observed: float32 [T, 17], the state that a policy sees, `protocol.STATE`; None for synthetic ones.
+        wrist: uint8 [T, S, S, 3], from the wrist camera if there is one.
     """
 
     spec: EpisodeSpec
@@ -62,13 +62,13 @@ class Demonstrator:
     """Runs episodes in an environment built with `obs_mode="rgb+segmentation"`.
 
     Attributes:
-        side: S, pixels; the image is resized to S x S as the processor does it (Pillow, bicubic).
+        side: S, pixels; the image is resized to S x S like the processor does (Pillow, bicubic).
         noise: Scale of the disturbances, see `Disturbance`.
-        wander: Moves at random before the expert takes over; they are not recorded.
+        wander: Random moves before the expert takes over; not recorded.
         driver: Another policy to take turns with the expert (DAgger, Ross et al. 2011); the labels stay the expert's.
         horizon: Longest episode, control steps.
-        shift: What differs from in-distribution episodes.
-        swap: Two episodes a scene: in every second one target and first distractor object have changed roles.
+        shift: The shift from in-distribution episodes.
+        swap: Two episodes per scene: every second one exchanges the roles of target and first distractor object.
     """
 
     env: PickPlaceEnv
@@ -120,7 +120,7 @@ class Demonstrator:
         return with_roles_swapped(spec) if index % 2 else spec
 
     def _driver(self, spec: EpisodeSpec) -> Any:
-        """Returns a function of label and observation: the driver's action, or the label in the expert's turns."""
+        """Returns a function of label and observation: the driver's action, or the label during the expert's turns."""
         random = np.random.default_rng((TURN_STREAM, spec.seed, spec.index))
         self.driver.reset([spec.instruction], [int(random.integers(2**31))])
         drives = random.random() < 0.7

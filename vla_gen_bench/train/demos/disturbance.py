@@ -1,7 +1,7 @@
-"""Disturbances of a demonstration: what makes recoveries part of the data.
+"""Disturbances of a demonstration, which put recoveries into the data.
 
-The executed action is disturbed, the label stays the expert's. A disturbance shows in the measured state only, where
-expert and camera both see it.
+The executed action is disturbed, the label remains the expert's. A disturbance appears only in the measured state,
+which both expert and camera see.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 
 from vla_gen_bench.protocol import ACTION_DIMS
 
-STREAM = 0xD157  # keys these draws apart from whatever else is seeded with the episode's seed and index
-JITTER = np.array([0.004, 0.004, 0.004, 0.0, 0.0, 0.04, 0.0])  # metres, radians: sigma in every step
+STREAM = 0xD157  # separates these draws from others keyed by the episode's seed and index
+JITTER = np.array([0.004, 0.004, 0.004, 0.0, 0.0, 0.04, 0.0])  # metres, radians: sigma of every step
 KICK_M, KICK_RAD, KICK_PART = 0.020, 0.20, 0.05  # a push: its length, its turn, its share of the steps
-SNAP_PART, SNAP_STEPS = 0.015, (2, 5)  # closing the open gripper for nothing: share of the steps, how long
+SNAP_PART, SNAP_STEPS = 0.015, (2, 5)  # closing the open gripper without cause: share of the steps, how long
 DROP_PART, DROP_STEPS = 0.010, (2, 4)  # opening the closed gripper: a drop
 CLEAN_PART = 0.25  # episodes without any disturbance
 OPEN, CLOSED = 1.0, -1.0
@@ -26,8 +26,8 @@ class Disturbance:
     """Disturbs the actions of one episode.
 
     Args:
-        seed, index: The episode's; its disturbances depend on nothing else.
-        scale: 0 = none. 1 = as the constants say: jitter and pushes are multiplied by it, shares too.
+        seed, index: Of the episode; its disturbances depend on nothing else.
+        scale: Multiplies jitter, pushes and shares. 0 = none, 1 = the constants above.
     """
 
     seed: int
@@ -58,7 +58,7 @@ class Disturbance:
         return self.scale * push
 
     def _gripper(self, command: float) -> float:
-        """Returns the command, or its opposite for as long as a fault lasts."""
+        """Returns the command, or its opposite while a fault lasts."""
         happens, steps = self._random.random(), self._random.random()
         part, (shortest, longest) = (SNAP_PART, SNAP_STEPS) if command > 0 else (DROP_PART, DROP_STEPS)
         if self._left == 0 and happens < self.scale * part:

@@ -1,4 +1,4 @@
-"""Frames for supervised training: what is drawn how often, the table behind it, augmentation, hindsight targets."""
+"""Frames for supervised training: sampling weights, replaced tables, augmentation, hindsight targets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PHASES = ("approach", "close", "carry", "release", "retreat")
 
 
 class Balance(Frozen):
-    """How often frames are drawn, relative to 1.
+    """How often frames are sampled, relative to 1.
 
     Attributes:
         begin: The first `steps` frames of an episode, where the object is farthest.
@@ -45,19 +45,19 @@ class Balance(Frozen):
 
 
 class Augment(Frozen):
-    """Changes of what is seen and said, drawn again for every sample.
+    """Changes of images and instructions, sampled again for every sample.
 
     Attributes:
-        words: Share of the batches whose sentences are garbled, see `garbled`. A small model that was only ever told
-            one sentence does not act at all when told another one; use it where one image says all there is to do.
-        tables: Share of the samples that get another table image of the training pool behind them.
-        mix: Share of those others that are a blend of two, mirrored at random.
-        shift: Largest shift along each axis, parts of the image's side.
-        brightness, contrast, saturation: Factors are drawn from 1 - x to 1 + x.
-        gamma: Exponents are drawn from 1 / (1 + x) to 1 + x, evenly in their logarithm.
-        texture, noise: Share of the samples with an overlay pattern over robot and things, and over the whole image; a
-            sample has one of them at most. Only worlds that hold patterns to train with: `pretrain`.
-        overlay: Their strengths are drawn up to this.
+        words: Share of the batches whose sentences are garbled, see `garbled`. A small model trained on only
+            one sentence does not act at all when given another; use it where the image alone determines the task.
+        tables: Share of the samples whose table is replaced by another one of the training pool.
+        mix: Share of the replaced tables that blend two tables, mirrored at random.
+        shift: Largest shift along each axis, as a fraction of the image's side.
+        brightness, contrast, saturation: Factors are sampled from 1 - x to 1 + x.
+        gamma: Exponents are sampled from 1 / (1 + x) to 1 + x, log-uniformly.
+        texture, noise: Share of the samples with an overlay pattern over robot and things, and over the full image; a
+            sample has at most one of them. Only for worlds that have training patterns: `pretrain`.
+        overlay: Maximum overlay strength.
     """
 
     words: float = Field(0.0, ge=0, le=1)
@@ -80,11 +80,11 @@ class Augment(Frozen):
 
 @dataclass(frozen=True)
 class Kinds:
-    """What each frame is, read off the labels alone.
+    """The role of each frame, derived from the labels alone.
 
     Attributes:
         phase: int64 [F], index into `PHASES`.
-        next_close, next_free: int64 [F], frame of the next closing that holds, and of the next letting go, in the
+        next_close, next_free: int64 [F], frame of the next lasting gripper closing, and of the next release, in the
             same episode; -1 for none.
         small: bool [F], dropped by the paper's small-action filter.
     """
@@ -96,7 +96,7 @@ class Kinds:
 
 
 def kinds_of(demos: Demos) -> Kinds:
-    """Returns what each frame is; the gripper counts as open before an episode."""
+    """Derives the role of each frame; the gripper counts as open before an episode."""
     closed = demos.actions[:, 6] < 0
     count = len(closed)
     phase, close, free = np.zeros(count, np.int64), np.full(count, -1), np.full(count, -1)
@@ -111,7 +111,7 @@ def kinds_of(demos: Demos) -> Kinds:
 
 
 def _phases(shut: np.ndarray, closes: np.ndarray, frees: np.ndarray) -> np.ndarray:
-    """An open gripper approaches as long as it will close again, and retreats after the last time."""
+    """An open gripper approaches if it will close again, and retreats after the last time."""
     last = frees[-1] if len(frees) else len(shut)
     phase = np.where(shut, PHASES.index("carry"), PHASES.index("approach"))
     phase[np.arange(len(shut)) > last] = PHASES.index("retreat")
@@ -120,18 +120,18 @@ def _phases(shut: np.ndarray, closes: np.ndarray, frees: np.ndarray) -> np.ndarr
 
 
 def _next(events: np.ndarray, length: int, first: int) -> np.ndarray:
-    """Returns for each of `length` frames the number of the first event at or after it, -1 for none."""
+    """Returns for each of `length` frames the index of the first event at or after it, -1 for none."""
     places = np.searchsorted(events, np.arange(length))
     padded = np.append(events + first, -1)
     return padded[np.minimum(places, len(events))]
 
 
 def small_moves(actions: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Returns bool [F]: moves of at most 1 cm and 0.06 rad that leave the gripper as it was commanded before.
+    """Returns bool [F]: moves of at most 1 cm and 0.06 rad with an unchanged gripper command.
 
     Args:
         actions: float32 [F, 7].
-        starts: Frames at which episodes begin; the gripper counts as open before.
+        starts: First frames of the episodes; the gripper counts as open before.
     """
     small = (np.linalg.norm(actions[:, :3], axis=1) <= SMALL_M) & (np.linalg.norm(actions[:, 3:6], axis=1) <= SMALL_RAD)
     before = np.append(1.0, actions[:-1, 6])
@@ -140,7 +140,7 @@ def small_moves(actions: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def weights_of(demos: Demos, kinds: Kinds, balance: Balance) -> np.ndarray:
-    """Returns float64 [F], how often each frame is drawn."""
+    """Returns float64 [F], the sampling weight of each frame."""
     names = np.array(PHASES)[kinds.phase]
     weights = np.where(names == "retreat", balance.done, 1.0)
     age = np.arange(len(names)) - demos.starts[demos.episode]
@@ -152,11 +152,11 @@ def weights_of(demos: Demos, kinds: Kinds, balance: Balance) -> np.ndarray:
 
 
 def hindsight(demos: Demos, kinds: Kinds) -> tuple[np.ndarray, np.ndarray]:
-    """Returns targets float32 [F, 13] named `AUXILIARY` and bool [F, 13], where they exist.
+    """Returns targets float32 [F, 13], named `AUXILIARY`, and bool [F, 13], whether they exist.
 
-    Read off the demonstration itself: where the end effector is, how far the fingers are open, whether they are to be
-    shut, whether the object was let go for good; where the end effector will be when the gripper closes next, and when
-    it lets go next. Metres and radians, base frame; the yaw modulo half a turn.
+    Derived from the demonstration itself: the end effector's place, the finger opening, whether the fingers should be
+    closed, whether the object was finally released; where the end effector will be at the next closing, and at the
+    next release. Metres and radians, base frame; yaw modulo half a turn.
     """
     states = demos.states.astype(np.float64)
     flags = np.stack([demos.actions[:, 6] < 0, kinds.phase == PHASES.index("retreat")], axis=1)
@@ -172,7 +172,7 @@ def hindsight(demos: Demos, kinds: Kinds) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resized(pictures: np.ndarray, side: int) -> np.ndarray:
-    """Returns uint8 images [F, side, side(, 3)], as the processor would resize them; the same array if they fit."""
+    """Returns uint8 images [F, side, side(, 3)], resized like the processor does; the same array if they fit."""
     if pictures.shape[1] == side:
         return pictures
     out = np.empty((len(pictures), side, side, *pictures.shape[3:]), np.uint8)
@@ -190,13 +190,13 @@ def table_images(world: str, side: int, split: str = "train") -> dict[str, np.nd
 
 @dataclass
 class Camera:
-    """Turns stored frames into images for a batch: another table, then augmentation.
+    """Turns stored frames into batch images: replaces the table, then augments.
 
     Attributes:
         images, foreground: As in `Demos`, at the model's size.
         table: int64 [F], the row of `tables` behind each frame.
         tables: float32 [N, S, S, 3], 0 to 255.
-        overlays: Patterns, where `augment` asks for any.
+        overlays: Patterns, if `augment` uses any.
     """
 
     images: np.ndarray
@@ -207,7 +207,7 @@ class Camera:
     overlays: Overlays | None = None
 
     def take(self, frames: np.ndarray, random: np.random.Generator | None) -> Tensor:
-        """Returns float32 [B, 3, S, S] in [0, 1]; as stored without `random`."""
+        """Returns float32 [B, 3, S, S] in [0, 1]; unchanged if `random` is None."""
         images = self.images[frames].astype(np.float32)
         if random is not None and self.augment.tables:
             images += self._other_tables(frames, random)
@@ -220,7 +220,7 @@ class Camera:
         return pictures if random is None else augmented(pictures, self.augment, random)
 
     def _other_tables(self, frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """What to add so that another table shows through wherever the foreground does not cover it."""
+        """Returns the term to add so that another table shows wherever the foreground does not cover it."""
         old = self.table[frames]
         other = random.random(len(frames)) < self.augment.tables
         shown = self.tables[np.where(other, random.integers(len(self.tables), size=len(old)), old)]
@@ -243,12 +243,12 @@ class Camera:
 def garbled(
     prompt: list[int], template: tuple[int, int], added: int, words: range, random: np.random.Generator
 ) -> list[int]:
-    """Returns a prompt with about half of its sentence's tokens exchanged and some put in between.
+    """Returns a prompt with about half of its sentence's tokens replaced and some inserted.
 
     Args:
-        template: How many tokens before and after the sentence stay.
-        added: Tokens put in.
-        words: Ids the new tokens are drawn from.
+        template: Number of tokens before and after the sentence that are kept.
+        added: Number of inserted tokens.
+        words: Ids from which the new tokens are sampled.
     """
     first, last = template[0], len(prompt) - template[1]
     sentence = np.array(prompt[first:last], dtype=np.int64)
@@ -259,7 +259,7 @@ def garbled(
 
 
 def augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) -> Tensor:
-    """Returns float32 [B, 3, S, S] in [0, 1] with other light and colours, shifted."""
+    """Returns float32 [B, 3, S, S] in [0, 1] with changed light and colours, shifted."""
 
     def factors(spread: float) -> Tensor:
         drawn = random.uniform(1 - spread, 1 + spread, size=(len(pictures), 1, 1, 1))
@@ -282,7 +282,7 @@ def augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) -
 
 
 def _shifted(pictures: Tensor, most: float, random: np.random.Generator) -> Tensor:
-    """Moves each image by whole pixels, the edge repeated."""
+    """Shifts each image by whole pixels, repeating the edge."""
     side = pictures.shape[-1]
     pad = round(most * side)
     padded = F.pad(pictures, (pad, pad, pad, pad), mode="replicate")

@@ -1,6 +1,6 @@
-"""Images of demonstrations, decoded once into FOLDER/cache and mapped into memory from there.
+"""Images of demonstrations, decoded once into FOLDER/cache and memory-mapped from there.
 
-Where that folder cannot be written, as on a read-only share, they go to the cache of this package ($VGB_CACHE).
+If that folder is not writable, as on a read-only share, they go to this package's cache ($VGB_CACHE).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CACHE = "cache"  # may be deleted at any time
 
 
 def cached_pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the images of one camera, mapped from the cache; decodes them into it first if need be.
+    """Returns the images of one camera, mapped from the cache; decodes them into it first if needed.
 
     Raises:
-        UserError: A video is broken, or the images cannot be kept anywhere.
+        UserError: A video is broken, or no cache folder is writable.
     """
     videos = [form.video_file(folder, place, key) for place in parts]
     places = _places(folder)
@@ -38,7 +38,7 @@ def cached_pictures(folder: Path, parts: Sequence[form.Place], key: str, shape: 
 
 
 def _places(folder: Path) -> tuple[Path, Path]:
-    """Returns where images may be kept, the best first; the second is told apart by where the data lies."""
+    """Returns candidate cache folders, best first; the second one's name depends on the data's path."""
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     return folder / CACHE, cache_dir() / "demos" / name
 
@@ -56,7 +56,7 @@ def _decoded(folder: Path, place: Path, videos: Sequence[Path], key: str, shape:
     draft = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         pictures = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
-        with draft.open("r+b") as opened:  # taken now: a disk that fills up under a map kills the process
+        with draft.open("r+b") as opened:  # allocate now: a disk that fills up under a memory map kills the process
             os.posix_fallocate(opened.fileno(), 0, draft.stat().st_size)
         _decode(folder, videos, key, pictures)
         pictures.flush()
@@ -64,17 +64,17 @@ def _decoded(folder: Path, place: Path, videos: Sequence[Path], key: str, shape:
     finally:
         draft.unlink(missing_ok=True)
     for other in set(place.glob(f"{key}-*.npy")) - {file}:
-        other.unlink(missing_ok=True)  # smaller, or cut off; who has it mapped keeps it
+        other.unlink(missing_ok=True)  # smaller or truncated; processes that mapped it keep it
     return np.load(file, mmap_mode="r")
 
 
 def _cached(place: Path, videos: Sequence[Path], key: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Returns the first images of a cache that holds as many or more and is as new as the videos, None without one."""
+    """Returns the first images of a cache that has at least as many and is not older than the videos, else None."""
     newest = max((video.stat().st_mtime_ns for video in videos if video.exists()), default=0)
     for file in sorted(place.glob(f"{key}-*.npy")):
         try:
             pictures = np.load(file, mmap_mode="r")
-        except (OSError, ValueError):  # cut off
+        except (OSError, ValueError):  # truncated
             continue
         fits = len(pictures) >= shape[0] and pictures.shape[1:] == shape[1:] and pictures.dtype == np.uint8
         if fits and file.stat().st_mtime_ns >= newest:

@@ -12,10 +12,10 @@ from vla_gen_bench.train.demos.dataset import Demos
 
 
 class Stacked:
-    """Arrays of images one after the other, each still mapped from its own file; read like one array.
+    """Image arrays in sequence, each still mapped from its own file; read like one array.
 
     Args:
-        parts: [F, ...] each, equal but for F.
+        parts: [F, ...] each, equal except for F.
     """
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
@@ -27,7 +27,7 @@ class Stacked:
         return self.shape[0]
 
     def __getitem__(self, frames: np.ndarray | int) -> np.ndarray:
-        """Returns images of frame numbers [B], or of one."""
+        """Returns the images of frame numbers [B], or of a single one."""
         chosen = np.atleast_1d(frames)
         if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"frames {chosen.min()} to {chosen.max()} of {len(self)}")
@@ -40,13 +40,13 @@ class Stacked:
 
 
 def joined(sets: Sequence[Demos], names: Sequence[str]) -> Demos:
-    """Returns the demonstrations of all sets in turn; images stay where they are.
+    """Joins the demonstrations of all sets in order; images stay in their files.
 
     Args:
-        names: What errors call the sets.
+        names: Names of the sets in errors.
 
     Raises:
-        UserError: They differ in their world, or in the size of their images.
+        UserError: The sets differ in world or image size.
     """
     if len(sets) == 1:
         return sets[0]

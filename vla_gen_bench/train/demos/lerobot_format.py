@@ -1,7 +1,7 @@
 """The files of a LeRobotDataset v3.0: parquet tables, mp4 videos and their metadata.
 
-Written in parts: each part is one parquet file of frames, one mp4 per camera and one parquet file of episodes, and
-counts once `meta/info.json` tells of it. A process killed at any moment loses the unfinished part only.
+Data is written in parts. A part is one parquet file of frames, one mp4 per camera, one parquet file of episodes, and
+counts once `meta/info.json` lists it. A process killed at any moment loses only the unfinished part.
 Layout after huggingface/lerobot 0.6 (`lerobot/datasets`): fps, row groups of one episode, scalars for shape (1,).
 """
 
@@ -24,17 +24,17 @@ from vla_gen_bench.train.guard import INFO_FILE
 VERSION = "v3.0"
 FPS = 5
 PARTS_PER_CHUNK = 1000
-IMAGE, WRIST = "observation.images.external", "observation.images.wrist"  # what a policy may see
-FOREGROUND = "foreground"  # what only this project's training needs: not among the features, in files of its own
+IMAGE, WRIST = "observation.images.external", "observation.images.wrist"  # policy inputs
+FOREGROUND = "foreground"  # used only by this project's training: not a feature, stored in separate files
 POSE_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "finger")
 ACTION_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 NUMBERS = {"action": ACTION_NAMES, "observation.state": STATE_NAMES}
 OWN_NUMBERS = {"executed": ACTION_NAMES, "pose": POSE_NAMES}
-# Data sets collected before 2026-11-29 have the simulator's mask as a camera and executed actions as a feature.
+# Data sets collected before 2026-11-29 store the simulator's mask as a camera and executed actions as a feature.
 OLD_IMAGE, OLD_FOREGROUND, OLD_EXECUTED = "observation.images.main", "observation.images.foreground", "action.executed"
 OLD_NUMBERS = {"action": ACTION_NAMES, OLD_EXECUTED: ACTION_NAMES, "observation.state": POSE_NAMES}
 INDICES = ("frame_index", "episode_index", "index", "task_index")
-QUALITY = {"crf": "8", "preset": "veryfast"}  # x264 constant rate factor: about 2 kB a frame of 96 px, hardly any loss
+QUALITY = {"crf": "8", "preset": "veryfast"}  # x264 constant rate factor: about 2 kB a frame of 96 px, almost lossless
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 STATS_FILE, TASKS_FILE = "meta/stats.json", "meta/tasks.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -47,7 +47,7 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part's files lie."""
+    """The paths of a part's files."""
 
     part: int
 
@@ -60,29 +60,29 @@ class Place:
         return folder / pattern.format(**self.numbers, **more)
 
     def file(self, folder: Path, pattern: str, **more: str) -> Path:
-        """Returns the path of one of the `*_PATH` patterns, to be written; its folder exists."""
+        """Returns the path of one of the `*_PATH` patterns, for writing; creates its folder."""
         path = self.path(folder, pattern, **more)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
 def is_old(features: Mapping[str, Any]) -> bool:
-    """Tells a data set of before 2026-11-29."""
+    """Whether the data set was collected before 2026-11-29."""
     return isinstance(features, Mapping) and OLD_FOREGROUND in features
 
 
 def cameras(wrist: bool) -> tuple[str, ...]:
-    """Returns the keys of the cameras a data set has."""
+    """Returns the keys of a data set's cameras."""
     return (IMAGE, WRIST) if wrist else (IMAGE,)
 
 
 def video_file(folder: Path, place: Place, key: str) -> Path:
-    """Returns where a camera's or the foreground's video of a part lies."""
+    """Returns the path of a part's camera or foreground video."""
     return place.path(folder, OWN_VIDEO_PATH if key == FOREGROUND else VIDEO_PATH, video_key=key)
 
 
 def features(side: int, wrist: bool = False) -> dict[str, Any]:
-    """Returns the `features` of info.json for S x S images: what a policy may see, and the action."""
+    """Returns the `features` of info.json for S x S images: policy inputs and the action."""
     video = {"video.fps": FPS, "video.codec": "h264", "video.is_depth_map": False, "has_audio": False}
     pictures = {
         key: {"dtype": "video", "shape": [side, side, 3], "names": ["height", "width", "channels"], "info": video}
@@ -96,7 +96,7 @@ def features(side: int, wrist: bool = False) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replaces a JSON file in one go."""
+    """Replaces a JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data.replace_file(path, json.dumps(content, indent=2) + "\n")
 
@@ -122,7 +122,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def need_keys(there: Iterable[str], keys: Sequence[str], path: Path) -> None:
-    """Raises `UserError` for the first of `keys` that is not there."""
+    """Raises `UserError` for the first of `keys` that is missing."""
     for key in keys:
         if key not in there:
             raise UserError(f"{path}: no '{key}' in it; is this a folder that 'vgb collect' wrote?")
@@ -149,7 +149,7 @@ def _column(values: np.ndarray) -> Any:
 
 
 def count_rows(path: Path) -> int:
-    """Returns the rows of a parquet file, 0 for one that is missing or broken."""
+    """Returns the rows of a parquet file, 0 if it is missing or broken."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -166,7 +166,7 @@ def read_columns(path: Path, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
         kinds: Column -> "float[n]", "int", "string" or "list<string>".
 
     Raises:
-        UserError: Missing, truncated, without these columns, or with columns of another kind or with gaps.
+        UserError: Missing, truncated, without these columns, or with columns of another kind or with nulls.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -207,7 +207,7 @@ def _array(column: Any) -> np.ndarray:
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
-    """Writes uint8 [F, S, S, 3], or [F, S, S] as grey, as H.264 without any chroma subsampling."""
+    """Writes uint8 [F, S, S, 3], or [F, S, S] as greyscale, as H.264 without any chroma subsampling."""
     import av
 
     try:
@@ -232,7 +232,7 @@ def _encode(path: Path, frames: np.ndarray) -> None:
 
 
 def read_video(path: Path, grey: bool = False) -> Iterator[np.ndarray]:
-    """Yields uint8 [S, S, 3] RGB, or [S, S] grey, frame by frame.
+    """Yields uint8 [S, S, 3] RGB, or [S, S] greyscale, frame by frame.
 
     Raises:
         UserError: Missing or truncated.
@@ -241,7 +241,7 @@ def read_video(path: Path, grey: bool = False) -> Iterator[np.ndarray]:
 
     try:
         with av.open(str(path)) as file:
-            convert = av.video.reformatter.VideoReformatter()  # one for all: making it costs more than using it
+            convert = av.video.reformatter.VideoReformatter()  # shared: creating it costs more than using it
             for frame in file.decode(video=0):
                 yield convert.reformat(frame, format="gray" if grey else "rgb24").to_ndarray()
     except (av.FFmpegError, OSError) as error:
@@ -257,7 +257,7 @@ def numeric_stats(values: np.ndarray) -> dict[str, list]:
 
 
 def image_stats(frames: np.ndarray) -> dict[str, list]:
-    """Returns the entry of stats.json for uint8 [F, S, S, 3]: per channel in [0, 1], shaped [3, 1, 1] as LeRobot's."""
+    """Returns the entry of stats.json for uint8 [F, S, S, 3]: per channel in [0, 1], shape [3, 1, 1] like LeRobot's."""
     pixels = numeric_stats(frames.reshape(-1, 3) / 255.0)
     shaped = {name: np.reshape(value, (3, 1, 1)).tolist() for name, value in pixels.items() if name != "count"}
     return {**shaped, "count": [len(frames)]}

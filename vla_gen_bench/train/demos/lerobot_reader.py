@@ -1,4 +1,4 @@
-"""Any LeRobotDataset v3.0 with an action and a camera: others' data, and ours after LeRobot's tools have edited it."""
+"""Reads any LeRobotDataset v3.0 with an action and a camera: others' data, and ours after LeRobot's tools edited it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class DataMap(Frozen):
     """How a data set's features become demonstrations.
 
     Attributes:
-        image: Feature of the camera; None = ours, or the only camera there is.
+        image: Feature of the camera; None = ours, or the only camera.
         action: Feature of the action, [7] after the adapter: the benchmark's convention.
         adapter: Converters of the actions, see `policies.converters`; those that read the state or images do not work.
-        side: Side of the images in memory, pixels; they are resized as the model's processor does.
+        side: Side of the images in memory, pixels; resized like the model's processor does.
     """
 
     image: str | None = None
@@ -60,12 +60,12 @@ def local_folder(name: str) -> Path:
     repo, _, commit = name.partition("@")
     try:
         return Path(snapshot_download(repo, repo_type="dataset", revision=commit or None))
-    except Exception as error:  # the hub's errors are many
+    except Exception as error:  # the hub raises many types
         raise UserError(f"{name}: no such folder, and not on the hub ({type(error).__name__})") from None
 
 
 def read_table(folder: Path, keys: list[str]) -> Table:
-    """Reads the numbers of all frames, in the order of the index; raises `UserError` for what is missing or broken."""
+    """Reads the numbers of all frames, in the order of the index; raises `UserError` if any are missing or broken."""
     info = form.read_info(folder)
     rows = sorted(_episodes(folder), key=lambda row: row["episode_index"])
     wanted = list(dict.fromkeys([*keys, "index", "episode_index", "task_index"]))
@@ -79,7 +79,7 @@ def read_table(folder: Path, keys: list[str]) -> Table:
 
 
 def _columns(file: Path, keys: list[str]) -> dict[str, np.ndarray]:
-    """Reads columns, whatever lists of numbers they hold; raises `UserError` for one that is missing or ragged."""
+    """Reads columns, of number lists of any length; raises `UserError` if one is missing or ragged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -101,13 +101,13 @@ def _episodes(folder: Path) -> list[dict[str, Any]]:
     for file in sorted(folder.glob("meta/episodes/*/*.parquet")):
         try:
             rows += pd.read_parquet(file).to_dict("records")
-        except Exception as error:  # pyarrow's errors are many
+        except Exception as error:  # pyarrow raises many types
             raise UserError(f"{file}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
     return rows
 
 
 def camera_of(info: dict[str, Any], mapping: DataMap, folder: Path) -> str:
-    """Returns the key of the camera; raises `UserError` where the mapping names none, or several could be meant."""
+    """Returns the key of the camera; raises `UserError` if the mapping names none and several exist."""
     features = info["features"]
     found = [key for key, feature in features.items() if feature["dtype"] in ("video", "image")]
     if mapping.image is not None:
@@ -123,7 +123,7 @@ def camera_of(info: dict[str, Any], mapping: DataMap, folder: Path) -> str:
 
 
 def converted(actions: np.ndarray, mapping: DataMap, folder: Path) -> np.ndarray:
-    """Returns float32 [F, 7] in the benchmark's convention; raises `UserError` where the adapter does not give that."""
+    """Returns float32 [F, 7] in the benchmark's convention; raises `UserError` if the adapter's output differs."""
     values = np.asarray(actions, np.float64).reshape(len(actions), 1, -1)
     try:
         for converter in parse_adapter(mapping.adapter, "data_map.adapter", folder):
@@ -177,7 +177,7 @@ def _from_table(folder: Path, key: str) -> Iterator[np.ndarray]:
 
 
 def _from_videos(folder: Path, table: Table, key: str) -> Iterator[np.ndarray]:
-    """Yields the frames of every episode in turn; where they lie is in the episodes' rows."""
+    """Yields the frames of all episodes in order; the episodes' rows hold their locations."""
     fps, path = table.info["fps"], table.info["video_path"]
     opened: tuple[Any, Iterator[np.ndarray], int] | None = None
     for row in table.episodes:

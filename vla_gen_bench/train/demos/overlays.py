@@ -1,4 +1,4 @@
-"""Overlay patterns blended over training images, as the texture and noise rows do with patterns of their own."""
+"""Overlay patterns blended over training images, like the texture and noise rows, which use other patterns."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from vla_gen_bench.envs.compositing import load_image
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.resize import squashed
 
-ENLARGED = 2  # patterns are kept at twice the image's side, and cut out at random places and scales
+ENLARGED = 2  # patterns are stored at twice the image's side, and cropped at random places and scales
 
 
 class Overlays:
     """The training patterns of a world, ready to be blended into images of side S.
 
     Raises:
-        UserError: The world has none to train with.
+        UserError: The world has no training patterns.
     """
 
     def __init__(self, world: str, side: int) -> None:
@@ -29,7 +29,7 @@ class Overlays:
         self.patterns = np.stack([np.rot90(image, turn) for image in images for turn in (0, 1)])  # [N, 2 S, 2 S, 3]
 
     def blend(self, images: np.ndarray, weight: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Returns float32 [B, S, S, 3] with a pattern drawn for each image.
+        """Returns float32 [B, S, S, 3] with a pattern sampled for each image.
 
         Args:
             images: float32 [B, S, S, 3], 0 to 255.
@@ -39,7 +39,7 @@ class Overlays:
         return images + weight[..., None] * (drawn - images)
 
     def _cut(self, random: np.random.Generator) -> np.ndarray:
-        """Returns a random part of a random pattern, every pixel or every second one, mirrored or not."""
+        """Returns a random part of a random pattern, at every pixel or every second one, mirrored or not."""
         pattern = self.patterns[random.integers(len(self.patterns))]
         if random.random() < 0.5:
             return pattern[::ENLARGED, ::ENLARGED]
@@ -54,9 +54,9 @@ def weights(
     """Returns float32 [B, S, S]: how much of a pattern each pixel gets.
 
     Args:
-        foreground: uint8 [B, S, S], 255 where robot and things are.
-        shares: Of the images that get one over robot and things, and of those that get one everywhere.
-        most: Strengths are drawn evenly up to this.
+        foreground: uint8 [B, S, S], 255 on robot and things.
+        shares: Share of images with a pattern over robot and things, and share with one everywhere.
+        most: Strengths are sampled uniformly up to this.
     """
     kind, strength = random.random(len(foreground)), random.uniform(0, most, len(foreground))
     over_things, everywhere = kind < shares[0], (kind >= shares[0]) & (kind < sum(shares))

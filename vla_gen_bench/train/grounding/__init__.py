@@ -1,6 +1,6 @@
-"""Grounding: still scenes with several things on the table, and where the named ones are.
+"""Grounding: still scenes with several things on the table, with the places of the named ones.
 
-What holds back listening is the number of distinct scenes, not of frames: a scene here costs milliseconds, a
-demonstration half a second. `scenes` draws them, `render` their images, `store` keeps them, `task` asks about them,
-`trainer` pretrains on them alone; supervised training takes them in as a second loss (`SftRecipe.grounding`).
+The number of distinct scenes limits language use, not the number of frames. A scene costs milliseconds here, a
+demonstration half a second. `scenes` samples them, `render` renders them, `store` saves them, `task` queries them,
+`trainer` pretrains on them alone; supervised training can add them as a second loss (`SftRecipe.grounding`).
 """

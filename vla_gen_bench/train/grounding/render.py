@@ -1,4 +1,4 @@
-"""Draws grounding scenes: the environment's robot, camera and lights, bodies put where they rest, no physics."""
+"""Renders grounding scenes: the environment's robot, camera and lights, bodies placed at rest, no physics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vla_gen_bench.train.resize import squashed
 
 AWAY = sapien.Pose([0, 0, -50])
 LOWEST_TCP_M = 0.89  # the table's top is at 0.870
-MOST_BODIES = 64  # kept in the simulator; beyond that all are loaded again
-MOST_IDS = 20_000  # a body gets a new id whenever it enters; segmentation keeps 16 bits of it
+MOST_BODIES = 64  # kept in the simulator; above this, all are reloaded
+MOST_IDS = 20_000  # a body gets a new id each time it is added; segmentation keeps 16 bits of it
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Shot:
     Attributes:
         image: uint8 [S, S, 3], robot and things on black.
         foreground: uint8 [S, S], 255 where they are.
-        thing: int16 [T], place in the catalogue; objects first, then receptacles.
+        thing: int16 [T], index in the catalogue; objects first, then receptacles.
         receptacle: bool [T].
-        place: float32 [T, 2], where a thing's origin is in the image: parts of its width and height.
+        place: float32 [T, 2], a thing's origin in the image, as fractions of width and height.
         xy: float32 [T, 2], the same in the world, metres.
-        visible: int32 [T], pixels of the camera's image that show it.
+        visible: int32 [T], number of pixels of the camera's image that show it.
     """
 
     image: np.ndarray
@@ -46,7 +46,7 @@ class Shot:
 
 
 class Renderer:
-    """Draws scenes of one world.
+    """Renders scenes of one world.
 
     Args:
         side: S, pixels.
@@ -59,7 +59,7 @@ class Renderer:
         self._begin()
 
     def _begin(self) -> None:
-        """Opens a scene with the robot alone in view, its ids from the start."""
+        """Opens a scene with only the robot, and restarts the ids."""
         self.env.reset(options={"spec": draw_training(self.env.world.name, FIRST_TRAINING_SEED, 0)})
         for thing in self.env.things:
             thing.actor.set_pose(AWAY)
@@ -121,7 +121,7 @@ class Renderer:
             offset = offset / 2
 
     def _entity(self, kind: str, id: str) -> sapien.Entity:
-        """Returns the body to draw, not in the scene."""
+        """Returns the body to render, not yet in the scene."""
         if len(self._bodies) > MOST_BODIES:
             self._bodies.clear()
         if (kind, id) not in self._bodies:

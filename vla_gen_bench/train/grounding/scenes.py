@@ -1,4 +1,4 @@
-"""What lies on the table of a grounding scene, and how the arm stands: drawn before anything is rendered."""
+"""Samples a grounding scene before rendering: the things on the table, and the arm's pose."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vla_gen_bench.episodes.spec import Placed
 
 STREAM = 0x6E0
 TABLE_TOP_M = 0.870
-OBJECTS, RECEPTACLES = (1, 2, 2, 3, 3, 4), (1, 1, 2, 2, 3)  # how many, drawn evenly from these
+OBJECTS, RECEPTACLES = (1, 2, 2, 3, 3, 4), (1, 1, 2, 2, 3)  # counts, sampled uniformly from these
 MOST_THINGS = max(OBJECTS) + max(RECEPTACLES)
-REACH_M = 0.125  # half edge of the square they lie in; the benchmark's is 0.075, its ring 0.105
+REACH_M = 0.125  # half the edge of the square that contains them; the benchmark's is 0.075, its ring 0.105
 GAP_M = 0.006  # between two footprints
-TRIES = 60  # places tried for a thing before it is left out
-ALIKE = 0.5  # share of the scenes whose objects share a word with the first one
-FAMILIAR = 0.35  # share of the pretraining scenes with the benchmark's training objects only, and that with its plate
-OFFSETS_RAD = (0.45, 0.35, 0.35, 0.35, 0.35, 0.8)  # most that each joint is away from its usual place
+TRIES = 60  # placements tried for a thing before it is left out
+ALIKE = 0.5  # fraction of scenes whose objects share a word with the first one
+FAMILIAR = 0.35  # fraction of pretraining scenes with only the benchmark's training objects; same for its plate
+OFFSETS_RAD = (0.45, 0.35, 0.35, 0.35, 0.35, 0.8)  # maximum offset of each joint from its usual angle
 OPEN_M, SHUT_M = 0.037, 0.015  # finger joints
 
 
@@ -63,7 +63,7 @@ def draw_scene(catalog: Catalog, split: str, seed: int, index: int) -> Scene:
 
 
 def _source(catalog: Catalog, kind: str, split: str, random: np.random.Generator) -> list[Body]:
-    """Returns what to choose from; the few training assets of the benchmark would otherwise hardly ever appear."""
+    """Returns the candidates; without this, the benchmark's few training assets would rarely appear."""
     pool = [body for body in getattr(catalog, kind) if body.split == split]
     familiar = [body for body in pool if body.id in _familiar(kind)]
     return familiar if familiar and random.random() < FAMILIAR else pool
@@ -75,7 +75,7 @@ def _familiar(kind: str) -> frozenset[str]:
 
 
 def _chosen(pool: list[Body], count: int, random: np.random.Generator) -> list[Body]:
-    """Returns bodies of different names; in some scenes all share a word with the first one."""
+    """Returns bodies with different names; in some scenes all share a word with the first one."""
     first = pool[random.integers(len(pool))]
     words = set(first.name.split())
     alike = [body for body in pool if words & set(body.name.split())]
@@ -88,7 +88,7 @@ def _chosen(pool: list[Body], count: int, random: np.random.Generator) -> list[B
 
 
 def _place(body: Body, lying: list[Footprint], random: np.random.Generator) -> Footprint | None:
-    """Returns a free place, None where none was found."""
+    """Returns a free place, None if none was found."""
     for _ in range(TRIES):
         x, y = random.uniform(-REACH_M, REACH_M, 2) + CENTRE
         there = Footprint(body, (float(x), float(y)), float(random.uniform(-math.pi, math.pi)))

@@ -1,4 +1,4 @@
-"""Grounding scenes on disk: parts of 500, each written at once, decoded into one mapped array per side on first use."""
+"""Grounding scenes on disk: parts of 500, written atomically, decoded on first use into one mapped array per side."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class SceneRequest:
     """What to render.
 
     Attributes:
-        scenes: In all; rounded up to whole parts of 500.
-        out: Folder; one that is there already is continued.
+        scenes: Total number, rounded up to full parts of 500.
+        out: Folder; an existing one is continued.
         split: "train", or "unseen" for the development pools.
         world: World name.
         side: Side of the stored square images, pixels.
-        seed: Scenes are its draws 0, 1, 2, ...
+        seed: Scenes are draws 0, 1, 2, ... of this seed.
     """
 
     scenes: int
@@ -43,16 +43,16 @@ class SceneRequest:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What the data depends on; a folder is continued with equal ones only."""
+        """What the data depends on; a folder is continued only if this is equal."""
         kept = {key: value for key, value in asdict(self).items() if key not in ("scenes", "out")}
         return {**kept, "catalog": load_catalog(self.world).digest()}
 
 
 def render_scenes(request: SceneRequest, on_progress: Callable[[int], None] = lambda done: None) -> int:
-    """Renders until `request.scenes` are there, and returns how many are.
+    """Renders until there are `request.scenes`, and returns the number present.
 
     Raises:
-        UserError: The folder holds other scenes, or cannot be written. What was written stays, and the same call
+        UserError: The folder holds other scenes, or cannot be written. Written parts stay, and the same call
             continues after it.
     """
     with sole_writer(request.out):
@@ -96,7 +96,7 @@ def _write_part(request: SceneRequest, renderer: Any, first: int) -> None:
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """Returns the parts in order, up to the first one that is missing."""
+    """Returns the parts in order, up to the first missing one."""
     found = sorted(folder.glob("part-*.npz"))
     return [file for number, file in enumerate(found) if file.name == f"part-{number:04d}.npz"]
 
@@ -107,7 +107,7 @@ class Scenes:
 
     Attributes:
         images, foreground: uint8 [N, S, S(, 3)].
-        object_names, receptacle_names: By place in the catalogue.
+        object_names, receptacle_names: By index in the catalogue.
     """
 
     images: np.ndarray
@@ -126,7 +126,7 @@ class Scenes:
         return len(self.thing)
 
     def name(self, scene: int, row: int) -> str:
-        """Returns what instructions call a thing."""
+        """Returns a thing's name in instructions."""
         names = self.receptacle_names if self.receptacle[scene, row] else self.object_names
         return names[self.thing[scene, row]]
 
@@ -135,7 +135,7 @@ def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
     """Reads the first `count` scenes (None = all), their images resized to `side`.
 
     Raises:
-        UserError: Not such a folder, or it holds fewer.
+        UserError: Not a scene folder, or it holds fewer.
     """
     if not (folder / OWN_FILE).is_file():
         raise UserError(f"{folder}: holds no scenes; render some with 'vgb scenes'")

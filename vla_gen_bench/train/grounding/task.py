@@ -1,10 +1,10 @@
-"""The grounding loss: which place in the image does the sentence name?
+"""The grounding loss: where in the image is the thing that the sentence names?
 
 One query is a scene and a sentence about one of its objects and one of its receptacles. The states that choose actions
-point at the image patches where the two are: a softmax over patches, cross-entropy with a Gaussian around the place.
-Nothing but the sentence tells which of several things is meant.
+point at the image patches where the two are: a softmax over patches, cross-entropy against a Gaussian around the place.
+Only the sentence determines which of several things is meant.
 
-Regressing the places with a linear head was tried first: it stayed at the mean place, where no one thing teaches more
+Regressing the places with a linear head, the first attempt, stayed at the mean place, where no thing teaches more
 than another (docs/experiments/grounding.md).
 """
 
@@ -35,14 +35,14 @@ from vla_gen_bench.train.grounding.store import Scenes, load_scenes
 from vla_gen_bench.train.student import Student
 
 STREAM, CHECK_STREAM = 0x6E1, 0x6E2
-VISIBLE_PIXELS = 60  # of the camera's 320x240: a thing seen less is not asked for
+VISIBLE_PIXELS = 60  # of the camera's 320x240: less visible things are not queried
 SIGMA_PATCHES = 0.6  # of the Gaussian around a place
-POINTERS = 2  # to the object and to the receptacle
+POINTERS = 2  # one to the object, one to the receptacle
 CHECK_QUERIES = 1000
 
 
 class Warp(Frozen):
-    """A camera that looks a little elsewhere: shifted (parts of the image's side), scaled and turned at most so far."""
+    """Maximum camera changes: shift (fraction of the image's side), scale and rotation."""
 
     shift: float = Field(0.0, ge=0, lt=0.5)
     scale: float = Field(0.0, ge=0, lt=0.5)
@@ -50,18 +50,18 @@ class Warp(Frozen):
 
 
 class Grounding(Frozen):
-    """Where the named things are, learned from rendered scenes.
+    """Settings for learning the places of named things from rendered scenes.
 
     Attributes:
         scenes: Folder, from `vgb scenes`.
-        count: Only the first so many; None = all.
-        weight: Of this loss beside another one.
-        batch: Queries of one step over all processes.
-        per_scene: Queries about one image, which is seen once for all of them: seeing is what costs.
-        at: The states asked: "h0", the one that chooses the first action token, or "slots", all that choose action
+        count: Use only the first `count`; None = all.
+        weight: Of this loss, relative to another one.
+        batch: Queries per step over all processes.
+        per_scene: Queries per image, which is encoded once for all of them: encoding dominates the cost.
+        at: Queried states: "h0", the one that chooses the first action token, or "slots", all that choose action
             tokens at once (parallel decoding).
-        recognise: Weight of a loss on the projected patches alone: which asset lies here, if any? It needs no sentence.
-        augment: As for demonstrations; `words` is not used, and `tables` is always 1: a scene has no table of its own.
+        recognise: Weight of a loss on the projected patches alone: which asset is here, if any? It needs no sentence.
+        augment: As for demonstrations; `words` is not used, and `tables` is always 1: a stored scene has no table.
         warp: Changes of view.
     """
 
@@ -88,7 +88,7 @@ class Grounding(Frozen):
 
 @dataclass(frozen=True)
 class Queries:
-    """All questions there are about some scenes.
+    """All possible queries about some scenes.
 
     Attributes:
         scenes: The scenes.
@@ -100,7 +100,7 @@ class Queries:
 
     @classmethod
     def of(cls, scenes: Scenes) -> Queries:
-        """Pairs every object that can be seen with every such receptacle of its scene."""
+        """Pairs every visible object with every visible receptacle of its scene."""
         seen = scenes.visible >= VISIBLE_PIXELS
         pairs = (seen & ~scenes.receptacle)[:, :, None] & (seen & scenes.receptacle)[:, None, :]
         rows = np.argwhere(pairs).astype(np.int32)
@@ -109,21 +109,21 @@ class Queries:
         return cls(scenes, rows)
 
     def draw(self, scenes: int, each: int, random: np.random.Generator) -> np.ndarray:
-        """Returns [scenes * each, 3] questions, those about a scene in a row."""
+        """Samples [scenes * each, 3] queries; those about one scene are adjacent."""
         first = self.rows[random.integers(len(self.rows), size=scenes), 0]
         begin, end = (np.searchsorted(self.rows[:, 0], first, side=side) for side in ("left", "right"))
         places = begin[:, None] + (random.random((scenes, each)) * (end - begin)[:, None]).astype(np.int64)
         return self.rows[places.ravel()]
 
     def places(self, chosen: np.ndarray) -> np.ndarray:
-        """Returns float32 [B, 4]: where object and receptacle are, from -1 (left, top) to 1."""
+        """Returns float32 [B, 4]: the places of object and receptacle, from -1 (left, top) to 1."""
         scene, item, target = chosen.T
         places = self.scenes.place
         return np.concatenate([places[scene, item], places[scene, target]], axis=1) * 2 - 1
 
 
 class Sight:
-    """Makes images of scenes: a table behind them, patterns over them, other light, another view."""
+    """Makes images of scenes: adds a table, patterns, other light and another view."""
 
     def __init__(self, settings: Grounding, world: str, side: int, split: str = "train") -> None:
         self.settings, self.side = settings, side
@@ -131,13 +131,13 @@ class Sight:
         self.overlays = Overlays(world, side) if settings.augment.overlaid else None
 
     def plain(self, scenes: Scenes, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Returns float32 [B, S, S, 3], 0 to 255: each scene on a table drawn for it."""
+        """Returns float32 [B, S, S, 3], 0 to 255: each scene on a table sampled for it."""
         shown = self.tables[random.integers(len(self.tables), size=len(rows))]
         through = 1.0 - scenes.foreground[rows].astype(np.float32)[..., None] / 255.0
         return scenes.images[rows] + through * shown
 
     def changed(self, scenes: Scenes, rows: np.ndarray, random: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-        """Returns images [B, 3, S, S] in [0, 1], and float32 [B, 2, 3]: where a place of the scene has gone."""
+        """Returns images [B, 3, S, S] in [0, 1], and float32 [B, 2, 3]: the affine maps from old to new places."""
         images, augment = self.plain(scenes, rows, random), self.settings.augment
         if self.overlays:
             shares = augment.texture, augment.noise
@@ -175,7 +175,7 @@ def moved(places: np.ndarray, ways: np.ndarray) -> np.ndarray:
 
 
 class Pointer(nn.Module):
-    """Points from states to patches, once for the object and once for the receptacle; only for training."""
+    """Points from states to patches, with one pointer for the object and one for the receptacle; only for training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ def patch_centres(count: int) -> np.ndarray:
 
 
 def targets(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Returns float32 [B, 2, P]: what the pointers to places [B, 4] should be."""
+    """Returns float32 [B, 2, P]: the target distributions of the pointers for places [B, 4]."""
     sigma = SIGMA_PATCHES * 2 / round(len(centres) ** 0.5)
     away = ((places.reshape(-1, POINTERS, 1, 2) - centres) ** 2).sum(-1) / (2 * sigma**2)
     weights = np.exp(away.min(-1, keepdims=True) - away)
@@ -203,12 +203,12 @@ def targets(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def assets_in(scenes: Scenes, rows: np.ndarray, ways: np.ndarray, patches: int) -> np.ndarray:
-    """Returns int64 [B, P]: which asset's place lies in each patch of scenes after affine maps [B, 2, 3]; 0 = none.
+    """Returns int64 [B, P]: the asset whose place is in each patch of scenes after affine maps [B, 2, 3]; 0 = none.
 
-    Objects come after receptacles in the numbering, and win where both lie.
+    Objects come after receptacles in the numbering, and override them where both are.
     """
     side, found = round(patches**0.5), np.zeros((len(rows), patches), np.int64)
-    for column in reversed(range(scenes.thing.shape[1])):  # receptacles stand last in a row
+    for column in reversed(range(scenes.thing.shape[1])):  # receptacles come last in a row
         place = (moved(np.tile(scenes.place[rows, column] * 2 - 1, 2), ways)[:, :2] + 1) / 2 * side
         there = (scenes.visible[rows, column] >= VISIBLE_PIXELS) & ((place >= 0) & (place < side)).all(1)
         x, y = place[there].astype(np.int64).T
@@ -218,7 +218,7 @@ def assets_in(scenes: Scenes, rows: np.ndarray, ways: np.ndarray, patches: int) 
 
 
 class Heads(nn.Module):
-    """What training alone needs: the pointers, and a classifier of patches."""
+    """Modules used only in training: the pointers, and a classifier of patches."""
 
     def __init__(self, width: int, assets: int) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class Heads(nn.Module):
 
 
 class Task:
-    """Grounding for a student: batches, the head, the loss, and how often the right thing is found."""
+    """Grounding for a student: batches, the head, the loss, and the accuracy."""
 
     def __init__(self, settings: Grounding, student: Student, seed: int, device: torch.device) -> None:
         self.settings, self.student, self.seed, self.device = settings, student, seed, device
@@ -243,7 +243,7 @@ class Task:
         self._prompts: dict[str, list[int]] = {}
 
     def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
-        """Returns the loss of the `size` queries this process asks in `step`; every draw is keyed by seed and step."""
+        """Returns the loss of this process's `size` queries in `step`; every draw is keyed by seed and step."""
         random = np.random.default_rng((STREAM, self.seed, step, rank))
         several = self.settings.per_scene
         chosen = self.queries.draw(max(1, size // several), several, random)
@@ -260,7 +260,7 @@ class Task:
         return pointing + self.settings.recognise * self._recognising(assets) if self.settings.recognise else pointing
 
     def _recognising(self, assets: np.ndarray) -> Tensor:
-        """Returns the loss of telling what lies in each patch; empty and other patches weigh alike."""
+        """Returns the loss of classifying each patch; empty and other patches have equal total weight."""
         logits, wanted = self.head.what(self._patches[-1].float()), torch.from_numpy(assets).to(self.device)
         losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
         filled = wanted.flatten() > 0
@@ -296,10 +296,10 @@ class Task:
 
     @torch.no_grad()
     def check(self, scenes: Scenes, count: int = CHECK_QUERIES) -> dict[str, float]:
-        """Returns how often the prediction is nearest to the named thing, where there are several of its kind.
+        """Returns how often the prediction is nearest to the named thing, if there are several of its kind.
 
         `object`, `object_chance`, `receptacle`, `receptacle_chance`: shares of the queries; `distance`: median error of
-        the object's place, parts of the image's side. Tables are of the scenes' split, sentences as in evaluations.
+        the object's place, as a fraction of the side. Tables are from the scenes' split, sentences as in evaluations.
         """
         queries, random = Queries.of(scenes), np.random.default_rng((CHECK_STREAM,))
         sight = Sight(self.settings, scenes.world, self.side, scenes.split)

@@ -1,6 +1,6 @@
-"""Pretraining on grounding scenes alone: a recipe and scenes in, a checkpoint that finds named things out.
+"""Pretraining on grounding scenes alone: turns a recipe and scenes into a checkpoint that locates named things.
 
-It cannot act yet. Every draw is keyed by (seed, step), so that a run that was interrupted resumes exactly.
+It cannot act yet. Every draw is keyed by (seed, step), so an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class GroundingRecipe(Recipe):
     """Pretraining on grounding scenes.
 
     Attributes:
-        grounding: The scenes and how they are seen.
-        held_out, development: Folders of scenes to check on, of the "train" and of the "unseen" split; optional.
-        samples: Queries to train on, counted with repetition; the learning rate's schedule ends with them.
+        grounding: The scenes and their augmentation.
+        held_out, development: Folders of scenes for checks, from the "train" and the "unseen" split; optional.
+        samples: Queries to train on, counted with repetition; the learning rate schedule ends there.
         ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
-        log_every, check_every: Steps; each of them makes a row.
+        log_every, check_every: Intervals in steps; each adds a row.
     """
 
     trainer: Literal["grounding"]
@@ -74,7 +74,7 @@ def train(
     """Trains as `recipe` says, or resumes the run in `out`; returns the checkpoint folder.
 
     Args:
-        say: Gets one line of progress per row.
+        say: Receives one line of progress per row.
 
     Raises:
         UserError: The recipe, the scenes or the folder cannot be used, or the loss is not a number.
@@ -116,15 +116,15 @@ def _line(numbers: dict[str, float], recipe: GroundingRecipe) -> str:
 
 
 class Trainer:
-    """Everything one process of a run holds."""
+    """The state of one process of a run."""
 
     def __init__(self, recipe: GroundingRecipe, processes: Processes) -> None:
         self.recipe, self.processes, self.step = recipe, processes, 0
-        torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
+        torch.manual_seed(recipe.seed)  # used only to initialise modules
         limits = np.concatenate([-LIMITS, LIMITS])
         self.student = build_student(recipe, action_statistics(limits, 1), processes.device)
         if not processes.first:
-            processes.wait()  # for the first one's cache of images
+            processes.wait()  # until the first process has filled the image cache
         self.task = Task(recipe.grounding, self.student, recipe.seed, processes.device)
         if processes.first:
             processes.wait()
@@ -132,7 +132,7 @@ class Trainer:
         named |= {f"grounding.{name}": p for name, p in self.task.head.named_parameters()}
         self.parameters = list(named.values())
         self.optimiser = build_optimiser(named, recipe.optimiser)
-        # The head too: it reads the averaged states when they are checked.
+        # The head is averaged too, because checks apply it to the averaged model's states.
         self.averaged = Averaged(nn.ModuleList([self.student.model, self.task.head]), recipe.ema)
         self.checks = {
             prefix: load_scenes(Path(folder), self.task.side)
@@ -174,7 +174,7 @@ class Trainer:
                 "grad_norm": norm}  # fmt: skip
 
     def check(self) -> dict[str, float]:
-        """Returns what the averaged weights find in held-out scenes."""
+        """Returns the accuracy of the averaged weights on held-out scenes."""
         self.student.model.eval()
         found = {}
         with self.averaged.in_place():
@@ -185,7 +185,7 @@ class Trainer:
         return found
 
     def save(self, out: Path) -> None:
-        """Writes the state to resume from."""
+        """Saves the state from which a run resumes."""
         save_state(
             out,
             {
@@ -198,7 +198,7 @@ class Trainer:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a saved state."""
+        """Restores a saved state."""
         self.step = state["step"]
         self.student.model.load_state_dict(state["model"])
         self.task.head.load_state_dict(state["head"])

@@ -1,1 +1,1 @@
-"""Learning from reward: PPO, GRPO and DPO over one kind of rollout."""
+"""Learning from reward: PPO, GRPO and DPO with a shared rollout."""

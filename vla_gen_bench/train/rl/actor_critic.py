@@ -1,4 +1,4 @@
-"""A policy that acts by chance and knows how likely each action was, and a critic on its states.
+"""A policy that samples actions and knows their probabilities, and a critic on its states.
 
 Log-probabilities are float32, over all 256 action tokens, of the policy that samples: logits divided by the temperature
 of training. The log-probability of an action (or chunk) is the sum over its tokens.
@@ -33,15 +33,15 @@ from vla_gen_bench.train.student import Student
 
 
 class Sampling(Frozen):
-    """How actions are chosen while collecting.
+    """How actions are sampled while collecting.
 
     Attributes:
-        temperature: Below 1 the policy is surer than its logits say, in its log-probabilities too; 0 = greedy, not for
+        temperature: Below 1 the policy is surer than its logits, also in its log-probabilities; 0 = greedy, not for
             training. The paper trains at 1.
         top_k: Only the k most likely tokens; None = all. 50 is the reference's, by a default of transformers; recorded
-            log-probabilities are then not those the action was drawn with.
-        correlation: Of the noise in one control step's action with the last one's, number by number. Every action is
-            as likely as without; but an episode strays in one direction for about 1 / (1 - correlation) steps, where
+            log-probabilities then differ from the distribution that the action was sampled from.
+        correlation: Of the noise between successive control steps, per action number. Each action's probability
+            is unchanged, but an episode drifts in one direction for about 1 / (1 - correlation) steps, where
             independent noise cancels itself. Not in the reference; see Hollenstein et al., Colored Noise in PPO (2024).
     """
 
@@ -55,11 +55,11 @@ class ValueSettings(Frozen):
 
     Attributes:
         source: What the value head reads. "h0": the state that gives the first action token, "hn": the last one's,
-            "concat": all of them. "separate": h0 of a backbone of its own, which begins as a copy of the policy's.
-        lr: Learning rate of the head; a separate backbone learns at the policy's.
-        warmup: Iterations at the beginning that train the head alone: a critic that knows nothing misleads.
+            "concat": all of them. "separate": h0 of a separate backbone, initialised as a copy of the policy's.
+        lr: Learning rate of the head; a separate backbone uses the policy's rate.
+        warmup: First iterations, which train only the head: an untrained critic misleads.
         shared: Whether the value loss also shapes the backbone, as in the reference.
-        new: Begin with a new head even where the checkpoint has one.
+        new: Start from a new head even if the checkpoint has one.
     """
 
     source: Literal["h0", "hn", "concat", "separate"] = "h0"
@@ -71,7 +71,7 @@ class ValueSettings(Frozen):
 
 @dataclass(frozen=True)
 class Decision:
-    """What B episodes do next: actions float32 [B, K, 7], token ids [B, 7 K], their log-probs, values [B] or None."""
+    """The next decision of B episodes: float32 actions [B, K, 7], token ids [B, 7 K], log-probs, values [B] or None."""
 
     actions: np.ndarray
     tokens: np.ndarray
@@ -81,13 +81,13 @@ class Decision:
 
 @dataclass(frozen=True)
 class Score:
-    """What the model now says about given actions, with gradients.
+    """The current model's scores of given actions, with gradients.
 
     Attributes:
         log_prob: float32 [N], joint over all tokens of a decision.
         entropy: float32 [N], nats, mean over the tokens.
         values: float32 [N]; None without a critic.
-        by_action: float32 [N, K], `log_prob` action by action; what `loss.ratio: action` compares.
+        by_action: float32 [N, K], `log_prob` of each action; used by `loss.ratio: action`.
     """
 
     log_prob: Tensor
@@ -102,12 +102,12 @@ def by_action(log_probs: Tensor) -> Tensor:
 
 
 class ActorCritic:
-    """A student that acts, with its critic.
+    """A student that acts, and its critic.
 
     Args:
         critic: A `ValueHead` or `SeparateCritic`; None = no values.
         precision: "bfloat16": autocast in all passes. Log-probabilities are float32, computed from logits that, like
-            the values, were rounded to bfloat16 within.
+            the values, were rounded to bfloat16 inside.
         temperature: Of the log-probabilities and entropies.
 
     Raises:
@@ -130,7 +130,7 @@ class ActorCritic:
         return self.config.acting.chunk
 
     def view(self, height: int, width: int) -> View:
-        """Returns what has to be kept of camera images for `look` to give the processor's pixels exactly."""
+        """Returns the part of camera images to keep so that `look` reproduces the processor's pixels exactly."""
         path = self.processor.image_path or self.config.acting.image_path
         squashable = path == "pil" and self.config.resize == "resize-naive"
         return View(height, width, self.config.image if squashable else None)
@@ -147,7 +147,7 @@ class ActorCritic:
 
     @torch.no_grad()
     def act(self, inputs: Inputs, keys: Sequence[int], steps: Sequence[int], sampling: Sampling) -> Decision:
-        """Chooses actions; the draws of each row are keyed by its episode's key and its step, the decision's number."""
+        """Chooses actions; each row's draws are keyed by its episode's key and its step, the decision's number."""
         slots = ACTION_DIMS * self.chunk
         if sampling.correlation:
             uniforms = correlated_draws(keys, steps, slots, sampling.correlation)
@@ -161,12 +161,12 @@ class ActorCritic:
         return Decision(self.actions(tokens), tokens, chosen.cpu().numpy(), values)
 
     def actions(self, tokens: np.ndarray) -> np.ndarray:
-        """Returns float32 [B, K, 7], robot units, of token ids [B, 7 K]."""
+        """Returns float32 [B, K, 7], robot units, from token ids [B, 7 K]."""
         scaled = codec.decode(tokens, self.config.base_vocab).reshape(len(tokens), -1, ACTION_DIMS)
         return codec.gripper_command(self.student.stats.unnormalise(scaled)).astype(np.float32)
 
     def score(self, inputs: Inputs, tokens: Tensor, value_only: bool = False, shared: bool = True) -> Score:
-        """Scores decisions that were made before.
+        """Scores earlier decisions.
 
         Args:
             tokens: int64 [N, 7 K].
@@ -192,10 +192,10 @@ class ActorCritic:
 
 
 def build_critic(student: Student, settings: ValueSettings, seed: int) -> nn.Module:
-    """Returns the critic of a recipe: the checkpoint's own value head where it has one of that kind, or a new one.
+    """Returns the critic of a recipe: the checkpoint's own value head if it has one of that kind, else a new one.
 
     Raises:
-        UserError: The checkpoint's value head reads something else than `settings.source`, or gives several values.
+        UserError: The checkpoint's value head reads something other than `settings.source`, or gives several values.
     """
     source = "h0" if settings.source == "separate" else settings.source
     head = None if settings.new else student.value_head
@@ -213,5 +213,5 @@ def build_critic(student: Student, settings: ValueSettings, seed: int) -> nn.Mod
     if settings.source != "separate":
         return head
     backbone = copy.deepcopy(student.model)
-    backbone.language_model.lm_head.requires_grad_(False)  # a critic says no tokens
+    backbone.language_model.lm_head.requires_grad_(False)  # a critic outputs no tokens
     return SeparateCritic(backbone, head)

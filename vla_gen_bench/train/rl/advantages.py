@@ -1,6 +1,6 @@
-"""From rewards to what a policy gradient is weighted with: GAE, returns relative to a group, preference pairs.
+"""From rewards to the weights of a policy gradient: GAE, group-relative returns, preference pairs.
 
-All episodes are equally long and end together, so that arrays are simply [T, B]: decision t of episode b. Where a
+All episodes have equal length and end together, so arrays are simply [T, B]: decision t of episode b. If a
 decision is a chunk of K actions, its reward is that of the K control steps (`chunk_rewards`) and it discounts by
 gamma^K.
 """
@@ -25,14 +25,14 @@ def chunk_rewards(rewards: np.ndarray, gamma: float) -> np.ndarray:
 def gae(
     rewards: np.ndarray, values: np.ndarray, after: np.ndarray, gamma: float, lam: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Generalised advantage estimation (Schulman et al. 2016).
+    """Returns generalised advantage estimates (Schulman et al. 2016).
 
         delta_t = r_t + gamma V_t+1 - V_t;    A_t = delta_t + gamma lam A_t+1
 
     Args:
         rewards, values: [T, B].
-        after: [B], V_T, the value of what the episode was cut off from. Zeros say that the time limit ends it for good
-            ("terminal", what the reference does); its estimate says that it goes on unseen ("bootstrap").
+        after: [B], V_T, the value of the state at the cut-off. Zeros treat the time limit as a true end
+            ("terminal", as in the reference); an estimate treats the episode as continuing unseen ("bootstrap").
         gamma: Discount per decision.
         lam: 1 = Monte-Carlo returns, 0 = one-step temporal differences.
 
@@ -52,13 +52,13 @@ Moments = Callable[[np.ndarray], tuple[float, float]]
 
 
 def normalised(advantages: np.ndarray, moments: Moments = own_moments) -> np.ndarray:
-    """Returns them with mean 0 and standard deviation 1 over everything."""
+    """Returns advantages with mean 0 and standard deviation 1 over all entries."""
     mean, deviation = moments(advantages)
     return (advantages - mean) / (deviation + EPSILON)
 
 
 def group_advantages(returns: np.ndarray, group: int) -> np.ndarray:
-    """GRPO (Shao et al. 2024): how much better an episode is than the others from the same initial state.
+    """GRPO (Shao et al. 2024): an episode's return relative to the others from the same initial state.
 
     Args:
         returns: [B], undiscounted; each `group` in a row shared an initial state.
@@ -72,10 +72,10 @@ def group_advantages(returns: np.ndarray, group: int) -> np.ndarray:
 
 
 def as_coded_advantages(rewards: np.ndarray, moments: Moments = own_moments) -> np.ndarray:
-    """What RL4VLA's code calls GRPO (its replay buffer with `alg_grpo_fix`): no group takes part in it.
+    """The computation that RL4VLA's code calls GRPO (replay buffer with `alg_grpo_fix`); it uses no groups.
 
-    All rewards that are not zero are normalised together, and an action is credited with all that come after it. Once
-    some episodes succeed, a grasp (+0.1) lies below the mean, so that grasping alone counts against an action.
+    All non-zero rewards are normalised together, and an action is credited with all rewards after it. Once
+    some episodes succeed, a grasp (+0.1) is below the mean, so a grasp alone counts against an action.
 
     Args:
         rewards: [T, B].
@@ -90,13 +90,13 @@ def as_coded_advantages(rewards: np.ndarray, moments: Moments = own_moments) -> 
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
-    """Returns 1 - var(returns - values) / var(returns): 1 = foreseen exactly, 0 = no better than a constant."""
+    """Returns 1 - var(returns - values) / var(returns): 1 = predicted exactly, 0 = no better than a constant."""
     spread = float(np.var(returns))
     return 0.0 if spread == 0 else 1.0 - float(np.var(returns - values)) / spread
 
 
 class Pair(NamedTuple):
-    """Numbers of two episodes from the same initial state, the better one first."""
+    """Indices of two episodes from the same initial state, the better one first."""
 
     better: int
     worse: int
@@ -109,8 +109,8 @@ def preference_pairs(returns: np.ndarray, group: int, most: int, margin: float) 
 
     Args:
         returns: [B]; each `group` in a row shared an initial state.
-        most: At most so many per group.
-        margin: The returns of a pair differ by at least so much.
+        most: Maximum number of pairs per group.
+        margin: Minimum difference of a pair's returns.
     """
     pairs = []
     for first in range(0, len(returns), group):

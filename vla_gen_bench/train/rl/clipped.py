@@ -1,4 +1,4 @@
-"""Clipped steps: how PPO and GRPO learn from decisions once these have advantages."""
+"""Clipped steps: how PPO and GRPO learn from decisions with advantages."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ SHUFFLE_STREAM = 0x990
 
 
 class ClippedLoss(Frozen):
-    """PPO's loss; the value part is left out where there is no critic.
+    """PPO's loss; the value part is left out without a critic.
 
     Attributes:
-        clip: Ratios beyond 1 -+ clip earn nothing.
-        ratio: Of new to old probability. "decision": one of all tokens of a decision, as the reference. "action": one
-            of each action of a chunk, with the chunk's advantage: those of a parallel policy are chosen independently,
-            and a joint ratio of K of them leaves the clip range that much sooner.
-        policy_weight: Of the policy's loss. The reference's is 7, by an accident: its buffer has seven columns for one
+        clip: Ratios beyond 1 -+ clip bring no further gain.
+        ratio: Of new to old probability. "decision": one joint ratio per decision, as in the reference. "action": one
+            per action of a chunk, with the chunk's advantage: a parallel policy chooses its actions independently,
+            and a joint ratio over K actions leaves the clip range that much sooner.
+        policy_weight: Of the policy's loss. The reference uses 7, by accident: its buffer has seven columns for one
             joint log-probability, and the loss sums over them.
         value_weight, entropy: Of the value loss, and of the entropy bonus.
-        value_clip: Values further than this from the old ones earn nothing either; None = not clipped.
-        huber: Errors beyond it count linearly.
+        value_clip: Values further than this from the old ones bring no further gain either; None = no clipping.
+        huber: Errors above it count linearly.
         coarse: Round old log-probabilities, values, advantages and returns to bfloat16, as the reference does: at a
-            log-probability of -10 that is a step of 1/16.
+            log-probability of -10 the rounding step is 1/16.
     """
 
     clip: float = Field(0.2, gt=0)
@@ -47,13 +47,13 @@ class ClippedLoss(Frozen):
 
 
 class ClippedRecipe(RlRecipe):
-    """What PPO and GRPO share.
+    """Settings shared by PPO and GRPO.
 
     Attributes:
         loss: See its class.
         batch: Decisions of one optimiser step over all processes; each computes its share in `accumulate` parts.
-        target_kl: The rest of an iteration's steps is left out when the KL divergence from the policy that collected
-            exceeds this, nats per decision (per action with `loss.ratio: action`); None = never.
+        target_kl: The rest of an iteration's steps is skipped when the KL divergence from the policy that collected
+            exceeds this value, nats per decision (per action with `loss.ratio: action`); None = never.
     """
 
     loss: ClippedLoss = ClippedLoss()
@@ -65,7 +65,7 @@ class ClippedRecipe(RlRecipe):
 def clipped_steps(
     recipe: ClippedRecipe, learner: Learner, experience: Experience, value_only: bool = False
 ) -> dict[str, float]:
-    """Makes `epochs` passes over the experience, an optimiser step per `batch`; returns the means over all steps."""
+    """Makes `epochs` passes over the experience, one optimiser step per `batch`; returns the means over all steps."""
     sums: dict[str, float] = {}
     steps = 0
     share = max(1, recipe.batch // learner.processes.count)
@@ -84,7 +84,7 @@ def clipped_steps(
 
 
 def _batches(recipe: ClippedRecipe, count: int, size: int, iteration: int) -> Iterator[np.ndarray]:
-    """Yields the decisions of each optimiser step, all of nearly the same number, about `size`."""
+    """Yields the decisions of each optimiser step, all of nearly equal size, about `size`."""
     for epoch in range(recipe.epochs):
         order = np.random.default_rng((SHUFFLE_STREAM, recipe.seed, iteration, epoch)).permutation(count)
         yield from np.array_split(order, max(1, round(count / size)))
@@ -94,13 +94,13 @@ def _losses(
     recipe: ClippedRecipe, learner: Learner, experience: Experience, rows: np.ndarray, value_only: bool,
     numbers: dict[str, float],
 ) -> Iterator[Tensor]:  # fmt: skip
-    """Yields the loss of each part of a batch, and adds to `numbers` what it is made of."""
+    """Yields the loss of each part of a batch, and adds its components to `numbers`."""
     shared = recipe.value is None or recipe.value.shared
     for part in np.array_split(rows, min(recipe.accumulate, len(rows))):
         score = experience.score(learner, part, value_only=value_only, shared=shared)
         targets = old_numbers(experience, part, score.log_prob, recipe.loss)
         loss, parts = clipped_loss(recipe.loss, score, *targets, value_only)
-        yield loss * (len(part) / len(rows))
+        yield loss * (len(part) / len(rows))  # parts may differ in size
         for name, value in parts.items():
             numbers[name] = numbers.get(name, 0.0) + float(value.detach()) * len(part) / len(rows)
 
@@ -109,13 +109,13 @@ def clipped_loss(
     settings: ClippedLoss, score: Score, old_log_prob: Tensor, advantages: Tensor, old_values: Tensor,
     returns: Tensor, value_only: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """Returns the loss and what it is made of, scalars.
+    """Returns the loss and its components, scalars.
 
     Args:
-        score: What the policy in training says about N decisions.
-        old_log_prob: Of the policy that made them: [N], joint; [N, K] where the ratio is that of an action.
+        score: Scores of N decisions by the policy in training.
+        old_log_prob: From the policy that made them: [N], joint; [N, K] if the ratio is per action.
         advantages, old_values, returns: [N].
-        value_only: Leave the policy out.
+        value_only: Leave out the policy's loss.
     """
     new = score.by_action if settings.ratio == "action" else score.log_prob[:, None]
     change = new - old_log_prob.reshape(new.shape)
@@ -136,7 +136,7 @@ def clipped_loss(
 
 
 def value_loss(settings: ClippedLoss, values: Tensor, old_values: Tensor, returns: Tensor) -> Tensor:
-    """Returns the mean Huber loss of values [N]; where clipped values are further off, theirs."""
+    """Returns the mean Huber loss of values [N]; where clipping increases the error, the clipped value counts."""
     losses = F.huber_loss(values, returns, reduction="none", delta=settings.huber)
     if settings.value_clip is not None:
         near = old_values + (values - old_values).clamp(-settings.value_clip, settings.value_clip)

@@ -4,7 +4,7 @@ Of two episodes that shared an initial state, the one with the higher return is 
 
     loss = -log sigmoid(beta ((log pi(better) - log ref(better)) - (log pi(worse) - log ref(worse))))
 
-where log pi of an episode is the sum over all its action tokens. Pairs are made of each iteration's own episodes.
+where log pi of an episode is the sum over all its action tokens. Pairs come from each iteration's own episodes.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class DpoRecipe(RlRecipe):
     """DPO.
 
     Attributes:
-        beta: How strongly the policy is held to the reference, which is the policy the run began with.
-        pairs: At most so many per group of episodes.
-        margin: Returns of a pair differ by at least so much.
-        renew_every: Iterations after which the present policy becomes the reference; 0 = never.
+        beta: How strongly the policy is held to the reference, the policy that the run started from.
+        pairs: Maximum number per group of episodes.
+        margin: Minimum difference of a pair's returns.
+        renew_every: Iterations after which the current policy becomes the reference; 0 = never.
         batch: Pairs of one optimiser step.
         part: Decisions computed at once.
     """
@@ -62,14 +62,14 @@ def train(
     say: Callable[[str], None],
     options: loop.RlOptions,
 ) -> Path:
-    """Trains by DPO, see `loop.run`; in one process only, for processes find different numbers of pairs."""
+    """Trains by DPO, see `loop.run`; in one process only, because processes would find different numbers of pairs."""
     if processes.count > 1:
         raise UserError("vgb train dpo: runs in one process; leave torchrun or accelerate out")
     return loop.run(recipe, out, processes, say, improve, options)
 
 
 def improve(recipe: DpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, float]:
-    """One iteration's learning; returns numbers for the curve."""
+    """Learns from one iteration; returns numbers for the curve."""
     if REFERENCE not in learner.extra or (recipe.renew_every and learner.iteration % recipe.renew_every == 0):
         learner.extra[REFERENCE] = _copy(learner)
     pairs = preference_pairs(rollout.returns, recipe.group, recipe.pairs, recipe.margin)
@@ -94,18 +94,18 @@ def improve(recipe: DpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, 
 def preference_margins(
     beta: float, pairs: list[Pair], present: dict[int, Tensor], reference: dict[int, Tensor]
 ) -> Tensor:
-    """Returns float64 [N], what is passed to the sigmoid, from log-probabilities of whole episodes by number."""
+    """Returns float64 [N], the arguments of the sigmoid, from log-probabilities of complete episodes by index."""
     gain = {number: (present[number] - reference[number]).double() for pair in pairs for number in pair}
     return beta * torch.stack([gain[pair.better] - gain[pair.worse] for pair in pairs])
 
 
 def preference_loss(margins: Tensor) -> Tensor:
-    """Returns the mean of -log sigmoid."""
+    """Returns the mean of -log sigmoid over pairs."""
     return F.softplus(-margins).mean()
 
 
 def _losses(recipe: DpoRecipe, episodes: _Episodes, pairs: list[Pair], margins: Tensor) -> Iterator[Tensor]:
-    """Yields terms whose gradients add up to that of `preference_loss`, without holding a whole episode's graph.
+    """Yields terms whose gradients add up to that of `preference_loss`, without holding the graph of a full episode.
 
     d loss / d log pi(better) = -beta sigmoid(-margin) / N, and the opposite for the worse one.
     """
@@ -129,10 +129,10 @@ def _batches(recipe: DpoRecipe, pairs: list[Pair], iteration: int) -> Iterator[l
 
 
 class _Episodes:
-    """Whole episodes of a rollout under the policy as it is.
+    """Complete episodes of a rollout, scored by the current policy.
 
     Attributes:
-        count: All episodes; row r of the experience is a decision of episode r % count.
+        count: Number of episodes; row r of the experience is a decision of episode r % count.
     """
 
     def __init__(self, learner: Learner, rollout: Rollout, part: int) -> None:
@@ -152,7 +152,7 @@ class _Episodes:
 
     @torch.no_grad()
     def log_probs(self, numbers: Sequence[int]) -> dict[int, Tensor]:
-        """Returns the log-probabilities of whole episodes, float64 scalars, by number."""
+        """Returns the log-probabilities of complete episodes, float64 scalars, by index."""
         if not numbers:
             return {}
         rows, found = zip(*((rows, log_probs.cpu()) for rows, log_probs in self.scores(numbers)), strict=True)
@@ -171,7 +171,7 @@ def _copy(learner: Learner) -> dict[str, Tensor]:
 
 @contextmanager
 def _weights(learner: Learner, others: dict[str, Tensor]) -> Iterator[None]:
-    """Puts other trained weights in place meanwhile; with an adapter these are the adapter's alone."""
+    """Temporarily swaps in other trained weights; with an adapter, only the adapter's."""
     own = _copy(learner)
     try:
         _put(learner, others)

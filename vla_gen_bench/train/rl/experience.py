@@ -1,4 +1,4 @@
-"""A rollout as decisions to learn from: what was done, what it was worth, and what the policy now says about it."""
+"""A rollout as decisions to learn from: the actions, their worth, and the current policy's scores of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vla_gen_bench.train.rl.rollout import Rollout
 
 @dataclass(frozen=True)
 class Experience:
-    """N = T x B decisions: the rollout they are part of, and float32 [N] each of what PPO compares with.
+    """N = T x B decisions: their rollout, and PPO's reference values, float32 [N] each.
 
     Attributes:
-        by_action: float32 [N, K], `log_probs` action by action.
+        by_action: float32 [N, K], `log_probs` of each action.
     """
 
     rollout: Rollout
@@ -40,7 +40,7 @@ class Experience:
         return len(self.advantages)
 
     def score(self, learner: Learner, rows: np.ndarray, **how: bool) -> Score:
-        """Returns what the learner now says about some decisions."""
+        """Returns the learner's current scores of some decisions."""
         rollout = self.rollout
         t, b = np.divmod(rows, rollout.tokens.shape[1])
         inputs = learner.actor.look(rollout.images[t, b], [rollout.prompts[row] for row in b], rollout.squashed)

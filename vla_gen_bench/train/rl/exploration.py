@@ -1,4 +1,4 @@
-"""Draws for exploring: each as likely as ever, but like the one before it."""
+"""Random draws for exploration: uniform, but correlated between successive control steps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scipy.special import ndtr
 
 from vla_gen_bench.protocol import ACTION_DIMS
 
-STREAM = 0xC0107  # keys these draws apart from whatever else is seeded with an episode's key
+STREAM = 0xC0107  # separates these draws from others keyed by an episode's key
 
 
 def correlated_draws(keys: Sequence[int], decisions: Sequence[int], slots: int, correlation: float) -> torch.Tensor:
-    """Returns float64 [B, slots] uniform in [0, 1); row b depends on `keys[b]` and `decisions[b]` alone.
+    """Returns float64 [B, slots] uniform in [0, 1); row b depends on `keys[b]` and `decisions[b]` only.
 
-    Of one episode (one key) the draws for one number of an action follow each other over its control steps as a
-    stationary autoregressive process of first order, taken through the normal distribution. Action tokens are ordered
-    bins and chosen by inversion, so an episode errs to one side for a while instead of trembling.
+    Within an episode (one key), the draws for one action number follow each other over control steps as a
+    stationary first-order autoregressive process, mapped through the normal distribution. Action tokens are ordered
+    bins sampled by inversion, so an episode deviates to one side for a while instead of jittering.
 
     Args:
         decisions: 0, 1, 2, ... of each episode; one decision takes `slots` / 7 control steps.

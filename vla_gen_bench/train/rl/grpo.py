@@ -1,7 +1,7 @@
 """Group-relative policy optimisation (Shao et al. 2024): PPO without a critic.
 
-What an episode is worth is told by the others that shared an initial state. The reference's code does something else
-by this name (`advantages.as_coded_advantages`); `advantage: as-coded` does that.
+The other episodes from the same initial state provide the baseline. The reference's code uses this name for something
+else (`advantages.as_coded_advantages`), available as `advantage: as-coded`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GrpoRecipe(ClippedRecipe):
 
     Attributes:
         advantage: "group": an episode's return relative to its group, the same for all its actions. "as-coded": the
-            reference's; the group then only says how many episodes share an initial state (its "GRPO (s)": all).
+            reference's; the group then only sets how many episodes share an initial state (its "GRPO (s)": all).
     """
 
     trainer: Literal["grpo"]
@@ -54,7 +54,7 @@ def train(
 
 
 def improve(recipe: GrpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, float]:
-    """One iteration's learning; returns numbers for the curve."""
+    """Learns from one iteration; returns numbers for the curve."""
     if recipe.advantage == "as-coded":
         advantages = adv.as_coded_advantages(rollout.rewards.sum(axis=2), learner.processes.moments)
     else:

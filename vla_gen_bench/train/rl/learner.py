@@ -1,4 +1,4 @@
-"""What every RL trainer shares: the recipe's common part, the model with its optimisers, and the simulator's set-up."""
+"""Shared by all RL trainers: the common part of recipes, the model with its optimisers, the simulator's set-up."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from vla_gen_bench.train.student import Averaged, build_optimiser, build_student
 
 
 class RlRecipe(Recipe):
-    """What PPO, GRPO and DPO share. `optimiser.warmup` and its schedule count iterations here.
+    """Settings shared by PPO, GRPO and DPO. `optimiser.warmup` and its schedule count iterations here.
 
     Attributes:
-        env_steps: The budget, control steps; rounded up to whole iterations.
+        env_steps: The budget in control steps; rounded up to full iterations.
         episodes: Per iteration.
-        group: So many of them in a row share an initial state.
+        group: Number of consecutive episodes that share an initial state.
         horizon: Control steps of an episode; none ends earlier.
-        wander: Random moves before; see its class. Not in the reference.
-        camera_shift: Of what is seen; see its class. Not in the reference.
-        together: Episodes side by side, over all lanes.
-        lanes: Batches the policy decides for by turns; two keep the simulator busy meanwhile.
+        wander: Random moves before the episode; see its class. Not in the reference.
+        camera_shift: Random image shift; see its class. Not in the reference.
+        together: Parallel episodes, over all lanes.
+        lanes: Batches for which the policy decides in turn; two keep the simulator busy meanwhile.
         simulation: "cpu": worker processes; "gpu": one PhysX simulation of `together` scenes, in one lane; "auto": the
-            GPU where one can simulate.
-        sampling: How actions are chosen.
-        value: The critic; None = there is none.
+            GPU if one can simulate.
+        sampling: How actions are sampled.
+        value: The critic; None = no critic.
         epochs: Passes over the experience of an iteration.
-        ema: Decay per iteration of the averaged policy, which is checked and becomes the checkpoint; 0 = the last one.
-        check_every: Iterations between two checks by episodes on training-pool draws of their own, after which the
+        ema: Decay per iteration of the averaged policy, which is checked and becomes the checkpoint; 0 = no averaging.
+        check_every: Iterations between two checks on separate training-pool episodes, after each of which the
             checkpoint is written; 0 = never.
         check_episodes, videos: Episodes of a check, and how many of them become mp4 files.
-        check_temperature: 0 = greedy, which may stand still for ever where a little chance would move on.
-        keep_every: Iterations between two checkpoints that are kept, as checkpoints/0040; 0 = none.
+        check_temperature: 0 = greedy, which may stall forever where a little randomness would continue.
+        keep_every: Iterations between two checkpoints that are kept, named like checkpoints/0040; 0 = none.
     """
 
     env_steps: int = Field(ge=1)
@@ -93,21 +93,21 @@ class RlRecipe(Recipe):
 
     @property
     def foresees(self) -> bool:
-        """Whether learning needs the value of what comes after the last step."""
+        """Whether learning needs the value of the state after the last step."""
         return False
 
 
 class Learner:
-    """A policy in training with its critic, two optimisers, and where it has got to.
+    """A policy in training with its critic, two optimisers, and its progress.
 
     Attributes:
-        iteration: Iterations done.
-        extra: What an algorithm wants kept in the state, by name.
+        iteration: Number of completed iterations.
+        extra: Additional state that an algorithm saves, by name.
     """
 
     def __init__(self, recipe: RlRecipe, processes: Processes) -> None:
         self.recipe, self.processes, self.iteration = recipe, processes, 0
-        torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
+        torch.manual_seed(recipe.seed)  # used only to initialise modules
         self.student = build_student(recipe, None, processes.device)
         self.critic = recipe.value and build_critic(self.student, recipe.value, recipe.seed)
         self.actor = ActorCritic(self.student, self.critic, recipe.precision, recipe.sampling.temperature)
@@ -125,7 +125,7 @@ class Learner:
         return name.startswith("critic.") and not name.startswith("critic.backbone.")
 
     def weights(self) -> dict[str, nn.Parameter]:
-        """Returns all that is trained, by name."""
+        """Returns all trained tensors, by name."""
         modules = {"policy.": self.student.model, "critic.": self.critic or nn.Module()}
         return {
             prefix + name: value
@@ -164,14 +164,14 @@ class Learner:
         return norm
 
     def end_iteration(self) -> None:
-        """Counts the iteration, and takes its weights into the average."""
+        """Counts the iteration, and updates the averaged weights."""
         self.averaged.update(self.iteration)
         self.iteration += 1
 
     # ---- state ---------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Writes the state to resume from."""
+        """Saves the state from which a run resumes."""
         optimisers = [self.policy_optimiser, self.value_optimiser]
         state = {
             "iteration": self.iteration,
@@ -185,7 +185,7 @@ class Learner:
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a saved state; raises `UserError` for one that learned in another version of the world."""
+        """Restores a saved state; raises `UserError` if it was trained in another version of the world."""
         now = get_world(self.recipe.world).label
         earlier = state.get("world", world_label(self.recipe.world, FIRST_VERSION))
         if earlier != now:
@@ -209,7 +209,7 @@ def choose_simulation(recipe: RlRecipe) -> str:
     """Returns "cpu" or "gpu".
 
     Raises:
-        UserError: No GPU can simulate here, and one is asked for.
+        UserError: A GPU is requested, and none can simulate here.
     """
     from vla_gen_bench.envs.backend import choose_backend
 
@@ -220,7 +220,7 @@ def choose_simulation(recipe: RlRecipe) -> str:
 def open_simulator(
     recipe: RlRecipe, actor: ActorCritic, simulation: str, workers: int, build: Build | None = None
 ) -> Iterator[Simulator]:
-    """Gives the recipe's simulator, and ends its processes.
+    """Yields the recipe's simulator, then stops its processes.
 
     Args:
         simulation: "cpu" or "gpu", from `choose_simulation`.
@@ -244,6 +244,6 @@ def open_simulator(
 
 
 def use_threads(count: int) -> None:
-    """Sets torch's threads in this process to `count`; what the user says in OMP_NUM_THREADS is the most."""
+    """Sets torch's threads in this process to `count`; the user's OMP_NUM_THREADS is the maximum."""
     most = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     torch.set_num_threads(min(count, int(most)) if most.isdigit() else count)

@@ -1,7 +1,7 @@
 """The loop of PPO, GRPO and DPO. Reads top to bottom.
 
-One iteration: run episodes with the policy as it is, let the algorithm learn from them (`improve`), log, save. Every
-draw is keyed by (seed, iteration), so that a run that was killed resumes as if it had not been.
+One iteration: run episodes with the current policy, let the algorithm learn from them (`improve`), log, save. Every
+draw is keyed by (seed, iteration), so a killed run resumes exactly.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Improve = Callable[[Any, Learner, Rollout], dict[str, float]]
 
 @dataclass(frozen=True)
 class RlOptions(RunOptions):
-    """How to carry out a run of RL, on top of every run's options.
+    """Options of an RL run, in addition to those of every run.
 
     Attributes:
-        workers: Processes that simulate; 0 = simulate in this one, None = one per core.
+        workers: Simulator processes; 0 = simulate in this process, None = one per core.
         build: See `open_simulator`.
     """
 
@@ -50,11 +50,11 @@ def run(
     """Trains as `recipe` says, or resumes the run that was interrupted in `out`; returns the checkpoint folder.
 
     Args:
-        say: Gets one line of progress per iteration.
-        improve: How to learn from a rollout.
+        say: Receives one line of progress per iteration.
+        improve: Learns from a rollout.
 
     Raises:
-        UserError: The recipe, the checkpoint or the folder cannot be used, or learning broke down.
+        UserError: The recipe, the checkpoint or the folder cannot be used, or a gradient is not finite.
     """
     if recipe.episodes % (processes.count * recipe.group):
         raise UserError(f"episodes: {recipe.episodes} cannot be shared out to {processes.count} processes")
@@ -90,7 +90,7 @@ def run(
 
 
 def _own_starts(recipe: RlRecipe, learner: Learner) -> list[Start]:
-    """Returns this process' part of the iteration's episodes."""
+    """Returns this process's part of the iteration's episodes."""
     share, rank = recipe.episodes // learner.processes.count, learner.processes.rank
     chosen = starts(
         recipe.world, recipe.seed, learner.iteration, recipe.episodes, recipe.group, recipe.wander, recipe.camera_shift
@@ -99,7 +99,7 @@ def _own_starts(recipe: RlRecipe, learner: Learner) -> list[Start]:
 
 
 def _keep(recipe: RlRecipe, learner: Learner, collector: Collector, out: Path) -> dict[str, float]:
-    """Writes the checkpoints that are due after an iteration; returns the numbers of a check, if that is due."""
+    """Writes the checkpoints due after an iteration; returns the numbers of a check, if one is due."""
     numbers: dict[str, float] = {}
     if recipe.check_every and learner.iteration % recipe.check_every == 0:
         with learner.averaged.in_place():

@@ -1,6 +1,6 @@
 """Proximal policy optimisation of a VLA (Schulman et al. 2017; arXiv 2505.19789).
 
-One iteration: estimate what each action was worth (`improve`), take a few clipped steps (`clipped`). The loop around
+One iteration: estimate the advantage of each action (`improve`), take a few clipped steps (`clipped`). The loop around
 it is `loop.run`.
 """
 
@@ -27,9 +27,9 @@ class PpoRecipe(ClippedRecipe):
 
     Attributes:
         gamma, lam: Discount per control step, and GAE's lambda. Both 1: PPO-ORZ.
-        time_limit: "bootstrap": an episode that is cut off would have gone on. "terminal": it ends with the time
-            limit, as in the reference, although the policy sees no clock.
-        normalise: Give advantages mean 0 and deviation 1 over the iteration, all processes' episodes together.
+        time_limit: "bootstrap": an episode that is cut off would have continued. "terminal": it ends with the time
+            limit, as in the reference, although the policy does not see the time.
+        normalise: Normalise advantages to mean 0 and deviation 1 over all episodes of the iteration, across processes.
     """
 
     trainer: Literal["ppo"]
@@ -56,7 +56,7 @@ def train(
 
 
 def improve(recipe: PpoRecipe, learner: Learner, rollout: Rollout) -> dict[str, float]:
-    """One iteration's learning: GAE, then clipped steps; returns numbers for the curve."""
+    """Learns from one iteration: GAE, then clipped steps; returns numbers for the curve."""
     rewards = adv.chunk_rewards(rollout.rewards, recipe.gamma)
     after = rollout.values[-1] * recipe.foresees
     discount = recipe.gamma ** rollout.rewards.shape[2]

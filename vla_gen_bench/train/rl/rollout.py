@@ -1,6 +1,6 @@
-"""Collecting experience: episodes in lanes, one batched policy, everything that was seen, done, said and paid.
+"""Collects experience: episodes in lanes, one batched policy, every image, action, log-probability and reward.
 
-Nothing depends on how many workers there are: lanes are filled in the order of the episodes, and every draw of a token
+The result does not depend on the number of workers: lanes are filled in episode order, and every draw of a token
 is keyed by (run seed, iteration, episode, step).
 """
 
@@ -28,16 +28,16 @@ class Rollout:
 
     Attributes:
         images: uint8 [T, B, H, W, 3], what the policy saw, as `View` keeps it.
-        resized: Whether that is the model's size already.
+        resized: Whether they already have the model's size.
         prompts: Token ids of the B instructions.
         tokens: int64 [T, B, 7 K], action token ids.
         log_probs: float32 [T, B, 7 K].
-        values: float32 [T + 1, B], the last row after the last step; zeros without a critic.
+        values: float32 [T + 1, B], the last row is after the last step; zeros without a critic.
         rewards: float32 [T, B, K].
         flags: "success" (at the end), "success_once", "held_ever" -> bool [B].
-        digests: Of the B specs.
-        seconds: Wall time spent "waiting" for the simulator, in the "policy", and in all ("total"); "sim" is what all
-            workers together spent.
+        digests: Digests of the B specs.
+        seconds: Wall time "waiting" for the simulator, in the "policy", and in "total"; "sim" is the time that all
+            workers spent together.
     """
 
     images: np.ndarray
@@ -53,7 +53,7 @@ class Rollout:
 
     @classmethod
     def empty(cls, chosen: Sequence[Start], prompts: list[list[int]], decisions: int, chunk: int, view) -> Rollout:
-        """Returns one to be filled."""
+        """Returns an empty one."""
         count, slots = len(chosen), 7 * chunk
         return cls(
             images=np.empty((decisions, count, *view.shape), np.uint8),
@@ -80,20 +80,20 @@ class Rollout:
 
 @dataclass
 class _Running:
-    """A part of the episodes in a lane: which, and how many decisions were made."""
+    """A part of the episodes in a lane: their indices, and the number of decisions made."""
 
     rows: range
     decisions: int = 0
 
 
 class Collector:
-    """Runs episodes with the policy as it is.
+    """Runs episodes with the current policy.
 
     Args:
-        horizon: Control steps of an episode; all of them are done, whatever happens.
+        horizon: Control steps of an episode; all of them run, even after success.
 
     Raises:
-        UserError: The horizon is no multiple of the policy's chunk.
+        UserError: The horizon is not a multiple of the policy's chunk.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class Collector:
         self.decisions = horizon // actor.chunk
 
     def collect(self, chosen: Sequence[Start], sampling: Sampling, foresee: bool = False) -> Rollout:
-        """Runs the episodes; where a worker is lost, all of them are run again, with the same outcome.
+        """Runs the episodes; if a worker is lost, all of them run again, with the same outcome.
 
         Args:
-            foresee: Also ask the critic for the value after the last step.
+            foresee: Also compute the critic's value after the last step.
 
         Raises:
             UserError: Workers were lost three times in a row.
@@ -138,7 +138,7 @@ class Collector:
                 if running.decisions:
                     self._pay(rollout, running, seen)
                 last = running.decisions == self.decisions
-                if not last or foresee:
+                if not last or foresee:  # a last query only yields the critic's value
                     self._decide(lane, running, seen, rollout, chosen, sampling, last)
                 if last:
                     del lanes[lane]
@@ -169,7 +169,7 @@ class Collector:
         self, lane: int, running: _Running, seen: Seen, rollout: Rollout, chosen: Sequence[Start],
         sampling: Sampling, last: bool,
     ) -> None:  # fmt: skip
-        """Asks the policy; after the last step only its value is of interest."""
+        """Queries the policy; after the last step only its value is used."""
         start, t, rows = time.perf_counter(), running.decisions, slice(running.rows.start, running.rows.stop)
         images = seen.images.copy()
         for image, row in zip(images, running.rows, strict=True):

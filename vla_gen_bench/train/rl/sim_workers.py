@@ -1,6 +1,6 @@
 """Worker processes that step lanes of episodes, see `simulators`.
 
-Each takes its share of every lane, and writes its images, resized to the model's size already, into shared memory.
+Each worker takes its share of every lane, and writes its images, resized to the model's size, into shared memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ START_LIMIT_S, STEP_LIMIT_S = 600.0, 300.0
 
 
 class _Order(NamedTuple):
-    """One message to a worker; answers bear its ticket."""
+    """One message to a worker; answers carry its ticket."""
 
     ticket: int
     lane: int
@@ -37,7 +37,7 @@ class _Order(NamedTuple):
 def _work(
     build: Build, view: View, size: int, block: str, shape: tuple[int, ...], parent: int, pipe: Connection
 ) -> None:
-    """Runs in a worker process until the parent says None or is gone."""
+    """Runs in a worker process until the parent sends None or has ended."""
     runtime.begin_worker(parent)
     runtime.prepare(threads=1)
     memory = SharedMemory(block)
@@ -48,7 +48,7 @@ def _work(
             pipe.send((order.ticket, order.lane, *_answer(stage, order, pictures)))
         stage.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone
+        pass  # the parent has ended
     del pictures
     memory.close()
 
@@ -79,9 +79,9 @@ class WorkerSimulator:
 
     Args:
         build: Makes a process's scenes.
-        view: What is kept of the images.
+        view: The form in which images are kept.
         width: Episodes in a lane.
-        lanes: Two or more keep workers busy while the policy thinks.
+        lanes: Two or more keep workers busy while the policy computes.
     """
 
     def __init__(self, build: Build, view: View, width: int, lanes: int, workers: int) -> None:
@@ -99,7 +99,7 @@ class WorkerSimulator:
         process = self._context.Process(target=_work, args=(*self._job, theirs), daemon=True)
         with runtime.starting_process():
             process.start()
-        theirs.close()
+        theirs.close()  # otherwise a dead worker's pipe would never report its end
         return _Worker(process, ours)
 
     def reset(self, lane: int, starts: Sequence[Start]) -> None:
@@ -125,7 +125,7 @@ class WorkerSimulator:
         return Seen(self._pictures[lane, :count], rewards, infos, sum(part[2] for part in parts))
 
     def _receive(self, worker: _Worker, lane: int) -> Any:
-        """Returns the worker's answer for `lane`; answers to what was given up since are dropped."""
+        """Returns the worker's answer for `lane`; answers to abandoned messages are dropped."""
         while lane not in worker.answers:
             try:
                 if not worker.pipe.poll(STEP_LIMIT_S if worker.started else START_LIMIT_S):
@@ -145,8 +145,8 @@ class WorkerSimulator:
         return worker.answers.pop(lane)
 
     def recover(self) -> None:
-        """Gives up all running episodes and replaces workers that are gone."""
-        self._ticket += 1
+        """Abandons all running episodes and replaces lost workers."""
+        self._ticket += 1  # answers with an older ticket are dropped
         for place, worker in enumerate(self._workers):
             worker.answers.clear()
             if not worker.process.is_alive():
@@ -154,7 +154,7 @@ class WorkerSimulator:
                 self._workers[place] = self._start()
 
     def close(self) -> None:
-        """Ends the workers and gives the shared memory back."""
+        """Stops the workers and frees the shared memory."""
         for worker in self._workers:
             try:
                 worker.pipe.send(None)
@@ -170,7 +170,7 @@ class WorkerSimulator:
         try:
             self._memory.close()
         except BufferError:
-            pass  # someone still holds a lane's images: it goes with the process
+            pass  # a lane's images are still referenced: the memory is freed when the process ends
 
 
 def _shared_memory(size: int) -> SharedMemory:

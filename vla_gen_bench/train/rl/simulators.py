@@ -1,13 +1,13 @@
-"""Where rollouts happen: episodes in lanes, stepped in this process or by worker processes.
+"""Simulators for rollouts: episodes in lanes, stepped in this process or by worker processes.
 
-A lane is a batch of episodes in lock-step. While the policy looks at one lane, the others are being stepped:
+A lane is a batch of episodes in lock-step. While the policy computes for one lane, the others are stepped:
 
     simulator.reset(lane, starts)               # returns at once
     seen = simulator.result(lane)               # waits; images as the model takes them
     simulator.step(lane, actions)               # float32 [B, K, 7], returns at once
     seen = simulator.result(lane)               # and so on
 
-`sim_workers` does it in worker processes. Which one steps an episode changes nothing about it (`envs.vector`).
+`sim_workers` does this in worker processes. The process that steps an episode does not affect it (`envs.vector`).
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def scenes(world: str, simulation: str, count: int) -> EnvBatch:
 
 
 class LostWorkerError(Exception):
-    """A worker died, hung or raised; the running episodes are lost with it."""
+    """A worker died, hung or raised; the running episodes are lost."""
 
 
 class Seen(NamedTuple):
-    """What a lane shows.
+    """The state of a lane.
 
     Attributes:
         images: uint8 [B, H, W, 3], as `View` keeps them; valid until the lane is stepped.
         rewards: float32 [B, K] of the K control steps just done; None after a reset.
         infos: Name -> [B], those of `KEPT_INFOS`; empty after a reset.
-        busy_s: Seconds all workers together spent on it.
+        busy_s: Total seconds of all workers for it.
     """
 
     images: np.ndarray
@@ -60,11 +60,11 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """What is kept of a camera image.
+    """The form in which a camera image is kept.
 
     Attributes:
-        height, width: Of the camera, pixels.
-        side: It is resized to side x side with Pillow's bicubic filter; None = kept as it is.
+        height, width: Size of the camera image, pixels.
+        side: The image is resized to side x side with Pillow's bicubic filter; None = kept as it is.
     """
 
     height: int
@@ -82,25 +82,25 @@ class View:
 
 
 class Simulator(Protocol):
-    """What a collector needs; see the module."""
+    """The interface that a collector needs; see the module."""
 
     lanes: int
     width: int
     view: View
 
-    def reset(self, lane: int, starts: Sequence[Start]) -> None: ...
+    def reset(self, lane: int, starts: Sequence[Start]) -> None: ...  # returns at once
 
-    def step(self, lane: int, actions: np.ndarray) -> None: ...
+    def step(self, lane: int, actions: np.ndarray) -> None: ...  # float32 [B, K, 7]; returns at once
 
-    def result(self, lane: int) -> Seen: ...
+    def result(self, lane: int) -> Seen: ...  # waits for the last reset or step of the lane
 
-    def recover(self) -> None: ...
+    def recover(self) -> None: ...  # abandons all running episodes, after a lost worker
 
     def close(self) -> None: ...
 
 
 class Stage:
-    """The episodes one process steps: a batch per lane, made when it is first needed."""
+    """The episodes one process steps: one batch per lane, created on first use."""
 
     def __init__(self, build: Build, view: View, size: int) -> None:
         self._build, self._view, self._size = build, view, size
@@ -123,7 +123,7 @@ class Stage:
         return rewards, {name: np.array(steps[-1].infos[name]) for name in KEPT_INFOS}
 
     def _carry_out(self, lane: int, actions: np.ndarray) -> list[Step]:
-        """Carries out actions, [K, B, 7]; only what the last one leads to is drawn."""
+        """Carries out actions, [K, B, 7]; only the result of the last one is rendered."""
         last = len(actions) - 1
         return [self._batches[lane].step(rows, draw=k == last) for k, rows in enumerate(actions)]
 
@@ -156,7 +156,7 @@ class LocalSimulator:
         return self._seen.pop(lane)
 
     def recover(self) -> None:
-        """Nothing to do: what fails here ends the run."""
+        """Does nothing: a failure in this process ends the run."""
 
     def close(self) -> None:
         self._stage.close()

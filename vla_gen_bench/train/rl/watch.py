@@ -1,4 +1,4 @@
-"""What a run of PPO, GRPO or DPO tells while it runs: the columns of its curve, checks, videos, a line.
+"""What an RL run reports: the columns of its curve, checks, videos, and a progress line.
 
 The columns are explained in docs/training_rl.md.
 """
@@ -27,7 +27,7 @@ SMALLEST_VIDEO = 240  # pixels
 
 
 def summary(rollout: Rollout, total_s: float, learner: Learner) -> dict[str, float]:
-    """Returns what an iteration's episodes came to, averaged over all processes, and where its time went."""
+    """Returns the outcomes of an iteration's episodes, averaged over all processes, and the time spent in each part."""
     processes, done = learner.processes, learner.iteration + 1
     means = {**shares(rollout), "return": float(rollout.returns.mean())}
     averaged = processes.mean(torch.tensor(list(means.values()), device=processes.device)).tolist()
@@ -45,13 +45,13 @@ def summary(rollout: Rollout, total_s: float, learner: Learner) -> dict[str, flo
 
 
 def shares(rollout: Rollout) -> dict[str, float]:
-    """Returns the shares of successful episodes (at the end, ever) and of those that held the target."""
+    """Returns the shares of episodes with success at the end, with success at any time, and with the target held."""
     names = {"success": "success", "success_once": "success_once", "held": "held_ever"}
     return {name: float(rollout.flags[flag].mean()) for name, flag in names.items()}
 
 
 def check(collector: Collector, recipe: RlRecipe, iteration: int, out: Path) -> dict[str, float]:
-    """Runs episodes that no training sees; returns their shares, and keeps some as mp4 files."""
+    """Runs episodes that training does not use; returns their shares, and saves some as mp4 files."""
     use_threads(1)
     specs = [draw_training(recipe.world, CHECK_SEED, index) for index in range(recipe.check_episodes)]
     chosen = [Start(spec, key) for key, spec in enumerate(specs)]
@@ -64,7 +64,7 @@ def check(collector: Collector, recipe: RlRecipe, iteration: int, out: Path) -> 
 
 
 def write_episode(file: Path, images: np.ndarray, text: str) -> None:
-    """Writes what the policy saw, uint8 [T, H, W, 3], as mp4; small images are enlarged by a whole factor."""
+    """Writes the policy's images, uint8 [T, H, W, 3], as mp4; small images are enlarged by an integer factor."""
     from vla_gen_bench.log.video import write_video
 
     factor = -(-SMALLEST_VIDEO // images.shape[1])
@@ -72,7 +72,7 @@ def write_episode(file: Path, images: np.ndarray, text: str) -> None:
 
 
 def progress_line(numbers: dict[str, float], recipe: RlRecipe, wall_s: float) -> str:
-    """Returns one line for a terminal."""
+    """Returns the progress line for a terminal."""
     left_s = (recipe.iterations - numbers["iteration"]) * recipe.steps_per_iteration / numbers["steps_per_s"]
     parts = [
         f"iteration {numbers['iteration']}/{recipe.iterations}",

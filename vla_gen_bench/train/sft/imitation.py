@@ -1,4 +1,4 @@
-"""Demonstrations as batches of what a model should say."""
+"""Demonstrations as training batches: inputs and target tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STREAM, VALIDATION_STREAM = 0x5F7, 0x5F8
 VALIDATION_FRAMES = 2048
 GRIPPER = 6
 FIRST_WORD = 3  # after <unk>, <s>, </s>
-MOST_WORDS = 32  # put into a garbled sentence
+MOST_WORDS = 32  # inserted into a garbled sentence
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Batch:
     Attributes:
         inputs: Prompts and images.
         actions: float32 [B, K, 7], normalised.
-        tokens: int64 [B, 7 K], their ids; `targets` [B, 7 K, 256]: what the distribution over them should be.
-        fed: int64 [B, 7 K], what the model reads as the tokens before each: `tokens`, some of them changed.
+        tokens: int64 [B, 7 K], their ids; `targets` [B, 7 K, 256]: their target distributions.
+        fed: int64 [B, 7 K], the preceding tokens that the model reads: `tokens`, some of them changed.
         hindsight, known: float32 and bool [B, 13], in units of their spread.
     """
 
@@ -64,10 +64,10 @@ class Batch:
 
 
 def demonstrations(recipe: SftRecipe, processes: Processes) -> Demos:
-    """Returns what the recipe learns from; the first process decodes the images, the others find them decoded.
+    """Returns the recipe's training data; the first process decodes the images, the others reuse them.
 
     Raises:
-        UserError: None are named, they cannot be read, or they are of another world.
+        UserError: No data is named, it cannot be read, or it is of another world.
     """
     if not recipe.data:
         raise UserError("data: none given; collect some with 'vgb collect' and name their folder with --data")
@@ -93,7 +93,7 @@ class Data:
         self.kinds = fr.kinds_of(demos)
         tables = fr.table_images(demos.world, student.config.image)
         names = sorted(tables)
-        known = {id: place for place, id in enumerate(names)} | {"": 0}  # "": others' data, covered by the foreground
+        known = {id: place for place, id in enumerate(names)} | {"": 0}  # "": foreign data, all foreground
         table = np.array([known[id] for id in demos.tables])[demos.episode]
         side = student.config.image
         self.camera = fr.Camera(
@@ -110,7 +110,7 @@ class Data:
         self._split()
 
     def _split(self) -> None:
-        """Holds out whole episodes; `check_frames` are drawn once from them."""
+        """Holds out whole episodes; `check_frames` are sampled once from them."""
         usable = ~self.kinds.small | self.recipe.small_actions
         every = max(2, round(1 / self.recipe.held_out))
         held_out = self.demos.episode % every == every - 1
@@ -151,7 +151,7 @@ class Data:
         )
 
     def _said(self, prompts: list[list[int]], random: np.random.Generator) -> list[list[int]]:
-        """Garbles all sentences or none, so that they stay about equally long."""
+        """Garbles all sentences or none, which keeps their lengths similar."""
         if random.random() >= self.recipe.augment.words:
             return prompts
         longest = self.student.processor.tokenizer.longest_prompt
@@ -160,12 +160,12 @@ class Data:
         return [fr.garbled(prompt, self.template, added, words, random) for prompt in prompts]
 
     def _following(self, frames: np.ndarray) -> np.ndarray:
-        """Returns [B, K]: each frame and the ones after it; at an episode's end the last one again."""
+        """Returns [B, K]: each frame and the ones after it; past an episode's end the last one repeats."""
         ends = self.demos.starts[self.demos.episode[frames] + 1] - 1
         return np.minimum(frames[:, None] + np.arange(self.chunk), ends[:, None])
 
     def actions_of(self, bins: Tensor) -> np.ndarray:
-        """Returns the first action [B, 7], robot units, of chosen bins [B, 7 K]."""
+        """Returns the first action [B, 7], robot units, from chosen bins [B, 7 K]."""
         return self.student.stats.unnormalise(_CENTRES[bins[:, :7].numpy()])
 
 
@@ -173,7 +173,7 @@ _CENTRES = CENTRES[np.clip(ACTION_BINS - 1 - np.arange(ACTION_BINS), 0, ACTION_B
 
 
 def template_of(tokenizer: PromptTokenizer) -> tuple[int, int]:
-    """Returns how many tokens every prompt has before and after its sentence."""
+    """Returns the number of tokens that every prompt has before and after its sentence."""
     one, other = tokenizer.prompt("a"), tokenizer.prompt("b")
     before = next(place for place, (a, b) in enumerate(zip(one, other)) if a != b)
     after = next(place for place, (a, b) in enumerate(zip(one[::-1], other[::-1])) if a != b)
@@ -181,17 +181,17 @@ def template_of(tokenizer: PromptTokenizer) -> tuple[int, int]:
 
 
 def exchanged(tokens: Tensor, share: float, random: np.random.Generator) -> Tensor:
-    """Returns a copy of [B, S] in which a share of the tokens is that of another row."""
+    """Returns a copy of [B, S] in which a fraction of the tokens comes from another row."""
     other = tokens[torch.from_numpy(random.permutation(len(tokens)))]
     return torch.where(torch.from_numpy(random.random(tokens.shape) < share), other, tokens)
 
 
 def soft_targets(normalised: np.ndarray, sigma_bins: float) -> Tensor:
-    """Returns float32 [B, 7 K, 256]: what the action tokens should be, lowest id first.
+    """Returns float32 [B, 7 K, 256]: target distributions of the action tokens, lowest id first.
 
     Args:
         normalised: [B, K, 7] in [-1, 1].
-        sigma_bins: Standard deviation around the value, bins; 0 = all on the value's own bin. Gripper: always 0.
+        sigma_bins: Standard deviation around the value, bins; 0 = only the value's own bin. Gripper: always 0.
     """
     flat = normalised.reshape(len(normalised), -1)
     width = 2.0 / (ACTION_BINS - 1)
@@ -208,7 +208,7 @@ def soft_targets(normalised: np.ndarray, sigma_bins: float) -> Tensor:
 
 
 def _scale(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns the spread of each column where it is known."""
+    """Returns the spread of each column over its known entries."""
     spread = [
         values[known[:, column], column].std() if known[:, column].any() else 1.0 for column in range(values.shape[1])
     ]

@@ -41,7 +41,7 @@ def validation_numbers(loss: float, errors: np.ndarray, phases: np.ndarray) -> d
 
 
 def progress_line(numbers: dict[str, float], recipe: SftRecipe, wall_s: float) -> str:
-    """Returns one line for a terminal."""
+    """Returns the progress line for a terminal."""
     left = (recipe.steps - numbers["step"]) * recipe.batch / max(numbers["samples_per_s"], 1e-9)
     line = (
         f"step {numbers['step']:,}/{recipe.steps:,}  loss {numbers['loss']:.3f}  aux {numbers['auxiliary']:.3f}  "

@@ -1,7 +1,7 @@
-"""Supervised fine-tuning: demonstrations in, a checkpoint that imitates them out. Reads top to bottom.
+"""Supervised fine-tuning: turns demonstrations into a checkpoint that imitates them. Reads top to bottom.
 
-One step: draw frames, change their images, score the demonstrated action tokens, step. Every random draw is keyed by
-(seed, step), so that a run that was interrupted resumes exactly as if it had not been.
+One step: sample frames, augment their images, score the demonstrated action tokens, update. Every random draw is keyed
+by (seed, step), so an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from vla_gen_bench.train.student import (
 
 
 class Loss(Frozen):
-    """What is minimised.
+    """The loss.
 
     Attributes:
         over: "actions": cross-entropy among the 256 action tokens. "vocabulary": among all tokens, EOS learned too,
@@ -51,10 +51,10 @@ class Loss(Frozen):
         soft_bins: Standard deviation of the target distribution over neighbouring bins, bins; 0 = one bin only. The
             gripper is always hard.
         weights: Of the seven dimensions.
-        token_noise: Share of the tokens fed to the model that are another frame's. The motion gives away whether the
-            gripper is shut; with some of it wrong, the image has to be asked.
-        auxiliary: Weight of the hindsight loss: a small head on the image patches tells where the end effector is,
-            whether it is to be shut, and where it will be when it closes and opens next. For training only.
+        token_noise: Share of the tokens fed to the model that come from another frame. The motion reveals whether the
+            gripper is closed; with some of it wrong, the model must use the image.
+        auxiliary: Weight of the hindsight loss: a small head on the image patches predicts where the end effector is,
+            whether it should be closed, and where it will be when it closes and opens next. For training only.
     """
 
     over: Literal["actions", "vocabulary"] = "actions"
@@ -68,18 +68,18 @@ class SftRecipe(Recipe):
     """Supervised fine-tuning.
 
     Attributes:
-        data: Demonstrations as `vgb collect` writes them, or any LeRobotDataset v3.0: folders, or hub ids, owner/name
-            or owner/name@commit. One may stand alone.
-        data_map: For data sets of others: which camera and action to read, and how actions are converted.
-        demos: Only the first so many of each; None = all.
-        held_out: Share of them for validation: every so many-th.
-        small_actions: Whether frames that hardly move are used; the paper drops them.
-        samples: Frames to train on, counted with repetition; the schedule of the learning rate ends with them.
-        stop_after: Step to stop at before that, the schedule unfinished; for a stage that another one continues.
+        data: Demonstrations from `vgb collect`, or any LeRobotDataset v3.0: folders, or hub ids, owner/name
+            or owner/name@commit. A single one needs no list.
+        data_map: For foreign data sets: the camera and action to read, and how actions are converted.
+        demos: Use only the first `demos` of each; None = all.
+        held_out: Fraction held out for validation, evenly spaced.
+        small_actions: Whether frames with little motion are used; the paper drops them.
+        samples: Frames to train on, counted with repetition; the learning rate schedule ends there.
+        stop_after: Earlier step at which to stop, before the schedule ends; for a stage that another one continues.
         batch: Frames of one optimiser step over all processes; computed in `accumulate` parts.
-        grounding: Scenes to keep asking about, beside the demonstrations: where is what the sentence names?
+        grounding: Scenes for an additional loss next to the demonstrations: where is the named thing?
         ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
-        log_every, validate_every, check_every: Steps; each of them makes a row. `check_every` 0 = no closed-loop
+        log_every, validate_every, check_every: Intervals in steps; each adds a row. `check_every` 0 = no closed-loop
             episodes.
         check_episodes: Episodes of a closed-loop check, on training-pool draws that no demonstration used.
     """
@@ -121,7 +121,7 @@ class SftRecipe(Recipe):
         return min(self.steps, self.stop_after or self.steps)
 
     def due(self, done: int) -> bool:
-        """Whether `done` steps make a row of the curve."""
+        """Whether `done` steps add a row to the curve."""
         rhythms = (self.log_every, self.validate_every, self.check_every)
         return done == self.last or any(every and done % every == 0 for every in rhythms)
 
@@ -136,7 +136,7 @@ def train(
     """Trains as `recipe` says, or resumes where the run in `out` was interrupted; returns the checkpoint folder.
 
     Args:
-        say: Gets one line of progress per log.
+        say: Receives one line of progress per log.
 
     Raises:
         UserError: The recipe, the data or the folder cannot be used, or the loss is not a number.
@@ -165,7 +165,7 @@ def train(
         curve.log(**numbers)
         say(progress_line(numbers, recipe, curve.wall_s))
         if trainer.since_saved() >= recipe.checkpoint_every_s or done == recipe.last:
-            trainer.save(out)  # only where a row ends: its means would not survive a resume
+            trainer.save(out)  # only after a row: the means of an unfinished row would be lost in a resume
     if processes.first:
         trainer.export(out / CHECKPOINT)
     processes.wait()
@@ -173,11 +173,11 @@ def train(
 
 
 class Trainer:
-    """Everything one process of a run holds."""
+    """The state of one process of a run."""
 
     def __init__(self, recipe: SftRecipe, demos: Demos, processes: Processes) -> None:
         self.recipe, self.processes, self.step = recipe, processes, 0
-        torch.manual_seed(recipe.seed)  # nothing draws from it but modules at their creation
+        torch.manual_seed(recipe.seed)  # used only to initialise modules
         statistics = action_statistics(demos.actions, len(demos))
         self.student = build_student(recipe, statistics, processes.device)
         if recipe.loss.over == "vocabulary" and self.student.config.acting.decoding == "parallel":
@@ -218,7 +218,7 @@ class Trainer:
     # ---- one step ------------------------------------------------------------------------------------------
 
     def one_step(self, out: Path) -> None:
-        """Draws this process's share of the batch and makes one optimiser step."""
+        """Samples this process's share of the batch and makes one optimiser step."""
         recipe = self.recipe
         batch = self.data.batch(self.step, recipe.batch // self.processes.count, self.processes.rank)
         rate = recipe.optimiser.rate(self.step, recipe.steps)
@@ -318,8 +318,8 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Returns errors of the averaged weights on held-out frames, by dimension and phase.
 
-        The loss is teacher-forced; the actions are decoded greedily, each token after the model's own: given the true
-        motion the gripper would be read off it.
+        The loss is teacher-forced; actions are decoded greedily, each token after the model's own: the true motion
+        would reveal the gripper action.
         """
         self.student.model.eval()
         losses, errors, phases = [], [], []
@@ -334,7 +334,7 @@ class Trainer:
         return validation_numbers(float(np.mean(losses)), np.concatenate(errors), np.concatenate(phases))
 
     def _told(self, batch: Batch) -> tuple[float, np.ndarray]:
-        """Returns the unweighted loss and the first action [B, 7] the model chooses, robot units."""
+        """Returns the unweighted loss and the first action [B, 7] that the model chooses, robot units."""
         inputs = batch.inputs.to(self.processes.device, torch.float32)
         if self.student.action_head:
             told = teacher(self.student.model, inputs, self.student.action_head).float().cpu()
@@ -347,7 +347,7 @@ class Trainer:
     # ---- state ---------------------------------------------------------------------------------------------
 
     def save(self, out: Path) -> None:
-        """Writes the state to resume from."""
+        """Saves the state from which a run resumes."""
         self._saved = time.monotonic()
         save_state(
             out,
@@ -361,7 +361,7 @@ class Trainer:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a saved state."""
+        """Restores a saved state."""
         self.step = state["step"]
         self.student.model.load_state_dict(state["model"])
         for head, saved in zip(self.heads, state["heads"], strict=True):
@@ -382,11 +382,11 @@ def _auxiliary_head(student: Student) -> nn.Module:
 
 
 def closed_loop(checkpoint: Path, recipe: SftRecipe, say: Callable[[str], None]) -> dict[str, float]:
-    """Returns what the checkpoint does on training-pool episodes; where the simulator fails, reports it and goes on."""
+    """Returns the checkpoint's results on training-pool episodes; reports a simulator failure and continues."""
     from vla_gen_bench.train.closed_loop import check_policy_in_training_pool
 
     try:
         return check_policy_in_training_pool(checkpoint, recipe.world, recipe.check_episodes)
-    except Exception as error:  # training does not depend on it
+    except Exception as error:  # a failed check must not stop training
         say(f"closed-loop check failed: {type(error).__name__}: {error}")
         return {}

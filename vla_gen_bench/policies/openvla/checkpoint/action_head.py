@@ -1,4 +1,4 @@
-"""The file of the continuous head: tensors of this project or of openvla-oft to an `L1Head`."""
+"""Builds an `L1Head` from a continuous head's file, written by this project or by openvla-oft."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ WRAPPINGS = ("module.", "model.")  # of distributed training, and of openvla-oft
 
 
 def l1_head_from(tensors: Mapping[str, Tensor], width: int, where: object = "action head") -> L1Head:
-    """Builds the head whose tensors these are, this project's or openvla-oft's.
+    """Builds the head from its tensors, this project's or openvla-oft's.
 
     Args:
         width: D of the language model.
-        where: What messages call the file.
+        where: The file's name in messages.
 
     Raises:
-        CheckpointError: A tensor is missing, unexpected or of another shape.
+        CheckpointError: A tensor is missing, unexpected or has the wrong shape.
     """
     own = {_unwrapped(name): tensor for name, tensor in tensors.items()}
     if ENTRY not in own or own[ENTRY].ndim != 2:

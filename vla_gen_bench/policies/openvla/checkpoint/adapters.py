@@ -1,4 +1,4 @@
-"""Adapter folders as peft writes them: read and checked, put on a model or merged into it; and written."""
+"""Adapter folders in peft's format: reads and checks them, attaches them to a model or merges them, and writes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vla_gen_bench.policies.openvla.model.vla import OpenVLA
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 RANKS = (1, 1 << 14)
-# Fields of peft's config. What is in none of these lists must be off: most of what peft adds changes the computation.
+# Fields of peft's config. Any field in none of these lists must be off, as most of peft's options change the result.
 READ = ("r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern")
 IRRELEVANT = (  # to what a trained adapter computes
     "base_model_name_or_path", "revision", "task_type", "auto_mapping", "inference_mode", "peft_version",
@@ -45,15 +45,15 @@ REASONS = {"init_lora_weights": "it changes the base model, and the adapter fits
 
 
 def load_adapter(model: OpenVLA, folder: Path, dtype: torch.dtype | None = None) -> LoraConfig:
-    """Puts the adapter of a peft folder on `model`, in place, unmerged and trainable; the base is frozen.
+    """Attaches the adapter of a peft folder to `model`, in place, unmerged and trainable; freezes the base.
 
-    Parts that adapt dead tensors join `model.dead`.
+    Adapter weights for dead tensors are added to `model.dead`.
 
     Args:
         dtype: Type of the adapter's weights; None = the model's.
 
     Raises:
-        CheckpointError: It does not fit the model, or its config asks for what is not supported.
+        CheckpointError: It does not fit the model, or its config needs an unsupported feature.
     """
     config = read_adapter_config(folder)
     tensors = adapter_tensors(model, folder, config)
@@ -87,7 +87,7 @@ def merge_adapter(model: OpenVLA, folder: Path) -> None:
 
 
 def adapter_state(model: OpenVLA) -> dict[str, Tensor]:
-    """Returns the adapter's tensors under peft's names, dead ones that were loaded included."""
+    """Returns the adapter's tensors under peft's names, including loaded dead ones."""
     live = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" in name}
     dead = {name: tensor for name, tensor in model.dead.items() if ".lora_" in name}
     return {PREFIX + name: tensor.contiguous() for name, tensor in {**live, **dead}.items()}
@@ -123,10 +123,10 @@ def read_adapter_fields(folder: Path) -> dict[str, Any]:
 
 
 def read_adapter_config(folder: Path) -> LoraConfig:
-    """Reads a peft config; a field that may make another computation than LoRA on the base as it is, is refused.
+    """Reads a peft config; refuses any field that may change the computation from plain LoRA on an unmodified base.
 
-    That also holds for ways to begin that change the base itself (PiSSA, OLoRA, LoftQ, ...): their adapters fit a base
-    that was changed alike, which no file holds.
+    This includes initialisations that change the base itself (PiSSA, OLoRA, LoftQ, ...): their adapters fit only a
+    modified base, which no file contains.
     """
     file, fields = folder / ADAPTER_CONFIG, read_adapter_fields(folder)
     for key, value in fields.items():
@@ -201,7 +201,7 @@ def adapter_tensors(model: OpenVLA, folder: Path, config: LoraConfig) -> dict[st
 
 
 def _expected(model: OpenVLA, config: LoraConfig) -> dict[str, tuple[int, ...]]:
-    """Returns name -> shape of every adapter tensor the targets ask for, on live and on dead modules."""
+    """Returns name -> shape of every adapter tensor required by the targets, on live and dead modules."""
     weights = {name: tuple(tensor.shape) for name, tensor in _base_weights(model)} | dead_shapes(model.config)
     shapes = {}
     for name, shape in weights.items():
@@ -226,7 +226,7 @@ def _base_weights(model: OpenVLA) -> Iterator[tuple[str, Tensor]]:
 
 
 def _check_base_copy(model: OpenVLA, files: TensorFiles, name: str, own: str) -> None:
-    """peft 0.11.1 saves a copy of the base's output matrix; it must be the base this adapter is put on."""
+    """Checks the copy of the base's output matrix that peft 0.11.1 saves: it must equal this base's matrix."""
     base = dict(_base_weights(model)).get(own)
     file = files.entries[name].file
     if base is None or tuple(base.shape) != files.shapes[name]:

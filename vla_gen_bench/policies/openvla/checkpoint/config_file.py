@@ -1,4 +1,4 @@
-"""config.json <-> `OpenVLAConfig`, strictly: a field that is not understood is an error that names it."""
+"""config.json <-> `OpenVLAConfig`, strictly: an unknown field is an error that names it."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def parse_config(
 
     Args:
         data: The fields.
-        where: What messages call the file.
-        shapes: Tensor name -> shape of the checkpoint: vision towers that no table knows are sized by it.
-        heads: Attention heads of the two towers; tensors do not tell them. See `infer_tower`.
+        where: The file's name in messages.
+        shapes: Tensor name -> shape of the checkpoint, used to size vision towers missing from the table.
+        heads: Attention heads of the two towers, which tensors do not reveal. See `infer_tower`.
 
     Raises:
         CheckpointError: An unknown, missing or unsupported field.
@@ -128,7 +128,7 @@ def parse_config(
 
 
 def config_fields(config: OpenVLAConfig) -> dict[str, Any]:
-    """Returns the fields of config.json for `config`: those it was read from, brought up to date."""
+    """Returns the fields of config.json for `config`: the fields it was read from, updated."""
     own = {**asdict(config.acting), "vision": [_tower_fields(tower) for tower in config.vision]}
     published = all(name in vision_table() for name in config.fields.get("timm_model_ids", ()))
     if published:

@@ -42,7 +42,7 @@ LIMITS: Limits = {
     "head_dim": (1, 1 << 16),
 }
 POSITIVE = ("rms_norm_eps", "rope_theta")
-# What the implementation does anyway; another value is refused.
+# The implementation's fixed behaviour; another value is refused.
 FIXED: Fixed = {
     "model_type": ("llama",),
     "hidden_act": ("silu",),

@@ -1,8 +1,8 @@
-"""Tensors that published checkpoints carry and no output depends on.
+"""Tensors in published checkpoints that no output depends on.
 
 The features come from the second-to-last block of each tower, so its last block, its final norm and its pooling head
-are dead weight: their gradients are zero. They may be missing from a checkpoint; where they are there they are kept
-aside, checked, and written back when the model is saved.
+are unused: their gradients are zero. A checkpoint may omit them. If present, they are stored separately, checked, and
+written back when the model is saved.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Imports what only the extra `vla` brings, late, and says how to get it."""
+"""Imports packages of the extra `vla` lazily, with an error that names the install command."""
 
 from __future__ import annotations
 

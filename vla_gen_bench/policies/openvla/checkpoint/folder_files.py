@@ -1,4 +1,4 @@
-"""What lies in a checkpoint's folder: weights that nothing reads are an error, so that none is left out silently."""
+"""Checks the files of a checkpoint's folder: unread weights are an error, so none is silently ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vla_gen_bench.policies.openvla.config import CheckpointError, OpenVLAConfig
 from vla_gen_bench.policies.openvla.images import PIXEL_RANGES
 
 WEIGHTS = frozenset(".safetensors .pt .pth .bin .ckpt .npz .npy .h5 .msgpack .gguf .pkl .pickle .onnx".split())
-# What training leaves beside a model: its own state, and the same weights in the format before safetensors.
+# Files that training leaves next to a model: its state, and the same weights in the format before safetensors.
 BESIDE_TRAINING = (
     "optimizer*", "scheduler*", "scaler*", "rng_state*", "random_states*", "training_args.bin", "training_state.pt",
     "pytorch_model.bin", "pytorch_model-*-of-*.bin",
@@ -31,7 +31,7 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 
 
 def check_all_used(folder: Path, used: Iterable[Path]) -> None:
-    """Raises `CheckpointError` naming a file of weights in `folder` that is not used and not known to be no part."""
+    """Raises `CheckpointError` naming an unused weights file in `folder` that is not known to be irrelevant."""
     taken = {file.name for file in used}
     left = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS and file.name not in taken]
     left = [file for file in left if not any(fnmatch(file.name, pattern) for pattern in BESIDE_TRAINING)]
@@ -49,7 +49,7 @@ def check_all_used(folder: Path, used: Iterable[Path]) -> None:
 
 
 def check_preprocessor(folder: Path, config: OpenVLAConfig) -> None:
-    """Raises `CheckpointError` where preprocessor_config.json makes other images than config.json."""
+    """Raises `CheckpointError` if preprocessor_config.json describes different images than config.json."""
     file = folder / PREPROCESSOR_FILE
     if not file.is_file():
         return
@@ -73,7 +73,7 @@ def _same(found: Any, expected: Any) -> bool:
     if isinstance(expected, list):
         return isinstance(found, list) and len(found) == len(expected) and all(map(_same, found, expected))
     if isinstance(expected, float):
-        return isinstance(found, (int, float)) and abs(found - expected) < 1e-4  # published ones are of float32
+        return isinstance(found, (int, float)) and abs(found - expected) < 1e-4  # published values are float32
     return found == expected
 
 

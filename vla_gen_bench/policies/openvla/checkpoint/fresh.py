@@ -1,4 +1,4 @@
-"""New models to train from scratch: seeded weights of a given size, and a tokenizer of their own."""
+"""New models to train from scratch: seeded weights of a given size, and a new tokenizer."""
 
 from __future__ import annotations
 

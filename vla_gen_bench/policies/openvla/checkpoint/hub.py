@@ -1,4 +1,4 @@
-"""From what a user calls a checkpoint to a folder: a path, or an id on the Hugging Face hub at a pinned commit."""
+"""Resolves a checkpoint name to a folder: a path, or an id on the Hugging Face hub at a pinned commit."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from vla_gen_bench.strict_yaml import read_yaml
 
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
-WANTED = ("*.json", "*.safetensors", "training_state.pt", "*--*.pt")  # no code; openvla-oft's files to be named
+WANTED = ("*.json", "*.safetensors", "training_state.pt", "*--*.pt")  # no code; openvla-oft's files, to name them
 
 
 def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
-    """Returns the folder of a checkpoint; one on the hub is downloaded, or found in the local cache.
+    """Returns the folder of a checkpoint; one on the hub is downloaded or found in the local cache.
 
     Args:
-        name: A folder, or "owner/name". A folder that exists goes first.
-        revision: Commit on the hub, 40 hex digits: a branch or a tag may move, and a log would not say what was run.
-            None = the pinned commit of `policies/openvla/hub.yaml`; an id that is not listed there needs one.
+        name: A folder, or "owner/name". An existing folder takes precedence.
+        revision: Commit on the hub, 40 hex digits; a branch or tag may move, so a log could not identify the model.
+            None = the pinned commit of `policies/openvla/hub.yaml`; an id that is not listed there needs a revision.
 
     Raises:
-        CheckpointError: Nothing is there; the hub cannot be reached and the cache lacks it; no commit.
+        CheckpointError: Not found; the hub is unreachable and the cache lacks it; no commit given.
     """
-    path = Path(str(name)).expanduser()  # whatever a user typed: YAML makes numbers and lists of it
+    path = Path(str(name)).expanduser()  # user input: YAML may have parsed it as a number or a list
     if path.is_dir():
         return path.resolve()
     if not isinstance(name, str) or not HUB_ID.match(name) or path.exists():
@@ -40,7 +40,7 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
 
 
 def _no_commit(name: str, revision: object) -> str:
-    """Returns a message that says what is missing, and how to find it."""
+    """Returns a message that names the missing commit and how to find it."""
     given = (
         f"revision '{revision}' is no commit (40 hex digits)" if revision else "no such folder, and no commit pinned"
     )

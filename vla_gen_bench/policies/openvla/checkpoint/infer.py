@@ -1,4 +1,4 @@
-"""The size of a vision tower read off its tensors, for checkpoints whose tower is in no table."""
+"""Infers a vision tower's size from its tensors, for checkpoints whose tower is in no table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOWERS = ("vision_backbone.featurizer.", "vision_backbone.fused_featurizer.")
 def infer_tower(shapes: Shapes, place: int, image: int, heads: int | None = None) -> ViTConfig:
     """Returns the config of tower `place` (0 or 1) of a checkpoint.
 
-    Everything but the number of heads follows from names and shapes. Without `heads` it is guessed by `guess_heads`.
+    Names and shapes determine everything except the number of heads, which `guess_heads` guesses if `heads` is None.
 
     Raises:
         CheckpointError: Tensors that every tower has are missing.
@@ -31,7 +31,7 @@ def infer_tower(shapes: Shapes, place: int, image: int, heads: int | None = None
     stem = _stem(own)
     return ViTConfig(
         width=width,
-        depth=blocks if "norm.weight" in own else blocks + 1,  # without its dead tensors it lacks the last block
+        depth=blocks if "norm.weight" in own else blocks + 1,  # a tower without dead tensors lacks its last block
         heads=heads or guess_heads(width),
         mlp=mlp,
         patch=patch * 2 ** len(stem),
@@ -46,11 +46,11 @@ def infer_tower(shapes: Shapes, place: int, image: int, heads: int | None = None
 
 
 def guess_heads(width: int) -> int:
-    """Returns a plausible number of heads, with a warning: neither tensors nor any field of config.json tell it.
+    """Returns a plausible number of heads and warns, because neither tensors nor config.json contain it.
 
-    Published checkpoints never come here: they name their towers by timm id, and `vision.yaml` has those (16 heads
-    each). For others: 64 channels each from 192 channels on, as most of timm's plain ViTs have (so400m: 72); else 4,
-    or what divides the width.
+    Published checkpoints never need this: they name their towers by timm id, listed in `vision.yaml` (16 heads each).
+    Other towers of 192 or more channels get 64 channels per head, as in most of timm's plain ViTs (so400m: 72); smaller
+    ones get 4 heads, or a number that divides the width.
     """
     usual = width // 64 if width >= 192 and width % 64 == 0 else 4
     heads = next(count for count in (usual, 4, 3, 2, 1) if width % count == 0)

@@ -1,4 +1,4 @@
-"""Loads checkpoints: Hugging Face folders, adapters on top of them, ids on the hub. Nothing is skipped silently."""
+"""Loads checkpoints: Hugging Face folders, adapters on top of them, hub ids. Skips nothing silently."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ VALUE_SOURCE = "source"  # key in the metadata of VALUE_FILE: h0, hn or concat
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model and where it came from.
+    """A model and its origin.
 
     Attributes:
         model: In evaluation mode.
-        folder: The checkpoint's folder; its tokenizer lies there.
-        base: The folder of the base model where `folder` is an adapter, else `folder`.
+        folder: The checkpoint's folder, which contains its tokenizer.
+        base: The folder of the base model if `folder` is an adapter, else `folder`.
         value_head: The value head, if the checkpoint has one.
-        action_head: The regression head, if the checkpoint acts by one.
+        action_head: The regression head, if the checkpoint uses one.
     """
 
     model: OpenVLA
@@ -74,15 +74,15 @@ def load(
 
     Args:
         checkpoint: A folder in Hugging Face layout, a peft adapter folder, or "owner/name" on the hub.
-        base: The base model of an adapter; None = as its config says (a folder, also relative to it, or a hub id).
+        base: The base model of an adapter; None = from its config (a folder, possibly relative to it, or a hub id).
         revision: Commit of `checkpoint` on the hub; None = the one pinned in `policies/openvla/hub.yaml`.
-        device: Where the weights go.
-        dtype: Their type; None = as stored. On the CPU and as stored, weights stay mapped from their files.
-        vision_heads: Attention heads of the towers, where no table knows them.
-        merge: Add an adapter's update to the weights; False keeps it apart, to be trained on.
+        device: Device of the weights.
+        dtype: Type of the weights; None = as stored. On the CPU and as stored, weights stay memory-mapped.
+        vision_heads: Attention heads of the towers, for towers in no table.
+        merge: Add an adapter's update to the weights; False keeps it separate for further training.
 
     Raises:
-        CheckpointError: Whatever is wrong with it, by file and name.
+        CheckpointError: The checkpoint is unusable; names file and tensor or field.
     """
     folder = find_checkpoint(checkpoint, revision)
     if not (folder / adapters.ADAPTER_CONFIG).is_file():
@@ -114,10 +114,10 @@ def checkpoint_shapes(config: OpenVLAConfig) -> dict[str, tuple[int, ...]]:
 
 
 def load_weights(model: OpenVLA, files: TensorFiles, where: object, dtype: torch.dtype | None) -> None:
-    """Fills a model from `empty_model` with the tensors of `files`; dead ones that are there go to `model.dead`.
+    """Fills a model from `empty_model` with the tensors of `files`; dead ones, if present, go to `model.dead`.
 
     Raises:
-        CheckpointError: A tensor is missing, unexpected, of another shape, or not finite.
+        CheckpointError: A tensor is missing, unexpected, has the wrong shape, or is not finite.
     """
     live = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     dead = dead_shapes(model.config)
@@ -162,7 +162,7 @@ def _value_head(folder: Path, model: OpenVLA) -> ValueHead | None:
 
 
 def _action_head(folders: Sequence[Path], model: OpenVLA) -> L1Head | None:
-    """Reads the regression head from the first folder that has one, if the config says that the model acts by it."""
+    """Reads the regression head from the first folder that has one, if the config uses one."""
     if model.config.acting.head != "l1":
         return None
     found = next((files for folder in folders if (files := _head_files(folder))), [])
@@ -184,12 +184,12 @@ def _head_files(folder: Path) -> list[Path]:
 
 
 def _beside(folder: Path, config: OpenVLAConfig) -> list[Path]:
-    """Returns the files beside its weights that a model of this config is read from, where they are there."""
+    """Returns the existing files, other than weights, from which a model of this config is loaded."""
     return [folder / VALUE_FILE, folder / TRAINING_STATE, *(_head_files(folder) if config.acting.head == "l1" else ())]
 
 
 def _read_pickle(file: Path) -> Any:
-    """Returns what `torch.save` wrote, of tensors and plain containers alone: nothing in the file is run."""
+    """Returns the content of a `torch.save` file with only tensors and plain containers; executes no code from it."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises many kinds
@@ -198,7 +198,7 @@ def _read_pickle(file: Path) -> Any:
 
 
 def _base(folder: Path, given: str | Path | None) -> Path:
-    """Returns the base model's folder: the one that is given, or as the adapter says."""
+    """Returns the base model's folder: `given`, or the one named by the adapter."""
     if given:
         return find_checkpoint(given)
     fields = adapters.read_adapter_fields(folder)

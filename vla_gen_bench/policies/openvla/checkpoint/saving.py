@@ -34,7 +34,7 @@ def save(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes a checkpoint that `loading.load` reads, the dead tensors the model came with included.
+    """Writes a checkpoint that `loading.load` reads, including the dead tensors loaded with the model.
 
     Args:
         dtype: Type of the stored weights; None = the model's.
@@ -42,7 +42,7 @@ def save(
 
     Raises:
         CheckpointError: A weight is not finite; the model has an unmerged adapter (`adapters.save_adapter` writes
-            that); its config says head: l1 and there is none, or the other way round. Nothing is written then.
+            that); its config has head: l1 without a head, or the reverse. Nothing is written in these cases.
     """
     save_file = need("safetensors.torch").save_file
     _check_saveable(model, action_head)
@@ -94,7 +94,7 @@ def _save_shards(folder: Path, tensors: Mapping[str, Tensor], shards: list[list[
 
 
 def _shards(tensors: Mapping[str, Tensor], limit: int) -> list[list[str]]:
-    """Returns the names of each file: filled in order, a new one begins when the next tensor does not fit."""
+    """Returns the tensor names per file, filled in order; starts a new file when the next tensor does not fit."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""`dataset_statistics.json`: how the actions of a checkpoint's own data are scaled, as fine-tuning writes it."""
+"""Reads `dataset_statistics.json`, the action scaling of a checkpoint's own data, written by fine-tuning."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STATISTICS_FILE = "dataset_statistics.json"
 
 
 def with_statistics(config: OpenVLAConfig, folder: Path) -> OpenVLAConfig:
-    """Returns `config` with the entries of `folder`/dataset_statistics.json, where there is one.
+    """Returns `config` with the entries of `folder`/dataset_statistics.json, if it exists.
 
-    They go before those of config.json, which fine-tuning leaves as the base model had them. A single one is the
-    checkpoint's choice, unless config.json chooses another data set: then nothing is chosen, and the user must.
+    They take precedence over those of config.json, which fine-tuning leaves unchanged from the base model. A single
+    entry becomes the checkpoint's choice, unless config.json chooses another data set; then the user must choose.
 
     Raises:
-        CheckpointError: The file is damaged, by file and field.
+        CheckpointError: The file is damaged; names file and field.
     """
     stats = read_statistics(folder / STATISTICS_FILE)
     if not stats:
@@ -35,7 +35,7 @@ def with_statistics(config: OpenVLAConfig, folder: Path) -> OpenVLAConfig:
 
 
 def read_statistics(file: Path) -> dict[str, Any]:
-    """Returns data set -> statistics, each checked; nothing without the file."""
+    """Returns data set -> checked statistics; empty without the file."""
     if not file.is_file():
         return {}
     stats = read_json(file, dict[str, Any], error=CheckpointError)

@@ -1,4 +1,4 @@
-"""Fields of a config file, checked one by one: one that is not understood is an error that names it."""
+"""Checks the fields of a config file one by one: an unknown field is an error that names it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from vla_gen_bench.errors import SHOWN, one_line, shown, suggest
 from vla_gen_bench.policies.openvla.config import CheckpointError
 
-# Fields that say nothing about the computation: written by transformers (4 or 5), or used by the reference in training
-# only.
+# Fields that do not affect the computation: written by transformers (4 or 5), or used by the reference only in
+# training.
 IGNORED = frozenset(
     "_name_or_path architectures arch_specifier auto_map attn_implementation _attn_implementation dtype torch_dtype "
     "transformers_version hf_llm_id llm_backbone_id vision_backbone_id llm_max_length hidden_size value_type "
@@ -37,7 +37,7 @@ def check_fields(data: Any, known: Iterable[str], fixed: Fixed, where: str) -> N
 
 
 def check_whole(data: Mapping[str, Any], limits: Limits, where: str) -> None:
-    """Raises `CheckpointError` for a field of `data` that is no whole number within its limits; None = not given."""
+    """Raises `CheckpointError` for a field of `data` that is not an integer within its limits; None = not given."""
     for key, (least, most) in limits.items():
         value = data.get(key)
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -46,7 +46,7 @@ def check_whole(data: Mapping[str, Any], limits: Limits, where: str) -> None:
 
 
 def check_positive(data: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    """Raises `CheckpointError` for a field that is no positive, finite number; None = not given."""
+    """Raises `CheckpointError` for a field that is not a positive, finite number; None = not given."""
     for key in keys:
         value = data.get(key)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -55,7 +55,7 @@ def check_positive(data: Mapping[str, Any], keys: Iterable[str], where: str) -> 
 
 
 def check_mapping(value: Any, where: str) -> Mapping[str, Any]:
-    """Returns `value`, {} for None; raises `CheckpointError` where it is anything but a mapping with text as keys."""
+    """Returns `value`, {} for None; raises `CheckpointError` unless it is a mapping with text keys."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):

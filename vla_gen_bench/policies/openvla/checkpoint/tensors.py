@@ -1,4 +1,4 @@
-"""Reads safetensors checkpoints: one file or shards, memory-mapped, every fault named with its file."""
+"""Reads safetensors checkpoints: one file or shards, memory-mapped; every error names its file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies, and its shape."""
+    """A tensor's location and shape."""
 
     file: Path
     shape: tuple[int, ...]
 
 
 class _Index(BaseModel):
-    """What is used of an index of shards: tensor name -> file name."""
+    """The used part of a shard index: tensor name -> file name."""
 
     weight_map: dict[str, str]
 
@@ -45,10 +45,10 @@ class _Tensor(BaseModel):
 
 
 class TensorFiles:
-    """The tensors of a checkpoint by name; none is read before it is asked for.
+    """The tensors of a checkpoint by name, read lazily.
 
     Args:
-        entries: Name -> place.
+        entries: Name -> location.
     """
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
@@ -60,7 +60,7 @@ class TensorFiles:
         return {name: entry.shape for name, entry in self.entries.items()}
 
     def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        """Returns a tensor backed by the file, or a copy as `dtype` where it has another.
+        """Returns a tensor backed by the file, or a copy as `dtype` if the types differ.
 
         Raises:
             CheckpointError: It holds a value that is not finite.
@@ -84,7 +84,7 @@ def open_checkpoint(folder: Path) -> TensorFiles:
     """Finds the weights in `folder`: `model.safetensors`, or the shards its index lists.
 
     Raises:
-        CheckpointError: Neither is there, a shard is missing, truncated or not what the index says.
+        CheckpointError: Neither exists, or a shard is missing, truncated or contradicts the index.
     """
     if (folder / INDEX_FILE).is_file():
         return _open_shards(folder)
@@ -108,7 +108,7 @@ def check_names(expected: Mapping[str, Any], found: Iterable[str], optional: Ite
 
 
 def check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: object) -> None:
-    """Raises `CheckpointError` for the first tensor of both whose shapes differ."""
+    """Raises `CheckpointError` for the first common tensor whose shapes differ."""
     for name, shape in expected.items():
         if name in found and tuple(found[name]) != tuple(shape):
             raise CheckpointError(f"{where}: {name}: has shape {list(found[name])}; expected {list(shape)}")
@@ -135,7 +135,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _read_header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Returns name -> shape, after comparing the file's length with what its header promises."""
+    """Returns name -> shape, after comparing the file's length with its header."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(HEADER_LENGTH_BYTES), "little")

@@ -1,4 +1,4 @@
-"""Text to token ids: the checkpoint's `tokenizer.json`, and a small byte-level one for models trained from scratch."""
+"""Tokenizers: the checkpoint's `tokenizer.json`, and a small byte-level one for models trained from scratch."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class PromptTokenizer:
     Args:
         backend: A `tokenizers.Tokenizer`.
         config: The model it must fit.
-        where: What messages call it.
+        where: The tokenizer's name in messages.
 
     Raises:
-        CheckpointError: It is a tokenizer of another vocabulary.
+        CheckpointError: The tokenizer has a different vocabulary.
     """
 
     def __init__(self, backend: Tokenizer, config: OpenVLAConfig, where: str = "tokenizer") -> None:
         self.backend, self.config = backend, config
         _check_vocabulary(backend, config, where)
         backend.encode_special_tokens = True  # "<s>" in an instruction is text, never BOS
-        backend.no_padding()  # as transformers: what was on when the file was saved says nothing about a prompt
+        backend.no_padding()  # as transformers: padding settings saved in the file do not apply to prompts
         backend.no_truncation()
         self.last_prompt_token = backend.encode(PROMPT, add_special_tokens=False).ids[-1]
 
@@ -71,7 +71,7 @@ class PromptTokenizer:
 
     @property
     def longest_prompt(self) -> int:
-        """Tokens a prompt may have: positions of the model less image patches, action tokens and EOS."""
+        """The maximum prompt length: the model's positions minus image patches, action tokens and EOS."""
         actions = 7 * self.config.acting.chunk + 1
         return self.config.text.max_positions - self.config.patches - actions
 
@@ -89,11 +89,11 @@ def _check_vocabulary(backend: Tokenizer, config: OpenVLAConfig, where: str) -> 
 
 
 def train_tokenizer(sentences: Iterable[str], base_vocab: int) -> Tokenizer:
-    """Makes a byte-level BPE tokenizer of exactly `base_vocab` tokens; equal input gives equal output.
+    """Trains a byte-level BPE tokenizer of exactly `base_vocab` tokens; equal input gives equal output.
 
     Ids: `<unk>`, `<s>`, `</s>`, the 256 bytes, merges learned from `sentences` (as prompts), the prompt's two fixed
-    pieces, names for unused ids, and the 256 action tokens at the end. Any text can be encoded. The pieces as one
-    token each make a prompt of 7 tokens out of 19, and a small model a quarter faster.
+    pieces, names for unused ids, and the 256 action tokens at the end. Any text can be encoded. Encoding each piece as
+    one token shortens a prompt from 19 to 7 tokens and makes a small model a quarter faster.
 
     Args:
         sentences: Instructions; repeated ones weigh more.
@@ -125,7 +125,7 @@ def train_tokenizer(sentences: Iterable[str], base_vocab: int) -> Tokenizer:
 def benchmark_sentences(worlds: Iterable[str] = ("builtin", "rl4vla")) -> list[str]:
     """Returns every training instruction of the worlds: the text to train a tokenizer on.
 
-    Unseen names and phrasings are left out: not even the tokenizer sees what the benchmark holds back.
+    Unseen names and phrasings are excluded, so the tokenizer sees no held-out text either.
     """
     from vla_gen_bench.episodes.axes import phrasings
     from vla_gen_bench.episodes.catalog import load_catalog

@@ -1,1 +1,1 @@
-"""The network of OpenVLA, and what reads actions and values off its states."""
+"""The OpenVLA network, and the heads that read actions and values from its states."""

@@ -1,4 +1,4 @@
-"""Action tokens one after the other: decoding with a key-value cache, and the same positions under teacher forcing."""
+"""Autoregressive action tokens: decoding with a key-value cache, and the same positions under teacher forcing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ACTION_TOKENS = 7
 
 @dataclass(frozen=True)
 class ActionOutput:
-    """What the model says in the slots of the action tokens; S = 7 of them, or 7 K in parallel decoding.
+    """The model's output at the S action token slots; S = 7, or 7 K in parallel decoding.
 
     Attributes:
         tokens: int64 [B, S], token ids.
-        logits: float32 [B, S, 256], over the action tokens, before any temperature; [B, S, vocab] where asked for.
+        logits: float32 [B, S, 256], over the action tokens, before any temperature; [B, S, vocab] with `any_token`.
         hidden: [B, S, D], the states the logits come from. `hidden[:, 0]` is h0, the state at the last prompt token.
     """
 
@@ -36,8 +36,8 @@ def decode(model: OpenVLA, inputs: Inputs, choose: Choose = greedy, *, any_token
     One pass over image and prompt, then six over one token each.
 
     Args:
-        any_token: Choose among the whole vocabulary, as openvla's `predict_action` does; a trained model picks
-            action tokens anyway. RL4VLA, and this project, choose among the 256 only.
+        any_token: Choose from the full vocabulary, as openvla's `predict_action` does; a trained model picks action
+            tokens anyway. RL4VLA and this project choose only from the 256.
     """
     prompt = model.splice(inputs)
     begin = 0 if any_token else model.config.action_range[0]
@@ -63,7 +63,7 @@ def teacher_forced(model: OpenVLA, inputs: Inputs, tokens: Tensor) -> ActionOutp
     """Returns the same as `decode` for given action tokens, in one pass and with gradients.
 
     Args:
-        tokens: int64 [B, 7], action token ids. The last one is not fed: nothing after it is asked.
+        tokens: int64 [B, 7], action token ids. The last one is not fed because nothing after it is predicted.
     """
     sequence = model.splice(inputs.followed_by(tokens[:, :-1]))
     hidden = model.hidden(sequence)[:, -tokens.shape[1] :]

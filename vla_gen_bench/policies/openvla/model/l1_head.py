@@ -22,10 +22,10 @@ class ResidualBlock(nn.Module):
 
 
 class L1Head(nn.Module):
-    """Continuous actions from the slots' states: the seven of one action side by side through a residual MLP.
+    """Continuous actions from the slots' states: a residual MLP on the concatenated seven states of one action.
 
-    Two residual blocks between an input and an output layer, with openvla-oft's tensor names (its `MLPResNet`). It is
-    trained on the L1 distance to normalised actions, so that is what it gives.
+    Two residual blocks between an input and an output layer, with openvla-oft's tensor names (its `MLPResNet`). Trained
+    on the L1 distance to normalised actions, so its outputs are normalised actions.
 
     Args:
         width: D of the language model.

@@ -1,4 +1,4 @@
-"""Llama with grouped queries, rotary positions and a key-value cache; tensor names of transformers."""
+"""Llama with grouped queries, rotary positions and a key-value cache, under the tensor names of transformers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vla_gen_bench.policies.openvla.config import LlamaConfig
 
 
 class Cache:
-    """Keys and values of one decoding run, in memory reserved once. For inference only.
+    """Keys and values of one decoding run, in preallocated memory. For inference only.
 
     Args:
-        length: Positions it can hold.
+        length: Capacity in positions.
     """
 
     def __init__(self, config: LlamaConfig, batch: int, length: int, like: Tensor) -> None:
@@ -54,7 +54,7 @@ def rotary(positions: Tensor, config: LlamaConfig, dtype: torch.dtype) -> tuple[
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turns channel i together with channel i + head_dim / 2, the half-split convention of transformers."""
+    """Rotates channel i with channel i + head_dim / 2, the half-split convention of transformers."""
     low, high = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-high, low], dim=-1) * sine
 
@@ -62,8 +62,8 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """Softmax attention, [B, heads, tokens, head_dim] each; `mask` as for `Llama`.
 
-    On a CPU written out, step by step as the reference's "eager" attention, whose recorded outputs it then equals to
-    the last bit; the fused kernel differs by 6e-6 in the logits. On a GPU fused, for its memory.
+    On a CPU it repeats the steps of the reference's "eager" attention and equals its recorded outputs to the last bit;
+    the fused kernel differs by 6e-6 in the logits. On a GPU it uses the fused kernel to save memory.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -165,7 +165,7 @@ class Llama(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Llama with its output matrix, of which actions need 256 rows only."""
+    """Llama with its output matrix; actions need only 256 of its rows."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.width, config.vocab, bias=False)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Returns float32 logits over the whole vocabulary, [..., vocab]."""
+        """Returns float32 logits over the full vocabulary, [..., vocab]."""
         return self.lm_head(hidden).float()
 
     def row_logits(self, hidden: Tensor, rows: tuple[int, int]) -> Tensor:
@@ -182,10 +182,10 @@ class LanguageModel(nn.Module):
 
 
 def linear_rows(layer: nn.Module, x: Tensor, begin: int, end: int) -> Tensor:
-    """Returns `layer(x)[..., begin:end]` computing only these outputs, low-rank updates included.
+    """Returns `layer(x)[..., begin:end]`, computing only these outputs, including low-rank updates.
 
-    `layer` is an `nn.Linear` without bias, one of `lora.py`, or one wrapped by peft. Of the latter, `.weight` is the
-    bare base weight: slicing that alone would leave the adapter without effect and without gradient.
+    `layer` is an `nn.Linear` without bias, one from `lora.py`, or one wrapped by peft. For the latter, `.weight` is the
+    base weight without the adapter: slicing only that would give the adapter neither effect nor gradient.
     """
     if hasattr(layer, "rows"):  # lora.LoraLinear
         return layer.rows(x, begin, end)

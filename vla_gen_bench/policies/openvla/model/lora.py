@@ -1,7 +1,7 @@
 """Low-rank adapters: `y = W x + scale B A x`, on linear and convolution layers.
 
-Own layers instead of peft's, because the action head computes 256 of its rows only and these must feel the adapter,
-and because importing peft takes seconds. `checkpoint.adapters` exchanges them with peft as files, in both directions.
+Own layers instead of peft's, because the action head computes only 256 of its rows, which must include the adapter,
+and because importing peft takes seconds. `checkpoint.adapters` reads and writes them as peft files.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from vla_gen_bench.policies.openvla.config import CheckpointError
 from vla_gen_bench.policies.openvla.model.vla import OpenVLA
 
 # What "all-linear" meant when the reference's adapters were made (peft 0.11.1), and RL4VLA's explicit list. Newer peft
-# resolves the word differently (no lm_head, no patch embedding), so the list is always written out.
+# resolves the word differently (no lm_head, no patch embedding), so the list is always explicit.
 TARGETS = tuple("proj qkv fc1 fc2 fc3 q kv q_proj k_proj v_proj o_proj gate_proj up_proj down_proj lm_head".split())
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """What an adapter adapts.
+    """The layers and scaling of an adapter.
 
     Attributes:
         rank, alpha: The update is scaled by alpha / rank. The reference: 32 and 16.
         targets: Last parts of module names.
         stabilised: Scale by alpha / sqrt(rank) instead (rsLoRA).
-        ranks, alphas: (pattern, value) for modules that have another one: regular expressions for the end of their
-            names, from a dot on; the first that matches counts, as in peft.
+        ranks, alphas: (pattern, value) for modules with a different value: regular expressions that match the end of
+            a name, after a dot; the first match counts, as in peft.
     """
 
     rank: int = 32
@@ -47,7 +47,7 @@ class LoraConfig:
         return _matching(self.ranks, module, self.rank)
 
     def scale_of(self, module: str) -> float:
-        """Returns what a module's update is multiplied by."""
+        """Returns the factor of a module's update."""
         rank, alpha = self.rank_of(module), _matching(self.alphas, module, self.alpha)
         return alpha / (math.sqrt(rank) if self.stabilised else rank)
 
@@ -82,7 +82,7 @@ class LoraLinear(nn.Linear):
 
 
 class LoraConv2d(nn.Conv2d):
-    """A convolution with an adapter: A convolves alike into `rank` channels, B mixes them (1x1)."""
+    """A convolution with an adapter: A is the same convolution into `rank` channels, B mixes them (1x1)."""
 
     def __init__(self, base: nn.Conv2d, rank: int, scale: float) -> None:
         size = {"kernel_size": base.kernel_size, "stride": base.stride, "padding": base.padding}
@@ -100,7 +100,7 @@ class LoraConv2d(nn.Conv2d):
 def add_lora(
     model: OpenVLA, config: LoraConfig, generator: torch.Generator, dtype: torch.dtype | None = None
 ) -> OpenVLA:
-    """Puts adapters on `model`, in place, and freezes all else. They change nothing yet: A ~ N(0, 1 / rank), B = 0.
+    """Adds adapters to `model`, in place, and freezes all else. They start without effect: A ~ N(0, 1 / rank), B = 0.
 
     Args:
         dtype: Type of the adapters; None = the model's. A bfloat16 model learns better with float32 ones.

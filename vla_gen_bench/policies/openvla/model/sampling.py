@@ -1,7 +1,7 @@
 """Probabilities over the 256 action tokens: choosing, log-probability, entropy.
 
 Log-probabilities are those of the raw logits at temperature 1 over all 256 tokens (RL4VLA, PPO with T = 1 rollouts);
-temperature and top-k belong to choosing only.
+temperature and top-k apply only to choosing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def greedy(logits: Tensor, slot: int = 0) -> Tensor:
 
 
 def sampler(uniforms: Tensor, temperature: float = 1.0, top_k: int | None = None) -> Choose:
-    """Returns a chooser by inversion: the draws come from outside, so that each row can have its own stream.
+    """Returns a chooser by inversion sampling; the caller passes the draws, so each row can have its own stream.
 
-    Inversion in float64 makes a row's choice a function of its own logits and draw alone. Logits themselves vary by
-    about 1e-6 with the batch they are computed in (float32); then about one choice in 1e6 may differ.
+    With inversion in float64 a row's choice depends only on its own logits and draw. Logits vary by about 1e-6 with the
+    batch they are computed in (float32), so about one choice in 1e6 may differ.
 
     Args:
         uniforms: float64 [B, slots] in [0, 1).
         temperature: 0 = greedy; the draws are then unused.
-        top_k: Only the k most likely are eligible (those equal to the k-th as well). None = all 256. The
-            reference sampled from 50 without saying so, a default of transformers.
+        top_k: Only the k most likely are eligible (including ties with the k-th). None = all 256. The
+            reference implicitly sampled from 50, a default of transformers.
     """
     if temperature == 0:
         return greedy

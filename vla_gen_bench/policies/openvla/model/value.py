@@ -1,4 +1,4 @@
-"""Value heads: what an episode will still earn, read off the language model's states in the action slots."""
+"""Value heads: predict an episode's remaining return from the language model's states in the action slots."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ WRAPPINGS = ("module.", "value_head.")
 class ValueHead(nn.Module):
     """Three layers with the exact GELU between: D -> 512 -> 128 -> outputs, the last one without bias.
 
-    All weights start at N(0, 0.02), biases at 0: what the reference really does, whatever its code says
-    (`from_pretrained` overrules its Kaiming initialisation).
+    All weights start at N(0, 0.02), biases at 0. This is the reference's actual initialisation: its code has Kaiming,
+    but `from_pretrained` overrides it.
 
     Args:
         width: D of the language model.
         source: "h0": the state at the last prompt token, after the final norm (the paper's). "hn": the state that
-            gives the last action token. "concat": all of them side by side.
+            predicts the last action token. "concat": all of them concatenated.
         outputs: 1, or K for one value per action of a chunk.
         slots: Action slots, for "concat".
         hidden: Widths of the two hidden layers.
@@ -67,14 +67,14 @@ def initialise_value(head: ValueHead, generator: torch.Generator) -> ValueHead:
 
 
 def value_head_from(tensors: Mapping[str, Tensor], width: int, source: ValueInput | None = None) -> ValueHead:
-    """Builds the head whose tensors these are; names of RL4VLA (`head_l1`) or RLinf (`mlp.0`), prefixes allowed.
+    """Builds the head from its tensors, named as in RL4VLA (`head_l1`) or RLinf (`mlp.0`), prefixes allowed.
 
     Args:
         width: D of the language model.
-        source: What it reads; None = "h0" or "concat", by its input width ("hn" has the shape of "h0").
+        source: Its input; None = "h0" or "concat", by its input width ("hn" has the shape of "h0").
 
     Raises:
-        CheckpointError: Other tensors than those of a value head, or a width that fits no input.
+        CheckpointError: The tensors are not those of a value head, or the width fits no input.
     """
     renamed = {_rename(name): tensor for name, tensor in tensors.items()}
     expected = {"head_l1.weight", "head_l1.bias", "head_l2.weight", "head_l2.bias", "head_l3.weight"}
@@ -97,7 +97,7 @@ def value_head_from(tensors: Mapping[str, Tensor], width: int, source: ValueInpu
 
 
 class SeparateCritic(nn.Module):
-    """A value function with a backbone of its own: the paper's alternative to a shared one (81.3 against 44.4 GB)."""
+    """A value function with its own backbone, the paper's alternative to a shared one (81.3 against 44.4 GB)."""
 
     def __init__(self, backbone: OpenVLA, head: ValueHead) -> None:
         super().__init__()

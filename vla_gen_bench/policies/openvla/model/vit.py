@@ -65,7 +65,7 @@ class Mlp(nn.Module):
 class LayerScale(nn.Module):
     """Multiplies each channel by a learned factor, 1 at the start.
 
-    DINOv2 began at 1e-5; from scratch and with few samples such a tower does not learn (measured for this project).
+    DINOv2 started from 1e-5; from scratch with few samples such a tower does not learn (measured for this project).
     """
 
     def __init__(self, width: int) -> None:
@@ -99,8 +99,8 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """A tower up to its second-to-last block.
 
-    The position embedding belongs to the patches only and is added before class and register tokens are put in front
-    (timm's `no_embed_class`).
+    The position embedding covers only the patches and is added before class and register tokens are prepended (timm's
+    `no_embed_class`).
     """
 
     def __init__(self, config: ViTConfig) -> None:

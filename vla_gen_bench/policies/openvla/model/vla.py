@@ -1,4 +1,4 @@
-"""The model: image patches spliced into a prompt, a language model over both, and masks for its two ways to decode."""
+"""The model: image patches spliced into a prompt, a language model over both, and masks for both decoding modes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Inputs:
     """A batch of prompts with their images.
 
     Attributes:
-        ids: int64 [B, L], BOS in column 0. Shorter prompts are padded after BOS (`processor.pad_prompts`), so that
+        ids: int64 [B, L], BOS in column 0. Shorter prompts are padded after BOS (`processor.pad_prompts`), so
             the last column is the last prompt token of every row.
         mask: int64 or bool [B, L], 0 at padding.
         pixels: float [B, 6, image, image].
@@ -42,28 +42,28 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Sequence:
-    """What the language model reads: embeddings [B, tokens, D] and a bool mask [B, tokens], False at padding."""
+    """The language model's input: embeddings [B, tokens, D] and a bool mask [B, tokens], False at padding."""
 
     embeds: Tensor
     mask: Tensor
 
     @property
     def positions(self) -> Tensor:
-        """int64 [B, tokens]: number of real tokens before each; padding has no say in the positions of others."""
+        """int64 [B, tokens]: number of real tokens before each; padding does not affect the others' positions."""
         return (self.mask.long().cumsum(1) - 1).clamp(min=0)
 
     def may_see(self, attention: Attention = "causal") -> Tensor:
-        """Returns bool [B, 1, tokens, tokens], True where the query (row) may look at the key (column)."""
+        """Returns bool [B, 1, tokens, tokens], True where the query (row) may attend to the key (column)."""
         keys = self.mask[:, None, None, :]
         size = self.mask.shape[1]
         everywhere = torch.ones(size, size, dtype=torch.bool, device=self.mask.device)
         allowed = keys & (everywhere.tril() if attention == "causal" else everywhere)
-        # Padding sees itself: a query that sees nothing would be NaN.
+        # Padding attends to itself: a query without keys would be NaN.
         return allowed | torch.eye(size, dtype=torch.bool, device=self.mask.device)
 
 
 class OpenVLA(nn.Module):
-    """The network of `openvla/openvla-7b` at any size; parameters bear its tensor names.
+    """The network of `openvla/openvla-7b` at any size, with its tensor names.
 
     Attributes:
         config: Its sizes.
@@ -87,9 +87,9 @@ class OpenVLA(nn.Module):
         return self.language_model.model.embed_tokens.weight.dtype
 
     def splice(self, inputs: Inputs) -> Sequence:
-        """Puts the projected patches between BOS and the rest of the prompt: [B, 1 + P + L - 1, D].
+        """Inserts the projected patches between BOS and the rest of the prompt: [B, 1 + P + L - 1, D].
 
-        Fewer images than prompts are seen once and repeated, each for as many prompts in a row.
+        If there are fewer images than prompts, each image is encoded once and repeated for consecutive prompts.
         """
         words = self.language_model.model.embed_tokens(inputs.ids)
         patches = self.projector(self.vision_backbone(inputs.pixels))
@@ -105,7 +105,7 @@ class OpenVLA(nn.Module):
         return self.language_model.model(sequence.embeds, sequence.positions, sequence.may_see(attention), trace=trace)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Returns float32 logits [B, P + L, vocab] over the whole vocabulary, position by position."""
+        """Returns float32 logits [B, P + L, vocab] over the full vocabulary at every position."""
         return self.language_model.logits(self.hidden(self.splice(inputs)))
 
     def action_logits(self, hidden: Tensor) -> Tensor:
@@ -114,12 +114,11 @@ class OpenVLA(nn.Module):
 
 
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the mean cross-entropy of the next token over the whole vocabulary, as the reference's SFT.
+    """Returns the mean next-token cross-entropy over the full vocabulary, as the reference's SFT.
 
     Args:
         logits: [B, P + L, vocab], from `OpenVLA.forward`.
-        labels: int64 [B, L], the ids the sequence should have; -100 where there is nothing to learn. The patches
-            are added here.
+        labels: int64 [B, L], the target ids; -100 is ignored. This function adds the patches' positions.
     """
     patches = labels.new_full((len(labels), logits.shape[1] - labels.shape[1]), IGNORED_LABEL)
     targets = torch.cat([labels[:, :1], patches, labels[:, 1:]], 1)[:, 1:]
