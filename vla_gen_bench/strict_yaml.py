@@ -19,6 +19,7 @@ YAML_LIMIT = 1 << 20
 MAX_DEPTH = 20
 LONGEST_NUMBER = 100  # characters; PyYAML reads a colon or an underscore as part of one
 MAX_VALUES = 100_000  # aliases counted each time they are used
+DIRECTION = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # a terminal shows other text than is there
 PLAIN = (str, int, float, bool, type(None))
 CONTAINERS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
@@ -127,8 +128,10 @@ def _at(node: yaml.Node, path: str) -> str:
 
 
 def _check_text(text: str, node: yaml.Node, path: str) -> None:
-    """Refuses characters that YAML allows only as escapes: unpaired surrogates, and controls but tab and line end."""
+    """Refuses unpaired surrogates, controls but tab and line end, and marks that change the direction of text."""
     for letter in text:
+        if letter in DIRECTION:
+            raise _Fault(f"{_at(node, path)}: holds the direction control {ascii(letter)}; leave it out")
         if (letter < " " and letter not in "\t\n") or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff":
             raise _Fault(f"{_at(node, path)}: holds the control character {ascii(letter)}; leave it out")
 
@@ -136,7 +139,7 @@ def _check_text(text: str, node: yaml.Node, path: str) -> None:
 def check_keys(data: Any, known: Iterable[str], where: str) -> None:
     """Raises `UserError` unless `data` is a mapping with only keys in `known`; `where` is `file: key.path`."""
     if not isinstance(data, dict):
-        raise UserError(f"{where}: expected a mapping, got {shown_value(data)}")
+        raise UserError(f"{where.removesuffix(':')}: expected a mapping, got {shown_value(data)}")
     joint = " " if where.endswith(":") else "."
     for key in data:
         if key not in known:

@@ -134,6 +134,7 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: " + "9" * 5000, "a number of too many digits"),
         ('a: "\\x1b[2J"', r"holds the control character '\x1b'"),
         ('a: "\\ud800"', r"holds the control character '\ud800'"),
+        ('a: "\\u202eb"', r"holds the direction control '\u202e'"),
         ("? [a]\n: b", "a key must be text, got a sequence"),
         ("1: b", "a key must be text, got 1"),
         ("a: 1\na: 2", "a: key given twice (line 2)"),

@@ -101,6 +101,13 @@ def test_no_log_is_a_user_error(tmp_path):
         assert EvalLog(tmp_path).header
 
 
+@pytest.mark.parametrize(("field", "value"), [("format", 2), ("format", 0), ("horizon", -1)])
+def test_a_header_of_a_later_format_or_without_sense_is_refused(writer, field, value):
+    (writer.folder / "run.json").write_text(json.dumps({**HEADER, field: value}))
+    with pytest.raises(UserError, match=f"run.json: {field}: input should be"):
+        assert EvalLog(writer.folder).header
+
+
 def test_an_unwritable_folder_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the log .*--out"):

@@ -71,6 +71,15 @@ def test_other_types_are_refused_by_name(value):
     assert f"act() returned {type(value).__name__}; expected" in message(value)
 
 
+class Quitting(np.ndarray):
+    def __array_ufunc__(self, *arguments, **options):
+        sys.exit(0)
+
+
+def test_an_array_with_code_of_its_own_is_refused_before_it_runs():
+    assert "act() returned test_policy_check.Quitting; expected" in message(zeros().view(Quitting))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_located(value):
     actions = zeros(2, 3)

@@ -212,6 +212,12 @@ def test_of_two_plugins_the_first_by_distribution_wins_with_a_warning(site):
         assert resolve("acme").source.distribution == "acme_vla 0.3"
 
 
+def test_a_line_end_in_a_reference_stays_on_one_line():
+    assert error_of(load_policy, "acme_vla:Policy\n") == (
+        "policy 'acme_vla:Policy\\n': 'acme_vla:Policy\\n' is not module:attr"
+    )
+
+
 def test_an_unambiguous_name_gives_no_warning(site):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

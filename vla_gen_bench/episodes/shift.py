@@ -96,6 +96,9 @@ class Shift(Frozen):
         return "; ".join(parts) or "nothing"
 
 
+LONGEST_LABEL = 200  # characters; a label is one line of a table
+
+
 class Scenario(Frozen):
     """One row of a results table.
 
@@ -111,7 +114,7 @@ class Scenario(Frozen):
     """
 
     id: str
-    label: str
+    label: str = Field(pattern=r"^[^\n\t]+$", max_length=LONGEST_LABEL)
     dimension: str
     shift: Shift = Shift()
     reference: dict[str, Any] | None = None

@@ -13,7 +13,7 @@ from vla_gen_bench.episodes.shift import Scenario, Shift, compose
 from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.episodes.streams import POOLS_VERSION
 from vla_gen_bench.episodes.sweeps import combined, expand, is_sweep
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
 __all__ = [
@@ -261,7 +261,8 @@ def _rows(
     """Returns the scenarios of one row: one, or one per level."""
     check_keys(data, SCENARIO_KEYS, where)
     if not _is_id(key) or len(key) > LONGEST_ID:
-        raise UserError(f"{where}: a scenario id is made of letters, digits and _, at most {LONGEST_ID} of them")
+        rule = f"a scenario id is made of letters, digits and _, at most {LONGEST_ID} of them"
+        raise UserError(f"{one_line(where)}: {rule}")
     allowed = (*dimensions, "mixed", None) if "combine" in data else dimensions
     if data.get("dimension") not in allowed:
         given = data.get("dimension")

@@ -16,11 +16,9 @@ from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, present, read_lines
-from vla_gen_bench.log.header import read_raw_header
+from vla_gen_bench.log.header import FORMAT, read_raw_header
 from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.log.writer import LogWriter
-
-FORMAT = 1
 
 
 class OpenLog:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from vla_gen_bench.assets.world import FIRST_VERSION, world_label
 from vla_gen_bench.data import mistake_text, read_json
 from vla_gen_bench.errors import UserError, one_line
 from vla_gen_bench.log.files import RUN_FILE
+
+FORMAT = 1  # of the files of a log; one of a later format is not guessed at
 
 
 class _Part(BaseModel):
@@ -103,8 +105,9 @@ class Header(_Part):
     suite: SuiteInfo
     policy: PolicyInfo
     world: WorldInfo
+    format: int = Field(default=FORMAT, ge=1, le=FORMAT)
     run: str | None = None
-    horizon: int | None = None
+    horizon: int | None = Field(default=None, ge=1)
     rendered: bool = True
     sensors: dict[str, Any] = {}
     simulator: dict[str, str | None] = {}

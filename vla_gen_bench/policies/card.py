@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr, field_validator
 
 from vla_gen_bench.episodes.spec import Frozen, digest_of
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, printable
 from vla_gen_bench.policies.identity import card_files, code_digests, file_digests
 from vla_gen_bench.policies.importing import make_importable
 from vla_gen_bench.protocol import EXTERNAL, Needs
@@ -135,7 +135,7 @@ class Card(Frozen):
     def label(self) -> str:
         """The policy's name in messages: `policy 'acme' (acme_vla 0.3)`."""
         origin = f" ({self.source.distribution})" if self.source.distribution else ""
-        return f"policy '{self.name}'{origin}"
+        return f"policy '{printable(self.name)}'{origin}"
 
     def with_source(self, source: Source) -> Card:
         """Returns this card with its `source` set."""

@@ -65,6 +65,8 @@ def check_actions(label: str, actions: Any, batch: int, spec: ActionSpec) -> Non
         raise PolicyError(f"{label}: act() returned {_type_name(actions)}; {expected} as a numpy array")
     if isinstance(actions, np.ma.MaskedArray):
         raise PolicyError(f"{label}: act() returned a masked array; {expected} as a plain numpy array")
+    if type(actions) is not np.ndarray:  # a subclass may run code of its own in every check below
+        raise PolicyError(f"{label}: act() returned {_type_name(actions)}; {expected} as a plain numpy array")
     if actions.dtype != np.float32 or actions.shape != (batch, spec.chunk, ACTION_DIMS):
         raise PolicyError(
             f"{label}: act() returned {one_line(actions.dtype, 60)} {one_line(list(actions.shape), 60)}; {expected}"

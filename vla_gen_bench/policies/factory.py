@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, printable, suggest
 from vla_gen_bench.policies.card import REFERENCE_PATTERN, Card
 from vla_gen_bench.policies.contract import PolicyError, describe_failure, no_exit
 from vla_gen_bench.policies.importing import find_spec, make_importable
@@ -39,8 +39,8 @@ def build(card: Card, options: dict[str, Any]) -> Any:
 
 def import_factory(reference: str, label: str) -> Factory:
     """Imports `module:attr`; searches the working directory last, for policies that are not installed."""
-    if not re.match(REFERENCE_PATTERN, reference):
-        raise UserError(f"{label}: '{reference}' is not module:attr")
+    if not re.fullmatch(REFERENCE_PATTERN, reference):
+        raise UserError(f"{label}: '{printable(reference)}' is not module:attr")
     make_importable(Path.cwd())
     module, _, attribute = reference.partition(":")
     try:
@@ -61,8 +61,8 @@ def import_factory(reference: str, label: str) -> Factory:
 
 def unimportable(reference: str) -> str | None:
     """Returns why `module:attr` cannot be imported, without running its code; None if no problem is found."""
-    if not re.match(REFERENCE_PATTERN, reference):
-        return f"'{reference}' is not module:attr"
+    if not re.fullmatch(REFERENCE_PATTERN, reference):
+        return f"'{printable(reference)}' is not module:attr"
     parts = reference.partition(":")[0].split(".")
     path: list[str] | None = None
     for depth in range(1, len(parts) + 1):

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from vla_gen_bench.errors import UserError, one_line, suggest
+from vla_gen_bench.errors import UserError, one_line, printable, suggest
 from vla_gen_bench.policies.card import CARD_FILE, Card, DeclaredNeeds, Source, load_card
 from vla_gen_bench.policies.contract import PolicyError, check_spec
 from vla_gen_bench.policies.converters import Adapted, parse_adapter
@@ -81,7 +81,7 @@ def resolve(ref: str) -> Card:
     if ":" in ref:
         return _make_card(ref, ref, Source("reference"))
     if path.exists() or "/" in ref:
-        raise UserError(f"policy '{ref}': no such folder with a {CARD_FILE} in it")
+        raise UserError(f"policy '{printable(ref)}': no such folder with a {CARD_FILE} in it")
     names = [row.name for row in list_policies()]
     raise UserError(f"unknown policy '{ref}'{suggest(ref, names)}; or give module:attr, or a folder with a {CARD_FILE}")
 
@@ -177,7 +177,7 @@ def _plugin_card(point: EntryPoint) -> Card:
 def _make_card(name: str, reference: str, source: Source) -> Card:
     """Returns a card for a policy that has none; imports its factory."""
     origin = f" ({source.distribution})" if source.distribution else ""
-    factory = import_factory(reference, f"policy '{name}'{origin}")
+    factory = import_factory(reference, f"policy '{printable(name)}'{origin}")
     summary = (inspect.getdoc(factory) or "no description").splitlines()[0]
     privileged = bool(getattr(factory, "privileged", False))
     needs = DeclaredNeeds(**asdict(_declared_needs(factory, reference)))

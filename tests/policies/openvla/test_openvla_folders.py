@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from dataclasses import replace
@@ -197,6 +198,20 @@ def test_padding_and_truncation_of_the_tokenizer_file_leave_prompts_alone(folder
     tokenizer = OpenVLAPolicy(folder).processor.tokenizer
     assert tokenizer.prompt("put carrot on plate") == expected
     assert tokenizer.last_prompt_token == expected[-1]
+
+
+def test_dropout_of_the_tokenizer_file_does_not_make_prompts_random(folder: Path) -> None:
+    expected = OpenVLAPolicy(folder).processor.tokenizer.prompt("put carrot on plate")
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    edit(folder / "tokenizer.json", model={**model, "dropout": 0.9})
+    assert OpenVLAPolicy(folder).processor.tokenizer.prompt("put carrot on plate") == expected
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("gone")])
+def test_statistics_that_are_no_file_are_refused(folder: Path, make: Any) -> None:
+    make(folder / "dataset_statistics.json")
+    with pytest.raises(CheckpointError, match="dataset_statistics.json"):
+        OpenVLAPolicy(folder)
 
 
 # ---- adapters -------------------------------------------------------------------------------------------------------

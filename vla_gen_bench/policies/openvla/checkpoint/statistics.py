@@ -36,7 +36,7 @@ def with_statistics(config: OpenVLAConfig, folder: Path) -> OpenVLAConfig:
 
 def read_statistics(file: Path) -> dict[str, Any]:
     """Returns data set -> checked statistics; empty without the file."""
-    if not file.is_file():
+    if not file.is_symlink() and not file.exists():  # a pipe, folder or dead link is refused, not passed over
         return {}
     stats = read_json(file, dict[str, Any], error=CheckpointError)
     for key, entry in stats.items():

@@ -37,6 +37,8 @@ class PromptTokenizer:
         backend.encode_special_tokens = True  # "<s>" in an instruction is text, never BOS
         backend.no_padding()  # as transformers: padding settings saved in the file do not apply to prompts
         backend.no_truncation()
+        if getattr(backend.model, "dropout", None):  # of BPE, for training: would split each prompt at random
+            backend.model.dropout = None
         self.last_prompt_token = backend.encode(PROMPT, add_special_tokens=False).ids[-1]
 
     @classmethod
