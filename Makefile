@@ -12,7 +12,7 @@ PACKAGES := $(VENV)/.packages-installed
 RUNS := runs/openvla-ppo/execution-builtin runs/openvla-sft/execution-builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vulkan eval test test-ecosystem bench gallery results docs doctor lint clean
+.PHONY: help setup vulkan eval test test-tools test-ecosystem bench gallery results docs doctor lint clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,8 +27,15 @@ eval: setup  ## The main job: PPO against SFT on the execution suite (ARGS="--ep
 	@echo "      another suite             $(BIN)/vgb eval --policy openvla-ppo --suite vision --episodes 16"
 	@echo "      a policy of your own      policies/README.md"
 
-test: setup  ## Run the tests
+test: setup test-tools  ## Run the tests
 	$(BIN)/python -m pytest -q -n $(TESTERS) --dist loadfile $(ARGS)
+
+# What some tests need and most machines lack. Where it cannot be had, those tests skip and name it.
+test-tools: $(PACKAGES)
+	@sh tools/install-chromium.sh
+	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("wordllama") is None)' || \
+	  $(BIN)/python -m pip install --quiet --no-deps --only-binary :all: wordllama==0.4.0.post1 2>/dev/null || \
+	  echo "no package with the Llama-2 tokenizer: its test skips" >&2
 
 test-ecosystem: setup  ## Install other projects' packages in environments of their own and test against them
 	$(BIN)/python tools/ecosystem.py
