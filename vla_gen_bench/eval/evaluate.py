@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
-from vla_gen_bench.envs.backend import NUM_ENVS, SIMULATIONS, choose_backend
+from vla_gen_bench.doctor.backend import NUM_ENVS, SIMULATIONS, choose_backend
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, union
 from vla_gen_bench.errors import UserError

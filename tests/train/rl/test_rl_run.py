@@ -198,7 +198,7 @@ def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
     def loads(*arguments: Any) -> None:
         raise AssertionError("a model was loaded first")
 
-    monkeypatch.setattr("vla_gen_bench.envs.backend.gpu_problem", lambda: "there is no CUDA device")
+    monkeypatch.setattr("vla_gen_bench.doctor.backend.gpu_problem", lambda: "there is no CUDA device")
     monkeypatch.setattr(loop, "Learner", loads)
     recipe = recipe_of("ppo", checkpoint, **SMALL, simulation="gpu")
     with pytest.raises(UserError, match="simulation: gpu: there is no CUDA device; give --set simulation=cpu"):
@@ -209,7 +209,7 @@ def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
 def test_a_gpu_simulates_where_one_can(
     problem: str, chosen: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vla_gen_bench.envs.backend.gpu_problem", lambda: problem)
+    monkeypatch.setattr("vla_gen_bench.doctor.backend.gpu_problem", lambda: problem)
     recipe = recipe_of("ppo", checkpoint)
     assert choose_simulation(recipe) == chosen
     assert choose_simulation(recipe.model_copy(update={"simulation": "cpu"})) == "cpu"

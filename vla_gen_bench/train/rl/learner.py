@@ -211,7 +211,7 @@ def choose_simulation(recipe: RlRecipe) -> str:
     Raises:
         UserError: A GPU is requested, and none can simulate here.
     """
-    from vla_gen_bench.envs.backend import choose_backend
+    from vla_gen_bench.doctor.backend import choose_backend
 
     return choose_backend(recipe.simulation, "simulation: gpu", "give --set simulation=cpu")
 

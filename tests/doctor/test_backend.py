@@ -6,7 +6,7 @@ import pytest
 
 from vla_gen_bench.doctor import checks as doctor
 from vla_gen_bench.doctor import probe
-from vla_gen_bench.envs.backend import choose_backend
+from vla_gen_bench.doctor.backend import choose_backend
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.evaluate import Request, make_plan
 
