@@ -100,9 +100,12 @@ def _labels(
 ) -> list[str | None]:
     rows: dict[tuple[int, int], Row] = {}
     for run in reversed(runs):  # the first run's rows win
-        rows |= {key[1:]: row for key, row in run.episodes.items() if key[0] == info.id}
+        rows |= run.by_scenario.get(info.id, {})
     world = runs[0].header.world.name
     if kind == TEXTURES:
+        shown = [id for id in ids if id in rows]
+        if not shown or _texture(suite, info.id, world, shown[0]) is None:  # effects without textures
+            return []
         return [_texture(suite, info.id, world, id) if id in rows else None for id in ids]
     return [_shown(kind, rows[id], world) if id in rows else None for id in ids]
 
