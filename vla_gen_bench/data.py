@@ -7,6 +7,7 @@ pydantic model defines the expected data and is checked strictly: "1" is not a n
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -324,6 +325,23 @@ def replace_file(path: Path, content: bytes | str) -> None:
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def ensure_writable(path: Path, fix: str = "write somewhere else") -> None:
+    """Makes the folder of a file that a long command writes at its end, and raises `UserError` if that would fail."""
+    probe = path.with_name(f".{os.getpid()}.probe")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if path.exists():
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, "it may not be changed")
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as fault:
+        raise UserError(f"{one_line(path)}: cannot be written ({fault.strerror}); {fix}") from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -158,18 +158,18 @@ def _estimates(
     """
     count = items.max() + 1
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)  # [R, items]
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)  # [R, items]
     member = (items == np.arange(count)[:, None]).astype(float)  # [items, N]
     done = np.isfinite(outcomes)
     hits, tried = np.nan_to_num(outcomes) @ member.T, done.astype(float) @ member.T  # [P, items]
     with np.errstate(invalid="ignore", divide="ignore"):
-        samples = (weights @ hits.T) / (weights @ tried.T)  # [R, P]
+        samples = np.ascontiguousarray(((weights @ hits.T) / (weights @ tried.T)).T)  # [P, R]
         rates = hits.sum(axis=1) / tried.sum(axis=1)
-    found = [_rate(rates[p], samples[:, p], int(tried[p].sum()), level) for p in range(len(rates))]
+    found = [_rate(rates[p], samples[p], int(tried[p].sum()), level) for p in range(len(rates))]
     apart = [
         None
         if baseline in (None, p) or not (done[p] == done[baseline]).all()
-        else _interval(rates[p] - rates[baseline], samples[:, p] - samples[:, baseline], level)
+        else _interval(rates[p] - rates[baseline], samples[p] - samples[baseline], level)
         for p in range(len(rates))
     ]
     return tuple(found), tuple(apart)

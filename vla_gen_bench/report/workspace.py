@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from vla_gen_bench.report.compare import Comparison, once_per_comparison
 from vla_gen_bench.report.drawing import style, wrapped
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -58,10 +58,10 @@ def workspace_figure(rows: Mapping[str, Sequence[dict[str, Any]]]) -> Figure:
     across = min(len(shares), PANELS_PER_ROW)
     with style():
         figure, panels, height = _panels(across, -(-len(shares) // across), [wrapped(label, 24) for label in shares])
-        for axes in panels[len(shares) :]:
-            axes.set_axis_off()
-        draw = partial(_draw_map, norm=LogNorm(0.5 / max(map(len, rows.values())), 1))
-        images = [draw(axes, share, label) for axes, (label, share) in zip(panels, shares.items())]
+        norm = LogNorm(0.5 / max(map(len, rows.values())), 1)
+        images = [_draw_map(axes, share, label, norm) for axes, (label, share) in zip(panels, shares.items())]
+        for place, axes in enumerate(panels):
+            _label(axes, place % across == 0, place + across >= len(shares), place < len(shares))
         _colour_scale(figure, images[0], LEFT + across * (SIDE + GAP), height)
     return figure
 
@@ -79,7 +79,7 @@ def _panels(across: int, down: int, titles: Sequence[str]) -> tuple[Figure, np.n
     figure.suptitle(what, x=0.01, y=1 - 0.08 / height, ha="left", va="top", fontsize=11)
     sides = {"left": LEFT / width, "right": (LEFT + inner[0]) / width, "bottom": BOTTOM / height}
     spaces = {"wspace": GAP / SIDE, "hspace": between / SIDE, "top": (BOTTOM + inner[1]) / height}
-    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True, gridspec_kw={**sides, **spaces})
+    panels = figure.subplots(down, across, squeeze=False, gridspec_kw={**sides, **spaces})
     return figure, panels.ravel(), inner[1]
 
 
@@ -93,7 +93,7 @@ def _colour_scale(figure: Figure, image: AxesImage, left: float, height: float) 
     figure.colorbar(image, cax=axes, label="share of episodes", format=shares_as_numbers).outline.set_visible(False)
 
 
-def _draw_map(axes, share: np.ndarray, label: str, norm: LogNorm):
+def _draw_map(axes: Axes, share: np.ndarray, label: str, norm: LogNorm) -> AxesImage:
     """Draws one map. The robot is at (0, 0), facing right. All episodes start in one cell, so shares span decades.
 
     Args:
@@ -105,7 +105,13 @@ def _draw_map(axes, share: np.ndarray, label: str, norm: LogNorm):
     x, y = (np.array([0, SHAPE[axis]]) * CELL_M + ORIGIN_M[axis] for axis in (0, 1))
     shown = np.ma.masked_equal(share.T, 0)
     image = axes.imshow(shown, origin="lower", extent=(*x, *y), cmap="viridis_r", norm=norm)
-    axes.set(xlabel="x, forward (m)", ylabel="y, to its left (m)")
     axes.set_title(wrapped(label, 24), fontsize=9)
-    axes.label_outer()
     return image
+
+
+def _label(axes: Axes, left: bool, bottom: bool, used: bool) -> None:
+    """Labels the axes of a map at the left or the bottom of all maps, which have the same axes; hides unused ones."""
+    if not used:
+        return axes.set_axis_off()
+    axes.set_ylabel("y, to its left (m)") if left else axes.set_yticks([])
+    axes.set_xlabel("x, forward (m)") if bottom else axes.set_xticks([])
