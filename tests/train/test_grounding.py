@@ -232,6 +232,35 @@ def test_recognising_adds_to_the_loss(rendered):
     assert more - pointing > np.log(len(CATALOG.objects) + len(CATALOG.receptacles)) / 2
 
 
+def test_the_last_layers_attention_is_taught_to_look(rendered):
+    """Its shares are those the layer uses, and only with `attend` they answer and are taught."""
+    made = trainer.Trainer(recipe_of(rendered, held_out=None, grounding=settings(rendered, attend=1.0)), ALONE)
+    images, sentences = torch.rand(2, 3, SIDE, SIDE), ["put carrot on plate", "put banana on blue mat"]
+    model = made.student.model
+    layer, used = model.language_model.model.layers[-1].self_attn, []
+    layer.o_proj.register_forward_pre_hook(lambda module, inputs: used.append(inputs[0]))
+    looks = made.task.looks(images, sentences)
+    patches = len(made.task.centres)
+    assert looks.answer is looks.attention and looks.attention.shape == (2, 14, 2, patches)
+    assert (looks.attention.exp().sum(-1) < 1).all()  # the rest of the attention goes to words
+    value = layer._heads(layer.v_proj(_input_of_last_layer(made, images, sentences)))
+    weights = looks.attention[:, :, 0].exp()
+    others = used[-1].unflatten(-1, (layer.config.heads, -1))[:, -15:-1, 0] - weights @ value[:, 0, 1 : 1 + patches]
+    rest = 1 - weights.sum(-1, keepdim=True)
+    assert (others.abs().amax(-1, keepdim=True) <= rest * value[:, 0].abs().max() + 1e-5).all()
+    made.one_step()
+    assert layer.q_proj.weight.grad.abs().sum() > 0
+
+
+def _input_of_last_layer(made: trainer.Trainer, images: torch.Tensor, sentences: list[str]) -> torch.Tensor:
+    found: list[torch.Tensor] = []
+    norm = made.student.model.language_model.model.layers[-1].input_layernorm
+    handle = norm.register_forward_hook(lambda module, inputs, output: found.append(output))
+    made.task.looks(images, sentences)
+    handle.remove()
+    return found[0]
+
+
 def test_looking_first_teaches_vision_and_words_only(rendered):
     recipe = recipe_of(rendered, held_out=None, grounding=settings(rendered, per_scene=2), look_first=12, samples=8)
     made = trainer.Trainer(recipe, ALONE)
@@ -272,7 +301,7 @@ def test_an_image_seen_once_for_several_questions_gives_the_same_answers(rendere
     images = torch.rand(2, 3, SIDE, SIDE)
     sentences = ["put carrot on plate", "put banana on plate", "put red ball on blue mat", "put pipe on plate"]
     with torch.no_grad():
-        once, repeated = settled.point(images, sentences), settled.point(images.repeat_interleave(2, 0), sentences)
+        once, repeated = (settled.looks(shown, sentences).answer for shown in (images, images.repeat_interleave(2, 0)))
     assert torch.allclose(once, repeated, atol=1e-5) and not torch.allclose(once[0], once[1], atol=1e-5)
 
 
@@ -345,13 +374,13 @@ def test_it_learns_where_the_named_things_are(rendered, tmp_path):
     assert losses[0] == pytest.approx(np.log(16), abs=0.15) and losses[-1] < np.log(16) - 0.4, losses
 
 
-@pytest.mark.parametrize("at", ["h0", "slots"])
-def test_supervised_training_takes_the_scenes_in(rendered, tmp_path, at):
+@pytest.mark.parametrize(("at", "attend"), [("h0", 0.0), ("slots", 0.0), ("h0", 1.0)])
+def test_supervised_training_takes_the_scenes_in(rendered, tmp_path, at, attend):
     written(tmp_path / "data", [demo(index) for index in range(4)])
     recipe = sft.SftRecipe(
         name="both", trainer="sft", model={"size": "pico", "decoding": "parallel", "chunk": 2},
         optimiser={"lr": 1e-3}, data=str(tmp_path / "data"), samples=16, batch=4, log_every=2, validate_every=4,
-        grounding=settings(rendered, batch=4, at=at),
+        grounding=settings(rendered, batch=4, at=at, attend=attend),
     )  # fmt: skip
     sft.train(recipe, tmp_path / "run", ALONE, lambda line: None, RunOptions())
     asked = [float(row["grounding"]) for row in csv.DictReader((tmp_path / "run" / "curve.csv").open())]

@@ -30,7 +30,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
 from vla_gen_bench.policies.openvla.model.decoding import ACTION_TOKENS
 from vla_gen_bench.policies.openvla.model.vla import Inputs
-from vla_gen_bench.policies.openvla.oft import states_with_slots
+from vla_gen_bench.policies.openvla.oft import with_slots
 from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train.demos.frames import Augment, augmented, table_images
 from vla_gen_bench.train.demos.overlays import Overlays
@@ -66,6 +66,9 @@ class Grounding(Frozen):
         at: Queried states: "h0", the one that chooses the first action token, or "slots", all that choose action
             tokens at once (parallel decoding).
         recognise: Weight of a loss on the projected patches alone: is something here, and whose name is closest?
+        attend: Weight of a loss on the last layer's attention: from the queried states, its first head must look at the
+            object and its second at the receptacle, so that acting knows their places. The pointers then read the
+            states before that layer.
         augment: As for demonstrations; `words` is not used, and `tables` is always 1: a stored scene has no table.
         warp: Changes of view.
     """
@@ -77,6 +80,7 @@ class Grounding(Frozen):
     per_scene: int = Field(1, ge=1)
     at: Literal["h0", "slots"] = "slots"
     recognise: float = Field(0.0, ge=0)
+    attend: float = Field(0.0, ge=0)
     augment: Augment = Augment()
     warp: Warp = Warp()
 
@@ -89,6 +93,23 @@ class Grounding(Frozen):
                 "augment.shift and augment.words: leave them out; warp.shift moves the places asked for too"
             )
         return self
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Where states look, logarithms over patches up to a constant; object first, then receptacle.
+
+    Attributes:
+        pointers: [B, states, 2, P].
+        attention: The same for two heads of the last layer; normalised over all tokens. None if it is not trained.
+    """
+
+    pointers: Tensor
+    attention: Tensor | None
+
+    @property
+    def answer(self) -> Tensor:
+        return self.pointers if self.attention is None else self.attention
 
 
 @dataclass(frozen=True)
@@ -288,11 +309,14 @@ class Task:
         images, ways = self.sight.changed(self.queries.scenes, chosen[::several, 0], random)
         wanted = moved(self.queries.places(chosen), np.repeat(ways, several, axis=0))
         sentences = [self._sentence(self.queries, row, self.phrases, random) for row in chosen]
-        pointing = self._pointing(self.point(images, sentences), wanted)
-        if not self.settings.recognise:
-            return pointing
-        assets = assets_in(self.queries.scenes, chosen[::several, 0], ways, len(self.centres))
-        return pointing + self.settings.recognise * self._recognising(self._patches[-1], assets)
+        looks = self.looks(images, sentences)
+        loss = self._pointing(F.log_softmax(looks.pointers, -1), wanted)
+        if looks.attention is not None:
+            loss = loss + self.settings.attend * self._pointing(looks.attention, wanted)
+        if self.settings.recognise:
+            assets = assets_in(self.queries.scenes, chosen[::several, 0], ways, len(self.centres))
+            loss = loss + self.settings.recognise * self._recognising(self._patches[-1], assets)
+        return loss
 
     def recognition_loss(self, step: int, size: int, rank: int = 0) -> Tensor:
         """Returns the loss of recognising what `size` images show; draws as in `loss`, and no sentence is read."""
@@ -303,11 +327,11 @@ class Task:
         patches = model.projector(model.vision_backbone(pixels))
         return self._recognising(patches, assets_in(scenes, rows, ways, len(self.centres)))
 
-    def _pointing(self, logits: Tensor, wanted: np.ndarray) -> Tensor:
-        """Returns the loss of pointing at places [B, 4]; places outside the image do not count."""
+    def _pointing(self, shares: Tensor, wanted: np.ndarray) -> Tensor:
+        """Returns the loss of log-shares [B, states, 2, P] at places [B, 4]; places outside the image do not count."""
         inside = torch.from_numpy((np.abs(wanted) < 1).reshape(-1, POINTERS, 2).all(-1)).to(self.device)
         wished = torch.from_numpy(targets(wanted, self.centres)).to(self.device)[:, None]
-        losses = -(wished * F.log_softmax(logits, -1)).sum(-1).mean(1)  # [B, 2]
+        losses = -(wished * shares).sum(-1).mean(1)  # [B, 2]
         return (losses * inside).sum() / inside.sum().clamp(min=1)
 
     def _recognising(self, patches: Tensor, assets: np.ndarray) -> Tensor:
@@ -320,19 +344,26 @@ class Task:
 
     def predict(self, images: Tensor, sentences: list[str]) -> np.ndarray:
         """Returns float32 [B, 4]: places of object and receptacle, means over states and patches, -1 to 1."""
-        shares = torch.softmax(self.point(images, sentences), -1).mean(1).cpu().numpy()
+        shares = torch.softmax(self.looks(images, sentences).answer, -1).mean(1).cpu().numpy()
         return (shares @ self.centres).reshape(-1, 4)
 
-    def point(self, images: Tensor, sentences: list[str]) -> Tensor:
-        """Returns logits [B, states, 2, P] of the pointers; images may be fewer, as in `OpenVLA.splice`."""
+    def looks(self, images: Tensor, sentences: list[str]) -> Looks:
+        """Returns where the queried states look; images may be fewer, as in `OpenVLA.splice`."""
         ids, mask = pad_prompts([self._prompt(text) for text in sentences], self.student.config.pad)
         inputs = Inputs(ids, mask, normalised_pixels(images, self.student.config)).to(self.device, torch.float32)
         acting, model = self.student.config.acting, self.student.model
         self._patches.clear()
-        hidden = states_with_slots(model, inputs, acting.chunk, acting.attention)
-        slots = acting.chunk * ACTION_TOKENS
-        states = hidden[:, -slots - 1 : -1] if self.settings.at == "slots" else hidden[:, -slots - 1 : -slots]
-        return self.head.pointer(states, hidden[:, 1 : 1 + len(self.centres)]).float()
+        sequence, trace = with_slots(model, inputs, acting.chunk), []
+        hidden = model.hidden(sequence, acting.attention, trace)
+        first, patches = -acting.chunk * ACTION_TOKENS - 1, slice(1, 1 + len(self.centres))
+        states = slice(first, -1 if self.settings.at == "slots" else first + 1)
+        read = trace[-2] if self.settings.attend else hidden
+        pointers = self.head.pointer(read[:, states], read[:, patches]).float()
+        if not self.settings.attend:
+            return Looks(pointers, None)
+        may_see = sequence.may_see(acting.attention)
+        shares = model.language_model.model.last_attention(trace[-2], sequence.positions, may_see)
+        return Looks(pointers, shares[:, :POINTERS, states, patches].transpose(1, 2))
 
     def _prompt(self, sentence: str) -> list[int]:
         if sentence not in self._prompts:

@@ -46,7 +46,8 @@ class GroundingRecipe(Recipe):
         grounding: The scenes and their augmentation.
         held_out, development: Folders of scenes for checks, from the "train" and the "unseen" split; optional.
         look_first: Images to recognise before the first query: learning what patches show is faster without sentences.
-        samples: Queries to train on, counted with repetition; the learning rate schedule ends there.
+            Both parts have a learning rate schedule of their own.
+        samples: Queries to train on, counted with repetition.
         ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
         log_every, check_every: Intervals in steps; each adds a row.
     """
@@ -72,6 +73,13 @@ class GroundingRecipe(Recipe):
     @property
     def steps(self) -> int:
         return self.looking_steps + math.ceil(self.samples / self.grounding.batch)
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step; looking and asking have a schedule each."""
+        looking = self.looking_steps
+        if step < looking:
+            return self.optimiser.rate(step, looking)
+        return self.optimiser.rate(step - looking, self.steps - looking)
 
 
 def train(
@@ -154,7 +162,7 @@ class Trainer:
     def one_step(self) -> None:
         """Makes one optimiser step on this process's share of the queries."""
         recipe = self.recipe
-        rate = recipe.optimiser.rate(self.step, recipe.steps)
+        rate = recipe.rate(self.step)
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
