@@ -101,7 +101,7 @@ def markdown(text: str) -> str:
 
 def markdown_block(block: Block, level: int = 2) -> str:
     """Returns a block as a heading and a pipe table."""
-    rows = [["scenario", *map(markdown, block.columns)], ["---"] * (len(block.columns) + 1)]
+    rows = [[block.head, *map(markdown, block.columns)], ["---"] * (len(block.columns) + 1)]
     for section, lines in block.sections:
         if section:
             rows.append([f"**{markdown(section)}**", *[""] * len(block.columns)])
