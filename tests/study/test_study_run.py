@@ -201,8 +201,7 @@ def change_checkpoint() -> None:
     ],
 )
 def test_a_change_is_refused_and_named(folder: Path, stub: Stub, cli, change, message: str) -> None:
-    assert cli("study", "study.yaml", "--out", "out").exit_code == 0
-    stub.ran.clear()
+    run(Stub())
     change()
     ran = cli("study", "study.yaml", "--out", "out")
     assert ran.exit_code == 2 and stub.ran == []
@@ -210,9 +209,8 @@ def test_a_change_is_refused_and_named(folder: Path, stub: Stub, cli, change, me
 
 
 def test_redo_moves_an_arm_and_what_needs_it_aside(folder: Path, stub: Stub, cli) -> None:
-    assert cli("study", "study.yaml", "--out", "out").exit_code == 0
+    run(Stub())
     before = Path("out/train/low/0/checkpoint/model").read_text()
-    stub.ran.clear()
     change_setting()
     assert cli("study", "study.yaml", "--out", "out", "--redo", "low").exit_code == 0
     assert stub.ran == [name for name in PARTS if "/low/" in name]
@@ -239,7 +237,7 @@ def test_another_start_changes_those_that_begin_there(folder: Path) -> None:
 
 
 def test_parts_that_the_study_no_longer_names_are_left_alone(folder: Path, stub: Stub, cli) -> None:
-    assert cli("study", "study.yaml", "--out", "out").exit_code == 0
+    run(Stub())
     write_study(seeds=[0])
     ran = cli("study", "study.yaml", "--out", "out")
     assert ran.exit_code == 0 and "also holds eval/short/high/1, eval/short/low/1, train/high/1" in ran.stderr
@@ -247,6 +245,14 @@ def test_parts_that_the_study_no_longer_names_are_left_alone(folder: Path, stub:
 
 
 # ---- one at a time ---------------------------------------------------------------------------------------------
+
+
+def test_a_command_that_leaves_nothing_has_failed(folder: Path) -> None:
+    """As a node that does not share the disk would have it."""
+    parts = parts_in(Path("study.yaml"))[1]
+    found = Run(parts, Local(lambda arguments, printed: 0)).all()
+    assert found["train/low/0"].note == "ended well, and out/train/low/0 holds no result; do all nodes share this disk?"
+    assert {found[name].state for name in PARTS[4:]} == {"blocked"}
 
 
 def test_one_process_works_on_a_study(folder: Path, stub: Stub, cli) -> None:

@@ -24,9 +24,7 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
         if not key.isidentifier():
             raise ValueError(f"'{key}' is no name of a policy's argument")
         if key == "checkpoint":
-            raise ValueError(
-                "'checkpoint' is no option here: a trained arm has its own, a policy names it itself"
-            )
+            raise ValueError("'checkpoint' is no option here: a trained arm has its own, a policy names it itself")
     return options
 
 

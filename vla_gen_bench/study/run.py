@@ -13,7 +13,7 @@ from vla_gen_bench.eval.open_log import now
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.study.engines import Ended, Engine
 from vla_gen_bench.study.inputs import inputs_of
-from vla_gen_bench.study.ledger import Ending, Record, Standing, product, read_record, standing, write_record
+from vla_gen_bench.study.ledger import Ending, Record, Standing, complete, product, read_record, standing, write_record
 from vla_gen_bench.study.parts import Part
 from vla_gen_bench.train.recipe import save_recipe
 
@@ -93,7 +93,9 @@ class Run:
 
     def _end(self, ended: Ended) -> str:
         part = self.parts[ended.name]
-        if ended.code == 0:
+        if ended.code == 0 and not complete(part):
+            self._record(part, "failed", f"ended well, and {part.out} holds no result; do all nodes share this disk?")
+        elif ended.code == 0:
             self._record(part, "done")
         elif part.recipe is None and ended.code == ERRORED:
             self._record(part, "failed", _errored(part) or ended.error)
