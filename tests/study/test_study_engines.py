@@ -105,6 +105,7 @@ def test_parts_are_tasks_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     from vla_gen_bench.study.ray_tasks import ray_engine
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # without --address, a cluster of its own
     commands = {"a": ("suites", "show", "vision"), "b": ("suites", "show", "visoin")}
     parts = [Part(name, name, None, (), Path(name), Path(f"notes-{name}"), words) for name, words in commands.items()]
     try:
