@@ -11,7 +11,7 @@ from typing import Any
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.errors import shown
 from vla_gen_bench.eval.evaluate import checkpoint_digest, identity_of
-from vla_gen_bench.policies.identity import file_digests
+from vla_gen_bench.policies.digests import file_digests
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.study.parts import Part, data_of, local_start
 from vla_gen_bench.train.guard import INFO_FILE
