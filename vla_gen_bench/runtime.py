@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -26,6 +28,7 @@ DEFAULTS = {
 
 WATCH_S = 1.0
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
+PARENT = "VGB_PARENT"  # id of the process that started this command and that it must not outlive
 
 _NOISE = (
     # ManiSkill reports this on every machine without a GPU, whatever backend is requested later.
@@ -150,6 +153,13 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def end_with_caller() -> None:
+    """Calls `end_with` for the process that `PARENT` names, if any; the processes this one starts do not see it."""
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdigit():
+        end_with(int(parent))
+
+
 @contextlib.contextmanager
 def stdout_for_results() -> Iterator[None]:
     """Redirects stdout to stderr meanwhile, for Python and compiled code: keeps policies' output out of results."""
@@ -165,3 +175,27 @@ def stdout_for_results() -> Iterator[None]:
         if kept is not None:
             os.dup2(kept, 1)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """Context without cyclic garbage collection, for work that builds many objects and few cycles.
+
+    With the rows of 20 logs in memory every full pass looks at a million objects: a tenth of a report's time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def allow_open_files(count: int) -> None:
+    """Raises this process's limit on open files to `count`, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -25,9 +25,10 @@ from vla_gen_bench.log.counts import count, count_by_scenario
 from vla_gen_bench.log.guard import locked
 from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.policies.card import Card
-from vla_gen_bench.policies.identity import effect_plugins, file_digests, option_files
+from vla_gen_bench.policies.identity import checkpoint_digests, effect_plugins, option_files
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.policies.sensing import sensors_of
+from vla_gen_bench.policies.sizes import params_of
 from vla_gen_bench.protocol import Needs
 from vla_gen_bench.runtime import usable_cores
 
@@ -104,6 +105,11 @@ class Plan:
     backend: str
     sensors: Needs = Needs()
 
+    @property
+    def params(self) -> int | None:
+        """The model's number of parameters, if card or checkpoint tells."""
+        return params_of(self.card, self.request.arguments.get("checkpoint"))
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -156,8 +162,9 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
     if request.shard and not request.out:
         folder = folder / request.shard.folder
-    identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
-    plugins = effect_plugins(effect.name for job in jobs for effect in job.spec.effects)
+    identity = identity_of(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
+    # of the whole suite, so that sessions with different --scenario share a log
+    plugins = effect_plugins(effect.name for each in suite.scenarios.values() for effect in each.shift.effects)
     identity |= {"effects": plugins} if plugins else {}
     if sensors != Needs():  # default sensors are left out, as in logs from before they could be chosen
         identity["sensors"] = sensors.to_json()
@@ -183,7 +190,7 @@ def _draw_jobs(request: Request, suite: Suite, scenarios: list[Scenario]) -> lis
     return [Job((s.id, seed, index), draw(s, request.world, seed, index)) for s, seed, index in keys]
 
 
-def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
+def identity_of(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     """Returns what must be equal for two sessions to share a log."""
     pack = open_pack(request.world)
     versions = provenance.versions()
@@ -194,7 +201,7 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
             "ref": request.policy,
             "digest": card.digest(own_checkpoint="checkpoint" not in request.arguments),
             "options": request.arguments,
-            "checkpoint": _checkpoint_digest(request.arguments.get("checkpoint")),
+            "checkpoint": checkpoint_digest(request.arguments.get("checkpoint")),
             "privileged": card.privileged,
             **_option_digests(request.options),
         },
@@ -210,11 +217,11 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     }
 
 
-def _checkpoint_digest(checkpoint: Any) -> str | None:
+def checkpoint_digest(checkpoint: Any) -> str | None:
     """Returns a digest of a local checkpoint's bytes; None for a hub id, which the policy pins to a commit."""
     if not isinstance(checkpoint, str) or not Path(checkpoint).exists():
         return None
-    return digest_of(file_digests(Path(checkpoint)))
+    return digest_of(checkpoint_digests(Path(checkpoint)))
 
 
 def _option_digests(options: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +255,7 @@ def evaluate(
         raise UserError(f"{plan.folder}: no log to resume there; leave out --resume to start one")
     with locked(plan.folder, "{where}: cannot write the log ({what}); give another folder with --out"):
         sources = [_source_of(suite) for suite in request.suites]
-        log = OpenLog(plan.folder, plan.identity, plan.suite, sources, plan.card.params, request.fresh)
+        log = OpenLog(plan.folder, plan.identity, plan.suite, sources, plan.params, request.fresh)
         for note in log.notes:
             on_note(note)
         check_specs(plan.folder, log.rows, {job.key: job.spec.digest() for job in plan.jobs})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import PAIRED_SHARE, Contrast
-from vla_gen_bench.report.outcomes import METRICS
+from vla_gen_bench.report.outcomes import METRICS, episode_ids
 from vla_gen_bench.report.summaries import FLIPS, MIN_IDS, RESAMPLES
 
 PARTIAL_MARK = "†"
@@ -29,11 +29,12 @@ def rate_notes(comparison: Comparison) -> list[str]:
             "relative drop: the drop as a share of IND, blank where IND is 0. Their intervals: percentiles of "
             f"{RESAMPLES} bootstrap samples of the episode ids, drawn jointly for all rows and policies (fixed seed)."
         )
-    return notes + _warnings(comparison)
+    return notes + few_notes(comparison)
 
 
-def _warnings(comparison: Comparison) -> list[str]:
-    fewest = min(len({key[1:] for key in run.episodes}) for run in comparison.runs)
+def few_notes(comparison: Comparison) -> list[str]:
+    """Returns a warning if the runs have too few episodes."""
+    fewest = min(len(episode_ids([run])) for run in comparison.runs)
     if fewest >= MIN_IDS:
         return []
     return [
