@@ -84,11 +84,12 @@ class Simulator:
         return "ready", self._runner.describe()
 
     def _build(self) -> Any:
-        from vla_gen_bench.eval import workers
+        from vla_gen_bench.eval.workers import make_runner
+        from vla_gen_bench.policies.registry import load_policy, resolve
 
-        if self._served is None:
-            return workers._build(self._config, self._messages)
-        return _build_served(self._config, self._messages, Served(self._served))
+        card = resolve(self._config.policy)
+        policy = Served(self._served) if self._served else load_policy(card, **self._config.options)
+        return make_runner(self._config, card, policy, self._messages)
 
     def run(self, jobs: Sequence[Job]) -> tuple[str, Any]:
         self._messages.send(None)
@@ -98,17 +99,6 @@ class Simulator:
     def idle_s(self) -> float:
         """Seconds since the last control step; also answered while `run` computes."""
         return time.monotonic() - self._messages.value
-
-
-def _build_served(config: WorkerConfig, messages: Messages, policy: Served) -> Any:
-    from vla_gen_bench.envs.factory import build_batch
-    from vla_gen_bench.eval.workers import _Runner
-    from vla_gen_bench.policies.chunking import ChunkRunner
-    from vla_gen_bench.policies.registry import resolve
-
-    card, needs = resolve(config.policy), Needs.from_json(config.sensors)
-    batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
-    return _Runner(config, card, ChunkRunner(policy, card.label), batch, messages)
 
 
 class PolicyHost:
