@@ -1,7 +1,4 @@
-"""Actors on the nodes of a Ray cluster: simulators with their own policy, or policies that serve many simulators.
-
-In this package, only this module and `ray_pool` import Ray.
-"""
+"""Actors on the nodes of a Ray cluster: simulators with their own policy, or policies that serve many simulators."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,31 +13,12 @@ import ray
 from ray.exceptions import ActorUnavailableError
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval import ray_node
 from vla_gen_bench.eval.workers import Job, WorkerConfig
 from vla_gen_bench.protocol import EXTERNAL, ActionSpec, Needs, Observation
 
-SAME = ("vla-gen-bench", "code", "mani_skill", "sapien", "pack")  # what must be equal on every node
 BACK_S = 120.0  # how long simulators wait for a policy actor to restart
-
-
-def identity(world: str) -> dict[str, Any]:
-    """Returns what determines a node's results: versions, digests of this package's code and of the world's files."""
-    from vla_gen_bench.assets.pack import open_pack
-    from vla_gen_bench.episodes.spec import digest_of
-    from vla_gen_bench.log import provenance
-    from vla_gen_bench.policies.identity import file_digests
-
-    package = Path(__file__).resolve().parents[1]
-    code = {name: digest for name, digest in file_digests(package).items() if name.endswith(".py")}
-    return {**provenance.versions(), "code": digest_of(code), "pack": open_pack(world).digest}
-
-
-def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """Returns the first entry of `SAME` that differs between two nodes, "" for none."""
-    for name in SAME:
-        if ours.get(name) != theirs.get(name):
-            return f"has {name} {theirs.get(name)}, this command {ours.get(name)}"
-    return ""
+MOST_INSTANCES = 100_000
 
 
 class Messages:
@@ -59,8 +36,7 @@ class Simulator:
 
     Args:
         config: As for a worker process.
-        ours: `identity` on the machine that runs the command.
-        folder: The command's working directory; entered if it exists, so policy paths resolve the same way.
+        ours, folder: See `ray_node.admit`.
         served: The `PolicyHost` actor, if policies run separately.
     """
 
@@ -70,17 +46,11 @@ class Simulator:
 
     def start(self) -> tuple[str, Any]:
         """Returns ("ready", facts about policy and backend) or ("refused", the reason, with the node's name)."""
-        from vla_gen_bench import runtime
-
         try:
-            _enter(self._folder)
-            runtime.prepare(self._config.threads)
-            differs = difference(self._ours, identity(self._config.world))
-            if differs:
-                raise UserError(f"{differs}; install the same on all nodes")
+            ray_node.admit(self._ours, self._config.world, self._folder, self._config.threads)
             self._runner = self._build()
         except UserError as error:
-            return "refused", f"{error} (node {node()})"
+            return "refused", f"{error} (node {ray_node.node()})"
         return "ready", self._runner.describe()
 
     def _build(self) -> Any:
@@ -109,7 +79,7 @@ class PolicyHost:
         from vla_gen_bench.policies.registry import load_policy, resolve
         from vla_gen_bench.policies.serving.engine import Engine
 
-        _enter(folder)
+        ray_node.enter(folder)
         runtime.prepare(config.threads)
         self._sessions: dict[int, Any] = {}
         self._problem, self._engine, self._task = "", None, None
@@ -120,7 +90,7 @@ class PolicyHost:
                 lambda: load_policy(card, **config.options), card.label, needs, batch, instances=MOST_INSTANCES
             )
         except UserError as error:
-            self._problem = f"{error} (node {node()})"
+            self._problem = f"{error} (node {ray_node.node()})"
 
     async def describe(self) -> tuple[str, Any]:
         """Returns ("ready", the policy's spec and decoding) or ("refused", the reason)."""
@@ -158,9 +128,6 @@ class PolicyHost:
         return self._engine.served, os.getpid()
 
 
-MOST_INSTANCES = 100_000
-
-
 class Served:
     """A policy whose only copy is in an actor and also acts for other simulators."""
 
@@ -196,13 +163,3 @@ def _request(observation: Observation, row: int) -> Any:
     history = {camera: frames[row] for camera, frames in observation.history.items()}
     state = None if observation.state is None else observation.state[row]
     return Request(images, state, observation.instruction[row], history)
-
-
-def _enter(folder: str) -> None:
-    if os.path.isdir(folder):
-        os.chdir(folder)
-
-
-def node() -> str:
-    """Returns the address of this node."""
-    return ray.util.get_node_ip_address()
