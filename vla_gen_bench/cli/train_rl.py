@@ -8,15 +8,21 @@ from typing import Any
 
 import click
 
+from vla_gen_bench.cli.cluster_options import cluster_of, cluster_options
 from vla_gen_bench.cli.numbers import WORKERS
 from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
 
-SIMULATORS = click.option("--workers", type=WORKERS, help="Processes that simulate.  [default: one per core]")
+SIMULATORS = click.option(
+    "--workers",
+    type=WORKERS,
+    help="Processes or Ray actors that simulate.  [default: one per core, or as many as fit on the cluster]",
+)
 
 
 @click.command()
 @common_options
 @SIMULATORS
+@cluster_options
 def ppo(**options: Any) -> None:
     """Learn from reward by proximal policy optimisation.
 
@@ -29,6 +35,7 @@ def ppo(**options: Any) -> None:
 @click.command()
 @common_options
 @SIMULATORS
+@cluster_options
 def grpo(**options: Any) -> None:
     """Learn from reward relative to groups of episodes that shared an initial state.
 
@@ -40,6 +47,7 @@ def grpo(**options: Any) -> None:
 @click.command()
 @common_options
 @SIMULATORS
+@cluster_options
 def dpo(**options: Any) -> None:
     """Learn from preferences between episodes that shared an initial state (TPO).
 
@@ -49,8 +57,9 @@ def dpo(**options: Any) -> None:
 
 
 def _train(
-    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, out: Path | None, **options: Any
-) -> None:
+    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, out: Path | None,
+    fresh: bool, wandb: str | None, workers: int | None, **nodes: Any,
+) -> None:  # fmt: skip
     from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.recipe import load_recipe, parse_changes
     from vla_gen_bench.train.rl.loop import RlOptions
@@ -58,4 +67,4 @@ def _train(
     trainer = import_module(f"vla_gen_bench.train.rl.{module}")
     loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
     acting = f" --policy-option temperature={loaded.check_temperature:g}"
-    carry_out(trainer.train, loaded, out, join(device), RlOptions(**options), acting)
+    carry_out(trainer.train, loaded, out, join(device), RlOptions(fresh, wandb, workers, cluster_of(**nodes)), acting)
