@@ -21,7 +21,7 @@ from rl_runs import assert_same, collected, recipe_of, run
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.cluster import Cluster
-from vla_gen_bench.policies.identity import file_digests
+from vla_gen_bench.policies.digests import file_digests
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.rl.actor_critic import ActorCritic
 from vla_gen_bench.train.rl.learner import Learner
