@@ -13,6 +13,16 @@ from vla_gen_bench.errors import UserError
 if TYPE_CHECKING:
     from vla_gen_bench.eval.cluster import Cluster
 
+ADDRESS = click.option(
+    "--address", metavar="HOST:PORT|auto", help="Of the Ray cluster's head.  [default: a cluster of this machine]"
+)
+WAIT = click.option(
+    "--wait-for-nodes",
+    "wait_s",
+    metavar="SECONDS",
+    type=Real(0, 604_800),
+    help="How long to wait for a Ray cluster that is not up, too small or busy.  [default: 0]",
+)
 _OPTIONS = (
     click.option(
         "--engine",
@@ -21,22 +31,14 @@ _OPTIONS = (
         show_default=True,
         help="Worker processes of this machine, or actors of a Ray cluster.",
     ),
-    click.option(
-        "--address", metavar="HOST:PORT|auto", help="Of the Ray cluster's head.  [default: a cluster of this machine]"
-    ),
+    ADDRESS,
     click.option(
         "--num-cpus-per-worker", "cpus", type=Real(0, 1024), help="Of a Ray actor that simulates.  [default: 1]"
     ),
     click.option(
         "--num-gpus-per-worker", "gpus", type=Real(0, 64), help="Of a Ray actor that simulates.  [default: 0]"
     ),
-    click.option(
-        "--wait-for-nodes",
-        "wait_s",
-        metavar="SECONDS",
-        type=Real(0, 604_800),
-        help="How long to wait for a Ray cluster that is not up, too small or busy.  [default: 0]",
-    ),
+    WAIT,
 )
 
 
@@ -47,8 +49,11 @@ def cluster_options(command: Callable) -> Callable:
     return command
 
 
-def cluster_of(engine: str, **options: Any) -> Cluster | None:
-    """Returns what the options request, None for processes of this machine.
+def cluster_of(engine: str, what: str, **options: Any) -> Cluster | None:
+    """Returns what the options request, None without the engine.
+
+    Args:
+        what: The options in words, for the message if they are given without the engine.
 
     Raises:
         UserError: Options of a cluster are given without one.
@@ -59,5 +64,5 @@ def cluster_of(engine: str, **options: Any) -> Cluster | None:
     if engine == "ray":
         return Cluster(**given)
     if given:
-        raise UserError("--address, --wait-for-nodes and what actors take of nodes are for --engine ray; give it too")
+        raise UserError(f"{what} for --engine ray; give it too")
     return None

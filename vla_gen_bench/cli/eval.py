@@ -173,7 +173,14 @@ def evaluate_command(
         image_size=parse_size(image_size) if image_size else None,
         shard=parse_shard(shard) if shard else None,
         cluster=cluster_of(
-            engine, address=address, cpus=cpus, gpus=gpus, wait_s=wait_s, hosts=hosts, host_gpus=host_gpus
+            engine,
+            "--address, --wait-for-nodes, --policy-actors and what workers take of nodes are",
+            address=address,
+            cpus=cpus,
+            gpus=gpus,
+            wait_s=wait_s,
+            hosts=hosts,
+            host_gpus=host_gpus,
         ),
     )
     with runtime.stdout_for_results():

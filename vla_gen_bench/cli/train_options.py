@@ -1,4 +1,4 @@
-"""Shared by the commands of `vgb train`: finding recipes, the options, running the training."""
+"""Shared by the commands of `vgb train`: the options, running the training."""
 
 from __future__ import annotations
 
@@ -6,25 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
-
-def recipe_file(name: str) -> Path:
-    """Returns the path of a recipe: `name` itself, recipe.yaml of a policy, or one of the files in its `recipes`.
-
-    Raises:
-        UserError: No such recipe exists.
-    """
-    from vla_gen_bench.errors import UserError, suggest
-    from vla_gen_bench.resources import data_dir
-
-    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
-        return Path(name)
-    policies = data_dir() / "policies"
-    known = {path.parent.name: path for path in policies.glob("*/recipe.yaml")}
-    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml") if path.stem != "common"}  # only a base
-    if name not in known:
-        raise UserError(f"--recipe {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
-    return known[name]
 
 
 def common_options(command: Any) -> Any:

@@ -10,8 +10,9 @@ import click
 
 from vla_gen_bench.cli.cluster_options import cluster_of, cluster_options
 from vla_gen_bench.cli.numbers import WORKERS
-from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
+from vla_gen_bench.cli.train_options import carry_out, common_options
 
+GIVEN = "--address, --wait-for-nodes and what workers take of nodes are"
 SIMULATORS = click.option(
     "--workers",
     type=WORKERS,
@@ -61,10 +62,11 @@ def _train(
     fresh: bool, wandb: str | None, workers: int | None, **nodes: Any,
 ) -> None:  # fmt: skip
     from vla_gen_bench.train.processes import join
-    from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file
     from vla_gen_bench.train.rl.loop import RlOptions
 
     trainer = import_module(f"vla_gen_bench.train.rl.{module}")
     loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
     acting = f" --policy-option temperature={loaded.check_temperature:g}"
-    carry_out(trainer.train, loaded, out, join(device), RlOptions(fresh, wandb, workers, cluster_of(**nodes)), acting)
+    given = RlOptions(fresh, wandb, workers, cluster_of(what=GIVEN, **nodes))
+    carry_out(trainer.train, loaded, out, join(device), given, acting)

@@ -122,8 +122,8 @@ def too_small(cluster: Cluster, workers: int, nodes: Sequence[Node]) -> str:
     fits = fitting(cluster, nodes)
     return (
         f"the cluster is too small: {_wanted(cluster, workers)} do not fit on its nodes ({'; '.join(described)}), "
-        f"{fits if fits else 'no'} worker{'s' * (fits != 1)} would; request less (--workers, --num-cpus-per-worker, "
-        "--num-gpus-per-worker), or give --wait-for-nodes SECONDS if nodes are to join"
+        f"{fits if fits else 'no'} worker{'s' * (fits != 1)} would; request fewer or smaller ones, or give "
+        "--wait-for-nodes SECONDS if nodes are to join"
     )
 
 
@@ -131,7 +131,7 @@ def too_busy(cluster: Cluster, workers: int, free: Resources, waited_s: float) -
     """Returns that `workers` would fit if others did not use the nodes, and what to do."""
     return (
         f"the cluster is busy: {_wanted(cluster, workers)} would fit, but after {waited_s:g} s only {_described(free)} "
-        "of all nodes are free; end other jobs, request less (--workers), or give --wait-for-nodes SECONDS"
+        "of all nodes are free; end other jobs, request fewer, or give --wait-for-nodes SECONDS"
     )
 
 

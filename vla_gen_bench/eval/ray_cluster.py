@@ -7,6 +7,7 @@ import math
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,15 +33,15 @@ LOOPBACK = "127.0.0.1"
 
 @contextmanager
 def connected(
-    cluster: Cluster, workers: int | None, most: int, say: Callable[[str], None], all_needed: bool = False,
-    commands: int = 1,
+    cluster: Cluster, workers: int | None, say: Callable[[str], None], most: int = sys.maxsize,
+    all_needed: bool = False, commands: int = 1,
 ) -> Iterator[int]:  # fmt: skip
     """Yields the number of workers to start; then leaves the cluster, or stops one that was started here.
 
     Args:
         workers: None = as many as fit.
-        most: Maximum that have something to do.
         say: Receives a sentence if some workers have to wait for nodes.
+        most: Maximum that have something to do.
         all_needed: Whether work can start only with all workers, not with one.
         commands: Number of commands that share the nodes, such as the processes of torchrun.
 
@@ -113,6 +114,7 @@ def _start_here(cluster: Cluster, workers: int | None, most: int, commands: int)
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     try:
         ray.init(
+            address="local",  # not one that runs here by chance, or that $RAY_ADDRESS names
             num_cpus=max(1, math.ceil((count + cluster.hosts) * cluster.cpus)),
             include_dashboard=False,
             log_to_driver=False,

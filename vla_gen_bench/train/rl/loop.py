@@ -121,7 +121,7 @@ def _workers(
 
     most = recipe.together // recipe.lanes  # a collector steps one episode of every lane, at least
     with connected(
-        options.cluster, options.workers, most, say, all_needed=True, commands=processes.count
+        options.cluster, options.workers, say, most, all_needed=True, commands=processes.count
     ) as count:
         yield count
 
