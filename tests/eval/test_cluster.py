@@ -29,8 +29,8 @@ def test_workers_that_fit_are_counted_node_by_node(cluster: Cluster, expected: i
 def test_a_cluster_that_is_too_small_is_described() -> None:
     assert too_small(Cluster(cpus=2, gpus=1), 3, NODES) == (
         "the cluster is too small: 3 workers of 2 CPU and 1 GPU each do not fit on its nodes (10.0.0.1: 4 CPU; "
-        "10.0.0.2: 5 CPU and 2 GPU), 2 workers would; request fewer or smaller ones, or give --wait-for-nodes SECONDS if "
-        "nodes are to join"
+        "10.0.0.2: 5 CPU and 2 GPU), 2 workers would; request fewer or smaller ones, or give --wait-for-nodes SECONDS "
+        "if nodes are to join"
     )
     many = too_small(Cluster(hosts=9, host_gpus=1), 1, NODES * 3)
     assert "1 worker of 1 CPU each and 9 policy actors of 1 CPU and 1 GPU each" in many
