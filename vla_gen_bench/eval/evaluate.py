@@ -200,7 +200,7 @@ def identity_of(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
             "name": card.name,
             "ref": request.policy,
             "digest": card.digest(own_checkpoint="checkpoint" not in request.arguments),
-            "options": request.arguments,
+            "options": provenance.without_secrets(request.arguments),
             "checkpoint": checkpoint_digest(request.arguments.get("checkpoint")),
             "privileged": card.privileged,
             **_option_digests(request.options),
