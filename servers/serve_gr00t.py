@@ -51,7 +51,11 @@ def main() -> None:
         answer, _ = policy.get_action(observation)
         return np.concatenate([answer[key][0] for key in action], axis=-1)
 
-    serve(act, {"policy": "gr00t"}, given.host, given.port, policy.reset)
+    def begin():
+        policy.reset()
+        return act
+
+    serve(begin, {"policy": "gr00t"}, given.host, given.port)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main() -> None:
         prompt = message["prompt"]
         return np.stack(oft.get_vla_action(config, model, processor, observation, prompt, head, projector))
 
-    serve(act, {"policy": "openvla-oft"}, given.host, given.port)
+    serve(lambda: act, {"policy": "openvla-oft"}, given.host, given.port)
 
 
 if __name__ == "__main__":
