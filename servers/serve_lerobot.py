@@ -25,10 +25,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import zlib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +38,24 @@ from openpi_loop import HIGHEST, greeting, serve
 
 IMAGES, STATE = "observation.images.", "observation.state"
 CAMERAS = ("external", "wrist")
+
+
+def folder_of(checkpoint: str) -> Path:
+    """Returns the checkpoint's folder; one on the hub is downloaded."""
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(checkpoint, allow_patterns=["*.json", "*.safetensors"]))
+
+
+def digest_of(folder: Path) -> str:
+    """Returns a digest of weights, configuration and normalisation; `vgb eval` logs it with the greeting."""
+    found = hashlib.sha256()
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        with file.open("rb") as opened:
+            found.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return found.hexdigest()[:16]
 
 
 def load(checkpoint: str, device: str):
@@ -135,8 +155,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--renamed", type=json.loads, default={}, metavar="JSON", help="feature -> external or wrist")
     given = parser.parse_args()
-    model = Model(given.checkpoint, given.device, given.renamed)
+    folder = folder_of(given.checkpoint)
+    model = Model(str(folder), given.device, given.renamed)
     hello = greeting(f"lerobot {model.policy.config.type}", model.chunk, model.execute, model.needs)
+    hello["checkpoint"] = digest_of(folder)
     if model.dims != 7:
         hello.pop("vgb")  # another convention: the client converts
     serve(model.begin, hello, given.host, given.port)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -165,3 +166,18 @@ def stdout_for_results() -> Iterator[None]:
         if kept is not None:
             os.dup2(kept, 1)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """Context without cyclic garbage collection, for work that builds many objects and few cycles.
+
+    With the rows of 20 logs in memory every full pass looks at a million objects: a tenth of a report's time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -257,6 +257,18 @@ def test_a_video_that_does_not_fit_leaves_nothing_and_names_itself(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_video_that_cannot_be_written_leaves_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path, frames: Any, text: str) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.mp4").write_bytes(b"earlier")
+    monkeypatch.setattr("vla_gen_bench.log.video._encode", fails)
+    with pytest.raises(OSError, match="No space"):
+        write_video(tmp_path / "a.mp4", [], "")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.mp4": b"earlier"}
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 TALKER = """

@@ -1,14 +1,26 @@
 """Readers of files: whatever stands in a file, the answer is its data or one line that names file, place and fault."""
 
 import gzip
+import json
 import os
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vla_gen_bench.data import Line, check_plain, read_bytes, read_json, read_json_lines, read_text, replace_file
+from vla_gen_bench.data import (
+    Line,
+    check_plain,
+    parse_line,
+    read_bytes,
+    read_json,
+    read_json_lines,
+    read_text,
+    replace_file,
+)
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError, one_line, printable, shown
 from vla_gen_bench.strict_yaml import MAX_DEPTH, parse_yaml, read_yaml
@@ -189,3 +201,30 @@ def test_a_line_with_a_number_of_no_machine_is_bad(tmp_path, number):
         read_json_lines(_file(tmp_path, f'{{"digest": "7e123", "a": {number}}}\n{{"digest": "7e1234567", "a": 1}}\n'))
     )
     assert "large" in lines[0].problem and lines[1].problem == ""
+
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
+VALUES = st.recursive(
+    LEAVES | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
+)
+JSON_LINES = st.builds(json.dumps, st.dictionaries(st.text(), VALUES), ensure_ascii=st.booleans())
+
+
+@settings(max_examples=100, deadline=None)
+@given(JSON_LINES)
+def test_the_fast_parser_of_lines_agrees_with_json(text):
+    line = text.encode() + b"\n"
+    assert parse_line(1, line) == Line(1, json.loads(text), "")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "1e999"}', '{"digest": "3e0001234567890123456789"}', '{"a": 9223372036854775807}']
+)
+def test_digits_in_a_digest_are_no_large_number(text):
+    assert parse_line(1, text.encode() + b"\n").value == json.loads(text)
+
+
+def test_a_number_of_many_digits_before_its_exponent_is_refused():
+    assert "too large" in parse_line(1, b'{"a": 1.23456789012345678e+308, "b": 123456789012345.25E999}\n').problem

@@ -1,10 +1,12 @@
 """A policy's digest covers its code: an edit is another policy, a move or a new log beside it is the same one."""
 
+import hashlib
+import json
 import sys
 
 import pytest
 
-from vla_gen_bench.policies import identity
+from vla_gen_bench.policies import digests, identity
 from vla_gen_bench.policies.registry import resolve
 
 MODULE = '''
@@ -101,6 +103,125 @@ def test_an_imported_package_that_is_installed_is_left_to_its_version(site):
     assert set(identity.code_digests("six_module:Policy")) == {"six_module.py", "six_helper.py"}
 
 
+def test_the_digest_of_a_package_covers_weights_that_it_finds_by_listing_its_folder(site):
+    write_policy(site / "acme_globs", "policy", "seven_helper")
+    (site / "seven_helper.py").write_text("")
+    (site / "acme_globs/__init__.py").write_text("")
+    (site / "acme_globs/weights").mkdir()
+    weights = site / "acme_globs/weights/part-1.npz"
+    weights.write_bytes(b"old")
+    old = resolve("acme_globs.policy:Policy").digest()
+    weights.write_bytes(b"new")
+    new = resolve("acme_globs.policy:Policy").digest()
+    weights.rename(weights.with_name("part-2.npz"))
+    assert len({old, new, resolve("acme_globs.policy:Policy").digest()}) == 3
+
+
+def test_outputs_and_prose_in_a_package_are_no_part_of_it(site):
+    write_policy(site / "acme_noisy", "policy", "eight_helper")
+    (site / "eight_helper.py").write_text("")
+    old = resolve("acme_noisy.policy:Policy").digest()
+    for name in (
+        "README.md",
+        "train.log",
+        ".hidden",
+        "wandb/run-1/x.json",
+        "runs/p/run.json",
+        "__pycache__/policy.pyc",
+    ):
+        file = site / "acme_noisy" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    assert resolve("acme_noisy.policy:Policy").digest() == old
+
+
+@pytest.mark.parametrize("text", ["weights/*.npz", "**/*.npz", "weights"])
+def test_the_digest_of_a_lone_module_covers_files_that_a_pattern_or_a_folder_names(site, text):
+    (site / "nine_module.py").write_text(f"FILES = {text!r}\n")
+    (site / "weights").mkdir()
+    (site / "weights/a.npz").write_bytes(b"old")
+    (site / "weights/notes.txt").write_text("how it went")
+    old = identity.code_digests("nine_module:Policy")
+    assert set(old) == {"nine_module.py", "nine_module.py: weights/a.npz"}
+    (site / "weights/a.npz").write_bytes(b"new")
+    assert identity.code_digests("nine_module:Policy") != old
+
+
+def test_texts_that_name_no_file_are_passed_over(site):
+    (site / "ten_module.py").write_text(
+        "A = ['*', 'a * b.', '**x.y', '.', '..', '/', '', '../*.npz', 'x\\0y', 'ten_module']\n"
+    )
+    assert set(identity.code_digests("ten_module:Policy")) == {"ten_module.py"}
+
+
+def test_code_named_as_text_is_part_of_what_names_it(site):
+    (site / "eleven_effect.py").write_text("APPLY = 'eleven_impl:Blur'\n")
+    (site / "eleven_impl.py").write_text("RADIUS = 1\n")
+    assert set(identity.code_digests("eleven_effect:SPEC")) == {"eleven_effect.py", "eleven_impl.py"}
+
+
+@pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "post_processor", "added_tokens"])
+@pytest.mark.parametrize("place", ["card", "option", "base"])
+def test_every_part_of_a_tokenizer_file_is_in_the_identity(site, place, part):
+    folder = site / "acme_tokens"
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_bytes(b"w")
+    tokenizer = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": [], "model": {}}
+    (checkpoint / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "twelve_module.py").write_text("")
+    (folder / "card.yaml").write_text(CARD.format(module="twelve_module") + "checkpoint: checkpoint\n")
+    (site / "adapter").mkdir()
+    (site / "adapter/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(checkpoint)}))
+    digest = {
+        "card": lambda: resolve(str(folder)).digest(),
+        "option": lambda: identity.checkpoint_digests(checkpoint),
+        "base": lambda: identity.checkpoint_digests(site / "adapter"),
+    }[place]
+    old = digest()
+    (checkpoint / "tokenizer.json").write_text(json.dumps({**tokenizer, part: [{"type": "Lowercase"}]}))
+    assert digest() != old
+
+
+def test_a_large_file_is_read_once_and_again_when_it_changes(site, monkeypatch):
+    monkeypatch.setenv("VGB_CACHE", str(site / "cache"))
+    monkeypatch.setattr(digests, "REMEMBERED_BYTES", 1)
+    file = site / "w.bin"
+    file.write_bytes(b"old")
+    assert digests.sha256_of(file) == hashlib.sha256(b"old").hexdigest() and not (site / "cache").exists()  # just made
+    monkeypatch.setattr(digests, "SETTLED_S", -1e9)
+    assert digests.sha256_of(file) == hashlib.sha256(b"old").hexdigest()
+    (memory,) = (site / "cache/digests").iterdir()
+    memory.write_text("0" * 64)
+    assert digests.sha256_of(file) == "0" * 64
+    file.write_bytes(b"new")
+    assert digests.sha256_of(file) == hashlib.sha256(b"new").hexdigest()
+
+
+def test_a_checkpoint_cloned_by_git_is_the_one_that_was_downloaded(site):
+    (site / "ckpt/.git").mkdir(parents=True)
+    (site / "ckpt/w.bin").write_bytes(b"w")
+    (site / "more").mkdir()
+    (site / "more/stats.json").write_text("{}")
+    (site / "ckpt/linked").symlink_to(site / "more")
+    (site / "ckpt/linked/again").symlink_to(site / "ckpt")  # a circle
+    assert set(identity.file_digests(site / "ckpt")) == {"ckpt/w.bin", "ckpt/linked/stats.json"}
+    (site / "ckpt/.git/index").write_bytes(b"1")
+    assert set(identity.file_digests(site / "ckpt")) == {"ckpt/w.bin", "ckpt/linked/stats.json"}
+
+
+def test_a_file_that_a_cards_arguments_name_is_part_of_the_identity(site):
+    folder = site / "acme_kwargs"
+    write_policy(folder, "thirteen_module", "thirteen_helper")
+    (site / "elsewhere.npz").write_bytes(b"old")
+    (folder / "card.yaml").write_text(
+        CARD.format(module="thirteen_module") + f"kwargs: {{weights: '{site / 'elsewhere.npz'}'}}\n"
+    )
+    old = resolve(str(folder)).digest()
+    (site / "elsewhere.npz").write_bytes(b"new")
+    assert resolve(str(folder)).digest() != old
+
+
 @pytest.mark.parametrize(
     ("name", "digest"),
     [("hold", "f6a6aafb1eabe378"), ("openvla-ppo", "efe8c945361973fa")],  # the latter as published on the leaderboard
@@ -115,6 +236,7 @@ def test_a_file_that_an_option_names_is_part_of_the_identity(site):
     assert set(old) == {"weights"}
     (site / "w.bin").write_bytes(b"2")
     assert identity.option_files({"weights": "w.bin"}) != old
+    assert set(identity.option_files({"parts": ["w.bin", {"file": "w.bin"}], "n": [1]})) == {"parts.0", "parts.1.file"}
 
 
 def test_an_effect_plugin_is_named_by_version_and_code(site):
@@ -127,3 +249,11 @@ def test_an_effect_plugin_is_named_by_version_and_code(site):
     assert set(old) == {"blur"} and old["blur"].startswith("acme_effects 0.2 ")
     (site / "acme_effect.py").write_text("class Blur:\n    kind = 'image'\n    radius = 3\n")
     assert identity.effect_plugins(["blur"]) != old
+
+
+def test_an_effect_that_a_suite_names_by_its_module_is_identified_by_its_code(site):
+    (site / "fourteen_effect.py").write_text("class Blur:\n    kind = 'image'\n")
+    old = identity.effect_plugins(["fourteen_effect:Blur"])
+    assert set(old) == {"fourteen_effect:Blur"}
+    (site / "fourteen_effect.py").write_text("class Blur:\n    kind = 'image'\n    radius = 3\n")
+    assert identity.effect_plugins(["fourteen_effect:Blur"]) != old

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -140,6 +142,35 @@ def test_workspace_covered_by_hand(tmp_path):
     figure = plots.figures(comparison_of([run]))["workspace"]
     shown = figure.axes[0].images[0].get_array()
     assert sorted(shown.compressed()) == [0.5, 1.0]  # one cell by one of two episodes, one by both
+
+
+@pytest.mark.parametrize("damage", [{"cells": "AA"}, {"cells": "AA=="}, {"cells": "//8="}])
+def test_damaged_cells_are_named(cli, tmp_path, damage):
+    run = write_log(tmp_path / "run", {"ind": [True, False]}, policy="p")
+    whole = coverage(np.zeros((1, 3)), np.eye(3)[None])
+    write_rows(run, [row("ind", 0, i, not i, coverage={**whole, **damage}) for i in range(2)])
+    ran = cli("report", run, "--stages")
+    assert ran.exit_code == 2 and "cells of an episode are damaged" in ran.stderr
+
+
+@pytest.mark.parametrize("damage", [{"cells": 3}, {"states": 0}, {"outside": "1"}, {"mean_rotation": [1] * 8}])
+def test_coverage_of_another_shape_is_a_bad_line(cli, tmp_path, damage):
+    run = write_log(tmp_path / "run", {"ind": [True, False]}, policy="p")
+    whole = coverage(np.zeros((1, 3)), np.eye(3)[None])
+    write_rows(run, [row("ind", 0, i, not i, coverage=whole | (damage if i else {})) for i in range(2)])
+    ran = cli("report", run, "--stages", "--allow-partial")
+    assert ran.exit_code == 0 and "episodes.jsonl:2: a field is of the wrong type" in ran.stderr
+
+
+def test_a_page_needs_no_data_frames(tmp_path):
+    """Importing pandas is a tenth of a report's time."""
+    run = write_log(tmp_path / "run", {"ind": [True, False]}, policy="p")
+    write_rows(run, [row("ind", 0, i, True, coverage=coverage(np.zeros((1, 3)), np.eye(3)[None])) for i in range(2)])
+    code = (
+        "import sys; from vla_gen_bench.report.api import compare; compare(sys.argv[1]).render('html');"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run)], check=True)
 
 
 def test_logs_without_coverage_have_no_map(five):

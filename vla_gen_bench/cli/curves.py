@@ -27,8 +27,10 @@ def curves(runs: tuple[str, ...], out: Path, metric: str, confidence: float) -> 
 
     RUN is a folder of `vgb train`. Runs whose recipes differ only in the seed are averaged.
     """
+    from vla_gen_bench.data import ensure_writable
     from vla_gen_bench.report.curves import curves_figure, load_trainings
     from vla_gen_bench.report.drawing import save_as
 
+    ensure_writable(out, "give another --out")
     path = save_as(curves_figure(load_trainings(runs), metric, confidence), out)
     click.echo(f"wrote {path}", err=True)

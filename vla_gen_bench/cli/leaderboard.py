@@ -26,6 +26,7 @@ LOGS = click.option(
 
 
 COUNT = Whole(0, 10**15)
+REFUSED = "{where}: cannot write there ({what}); give another --folder"
 
 
 @click.group()
@@ -86,7 +87,7 @@ def add(run, policy_name, algorithm, data, seen, log_url, id, folder, **declared
     log, target = read_log(run), _folder(folder)
     entry = make_entry(run, log, sections, id, log_url)
     _stop_at(f"{run}: {problem}" for problem in problems(entry, log))
-    with locked(target):
+    with locked(target, REFUSED):
         click.echo(add_entry(target, entry, run))
 
 
@@ -126,7 +127,7 @@ def build(check: bool, folder: Path | None) -> None:
     from vla_gen_bench.log.guard import locked
 
     if not check:
-        with locked(_folder(folder)):
+        with locked(_folder(folder), REFUSED):
             files = _built(_board(folder))
             write_files(files)
         return click.echo("\n".join(map(str, files)))

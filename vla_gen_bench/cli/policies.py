@@ -25,7 +25,7 @@ MARKS = {"ok": "ok    ", "failed": "FAILED", "note": "note  "}
 def policies() -> None:
     """List, show and check policies.
 
-    A policy is a name, a folder with a card.yaml, or module:attr.
+    A policy is a name, a folder with a card.yaml, module:attr, or a server: openpi://HOST:PORT, vla-eval:// or act://.
     """
 
 
@@ -88,7 +88,7 @@ def check(
 ) -> None:
     """Load POLICY and test it on a synthetic observation. Exits with 2 if a check fails.
 
-    With --replay it also acts on demonstrations, and its actions are compared with the expert's: gripper,
+    With --replay it also acts on demonstrations, and its actions are compared with the expert's: mean error, gripper,
     rotation, scale, image order, chunks, and whether language, state and image affect the actions.
     """
     from vla_gen_bench.assets.world import get_world

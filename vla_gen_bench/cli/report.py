@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vla_gen_bench.cli.numbers import Real
+from vla_gen_bench.data import ensure_writable
 from vla_gen_bench.errors import UserError, printable
+from vla_gen_bench.runtime import collection_paused
 
 if TYPE_CHECKING:
     from vla_gen_bench.report.load import Run
@@ -55,9 +57,18 @@ def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_m
     """
     if curves:
         raise UserError("--curves has become a command: vgb curves RUN... --out FILE.png")
+    with collection_paused():
+        _report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite)
+
+
+def _report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite) -> None:
     from vla_gen_bench.report.api import ENDINGS, WIDTH_OF_A_FILE, report_of
 
     kind = kind or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
+    if out is not None:
+        ensure_writable(out, "give another --out")
+    if plots is not None:
+        ensure_writable(plots / "rates.svg", "give another --plots")
     found = report_of(_load(runs), baseline, metric, confidence, suite, allow_partial)
     if found.lost:
         click.echo(f"{printable(found.lost)}; name it with --suite", err=True)

@@ -25,7 +25,7 @@ from vla_gen_bench.log.counts import count, count_by_scenario
 from vla_gen_bench.log.guard import locked
 from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.policies.card import Card
-from vla_gen_bench.policies.identity import effect_plugins, file_digests, option_files
+from vla_gen_bench.policies.identity import checkpoint_digests, effect_plugins, option_files
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.protocol import Needs
@@ -157,7 +157,8 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     if request.shard and not request.out:
         folder = folder / request.shard.folder
     identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
-    plugins = effect_plugins(effect.name for job in jobs for effect in job.spec.effects)
+    # of the whole suite, so that sessions with different --scenario share a log
+    plugins = effect_plugins(effect.name for each in suite.scenarios.values() for effect in each.shift.effects)
     identity |= {"effects": plugins} if plugins else {}
     if sensors != Needs():  # default sensors are left out, as in logs from before they could be chosen
         identity["sensors"] = sensors.to_json()
@@ -214,7 +215,7 @@ def _checkpoint_digest(checkpoint: Any) -> str | None:
     """Returns a digest of a local checkpoint's bytes; None for a hub id, which the policy pins to a commit."""
     if not isinstance(checkpoint, str) or not Path(checkpoint).exists():
         return None
-    return digest_of(file_digests(Path(checkpoint)))
+    return digest_of(checkpoint_digests(Path(checkpoint)))
 
 
 def _option_digests(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vla_gen_bench.data import ensure_writable
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw
 from vla_gen_bench.eval.rollout import run_episode
 from vla_gen_bench.policies.chunking import ChunkRunner
@@ -30,10 +31,11 @@ def write_gallery(suites: Sequence[Suite], world: str, folder: Path, seed: int, 
     """
     from vla_gen_bench.envs.factory import build_env
 
+    for suite in suites:
+        ensure_writable(folder / f"{suite.id}-{world}.png", "give another --out")
     env = build_env(world)
     card = resolve("expert")
     source = ChunkRunner(load_policy(card), card.label)
-    folder.mkdir(parents=True, exist_ok=True)
     for suite in suites:
         tiles = [_tile(env, source, scenario, world, seed, index) for scenario in suite.scenarios.values()]
         path = folder / f"{suite.id}-{world}.png"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from vla_gen_bench.assets.world import CAMERA
+from vla_gen_bench.data import ensure_writable
 from vla_gen_bench.envs.factory import build_env
 from vla_gen_bench.envs.pick_place import PickPlaceEnv
 from vla_gen_bench.episodes.effects import find_effect
@@ -43,12 +44,12 @@ def write_preview(suite: Suite, world: str, path: Path, seed: int = 0, index: in
         path: The PNG.
         seed, index: The episode of every scenario; the same for all, so only the shift differs.
     """
+    ensure_writable(path, "give another --out")
     env = build_env(world)
     bands = [
         Band(_title(rows), [_tile(env, row, draw(row, world, seed, index)) for row in rows]) for rows in _bands(suite)
     ]
     title = f"{suite.title or suite.id}: first image of episode {index} of seed {seed}, world {world}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     sheet = _sheet(bands, title).quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     sheet.save(path, optimize=True)  # a palette takes a third of the bytes
     return path

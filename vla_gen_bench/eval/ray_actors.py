@@ -29,7 +29,7 @@ def identity(world: str) -> dict[str, Any]:
     from vla_gen_bench.assets.pack import open_pack
     from vla_gen_bench.episodes.spec import digest_of
     from vla_gen_bench.log import provenance
-    from vla_gen_bench.policies.identity import file_digests
+    from vla_gen_bench.policies.digests import file_digests
 
     package = Path(__file__).resolve().parents[1]
     code = {name: digest for name, digest in file_digests(package).items() if name.endswith(".py")}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_gen_bench.assets.world import get_world
+from vla_gen_bench.data import ensure_writable
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.episodes.suite import Protocol, draw
 from vla_gen_bench.errors import UserError
@@ -58,8 +59,8 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
     """Runs the episode again from the logged actions; from the policy if `act` is set or no actions were kept.
 
     Raises:
-        UserError: No such log or episode, an errored one, the suite now samples another episode, or another process
-            is writing into the video's folder.
+        UserError: No such log or episode, an errored one, the suite now samples another episode, the video
+            cannot be written, or another process is writing into its folder.
     """
     log, key = EvalLog(folder), parse_key(episode)
     header = log.header
@@ -72,6 +73,7 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
     spec = _spec(header, key)
     if spec.digest() != row["spec_digest"]:
         raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
+    ensure_writable(out or folder / VIDEOS / video_name(key, False), "give another file with --out")
     with nullcontext() if out else locked(folder):
         done = _run(header, log, key, spec, act)
         video = out or folder / VIDEOS / video_name(key, done.row["success_at_end"])

@@ -201,12 +201,15 @@ def outcomes(log: Log, suite: Suite, metric: str) -> dict[str, np.ndarray]:
     }
 
 
-def write_files(files: Mapping[Path, str]) -> None:
-    """Writes text files, creating their folders; raises `UserError` if that fails."""
-    for path, text in files.items():
+def write_files(files: Mapping[Path, str | bytes]) -> None:
+    """Writes files that differ, creating their folders; raises `UserError` if that fails."""
+    for path, content in files.items():
+        data = content.encode() if isinstance(content, str) else content
         try:
+            if path.is_file() and path.read_bytes() == data:
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, text)
+            replace_file(path, data)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
@@ -219,12 +222,10 @@ def add_entry(folder: Path, entry: Entry, run: Path) -> Path:
     path = folder / "entries" / f"{entry.id}.json"
     if path.exists():
         raise UserError(f"{path}: there is such an entry already; give another --id, or remove it first")
-    files = {path: entry_text(entry)}
+    files: dict[Path, str | bytes] = {}
     if entry.trust.log and not is_url(entry.trust.log):
         target = folder / entry.trust.log
-        files[target / RUN_FILE] = (run / RUN_FILE).read_text(encoding="utf-8")
-        target.mkdir(parents=True, exist_ok=True)
-        rows = gzip.compress(b"".join(read_lines(run / EPISODES_FILE)), mtime=0)
-        gzipped(target / EPISODES_FILE).write_bytes(rows)
-    write_files(files)
+        files[gzipped(target / EPISODES_FILE)] = gzip.compress(b"".join(read_lines(run / EPISODES_FILE)), mtime=0)
+        files[target / RUN_FILE] = (run / RUN_FILE).read_bytes()
+    write_files({**files, path: entry_text(entry)})  # the entry last: it is never without its log
     return path

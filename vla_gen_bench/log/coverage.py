@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from vla_gen_bench.errors import UserError, one_line
 
 CELL_M = 0.02
 ORIGIN_M = (0.0, -0.32, -0.02)  # base frame: x forward, z up from the table top
@@ -50,11 +52,37 @@ def cell_centres(cells: np.ndarray) -> np.ndarray:
 
 
 def visits(rows: Iterable[dict[str, Any]]) -> np.ndarray:
-    """Returns [32, 32, 16]: how many episodes visited each cell; `rows` are `coverage` fields of the log."""
-    counts = np.zeros(np.prod(SHAPE), int)
-    for row in rows:
-        counts[unpack_cells(row["cells"])] += 1
-    return counts.reshape(SHAPE)
+    """Returns [32, 32, 16]: how many episodes visited each cell; `rows` are `coverage` fields of the log.
+
+    Raises:
+        UserError: Cells that `pack_cells` did not write.
+    """
+    try:
+        packed = [base64.b64decode(row["cells"]) for row in rows]
+        if any(len(cells) % 2 for cells in packed):
+            raise ValueError("half a cell")
+        counts = np.bincount(np.frombuffer(b"".join(packed), "<u2"), minlength=int(np.prod(SHAPE)))
+        return counts.reshape(SHAPE)
+    except (ValueError, TypeError) as error:
+        what = one_line(error, 80)
+        raise UserError(f"coverage: cells of an episode are damaged ({what}); evaluate it again") from None
+
+
+def covered(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns how much of the workspace the end effector covered in episodes; `rows` are `coverage` fields of the log.
+
+    Returns:
+        `episodes`; `cells_per_episode`, the mean number of 2 cm cells; `cells`, visited by any episode;
+        `outside_share`, of the states, outside the grid; `orientation_spread_deg`, pooled over all states.
+    """
+    counts = visits(rows)
+    return {
+        "episodes": len(rows),
+        "cells_per_episode": counts.sum() / len(rows),
+        "cells": np.count_nonzero(counts),
+        "outside_share": sum(row["outside"] for row in rows) / sum(row["states"] for row in rows),
+        "orientation_spread_deg": orientation_spread_deg(rows),
+    }
 
 
 def orientation_spread_deg(rows: Iterable[dict[str, Any]]) -> float:
@@ -66,7 +94,7 @@ def orientation_spread_deg(rows: Iterable[dict[str, Any]]) -> float:
     """
     rows = list(rows)
     weights = np.array([row["states"] for row in rows], float)
-    matrix = np.average([np.reshape(row["mean_rotation"], (3, 3)) for row in rows], axis=0, weights=weights)
+    matrix = np.average(np.array([row["mean_rotation"] for row in rows]).reshape(-1, 3, 3), axis=0, weights=weights)
     left, sizes, right = np.linalg.svd(matrix)
     sizes[2] *= np.sign(np.linalg.det(left @ right)) or 1.0
     return float(np.degrees(np.arccos(np.clip((sizes.sum() - 1) / 2, -1, 1))))

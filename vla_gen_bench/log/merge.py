@@ -276,7 +276,7 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
 
 def _gather_videos(target: Path, folders: Sequence[Path]) -> None:
     for video in sorted(video for folder in folders for video in (folder / VIDEOS).glob("*.mp4")):
-        if video.is_symlink():  # a link may lead to any file
+        if video.is_symlink() or video.name.startswith("."):  # a link may lead to any file; a draft of a killed run
             continue
         target.mkdir(exist_ok=True)
         place = target / video.name

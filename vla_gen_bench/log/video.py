@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -40,16 +41,18 @@ def write_video(path: str | Path, frames: Sequence[np.ndarray], text: str | Sequ
         text: The caption, or one per frame.
 
     Raises:
-        OSError: Writing failed; the partial file is removed. Its `filename` is the path.
+        OSError: Writing failed; an earlier file of that name stays. Its `filename` is the path.
     """
     from av.error import FFmpegError
 
     path = Path(path)
+    draft = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the ending, by which FFmpeg chooses the format
     try:
-        _encode(path, frames, text)
+        _encode(draft, frames, text)
+        draft.replace(path)
     except (OSError, FFmpegError) as error:  # not every FFmpeg error is an OSError
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

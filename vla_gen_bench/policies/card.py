@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.errors import UserError, printable
-from vla_gen_bench.policies.identity import card_files, code_digests, file_digests
+from vla_gen_bench.policies.identity import card_files, checkpoint_digests, code_digests, option_files
 from vla_gen_bench.policies.importing import make_importable
 from vla_gen_bench.protocol import EXTERNAL, Needs
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
@@ -168,7 +168,7 @@ class Card(Frozen):
             own_checkpoint: False if the user gives another checkpoint; the card's may then be missing.
         """
         path = self.checkpoint_path() if own_checkpoint else None
-        files = {} if path is None else file_digests(path)
+        files = {} if path is None else checkpoint_digests(path)
         own = {"card": self.canonical(), "from": self.source.distribution, "checkpoint": files}
         return digest_of({**own, **self._code()})
 
@@ -181,7 +181,16 @@ class Card(Frozen):
             return {"code": code_digests(self.factory)}
         make_importable(folder)
         checkpoint = folder / self.checkpoint if self.checkpoint else None
-        return {"code": code_digests(self.factory) | card_files(folder, checkpoint)}
+        files = option_files({key: value for key, value in self.kwargs.items() if _is_absolute(value)})
+        return {
+            "code": code_digests(self.factory) | card_files(folder, checkpoint),
+            **({"files": files} if files else {}),
+        }
+
+
+def _is_absolute(value: Any) -> bool:
+    """Whether an argument is a path that means the same in every working directory."""
+    return isinstance(value, str) and value.startswith(("/", "~"))
 
 
 def load_card(file: Path, kind: Literal["built-in", "folder"] = "folder") -> Card:

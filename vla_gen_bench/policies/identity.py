@@ -7,47 +7,61 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
+import re
 import site
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.data import read_json
+from vla_gen_bench.policies.digests import file_digests, parts_below, sha256_of
 from vla_gen_bench.policies.importing import find_spec
 
-READ_BYTES = 1 << 22
 OWN_PACKAGE = __name__.partition(".")[0]
 EFFECTS = "vla_gen_bench.effects"
-SOURCES = frozenset(".py .pyx .so .pyd .yaml .yml .json .toml .cfg .ini .txt".split())
-PROSE = frozenset("readme.md readme.rst readme.txt license license.md license.txt changelog.md".split())
-OUTPUTS = ("run.json", "episodes.jsonl", "pyvenv.cfg")  # a folder with one of these is a log or an environment
+REFERENCE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+ADAPTER_CONFIG = "adapter_config.json"
+WEIGHTS = frozenset(".npz .npy .pt .pth .bin .ckpt .safetensors .onnx .gguf .pkl .h5 .msgpack .json".split())
 
 
-def file_digests(path: Path) -> dict[str, str]:
-    """Returns relative name -> SHA-256 of a file, or of every file below a folder."""
-    files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
-    return {file.relative_to(path.parent).as_posix(): _sha256(file) for file in files}
+def checkpoint_digests(path: Path) -> dict[str, str]:
+    """Returns relative name -> SHA-256 of all files of a checkpoint, tokenizer included.
+
+    The weights under an adapter count too, in a local folder that its config names.
+    """
+    found = file_digests(path)
+    base = _base_of(path)
+    if base is not None:
+        found |= {f"base: {name.partition('/')[2] or name}": digest for name, digest in file_digests(base).items()}
+    return found
+
+
+def _base_of(adapter: Path) -> Path | None:
+    config = adapter / ADAPTER_CONFIG
+    if not config.is_file():
+        return None
+    name = read_json(config, dict[str, Any]).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        return None
+    places = (adapter / name, Path(name).expanduser())
+    return next((place for place in places if place.is_dir() and place.resolve() != adapter.resolve()), None)
 
 
 def card_files(folder: Path, checkpoint: Path | None) -> dict[str, str]:
-    """Returns relative name -> SHA-256 of the files in a card's folder, except its checkpoint.
-
-    Hidden files, prose, compiled Python, logs, virtual environments and `runs/` are excluded: they can change while
-    the policy stays the same.
-    """
-    files = [file for file in _below(folder) if checkpoint is None or not file.is_relative_to(checkpoint)]
-    return {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+    """Returns relative name -> SHA-256 of the files in a card's folder (see `parts_below`), except its checkpoint."""
+    files = [file for file in parts_below(folder) if checkpoint is None or not file.is_relative_to(checkpoint)]
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
 
 
 def code_digests(reference: str) -> dict[str, str]:
     """Returns name -> SHA-256 of the source behind `module:attr`, found without importing it.
 
-    Covers the module, or its full top-level package, and all modules they import that are neither installed nor in the
-    standard library, plus neighbouring files their text names, such as "weights.npz". Imports by a computed name at run
-    time are not found.
+    Covers the module, or all files of its top-level package (see `parts_below`), and all modules they import that are
+    neither installed nor in the standard library. Of files beside a lone module, those count that its text names:
+    "weights.npz", "weights/*.npz", or the weights in a folder "weights". Imports by a computed name are not found.
     """
     found: dict[str, str] = {}
     waiting, seen = [reference.partition(":")[0].partition(".")[0]], set()
@@ -57,24 +71,32 @@ def code_digests(reference: str) -> dict[str, str]:
             continue
         seen.add(name)
         for file, label in _module_files(name, installed=len(seen) == 1):
-            found[label] = _sha256(file)
+            found[label] = sha256_of(file)
             if file.suffix == ".py":
                 imports, named = _mentions(file)
                 waiting.extend(sorted(imports))
-                found |= {f"{label}: {item}": _sha256(path) for item, path in named.items()}
+                found |= {f"{label}: {item}": sha256_of(path) for item, path in named.items()}
     return found
 
 
-def option_files(options: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Returns option -> digests of the file or folder it names, for options that name one."""
-    paths = {key: Path(value) for key, value in options.items() if isinstance(value, str) and _exists(value)}
-    return {key: file_digests(path) for key, path in paths.items()}
+def option_files(options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Returns option -> digests of the file or folder it names, for options that name one, at any depth."""
+    found = {}
+    for key, value in options.items():
+        if isinstance(value, str) and _exists(value):
+            found[key] = file_digests(Path(value).expanduser())
+        elif isinstance(value, (list, tuple, dict)):
+            inner = value if isinstance(value, dict) else dict(enumerate(value))
+            found |= option_files({f"{key}.{name}": item for name, item in inner.items()})
+    return found
 
 
 def effect_plugins(names: Iterable[str]) -> dict[str, str]:
-    """Returns effect -> "distribution version" and a code digest, for effects from plugins."""
+    """Returns effect -> its distribution's version and a code digest, for effects that are not built in."""
     points = {point.name: point for point in entry_points(group=EFFECTS)}
-    return {name: _plugin(points[name]) for name in sorted(set(names) & set(points))}
+    plugins = {name: _plugin(points[name].value, distribution(points[name])) for name in set(names) & set(points)}
+    named = {name: _plugin(name, "module") for name in names if ":" in name}
+    return dict(sorted((plugins | named).items()))
 
 
 def distribution(point: EntryPoint) -> str:
@@ -82,9 +104,9 @@ def distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
 
 
-def _plugin(point: EntryPoint) -> str:
-    files = sorted(code_digests(point.value).items())
-    return f"{distribution(point)} {hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
+def _plugin(reference: str, origin: str) -> str:
+    files = sorted(code_digests(reference).items())
+    return f"{origin} {hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
 
 
 def _module_files(name: str, installed: bool) -> Iterator[tuple[Path, str]]:
@@ -101,27 +123,9 @@ def _module_files(name: str, installed: bool) -> Iterator[tuple[Path, str]]:
     if not installed and any(_is_installed(place) for place in [*roots, *filter(None, [origin])]):
         return
     for root in roots:
-        yield from ((file, f"{name}/{file.relative_to(root).as_posix()}") for file in _below(root, SOURCES))
+        yield from ((file, f"{name}/{file.relative_to(root).as_posix()}") for file in parts_below(root))
     if not roots and origin is not None and origin.is_file():
         yield origin, origin.name
-
-
-def _below(folder: Path, suffixes: frozenset[str] | None = None) -> Iterator[Path]:
-    """Yields the files below a folder that make up a policy, sorted."""
-    for place, folders, files in os.walk(folder):
-        here = Path(place)
-        folders[:] = sorted(name for name in folders if _is_part(here / name))
-        for name in sorted(files):
-            file = here / name
-            hidden = name.startswith(".") or name.lower() in PROSE or file.suffix == ".pyc"
-            if not hidden and (suffixes is None or file.suffix in suffixes) and file.is_file():
-                yield file
-
-
-def _is_part(folder: Path) -> bool:
-    if folder.name.startswith(".") or folder.name in ("__pycache__", "runs"):
-        return False
-    return not any((folder / name).exists() for name in OUTPUTS)
 
 
 def _mentions(file: Path) -> tuple[set[str], dict[str, Path]]:
@@ -137,20 +141,38 @@ def _mentions(file: Path) -> tuple[set[str], dict[str, Path]]:
             imports |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imports.add(node.module.partition(".")[0])
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _may_be_a_file(node.value):
-            text = node.value
-            places = [place for place in (file.parent / text, Path(text)) if place.is_file()]
-            named.update((text, place) for place in places[:1])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named |= _named_by(node.value, file.parent)
+            if REFERENCE.match(node.value):  # "module:attr", as an effect's `apply` may be
+                imports.add(node.value.partition(":")[0].partition(".")[0])
     return imports, named
 
 
-def _may_be_a_file(text: str) -> bool:
-    return 0 < len(text) < 200 and text.isprintable() and bool(Path(text).suffix) and not text.startswith("/")
+def _named_by(text: str, folder: Path) -> dict[str, Path]:
+    """Returns name -> file for a text that may name files in a folder or in the working directory."""
+    if not 0 < len(text) < 200 or not text.isprintable() or text.startswith("/") or Path(text).name in ("", ".."):
+        return {}
+    if "*" in text:
+        return {place.relative_to(folder).as_posix(): place for place in _matching(text, folder) if place.is_file()}
+    place = next((place for place in (folder / text, Path(text)) if place.is_file()), None)
+    if place is not None:
+        return {text: place} if place.suffix else {}
+    within = parts_below(folder / text) if (folder / text).is_dir() else ()
+    return {file.relative_to(folder).as_posix(): file for file in within if file.suffix in WEIGHTS}
+
+
+def _matching(pattern: str, folder: Path) -> list[Path]:
+    if not Path(pattern).suffix.strip(".*") or ".." in Path(pattern).parts:
+        return []  # "*" and "a * b" are no patterns of files
+    try:
+        return sorted(folder.glob(pattern))
+    except (ValueError, OSError):
+        return []
 
 
 def _exists(text: str) -> bool:
     try:
-        return bool(text) and Path(text).exists()
+        return bool(text) and Path(text).expanduser().exists()
     except (OSError, ValueError):
         return False
 
@@ -166,11 +188,3 @@ def _is_installed(path: Path) -> bool:
 def _homes() -> frozenset[Path]:
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return frozenset(Path(home).resolve() for home in [*site.getsitepackages(), site.getusersitepackages(), *paths])
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

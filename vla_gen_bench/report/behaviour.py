@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas
 
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.log.coverage import orientation_spread_deg, visits
+from vla_gen_bench.log.coverage import covered
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.stages import STAGES
 
@@ -54,24 +53,11 @@ def coverage(frame: pandas.DataFrame, by: Sequence[str] = ("policy",)) -> pandas
         by: What to group by, in the order of first appearance.
 
     Returns:
-        Indexed by group; `episodes`, `cells_per_episode` (mean number of 2 cm cells), `cells` (visited by any
-        episode), `outside_share` (of the states, outside the grid), `orientation_spread_deg` (pooled over all states).
+        Indexed by group; the columns are the numbers of `covered`.
     """
     groups = _with(frame, "coverage").groupby(by[0] if len(by) == 1 else list(by), sort=False)["coverage"]
-    table = pandas.DataFrame.from_dict({name: _covered(rows) for name, rows in groups}, orient="index")
+    table = pandas.DataFrame.from_dict({name: covered(list(rows)) for name, rows in groups}, orient="index")
     return table.rename_axis(list(by))
-
-
-def _covered(rows: pandas.Series) -> dict[str, float]:
-    counts = visits(rows)
-    states = sum(row["states"] for row in rows)
-    return {
-        "episodes": len(rows),
-        "cells_per_episode": counts.sum() / len(rows),
-        "cells": np.count_nonzero(counts),
-        "outside_share": sum(row["outside"] for row in rows) / states,
-        "orientation_spread_deg": orientation_spread_deg(rows),
-    }
 
 
 def _with(frame: pandas.DataFrame, field: str) -> pandas.DataFrame:

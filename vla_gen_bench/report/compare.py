@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, wraps
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
@@ -14,6 +19,8 @@ from vla_gen_bench.report.load import Run
 from vla_gen_bench.report.outcomes import Cell, cell_of, outcome_array
 from vla_gen_bench.report.scenarios import ScenarioInfo
 from vla_gen_bench.report.summaries import Summary, summaries_of
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -26,9 +33,9 @@ class Row:
     stages: tuple[dict[str, int], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """Everything a report shows. Policies are in the order of `labels` throughout."""
+    """Everything a report shows. Policies are in the order of `labels` throughout. Equal only to itself."""
 
     runs: tuple[Run, ...]
     rows: tuple[Row, ...]
@@ -46,9 +53,27 @@ class Comparison:
     def partial(self) -> bool:
         return any(run.defect() for run in self.runs)
 
+    @cached_property
+    def outcomes(self) -> np.ndarray:
+        """See `outcome_array`; scenarios are in the order of `rows`."""
+        return outcome_array(self.runs, [row.info.id for row in self.rows], self.metric)
+
     def dimensions(self) -> list[str]:
         """Returns the dimensions of the rows, in their order."""
         return list(dict.fromkeys(row.info.dimension for row in self.rows))
+
+
+def once_per_comparison(function: Callable[[Comparison], Found]) -> Callable[[Comparison], Found]:
+    """Decorates a function of a comparison whose result several parts of a report show; they must not change it."""
+    found: WeakKeyDictionary[Comparison, Found] = WeakKeyDictionary()
+
+    @wraps(function)
+    def remembered(comparison: Comparison) -> Found:
+        if comparison not in found:
+            found[comparison] = function(comparison)
+        return found[comparison]
+
+    return remembered
 
 
 def compare(

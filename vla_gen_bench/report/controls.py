@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.report.compare import Comparison
+from vla_gen_bench.report.compare import Comparison, once_per_comparison
 from vla_gen_bench.report.contrasts import paired_contrast
-from vla_gen_bench.report.outcomes import outcome_array
 from vla_gen_bench.report.scenarios import ScenarioInfo
 
 INPUTS = {
@@ -52,10 +51,11 @@ class Control:
     uses: tuple[Use | None, ...]
 
 
+@once_per_comparison
 def controls(comparison: Comparison) -> list[Control]:
     """Returns the rows that remove an input, each with the row that differs in nothing else."""
     infos = [row.info for row in comparison.rows]
-    outcomes = outcome_array(comparison.runs, [info.id for info in infos], comparison.metric)
+    outcomes = comparison.outcomes
     bare = {_key(info.shift): place for place, info in enumerate(infos) if info.shift and not input_of(info)}
     found = []
     for place, info in enumerate(infos):
@@ -80,7 +80,7 @@ def not_above_control(comparison: Comparison) -> dict[str, tuple[bool, ...]]:
     blind = [it for it in controls(comparison) if it.reference.dimension == "ind" and it.input in ("language", "image")]
     if not blind:
         return {}
-    outcomes = outcome_array(comparison.runs, [info.id for info in infos], comparison.metric)
+    outcomes = comparison.outcomes
     place = {info.id: at for at, info in enumerate(infos)}
     marks: dict[str, tuple[bool, ...]] = {}
     for info in infos:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla_gen_bench.report.compare import Comparison, Row
-from vla_gen_bench.report.outcomes import Cell, outcome_array
+from vla_gen_bench.report.compare import Comparison, Row, once_per_comparison
+from vla_gen_bench.report.outcomes import Cell
 from vla_gen_bench.report.summaries import bootstrap_rates, few_ids
 
 NEVER = np.inf
@@ -59,6 +59,7 @@ class DoseResponse:
     answers: tuple[Answer, ...]
 
 
+@once_per_comparison
 def dose_responses(comparison: Comparison) -> list[DoseResponse]:
     """Returns the disturbances that have levels among the rows, in row order; empty without an IND row."""
     places = {row.info.id: place for place, row in enumerate(comparison.rows)}
@@ -78,9 +79,10 @@ def dose_responses(comparison: Comparison) -> list[DoseResponse]:
     return found
 
 
+@once_per_comparison
 def rate_samples(comparison: Comparison) -> np.ndarray | None:
     """Returns bootstrap samples of the rates, [R, rows, policies]; None if a policy ran too few episode ids."""
-    outcomes = outcome_array(comparison.runs, [row.info.id for row in comparison.rows], comparison.metric)
+    outcomes = comparison.outcomes
     return None if few_ids(outcomes) else bootstrap_rates(outcomes)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla_gen_bench.report import stats
-from vla_gen_bench.report.compare import Comparison
+from vla_gen_bench.report.compare import Comparison, once_per_comparison
 from vla_gen_bench.report.dose import Bounded, rate_samples
 
 
@@ -40,6 +40,7 @@ class Interaction:
     joints: tuple[Joint | None, ...]
 
 
+@once_per_comparison
 def interactions(comparison: Comparison) -> list[Interaction]:
     """Returns the combined rows for which both parts and IND are also rows."""
     places = {row.info.id: place for place, row in enumerate(comparison.rows)}

@@ -100,9 +100,12 @@ def _labels(
 ) -> list[str | None]:
     rows: dict[tuple[int, int], Row] = {}
     for run in reversed(runs):  # the first run's rows win
-        rows |= {key[1:]: row for key, row in run.episodes.items() if key[0] == info.id}
+        rows |= run.by_scenario.get(info.id, {})
     world = runs[0].header.world.name
     if kind == TEXTURES:
+        shown = [id for id in ids if id in rows]
+        if not shown or _texture(suite, info.id, world, shown[0]) is None:  # effects without textures
+            return []
         return [_texture(suite, info.id, world, id) if id in rows else None for id in ids]
     return [_shown(kind, rows[id], world) if id in rows else None for id in ids]
 
@@ -155,18 +158,18 @@ def _estimates(
     """
     count = items.max() + 1
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)  # [R, items]
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)  # [R, items]
     member = (items == np.arange(count)[:, None]).astype(float)  # [items, N]
     done = np.isfinite(outcomes)
     hits, tried = np.nan_to_num(outcomes) @ member.T, done.astype(float) @ member.T  # [P, items]
     with np.errstate(invalid="ignore", divide="ignore"):
-        samples = (weights @ hits.T) / (weights @ tried.T)  # [R, P]
+        samples = np.ascontiguousarray(((weights @ hits.T) / (weights @ tried.T)).T)  # [P, R]
         rates = hits.sum(axis=1) / tried.sum(axis=1)
-    found = [_rate(rates[p], samples[:, p], int(tried[p].sum()), level) for p in range(len(rates))]
+    found = [_rate(rates[p], samples[p], int(tried[p].sum()), level) for p in range(len(rates))]
     apart = [
         None
         if baseline in (None, p) or not (done[p] == done[baseline]).all()
-        else _interval(rates[p] - rates[baseline], samples[:, p] - samples[:, baseline], level)
+        else _interval(rates[p] - rates[baseline], samples[p] - samples[baseline], level)
         for p in range(len(rates))
     ]
     return tuple(found), tuple(apart)

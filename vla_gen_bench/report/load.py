@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vla_gen_bench.errors import UserError, printable
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.header import Header, read_header
 from vla_gen_bench.log.rows import Key, Row
+from vla_gen_bench.runtime import collection_paused
 
 WORLD_PARTS = ("name", "version", "catalog", "pack")
 
@@ -41,9 +43,18 @@ class Run:
     def policy(self) -> str:
         return self.header.policy.name
 
+    @cached_property
+    def by_scenario(self) -> dict[str, dict[tuple[int, int], Row]]:
+        """Scenario -> (seed, index) -> row."""
+        found: dict[str, dict[tuple[int, int], Row]] = {}
+        for (scenario, seed, index), row in self.episodes.items():
+            found.setdefault(scenario, {})[seed, index] = row
+        return found
+
     def missing(self) -> Counter[str]:
         """Returns the number of planned episodes without a row, by scenario; complete scenarios are left out."""
-        return +(Counter(self.planned) - Counter(scenario for scenario, _, _ in self.episodes))
+        done = {scenario: len(rows) for scenario, rows in self.by_scenario.items()}
+        return +(Counter(self.planned) - Counter(done))
 
     def errored(self) -> Counter[str]:
         """Returns the number of errored episodes, by scenario."""
@@ -59,6 +70,7 @@ class Run:
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
+@collection_paused()
 def load_runs(names: Sequence[str]) -> list[Run]:
     """Reads the runs of a report.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vla_gen_bench.report.compare import Comparison
 from vla_gen_bench.report.contrasts import PAIRED_SHARE, Contrast
-from vla_gen_bench.report.outcomes import METRICS
+from vla_gen_bench.report.outcomes import METRICS, episode_ids
 from vla_gen_bench.report.summaries import FLIPS, MIN_IDS, RESAMPLES
 
 PARTIAL_MARK = "†"
@@ -33,7 +33,7 @@ def rate_notes(comparison: Comparison) -> list[str]:
 
 
 def _warnings(comparison: Comparison) -> list[str]:
-    fewest = min(len({key[1:] for key in run.episodes}) for run in comparison.runs)
+    fewest = min(len(episode_ids([run])) for run in comparison.runs)
     if fewest >= MIN_IDS:
         return []
     return [

@@ -38,7 +38,7 @@ class Cell:
 
 def episode_ids(runs: Sequence[Run]) -> list[tuple[int, int]]:
     """Returns (seed, index) of all episodes of all runs, sorted."""
-    return sorted({key[1:] for run in runs for key in run.episodes})
+    return sorted(set().union(*(rows for run in runs for rows in run.by_scenario.values())))
 
 
 def outcome_array(runs: Sequence[Run], scenarios: Sequence[str], metric: str) -> np.ndarray:
@@ -48,9 +48,10 @@ def outcome_array(runs: Sequence[Run], scenarios: Sequence[str], metric: str) ->
     row = {scenario: position for position, scenario in enumerate(scenarios)}
     outcomes = np.full((len(runs), len(scenarios), len(ids)), np.nan)
     for policy, run in enumerate(runs):
-        for (scenario, *id), episode in run.episodes.items():
-            if episode.ok and scenario in row:
-                outcomes[policy, row[scenario], place[tuple(id)]] = getattr(episode, metric)
+        for scenario, rows in run.by_scenario.items():
+            if scenario in row:
+                found = [float(getattr(episode, metric)) if episode.ok else np.nan for episode in rows.values()]
+                outcomes[policy, row[scenario], [place[id] for id in rows]] = found
     return outcomes
 
 

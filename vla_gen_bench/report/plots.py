@@ -231,7 +231,10 @@ def _win_bars(axes: Axes, comparison: Comparison, policy: int, widest: int, name
             _beside_bar(axes, sign, count, place, f"{count} {stars}".strip(), 0.02 * widest)
     labels = [row.info.label if row.contrasts[policy] is None or row.contrasts[policy].paired else
               f"{row.info.label} (unpaired)" for row in comparison.rows]  # fmt: skip
-    axes.set_yticks(y, labels if named else [])
+    if named:
+        axes.set_yticks(y, labels)
+    else:
+        axes.set_yticks([])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(y) - 0.5, -0.5)
     axes.set_title(wrapped(comparison.labels[policy], 34), loc="center", fontsize=9)
