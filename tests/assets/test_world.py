@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from report_logs import write_log
 from sim import environment, spec_of
 
+from vla_gen_bench.assets.generated import GENERATED, KINDS
 from vla_gen_bench.assets.world import WORLDS, Physics, get_world
+from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.open_log import check_identity
 from vla_gen_bench.eval.replay import replay_episode
@@ -36,6 +39,12 @@ def test_builtin_is_simulated_with_the_physics_of_its_version_2() -> None:
 def test_rl4vla_keeps_the_physics_of_the_reference_and_the_generated_worlds_share_another() -> None:
     assert Physics() == WORLDS["rl4vla"].physics == REFERENCE and WORLDS["rl4vla"].version == "1"
     assert WORLDS["pretrain"].physics == WORLDS["builtin"].physics
+
+
+@pytest.mark.parametrize("world", GENERATED)
+def test_a_generated_world_has_a_module_for_each_kind_and_its_catalogues_version(world: str) -> None:
+    assert GENERATED[world] == load_catalog(world).version
+    assert all(find_spec(f"vla_gen_bench.assets.{world}.{kind}") for kind in KINDS)
 
 
 def test_a_log_without_a_version_is_of_the_first() -> None:

@@ -149,6 +149,13 @@ MISTAKES = [
     ("[blur_3, dim]", "[blur_3, dimm]", "scenarios.both.combine: unknown scenario 'dimm'; did you mean 'dim'?"),
     ("[blur_3, dim]", "[blur_3, blur_1]", "both set effect 'blur'"),
     ("[blur_3, dim]", "[dim]", "scenarios.both.combine: expected a list of two scenarios or more, got ['dim']"),
+    ("[blur_3, dim]", "[blur_3, {dim: 1}]", "scenarios.both.combine: unknown scenario {'dim': 1}"),
+    ("[blur_3, dim]", '[blur_3, "a\\nb"]', "scenarios.both.combine: unknown scenario 'a\\nb'"),
+    ("[blur_3, dim]", '[blur_3, dim], label: "a\\nb"', "scenarios.both.label: string should match pattern"),
+    ("[blur_3, dim]", "[blur_3, dim], label: 3", "scenarios.both.label: expected text, got 3"),
+    ("label: Blur", "label: [Blur]", "scenarios.blur.label: expected text, got ['Blur']"),
+    ("label: Blur", f"label: {'x' * 190}", "scenarios.blur.label: string should have at most 200 characters"),
+    ("shift: {effects: [blur]}", "shift: blur", "scenarios.blur.levels: there is no shift whose levels these are"),
     ("dimension: kitchen", "dimension: kitchn", "scenarios.blur.dimension: got 'kitchn'; did you mean 'kitchen'?"),
     ("dimensions: [kitchen]", "dimensions: kitchen", "dimensions: expected a list of names of letters, digits and _"),
     ("{effects: [blur]}", "{effects: ['no_such.module:Thing']}", "effect 'no_such.module:Thing': no_such.module"),
@@ -161,6 +168,14 @@ def test_mistakes_name_file_key_and_remedy(write, old, new, message):
     with pytest.raises(UserError) as error:
         load_suite(write(MINE.replace(old, new, 1)))
     assert message in str(error.value) and "\n" not in str(error.value) and "mine.yaml" in str(error.value)
+
+
+def test_a_combination_of_rows_with_long_labels_has_one_of_bounded_length(write):
+    suite = load_suite(
+        write(MINE.replace("label: Haze", f"label: {'h' * 180}").replace("label: Far", f"label: {'f' * 180}"))
+    )
+    (both,) = suite.select(["haze_1 + far_5"])
+    assert len(both.label) <= 200 and both.label.startswith("hhh") and both.label.endswith("m)")
 
 
 def test_an_id_of_another_world_is_named_when_it_is_drawn(mine):

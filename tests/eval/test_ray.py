@@ -170,6 +170,20 @@ def test_an_option_that_cannot_be_sent_is_named() -> None:
         check_options({"temperature": 0.5, "lock": threading.Lock()})
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"gpus": 1.5}, "--num-gpus-per-worker 1.5: above 1 expected a whole number"),
+        ({"cpus": 2.5}, "--num-cpus-per-worker 2.5: above 1"),
+        ({"host_gpus": 1.0}, "--num-gpus-per-policy is for policy actors; give --policy-actors too"),
+    ],
+)
+def test_what_no_node_can_give_is_refused_before_the_cluster_starts(options: dict, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        Cluster(**options)
+    Cluster(cpus=0.5, gpus=2, hosts=1, host_gpus=0.25)
+
+
 def test_options_of_a_cluster_want_the_engine(cli) -> None:
     ran = cli("eval", "--policy", "hold", "--address", "auto")
     assert ran.exit_code == 2 and "are for --engine ray; give it too" in ran.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE
 from vla_gen_bench.log.folder import EvalLog
+from vla_gen_bench.log.guard import locked
 from vla_gen_bench.log.merge import merge
 
 OUTCOMES = {"ind": [True, True, False, True], "noise_weak": [False, True, False, False]}
@@ -64,6 +67,38 @@ def test_rows_that_say_the_same_are_kept_once_and_others_refused(tmp_path: Path)
     with pytest.raises(UserError, match="episode ind/0/0 was drawn differently"):
         merge(logs, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_second_merge_into_the_folder_above_its_sources_leaves_them_there(tmp_path: Path) -> None:
+    """As `vgb eval --shard` and `vgb merge` lay them out by default: shards below the folder of the merged log."""
+    rows = all_rows()
+    out = tmp_path / "run"
+    logs = shards(out, rows[1::2], rows[0::2])
+    merge(logs, out)
+    (out / "videos").mkdir()
+    once = text(out)
+    assert merge(logs, out, fresh=True).rows == 8 and text(out) == once
+    (aside,) = tmp_path.glob("run.*")
+    assert sorted(path.name for path in aside.iterdir()) == [EPISODES_FILE, RUN_FILE, "videos"] and text(aside) == once
+
+
+def test_a_log_that_is_being_written_is_not_merged(tmp_path: Path) -> None:
+    logs = shards(tmp_path, all_rows()[1::2], all_rows()[0::2])
+    with locked(logs[1]), pytest.raises(UserError, match="s1: another process is writing there"):
+        merge(logs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert merge(logs, tmp_path / "out").complete
+
+
+def test_more_logs_are_merged_than_files_may_be_open(tmp_path: Path) -> None:
+    logs = shards(tmp_path, *([each] for each in all_rows()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = len(os.listdir("/proc/self/fd")) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        assert merge(logs, tmp_path / "out").complete
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_traces_decide_where_both_rows_have_one(tmp_path: Path) -> None:

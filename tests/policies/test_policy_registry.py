@@ -390,8 +390,8 @@ def test_a_malformed_option_is_an_error(pairs):
 def test_list_prints_every_policy_and_flags_broken_ones(site):
     write_plugin(site, "gone_vla", "2.0", gone="gone_vla:Policy")
     text = invoke("list").output
-    assert re.search(r"^gone +gone_vla 2.0 +\? +BROKEN: no module 'gone_vla' *$", text, re.M)
-    assert re.search(r"^random +built-in +no +Independent", text, re.M)
+    assert re.search(r"^gone +gone_vla 2.0 +\? +\? +BROKEN: no module 'gone_vla' *$", text, re.M)
+    assert re.search(r"^random +built-in +none +no +Independent", text, re.M)
     rows = {row["name"]: row for row in json.loads(invoke("list", "--json").output)}
     assert rows["gone"]["problem"] == "no module 'gone_vla'" and rows["hold"]["problem"] is None
 

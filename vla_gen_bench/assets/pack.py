@@ -13,7 +13,6 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -21,12 +20,12 @@ from pydantic import AfterValidator
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from vla_gen_bench.assets.derived import draft_folder, put_in_place
+from vla_gen_bench.assets.generated import GENERATED, write_pack
 from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.errors import UserError, shown
 
 PACK_FILE = "pack.json"
-GENERATED = ("builtin", "pretrain")  # worlds that this package generates, each by `assets.<world>.write_pack`
 ROBOT_MESH_SUFFIXES = (".obj", ".stl", ".glb", ".mtl", ".png")
 
 
@@ -185,7 +184,7 @@ def generate(world: str, root: Path) -> None:
     except OSError as error:
         raise _unwritable(root, world, error) from error
     try:
-        _check_same(import_module(f"vla_gen_bench.assets.{world}").write_pack(work), catalog)
+        _check_same(write_pack(world, work), catalog)
         files = {name: _sha256(work / name) for name in files_of(catalog, work)}
         manifest = {"format": 1, "world": world, "catalog": catalog.digest(), "files": files}
         (work / PACK_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True))

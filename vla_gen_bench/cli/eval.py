@@ -237,7 +237,7 @@ def _print_table(summary: Summary) -> None:
     from vla_gen_bench.log.header import model_size
 
     plan = summary.plan
-    size = model_size(plan.card.params)
+    size = model_size(plan.params)
     policy = f"{plan.card.name} ({size})" if size else plan.card.name
     title = Text(printable(f"{policy} on {plan.suite.id}, world {plan.request.world}"))
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)

@@ -40,11 +40,12 @@ def list_command(as_json: bool) -> None:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
     _print_table(
-        ("name", "source", "privileged", "summary"),
+        ("name", "source", "parameters", "privileged", "summary"),
         [
             (
                 row.name,
                 row.source,
+                _size(row.params),
                 _privileged(row.privileged),
                 f"BROKEN: {row.problem}" if row.problem else row.summary,
             )
@@ -126,6 +127,12 @@ def _replayed(policy, needs, data: str, frames: int) -> list[CheckResult]:
 
 def _line(result: CheckResult) -> str:
     return f"{MARKS[result.status]} {result.name}: {result.detail}"
+
+
+def _size(params: int | None) -> str:
+    from vla_gen_bench.log.header import model_size
+
+    return {None: "?", 0: "none"}.get(params) or model_size(params).removesuffix(" parameters")
 
 
 def _privileged(value: bool | None) -> str:

@@ -12,7 +12,7 @@ from vla_gen_bench.episodes.axes import AXES, EXPLICIT, FOUNDING_AXES, LEVELS, L
 from vla_gen_bench.episodes.catalog import load_catalog, worlds
 from vla_gen_bench.episodes.effects import find_effect, known_effects
 from vla_gen_bench.episodes.spec import Effect, Frozen, digest_of
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, one_line, suggest
 
 UNSAID = ("min_distance", "displacement", "scale", "step")
 
@@ -145,7 +145,7 @@ def compose(scenarios: list[Scenario]) -> Scenario:
     dimensions = {scenario.dimension for scenario in scenarios} - {"ind"} or {"ind"}
     return Scenario(
         id="+".join(scenario.id for scenario in scenarios),
-        label=" + ".join(scenario.label for scenario in scenarios),
+        label=one_line(" + ".join(scenario.label for scenario in scenarios), LONGEST_LABEL),
         dimension=dimensions.pop() if len(dimensions) == 1 else "mixed",
         shift=shift,
         parts=tuple(scenario.id for scenario in scenarios),

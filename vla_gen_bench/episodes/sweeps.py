@@ -8,7 +8,8 @@ from typing import Any
 from vla_gen_bench.episodes.axes import LEVELS, Number
 from vla_gen_bench.episodes.effects import find_effect
 from vla_gen_bench.episodes.shift import Scenario, Shift, compose, numbers_of
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, shown, suggest
+from vla_gen_bench.strict_yaml import parse
 
 
 def expand(key: str, row: Mapping[str, Any], where: str) -> Iterator[Scenario]:
@@ -19,15 +20,9 @@ def expand(key: str, row: Mapping[str, Any], where: str) -> Iterator[Scenario]:
     for number, data in _variants(row, where):
         shift = Shift.parse(data, f"{key}_{number}", f"{where}.shift")
         strength = _strength(shift, row["shift"])
-        yield Scenario(
-            id=f"{key}_{number}",
-            label=f"{row.get('label', key)} ({strength})",
-            dimension=row["dimension"],
-            shift=shift,
-            sweep=key,
-            level=number,
-            strength=strength,
-        )
+        label = f"{label_of(row, key, where)} ({strength})"
+        own = {"id": f"{key}_{number}", "label": label, "dimension": row["dimension"], "shift": shift}
+        yield parse(Scenario, {**own, "sweep": key, "level": number, "strength": strength}, where)
 
 
 def is_sweep(row: Mapping[str, Any]) -> bool:
@@ -41,16 +36,24 @@ def combined(key: str, row: Mapping[str, Any], scenarios: Mapping[str, Scenario]
     if not isinstance(parts, list) or len(parts) < 2:
         raise UserError(f"{where}.combine: expected a list of two scenarios or more, got {parts!r}")
     for part in parts:
-        if part not in scenarios:
+        if not isinstance(part, str) or part not in scenarios:
             raise UserError(
-                f"{where}.combine: unknown scenario '{part}'{suggest(str(part), scenarios)}; define it above"
+                f"{where}.combine: unknown scenario {shown(part)}{suggest(str(part), scenarios)}; define it above"
             )
     try:
         both = compose([scenarios[part] for part in parts])
     except UserError as error:
         raise UserError(f"{where}.combine: {error}") from error
-    wanted = {"id": key, "label": row.get("label", both.label), "dimension": row.get("dimension", both.dimension)}
-    return both.model_copy(update=wanted)
+    wanted = {"id": key, "label": label_of(row, both.label, where), "dimension": row.get("dimension") or both.dimension}
+    return parse(Scenario, {**dict(both), **wanted}, where)
+
+
+def label_of(row: Mapping[str, Any], default: str, where: str) -> str:
+    """Returns a row's label; raises `UserError` unless it is text."""
+    label = row.get("label", default)
+    if not isinstance(label, str):
+        raise UserError(f"{where}.label: expected text, got {shown(label)}")
+    return label
 
 
 def _variants(row: Mapping[str, Any], where: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -72,8 +75,8 @@ def _levels(levels: Any, shift: Any, lists: list, where: str) -> Iterator[tuple[
         raise UserError(f"{where}.levels: expected some of {', '.join(map(str, LEVELS))}, each once, got {levels!r}")
     if lists:
         raise UserError(f"{where}: both levels and a list of {lists[0][1]} are given; give one of them")
-    if not shift:
-        raise UserError(f"{where}.levels: there is no shift whose levels these are; give `shift:`")
+    if not isinstance(shift, Mapping) or not shift:
+        raise UserError(f"{where}.levels: there is no shift whose levels these are; give `shift: {{axis: pool}}`")
     for level in levels:
         yield level, _with(shift, lambda name, value: value, {"level": level})
 

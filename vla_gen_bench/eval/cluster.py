@@ -27,6 +27,16 @@ class Cluster:
     host_gpus: float = 0.0
     batch: int = 64
 
+    def __post_init__(self) -> None:
+        """Raises `UserError` for what no node can give."""
+        names = {"cpus": "--num-cpus-per-worker", "gpus": "--num-gpus-per-worker", "host_gpus": "--num-gpus-per-policy"}
+        for field, option in names.items():
+            amount = getattr(self, field)
+            if amount > 1 and amount != int(amount):
+                raise UserError(f"{option} {amount:g}: above 1 expected a whole number; only a part of one is shared")
+        if self.host_gpus and not self.hosts:
+            raise UserError("--num-gpus-per-policy is for policy actors; give --policy-actors too")
+
     @property
     def threads(self) -> int:
         """Compute threads of each actor."""

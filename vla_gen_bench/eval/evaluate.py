@@ -28,6 +28,7 @@ from vla_gen_bench.policies.card import Card
 from vla_gen_bench.policies.identity import checkpoint_digests, effect_plugins, option_files
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.policies.sensing import sensors_of
+from vla_gen_bench.policies.sizes import params_of
 from vla_gen_bench.protocol import Needs
 from vla_gen_bench.runtime import usable_cores
 
@@ -103,6 +104,11 @@ class Plan:
     identity: dict[str, Any]
     backend: str
     sensors: Needs = Needs()
+
+    @property
+    def params(self) -> int | None:
+        """The model's number of parameters, if card or checkpoint tells."""
+        return params_of(self.card, self.request.arguments.get("checkpoint"))
 
 
 @dataclass(frozen=True)
@@ -249,7 +255,7 @@ def evaluate(
         raise UserError(f"{plan.folder}: no log to resume there; leave out --resume to start one")
     with locked(plan.folder, "{where}: cannot write the log ({what}); give another folder with --out"):
         sources = [_source_of(suite) for suite in request.suites]
-        log = OpenLog(plan.folder, plan.identity, plan.suite, sources, plan.card.params, request.fresh)
+        log = OpenLog(plan.folder, plan.identity, plan.suite, sources, plan.params, request.fresh)
         for note in log.notes:
             on_note(note)
         check_specs(plan.folder, log.rows, {job.key: job.spec.digest() for job in plan.jobs})

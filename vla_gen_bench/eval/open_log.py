@@ -29,7 +29,7 @@ class OpenLog:
         identity: What must be equal for two sessions to share a log.
         suite: Stored in full in the header, where reports find it on any machine.
         sources: Names or files the suite was loaded from.
-        params: The parameter count from the policy's card.
+        params: The parameter count, if known.
         fresh: Move an existing log aside once the policy has loaded.
 
     Attributes:

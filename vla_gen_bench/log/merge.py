@@ -23,11 +23,11 @@ from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.errors import UserError, shown
 from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, VIDEOS, present, read_lines
 from vla_gen_bench.log.folder import UNFINISHED, EvalLog
-from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.log.guard import locked, sole_writer
 from vla_gen_bench.log.header import Manifest, read_header
 from vla_gen_bench.log.rows import Key, row_of
 from vla_gen_bench.log.writer import LogWriter, header_text
-from vla_gen_bench.runtime import usable_cores
+from vla_gen_bench.runtime import allow_open_files, usable_cores
 
 # What sources may differ in: when and where they ran, what files were called, what does not identify the run.
 FREE = ("started", "sessions", "merged", "suite sources", "suite definition", "policy params")
@@ -96,10 +96,18 @@ def merge(folders: Sequence[Path], out: Path, fresh: bool = False) -> Merged:
         fresh: Move an existing log in `out` aside.
 
     Raises:
-        UserError: The logs are of different runs, a row is damaged, two rows of one episode contradict each other, or
-            `out` already holds a log. Nothing is written in these cases.
+        UserError: A process is writing one of the logs, they are of different runs, a row is damaged, two rows of one
+            episode contradict each other, or `out` already holds a log. Nothing is written in these cases.
     """
     _check_folders(folders, out)
+    allow_open_files(5 * len(folders) + 100)  # each is locked, opened and mapped
+    with ExitStack() as held:
+        for folder in filter(Path.is_dir, folders):  # rows are found by their places: nobody may write meanwhile
+            held.enter_context(locked(folder, "{where}: cannot be read ({what})"))
+        return _merge(folders, out, fresh)
+
+
+def _merge(folders: Sequence[Path], out: Path, fresh: bool) -> Merged:
     surveys = _surveys(folders)
     for other in surveys[1:]:
         _check_same(surveys[0], other)

@@ -114,15 +114,17 @@ class LogWriter:
             replace_file(path, b"".join(lines))
 
     def move_aside(self) -> Path:
-        """Moves everything in the folder into a new sibling folder, `run.json` last, and returns that folder.
+        """Moves the log into a new sibling folder, `run.json` last, and returns that folder.
 
-        The folder itself stays: the lock of `vla_gen_bench.log.guard` is on it.
+        The folder itself stays, since the lock of `vla_gen_bench.log.guard` is on it, and so do other logs below it,
+        such as shards: a log that is merged again must not move its own sources.
         """
         with _writing(self.folder):
             target = _new_folder(self.folder.with_name(f"{self.folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
             if (self.folder / RUN_FILE).exists():  # rows are never without their header
                 shutil.copy2(self.folder / RUN_FILE, target / RUN_FILE)
-            for path in sorted(self.folder.iterdir(), key=lambda path: path.name == RUN_FILE):
+            own = [path for path in self.folder.iterdir() if not (path / RUN_FILE).exists()]
+            for path in sorted(own, key=lambda path: path.name == RUN_FILE):
                 path.rename(target / path.name)
         return target
 

@@ -33,13 +33,14 @@ def checkpoint_digests(path: Path) -> dict[str, str]:
     The weights under an adapter count too, in a local folder that its config names.
     """
     found = file_digests(path)
-    base = _base_of(path)
+    base = base_of(path)
     if base is not None:
         found |= {f"base: {name.partition('/')[2] or name}": digest for name, digest in file_digests(base).items()}
     return found
 
 
-def _base_of(adapter: Path) -> Path | None:
+def base_of(adapter: Path) -> Path | None:
+    """Returns the local folder of the model under an adapter; None for other checkpoints, or if it is on the hub."""
     config = adapter / ADAPTER_CONFIG
     if not config.is_file():
         return None

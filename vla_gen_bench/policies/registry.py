@@ -21,6 +21,7 @@ from vla_gen_bench.policies.converters import Adapted, parse_adapter
 from vla_gen_bench.policies.factory import build, import_factory, unimportable
 from vla_gen_bench.policies.identity import distribution
 from vla_gen_bench.policies.remote.address import card_of, is_url
+from vla_gen_bench.policies.sizes import params_of
 from vla_gen_bench.protocol import ActionSpec, Needs, Policy
 from vla_gen_bench.resources import data_dir
 from vla_gen_bench.strict_yaml import parse_yaml
@@ -36,6 +37,7 @@ class Listing:
         source: "built-in", or "name version" of the plugin's distribution.
         privileged: None if unknown without importing (plugins).
         problem: Why it cannot be used, as far as visible without an import; None if no problem was found.
+        params: Number of parameters; None if unknown without importing or downloading.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Listing:
     privileged: bool | None
     summary: str
     problem: str | None = None
+    params: int | None = None
 
 
 def list_policies() -> list[Listing]:
@@ -160,7 +163,8 @@ def _list_card(file: Path) -> Listing:
         card.checkpoint_path()
     except UserError as error:
         return Listing(file.parent.name, "built-in", None, "", str(error))
-    return Listing(card.name, "built-in", card.privileged, card.summary, unimportable(card.factory))
+    problem = unimportable(card.factory)
+    return Listing(card.name, "built-in", card.privileged, card.summary, problem, params_of(card))
 
 
 def _warn_if_ambiguous(ref: str, built_in: Path | None, points: list[EntryPoint]) -> None:

@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, NonNegativeInt
 from torch import Tensor
 
-from vla_gen_bench.data import checked, parse_json, read_json
 from vla_gen_bench.policies.openvla.checkpoint.extras import need
+from vla_gen_bench.policies.openvla.checkpoint.tensor_files import INDEX_FILE, SINGLE_FILE, shapes_of, shards_of
 from vla_gen_bench.policies.openvla.config import CheckpointError
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-HEADER_LENGTH_BYTES = 8
-LONGEST_HEADER = 100_000_000  # the format's own limit
 SHOWN = 5
 
 
@@ -28,20 +23,6 @@ class Entry:
 
     file: Path
     shape: tuple[int, ...]
-
-
-class _Index(BaseModel):
-    """The used part of a shard index: tensor name -> file name."""
-
-    weight_map: dict[str, str]
-
-
-class _Tensor(BaseModel):
-    """A tensor's entry in the header of a safetensors file."""
-
-    dtype: str
-    shape: tuple[NonNegativeInt, ...]
-    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
 
 
 class TensorFiles:
@@ -95,7 +76,7 @@ def open_checkpoint(folder: Path) -> TensorFiles:
 
 def open_file(file: Path) -> TensorFiles:
     """Opens one safetensors file; checks that it is complete."""
-    return TensorFiles({name: Entry(file, shape) for name, shape in _read_header(file).items()})
+    return TensorFiles({name: Entry(file, shape) for name, shape in shapes_of(file).items()})
 
 
 def check_names(expected: Mapping[str, Any], found: Iterable[str], optional: Iterable[str], where: object) -> None:
@@ -115,9 +96,8 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
 
 
 def _open_shards(folder: Path) -> TensorFiles:
-    index = folder / INDEX_FILE
-    places = read_json(index, _Index, error=CheckpointError).weight_map
-    shards = {name: _read_header(_inside(folder, name)) for name in sorted(set(places.values()))}
+    places = shards_of(folder)
+    shards = {name: shapes_of(folder / name) for name in sorted(set(places.values()))}
     for name, shard in places.items():
         if name not in shards[shard]:
             raise CheckpointError(f"{folder / shard}: lacks the tensor {name}, which {INDEX_FILE} places there")
@@ -126,37 +106,6 @@ def _open_shards(folder: Path) -> TensorFiles:
             if places.get(name) != shard:
                 raise CheckpointError(f"{folder / shard}: holds {name}, which {INDEX_FILE} does not place there")
     return TensorFiles({name: Entry(folder / shard, shards[shard][name]) for name, shard in places.items()})
-
-
-def _inside(folder: Path, name: str) -> Path:
-    if Path(name).name != name or name == "..":
-        raise CheckpointError(f"{folder / INDEX_FILE}: shard '{name}' is no plain file name")
-    return folder / name
-
-
-def _read_header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Returns name -> shape, after comparing the file's length with its header."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(HEADER_LENGTH_BYTES), "little")
-            text = stream.read(min(length, LONGEST_HEADER))
-            size = stream.seek(0, 2)
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: no such file; the checkpoint is incomplete") from None
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}") from None
-    if len(text) < length:
-        raise CheckpointError(f"{file}: truncated in its header, or no safetensors file ({size} bytes)")
-    where = f"{file}: not a safetensors file: its header"
-    header = parse_json(text, dict[str, Any], shown=where, error=CheckpointError)
-    header.pop("__metadata__", None)
-    tensors = checked(header, dict[str, _Tensor], where, CheckpointError)
-    end = HEADER_LENGTH_BYTES + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if size != end:
-        what = "truncated" if size < end else "too long"
-        raise CheckpointError(f"{file}: {what}: {size} bytes, its header says {end}; download it again")
-    return shapes
 
 
 def _count_bad(tensor: Tensor) -> str:
