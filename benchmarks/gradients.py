@@ -25,9 +25,8 @@ from vla_gen_bench import runtime
 
 runtime.prepare()
 
-from vla_gen_bench.cli.train_options import recipe_file  # noqa: E402  after the threads are settled
 from vla_gen_bench.train.processes import join  # noqa: E402
-from vla_gen_bench.train.recipe import load_recipe  # noqa: E402
+from vla_gen_bench.train.recipe import load_recipe, recipe_file  # noqa: E402
 from vla_gen_bench.train.rl import advantages as adv  # noqa: E402
 from vla_gen_bench.train.rl.clipped import clipped_loss, old_numbers  # noqa: E402
 from vla_gen_bench.train.rl.experience import Experience  # noqa: E402

@@ -20,7 +20,6 @@ from vla_gen_bench import runtime
 
 runtime.prepare()
 
-from vla_gen_bench.cli.train_options import recipe_file  # noqa: E402  after the threads are settled
 from vla_gen_bench.envs.vector import EnvBatch, make_batch  # noqa: E402
 from vla_gen_bench.episodes.draw import draw_training  # noqa: E402
 from vla_gen_bench.eval.rollout import run_episodes  # noqa: E402
@@ -29,7 +28,7 @@ from vla_gen_bench.policies.expert.expert import Expert  # noqa: E402
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy  # noqa: E402
 from vla_gen_bench.protocol import Observation  # noqa: E402
 from vla_gen_bench.train.closed_loop import CHECK_SEED, HORIZON  # noqa: E402
-from vla_gen_bench.train.recipe import load_recipe  # noqa: E402
+from vla_gen_bench.train.recipe import load_recipe, recipe_file  # noqa: E402
 from vla_gen_bench.train.rl.ppo import PpoRecipe  # noqa: E402
 from vla_gen_bench.train.starts import Start, starts  # noqa: E402
 

@@ -28,6 +28,7 @@ DEFAULTS = {
 
 WATCH_S = 1.0
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
+PARENT = "VGB_PARENT"  # id of the process that started this command and that it must not outlive
 
 _NOISE = (
     # ManiSkill reports this on every machine without a GPU, whatever backend is requested later.
@@ -150,6 +151,13 @@ def end_with(parent: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_caller() -> None:
+    """Calls `end_with` for the process that `PARENT` names, if any; the processes this one starts do not see it."""
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdigit():
+        end_with(int(parent))
 
 
 @contextlib.contextmanager

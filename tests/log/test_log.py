@@ -11,6 +11,7 @@ import pytest
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.rollout import pack_actions, unpack_actions
+from vla_gen_bench.log import provenance
 from vla_gen_bench.log.counts import count, wilson
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.guard import locked
@@ -192,6 +193,16 @@ def test_a_row_of_another_run_is_refused_by_its_digest(writer):
     assert reading.problems[0].endswith("episodes.jsonl:2: a row of another run (bbbb; run.json is of aaaa)")
     with pytest.raises(UserError, match="a row of another run .* --fresh"):
         writer.restore("aaaa")
+
+
+def test_secrets_never_reach_a_log(monkeypatch):
+    options = {"api_key": "k", "HF_TOKEN": "t", "token": "u", "max_tokens": 3, "pad_token": "<pad>", "tokenizer": "x"}
+    kept = provenance.without_secrets(options)
+    assert kept == {**options, "api_key": "(hidden)", "HF_TOKEN": "(hidden)", "token": "(hidden)"}
+    given = ["vgb", "eval", "--policy-option", "api_key=k", "--policy-option=my_password=a=b", "--policy-option", "n=3"]
+    monkeypatch.setattr("sys.argv", given)
+    hidden = ["--policy-option", "api_key=(hidden)", "--policy-option=my_password=(hidden)", "--policy-option", "n=3"]
+    assert provenance.session()["command"] == ["vgb", "eval", *hidden]
 
 
 def test_a_complete_log_on_a_read_only_disk_is_not_written(writer, monkeypatch):

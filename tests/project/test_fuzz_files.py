@@ -26,11 +26,13 @@ from vla_gen_bench.policies.openvla.checkpoint.tensors import open_checkpoint
 from vla_gen_bench.policies.registry import parse_options
 from vla_gen_bench.report.curves import load_trainings
 from vla_gen_bench.resources import data_dir
+from vla_gen_bench.study.declaration import read_study
 from vla_gen_bench.train.demos.dataset import load
 from vla_gen_bench.train.recipe import load_recipe, parse_changes, save_recipe
 from vla_gen_bench.train.rl.ppo import PpoRecipe
 from vla_gen_bench.train.sft.trainer import SftRecipe
 
+ROOT = Path(__file__).resolve().parents[2]
 TRIES = int(os.environ.get("VGB_FUZZ", 0))
 FUZZ = settings(
     max_examples=TRIES or 12,
@@ -164,6 +166,7 @@ READERS = {
     "card": Reader(copied(POLICIES / "openvla-ppo" / "card.yaml"), yaml_damage, load_card),
     "recipe of sft": Reader(resolved("openvla-sft", SftRecipe), yaml_damage, lambda f: load_recipe(f, SftRecipe)),
     "recipe of ppo": Reader(resolved("openvla-ppo", PpoRecipe), yaml_damage, lambda f: load_recipe(f, PpoRecipe)),
+    "study": Reader(copied(ROOT / "examples" / "studies" / "presets.yaml"), yaml_damage, read_study),
     "entry": Reader(copied(ENTRY), json_damage, read_entry),
     "info.json": Reader(demonstrations("meta/info.json"), json_damage, dataset_of(1)),
     "vgb.json": Reader(demonstrations("meta/vgb.json"), json_damage, dataset_of(1)),

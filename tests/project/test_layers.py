@@ -25,7 +25,8 @@ STANDS_ON = {
     "report": ("log",),
     "leaderboard": ("report",),
     "bench": ("train",),
-    "cli": ("bench", "leaderboard"),
+    "study": ("train", "report"),
+    "cli": ("bench", "leaderboard", "study"),
 }
 """Room -> the rooms it stands on; it may also import what these stand on."""
 ROOMS_OF_TRAIN = {"": (), "demos": ("",), "grounding": ("demos",), "sft": ("grounding",), "rl": ("",)}

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vla_gen_bench.cli.train_options import recipe_file
 from vla_gen_bench.episodes.suite import load_suite
 from vla_gen_bench.train.grounding.trainer import GroundingRecipe
-from vla_gen_bench.train.recipe import Recipe, load_recipe
+from vla_gen_bench.train.recipe import Recipe, load_recipe, recipe_file
 from vla_gen_bench.train.rl.ppo import PpoRecipe
 from vla_gen_bench.train.sft.trainer import SftRecipe
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "scenes": "Render still scenes to pretrain grounding on.",
     "data": "Show and preview demonstrations.",
     "train": "Train OpenVLA policies: grounding, sft, ppo, grpo, dpo.",
+    "study": "Train and evaluate several arms as declared; one page compares them.",
     "suites": "List, show, draw and check suites.",
     "policies": "List, show and check policies.",
     "serve": "Serve a policy to other harnesses: openpi, vla-eval, act.",
@@ -70,6 +71,7 @@ def vgb() -> None:
 
 def main() -> None:
     """Entry point: a user error prints one line on stderr and exits with code 2."""
+    runtime.end_with_caller()
     runtime.tell_ctrl_c()
     runtime.prepare(alone=sys.argv[1:2] in (["train"], ["bench"]))
     try:

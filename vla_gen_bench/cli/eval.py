@@ -186,7 +186,15 @@ def evaluate_command(
         time_limit_s=time_limit,
         image_size=parse_size(image_size) if image_size else None,
         shard=parse_shard(shard) if shard else None,
-        cluster=_cluster(engine, address=address, cpus=cpus, gpus=gpus, hosts=hosts, host_gpus=host_gpus),
+        cluster=cluster_of(
+            engine,
+            "--address, --policy-actors and what workers take of nodes are",
+            address=address,
+            cpus=cpus,
+            gpus=gpus,
+            hosts=hosts,
+            host_gpus=host_gpus,
+        ),
     )
     with runtime.stdout_for_results():
         plan = make_plan(request)
@@ -201,14 +209,19 @@ def evaluate_command(
     sys.exit(1 if summary.errors else 0)
 
 
-def _cluster(engine: str, **options: Any) -> Cluster | None:
+def cluster_of(engine: str, what: str, **options: Any) -> Cluster | None:
+    """Returns the cluster that options describe, None without the engine.
+
+    Args:
+        what: The options in words, for the message if they are given without the engine.
+    """
     from vla_gen_bench.eval.cluster import Cluster
 
     given = {name: value for name, value in options.items() if value is not None}
     if engine == "ray":
         return Cluster(**given)
     if given:
-        raise UserError("--address, --policy-actors and what workers take of nodes are for --engine ray; give it too")
+        raise UserError(f"{what} for --engine ray; give it too")
     return None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vla_gen_bench.cli.numbers import WORKERS, Whole
-from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
+from vla_gen_bench.cli.train_options import carry_out, common_options
 from vla_gen_bench.cli.train_rl import dpo, grpo, ppo
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def sft(
     data: tuple[str, ...], demos: int | None, processes: int | None,
 ) -> None:  # fmt: skip
     """Fine-tune on demonstrations by cross-entropy of the action tokens."""
-    from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file
     from vla_gen_bench.train.run import RunOptions
     from vla_gen_bench.train.sft import trainer
 
@@ -62,12 +62,12 @@ def grounding(
 ) -> None:  # fmt: skip
     """Pretrain on rendered scenes to locate the things that a sentence names."""
     from vla_gen_bench.train.grounding import trainer
-    from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file
     from vla_gen_bench.train.run import RunOptions
 
     settings = parse_changes(changes) | ({"grounding.scenes": scenes} if scenes else {})
     loaded = load_recipe(recipe_file(recipe), trainer.GroundingRecipe, settings)
-    carry_out(trainer.train, loaded, out, _joined(processes, device), RunOptions(fresh, wandb))
+    carry_out(trainer.train, loaded, out, _joined(processes, device), RunOptions(fresh, wandb), acting=None)
 
 
 def _joined(processes: int | None, device: str) -> Processes:

@@ -1,4 +1,4 @@
-"""Shared by the commands of `vgb train`: finding recipes, the options, running the training."""
+"""Shared by the commands of `vgb train`: the options, running the training."""
 
 from __future__ import annotations
 
@@ -6,25 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
-
-def recipe_file(name: str) -> Path:
-    """Returns the path of a recipe: `name` itself, recipe.yaml of a policy, or one of the files in its `recipes`.
-
-    Raises:
-        UserError: No such recipe exists.
-    """
-    from vla_gen_bench.errors import UserError, suggest
-    from vla_gen_bench.resources import data_dir
-
-    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
-        return Path(name)
-    policies = data_dir() / "policies"
-    known = {path.parent.name: path for path in policies.glob("*/recipe.yaml")}
-    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml") if path.stem != "common"}  # only a base
-    if name not in known:
-        raise UserError(f"--recipe {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
-    return known[name]
 
 
 def common_options(command: Any) -> Any:
@@ -51,12 +32,12 @@ def run_folder(out: Path | None, name: str) -> Path:
     return out or Path("runs") / "train" / name
 
 
-def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options: Any, acting: str = "") -> None:
+def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options: Any, acting: str | None = "") -> None:
     """Trains, with progress on stderr, and reports the result on stdout, from the first process only.
 
     Args:
         options: How to run it: `RunOptions` or a subclass.
-        acting: Options of `vgb eval` with which the policy acts as in the run's checks.
+        acting: Options of `vgb eval` with which the policy acts as in the run's checks; None = it cannot act yet.
     """
     from contextlib import nullcontext
 
@@ -66,6 +47,10 @@ def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options:
     folder = run_folder(out, recipe.name)
     with sole_writer(folder) if joined.first else nullcontext():
         checkpoint = trainer(recipe, folder, joined, say, options)
-    if joined.first:
-        click.echo(f"checkpoint: {checkpoint}")
+    if not joined.first:
+        return
+    click.echo(f"checkpoint: {checkpoint}")
+    if acting is None:
+        click.echo("It cannot act yet. Start supervised training from it: --set model.checkpoint=" + str(checkpoint))
+    else:
         click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint}{acting} --suite execution")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vla_gen_bench.cli.numbers import WORKERS
-from vla_gen_bench.cli.train_options import carry_out, common_options, recipe_file
+from vla_gen_bench.cli.train_options import carry_out, common_options
 
 SIMULATORS = click.option("--workers", type=WORKERS, help="Processes that simulate.  [default: one per core]")
 
@@ -52,7 +52,7 @@ def _train(
     module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, out: Path | None, **options: Any
 ) -> None:
     from vla_gen_bench.train.processes import join
-    from vla_gen_bench.train.recipe import load_recipe, parse_changes
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file
     from vla_gen_bench.train.rl.loop import RlOptions
 
     trainer = import_module(f"vla_gen_bench.train.rl.{module}")

@@ -162,7 +162,7 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
     if request.shard and not request.out:
         folder = folder / request.shard.folder
-    identity = _identity(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
+    identity = identity_of(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
     # of the whole suite, so that sessions with different --scenario share a log
     plugins = effect_plugins(effect.name for each in suite.scenarios.values() for effect in each.shift.effects)
     identity |= {"effects": plugins} if plugins else {}
@@ -190,7 +190,7 @@ def _draw_jobs(request: Request, suite: Suite, scenarios: list[Scenario]) -> lis
     return [Job((s.id, seed, index), draw(s, request.world, seed, index)) for s, seed, index in keys]
 
 
-def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
+def identity_of(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     """Returns what must be equal for two sessions to share a log."""
     pack = open_pack(request.world)
     versions = provenance.versions()
@@ -200,8 +200,8 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
             "name": card.name,
             "ref": request.policy,
             "digest": card.digest(own_checkpoint="checkpoint" not in request.arguments),
-            "options": request.arguments,
-            "checkpoint": _checkpoint_digest(request.arguments.get("checkpoint")),
+            "options": provenance.without_secrets(request.arguments),
+            "checkpoint": checkpoint_digest(request.arguments.get("checkpoint")),
             "privileged": card.privileged,
             **_option_digests(request.options),
         },
@@ -217,7 +217,7 @@ def _identity(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
     }
 
 
-def _checkpoint_digest(checkpoint: Any) -> str | None:
+def checkpoint_digest(checkpoint: Any) -> str | None:
     """Returns a digest of a local checkpoint's bytes; None for a hub id, which the policy pins to a commit."""
     if not isinstance(checkpoint, str) or not Path(checkpoint).exists():
         return None

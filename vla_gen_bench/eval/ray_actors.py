@@ -1,6 +1,6 @@
 """Actors on the nodes of a Ray cluster: simulators with their own policy, or policies that serve many simulators.
 
-In this package, only this module and `ray_pool` import Ray.
+In this package, only this module, `ray_pool` and `study.ray_tasks` import Ray.
 """
 
 from __future__ import annotations

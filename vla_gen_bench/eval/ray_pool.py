@@ -80,6 +80,7 @@ def _start_here(cluster: Cluster, workers: int | None) -> int:
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     try:
         ray.init(
+            address="local",  # not one that runs here by chance, or that $RAY_ADDRESS names
             num_cpus=max(1, math.ceil((count + cluster.hosts) * cluster.cpus)),
             include_dashboard=False,
             log_to_driver=False,

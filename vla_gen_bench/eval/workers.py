@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench import runtime
+from vla_gen_bench.data import plain_or_text
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.contract import closing
@@ -171,7 +172,7 @@ class Runner:
         return {
             **({"connection": connection} if connection else _adapter_of(policy)),
             "action_spec": self.source.spec.to_json(),
-            "decoding": getattr(policy, "decoding", None),
+            "decoding": plain_or_text(getattr(policy, "decoding", None)),
             "backend": {
                 "simulation": env.backend.sim_backend,
                 "rendering": env.backend.render_backend,

@@ -54,6 +54,17 @@ def sole_writer(folder: Path) -> Iterator[None]:
         raise UserError(refused.format(where=where, what=what)) from error
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the lock on a folder now; it need not exist."""
+    if not folder.is_dir():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except UserError:
+        return True
+
+
 def _hold(folder: Path) -> int:
     """Returns the locked descriptor of the folder that has this name now."""
     while True:

@@ -14,6 +14,7 @@ from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.suites import find_suite_of
 from vla_gen_bench.report import formats
+from vla_gen_bench.report.blocks import Document
 from vla_gen_bench.report.compare import Comparison, find_baseline
 from vla_gen_bench.report.compare import compare as compare_runs
 from vla_gen_bench.report.load import Run, check_comparable, load_runs
@@ -90,10 +91,14 @@ class Report:
             from vla_gen_bench.report.page import to_page
 
             return to_page(self.comparison, self._all_notes, video_mib, self.figures)
-        tables = with_robustness(document(self.comparison, stages, self._all_notes), self.comparison)
+        tables = self.tables(stages)
         if kind == "text":
             return formats.to_text(tables, width)
         return formats.to_markdown(tables) if kind == "md" else formats.to_latex(tables)
+
+    def tables(self, stages: bool = False) -> Document:
+        """Returns the tables and their notes, from which all formats are written."""
+        return with_robustness(document(self.comparison, stages, self._all_notes), self.comparison)
 
     def write(self, path: str | os.PathLike[str], **options: bool | float) -> Path:
         """Writes the report in the format of the path's suffix (.html, .md, .tex, .csv, .txt); options of `render`."""
@@ -112,7 +117,7 @@ class Report:
     def _repr_html_(self) -> str:
         from vla_gen_bench.report.page import tables_html
 
-        return tables_html(with_robustness(document(self.comparison, notes=self._all_notes), self.comparison))
+        return tables_html(self.tables())
 
     @property
     def _all_notes(self) -> tuple[str, ...]:

@@ -27,12 +27,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """A table: a label column and named columns, rows in titled sections; `notes` are the document's notes on it."""
+    """A table: a label column and named columns, rows in titled sections; `notes` are the document's notes on it.
+
+    `head` names the label column where a format has a head for it.
+    """
 
     title: str
     columns: tuple[str, ...]
     sections: tuple[tuple[str, tuple[Line, ...]], ...]
     notes: tuple[str, ...] = ()
+    head: str = "scenario"
 
 
 @dataclass(frozen=True)

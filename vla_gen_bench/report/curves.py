@@ -155,18 +155,26 @@ def mean_curve(
     return grid, values.mean(axis=0), float(t.ppf((1 + level) / 2, len(curves) - 1)) * error
 
 
-def curves_figure(runs: Sequence[Training], metric: str, level: float = 0.95) -> Figure:
+def curves_figure(
+    trainings: Sequence[Training] | Mapping[str, Sequence[Training]], metric: str, level: float = 0.95
+) -> Figure:
     """Draws the metric against the amount of training and against wall time.
 
     Thick lines: the mean over the seeds of a recipe, with a shaded interval. Thin lines: single seeds.
+
+    Args:
+        trainings: Runs, grouped by recipe here; or the groups: label -> the seeds of one line.
+        metric: A column of the curves.
+        level: Confidence of the interval.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
+    groups = trainings if isinstance(trainings, Mapping) else grouped(trainings)
+    runs = [run for seeds in groups.values() for run in seeds]
     amount = next((name for name in AMOUNTS if all(name in run.curve for run in runs)), None)
     if amount is None:
         raise UserError(f"the runs share none of the columns {', '.join(AMOUNTS)}; plot them apart")
-    groups = grouped(runs)
     with style():
         figure = Figure(figsize=(10, 3.6 + 0.21 * -(-len(groups) // 4)), layout="none")
         panels = figure.subplots(1, 2, sharey=True)

@@ -87,34 +87,37 @@ def _text_rows(block: Block, columns: list[list[str]], first: int, widths: list[
 # ---- Markdown -------------------------------------------------------------------------------------------------
 
 
-def to_markdown(document: Document) -> str:
-    """Returns Markdown with one pipe table per block, the best of a row in bold."""
-    parts = [f"# {_markdown(document.title)}", *map(_markdown_block, document.blocks)]
-    return "\n\n".join([*parts, "\n".join(f"- {_markdown(note)}" for note in document.notes)]) + "\n"
+def to_markdown(document: Document, level: int = 1) -> str:
+    """Returns Markdown with one pipe table per block, the best of a row in bold; the title is a heading of `level`."""
+    title = f"{'#' * level} {markdown(document.title)}"
+    blocks = [markdown_block(block, level + 1) for block in document.blocks]
+    return "\n\n".join([title, *blocks, "\n".join(f"- {markdown(note)}" for note in document.notes)]) + "\n"
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Escapes text for Markdown."""
     return re.sub(r"([\\|*_<>`\[\]])", r"\\\1", text)
 
 
-def _markdown_block(block: Block) -> str:
-    rows = [["scenario", *map(_markdown, block.columns)], ["---"] * (len(block.columns) + 1)]
+def markdown_block(block: Block, level: int = 2) -> str:
+    """Returns a block as a heading and a pipe table."""
+    rows = [[block.head, *map(markdown, block.columns)], ["---"] * (len(block.columns) + 1)]
     for section, lines in block.sections:
         if section:
-            rows.append([f"**{_markdown(section)}**", *[""] * len(block.columns)])
+            rows.append([f"**{markdown(section)}**", *[""] * len(block.columns)])
         rows += [[_markdown_label(line), *map(_markdown_cell, line.cells)] for line in lines]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"## {_markdown(block.title)}\n\n{table}"
+    return f"{'#' * level} {markdown(block.title)}\n\n{table}"
 
 
 def _markdown_label(line: Line) -> str:
-    return f"*{_markdown(line.label)}*" if line.summary else _markdown(line.label)
+    return f"*{markdown(line.label)}*" if line.summary else markdown(line.label)
 
 
 def _markdown_cell(cell: Text) -> str:
-    main = _markdown(cell.main)
+    main = markdown(cell.main)
     shown = (f"**{main}**" if cell.best else main) + (PARTIAL_MARK if cell.partial else "")
-    return f"{shown} {_markdown(cell.note)}".strip()
+    return f"{shown} {markdown(cell.note)}".strip()
 
 
 # ---- LaTeX ----------------------------------------------------------------------------------------------------

@@ -29,10 +29,11 @@ def rate_notes(comparison: Comparison) -> list[str]:
             "relative drop: the drop as a share of IND, blank where IND is 0. Their intervals: percentiles of "
             f"{RESAMPLES} bootstrap samples of the episode ids, drawn jointly for all rows and policies (fixed seed)."
         )
-    return notes + _warnings(comparison)
+    return notes + few_notes(comparison)
 
 
-def _warnings(comparison: Comparison) -> list[str]:
+def few_notes(comparison: Comparison) -> list[str]:
+    """Returns a warning if the runs have too few episodes."""
     fewest = min(len(episode_ids([run])) for run in comparison.runs)
     if fewest >= MIN_IDS:
         return []

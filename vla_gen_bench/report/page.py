@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -74,9 +75,7 @@ def to_page(
     )
 
 
-def _sections(
-    comparison: Comparison, drawn: Mapping[str, Figure], notes: Sequence[str]
-) -> list[tuple[str, str, str]]:
+def _sections(comparison: Comparison, drawn: Mapping[str, Figure], notes: Sequence[str]) -> list[tuple[str, str, str]]:
     """Returns (id, heading, HTML) of each section."""
     blocks = [marked(rates_block(comparison), comparison)]
     if comparison.baseline is not None:
@@ -106,18 +105,53 @@ def _summary(comparison: Comparison) -> str:
     return warning + "".join(lines)
 
 
-def tables_html(tables: Document) -> str:
-    """Returns tables and notes as an HTML fragment, for a notebook."""
+def tables_html(tables: Document, level: int = 2) -> str:
+    """Returns tables and notes as an HTML fragment, for a notebook or another page, from a heading of `level`."""
     notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes)
-    foot = f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
-    return f"<h2>{escape(tables.title)}</h2>{_blocks_html(tables.blocks)}{foot}"
+    foot = f"<details><summary>Notes</summary><ul>{notes}</ul></details>" if notes else ""
+    blocks = [replace(block, sections=tuple(map(_unlinked, block.sections))) for block in tables.blocks]
+    return f"<h{level}>{escape(tables.title)}</h{level}>{_blocks_html(blocks, level + 1)}{foot}"
+
+
+def _unlinked(section: tuple[str, tuple[Line, ...]]) -> tuple[str, tuple[Line, ...]]:
+    """Without links to the list of episodes, which only the page of a report has."""
+    return section[0], tuple(replace(line, scenario=None) for line in section[1])
+
+
+def plain_page(title: str, summary: str, sections: Sequence[tuple[str, str, str]]) -> str:
+    """Returns a self-contained page without scripts, in the style of the report.
+
+    Args:
+        title: Plain text.
+        summary: HTML below the title.
+        sections: (id, heading as plain text, HTML) of each.
+    """
+    assets = files("vla_gen_bench.report") / "assets"
+    return Template((assets / "plain.html").read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        css=(assets / "page.css").read_text(encoding="utf-8"),
+        summary=summary,
+        navigation="".join(f'<a href="#{id}">{escape(name)}</a>' for id, name, _ in sections),
+        sections="\n".join(
+            f'<section id="{id}">\n<h2>{escape(name)}</h2>\n{body}\n</section>' for id, name, body in sections
+        ),
+    )
+
+
+def figure_html(name: str, figure: Figure, caption: str) -> str:
+    """Returns a figure with its caption; `name` is unique on the page."""
+    caption = escape(caption)
+    wide = (
+        f"<div class='wide' tabindex='0' role='region' aria-label='{name}' style='--width:{figure.get_figwidth():g}in'>"
+    )
+    return f"<figure>{wide}{inline_svg(svg_of(figure), name, caption)}</div><figcaption>{caption}</figcaption></figure>"
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------
 
 
-def _blocks_html(blocks: Sequence[Block]) -> str:
-    return "\n".join(f"<h3>{escape(block.title)}</h3>\n{table_html(block)}" for block in blocks)
+def _blocks_html(blocks: Sequence[Block], level: int = 3) -> str:
+    return "\n".join(f"<h{level}>{escape(block.title)}</h{level}>\n{table_html(block)}" for block in blocks)
 
 
 def table_html(block: Block) -> str:
@@ -158,11 +192,7 @@ def _cell_html(cell: Text, column: str) -> str:
 
 
 def _figure_html(name: str, figure: Figure) -> str:
-    caption = escape(PICTURES[name.partition("-")[0]])
-    wide = (
-        f"<div class='wide' tabindex='0' role='region' aria-label='{name}' style='--width:{figure.get_figwidth():g}in'>"
-    )
-    return f"<figure>{wide}{inline_svg(svg_of(figure), name, caption)}</div><figcaption>{caption}</figcaption></figure>"
+    return figure_html(name, figure, PICTURES[name.partition("-")[0]])
 
 
 def inline_svg(svg: str, name: str, label: str) -> str:

@@ -51,14 +51,14 @@ def rates_block(comparison: Comparison) -> Block:
     fair = [not run.header.policy.privileged for run in comparison.runs]
 
     def line(row) -> Line:
-        best = _best([cell.rate for cell in row.cells], fair)
+        best = best_places([cell.rate for cell in row.cells], fair)
         cells = [_rate_text(cell, place in best) for place, cell in enumerate(row.cells)]
         return Line(row.info.label, tuple(cells), scenario=row.info.id)
 
     def summary(of: Summary) -> Line:
-        best = _best([estimate.value for estimate in of.estimates], fair) if of.kind == MEAN else ()
-        cells = [_estimate_text(of.kind, estimate, place in best) for place, estimate in enumerate(of.estimates)]
-        return Line(_summary_label(of), tuple(cells), summary=True)
+        best = best_places([estimate.value for estimate in of.estimates], fair) if of.kind == MEAN else ()
+        cells = [estimate_text(of.kind, estimate, place in best) for place, estimate in enumerate(of.estimates)]
+        return Line(summary_label(of), tuple(cells), summary=True)
 
     sections = _sections(comparison, line, summary)
     return Block("Success rates", tuple(comparison.labels), sections, tuple(rate_notes(comparison)))
@@ -72,8 +72,8 @@ def contrasts_block(comparison: Comparison) -> Block:
         return Line(row.info.label, tuple(_contrast_text(row.contrasts[o]) for o in others), scenario=row.info.id)
 
     def summary(of: Summary) -> Line:
-        cells = tuple(_estimate_text(of.kind, of.differences[o], signed=True) for o in others)
-        return Line(_summary_label(of), cells, summary=True)
+        cells = tuple(estimate_text(of.kind, of.differences[o], signed=True) for o in others)
+        return Line(summary_label(of), cells, summary=True)
 
     heading = f"Difference from {comparison.labels[comparison.baseline]}"
     columns = tuple(comparison.labels[o] for o in others)
@@ -151,7 +151,7 @@ def _sections(
     return (*sections, ("All shifted scenarios", overall)) if overall else tuple(sections)
 
 
-def _best(values: list[float | None], fair: list[bool]) -> list[int]:
+def best_places(values: list[float | None], fair: list[bool]) -> list[int]:
     """Returns the places of the highest value among the `fair` ones, none if these are all equal."""
     known = [value for value, counts in zip(values, fair) if value is not None and counts]
     if len(set(known)) < 2:
@@ -171,7 +171,8 @@ def _rate_text(cell: Cell, best: bool) -> Text:
     return Text(f"{cell.rate:.3f}", note, best, cell.partial)
 
 
-def _estimate_text(kind: str, estimate: Estimate, best: bool = False, signed: bool = False) -> Text:
+def estimate_text(kind: str, estimate: Estimate, best: bool = False, signed: bool = False) -> Text:
+    """Returns a mean or a drop with its interval and test; `signed` for a difference."""
     if estimate.value is None:
         return Text("-", partial=estimate.partial)
     scale, digits, unit = {MEAN: (1, 3, ""), ABSOLUTE: (100, 1, " pp"), RELATIVE: (100, 1, "%")}[kind]
@@ -205,7 +206,8 @@ def p_text(p: float) -> str:
     return f"{p:.1e}" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
-def _summary_label(summary: Summary) -> str:
+def summary_label(summary: Summary) -> str:
+    """Returns the label of a summary's line."""
     if summary.kind == MEAN:
         return f"mean of {summary.rows} rows" if summary.rows > 1 else "mean of 1 row"
     return {ABSOLUTE: "drop from IND", RELATIVE: "relative drop"}[summary.kind]

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from vla_gen_bench.data import replace_file
 from vla_gen_bench.episodes.spec import Frozen, digest_of
-from vla_gen_bench.errors import UserError, one_line, shown
+from vla_gen_bench.errors import UserError, one_line, shown, suggest
+from vla_gen_bench.resources import data_dir
 from vla_gen_bench.strict_yaml import parse, parse_yaml, read_yaml
 
 RECIPE_FILE = "recipe.yaml"
@@ -113,6 +114,30 @@ class Recipe(Frozen):
     def digest(self) -> str:
         """Returns 16 hex digits of a digest over the entire recipe."""
         return digest_of(self.canonical())
+
+
+def recipe_file(name: str, where: str = "--recipe") -> Path:
+    """Returns the path of a recipe: `name` itself, recipe.yaml of a policy, or one of the files in its `recipes`.
+
+    Args:
+        where: What named it, for messages.
+
+    Raises:
+        UserError: No such recipe exists.
+    """
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+        return Path(name)
+    policies = data_dir() / "policies"
+    known = {path.parent.name: path for path in policies.glob("*/recipe.yaml")}
+    known |= {path.stem: path for path in policies.glob("*/recipes/*.yaml") if path.stem != "common"}  # only a base
+    if name not in known:
+        raise UserError(f"{where} {name}: no file, and no policy with a recipe of that name{suggest(name, known)}")
+    return known[name]
+
+
+def trainer_of(path: Path) -> Any:
+    """Returns the name of the trainer that a recipe file, or its `base`, is written for; raises as `load_recipe`."""
+    return _with_base(path).get("trainer")
 
 
 def load_recipe(path: Path, kind: type[R], changes: dict[str, Any] | None = None) -> R:

@@ -94,7 +94,8 @@ def _check_empty(folder: Path) -> None:
             raise UserError(f"{folder}: holds {content}, no training run; choose another --out")
 
 
-def _begun(folder: Path) -> bool:
+def begun(folder: Path) -> bool:
+    """Whether a run folder holds anything that was trained."""
     if any((folder / name).exists() for name in (STATE_FILE, CHECKPOINT)):
         return True
     curve = folder / CURVE_FILE
@@ -103,7 +104,7 @@ def _begun(folder: Path) -> bool:
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
     """Refuses to resume with another recipe once training has started; a run that never started is discarded."""
-    if not _begun(folder):
+    if not begun(folder):
         return
     earlier = read_yaml(folder / RECIPE_FILE)
     for key, value in recipe.model_dump(mode="json").items():

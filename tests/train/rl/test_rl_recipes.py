@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from published import EXPERIMENTS, PRESETS
 
-from vla_gen_bench.cli.train_options import recipe_file
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.train.recipe import load_recipe
+from vla_gen_bench.train.recipe import load_recipe, recipe_file
 from vla_gen_bench.train.rl.dpo import DpoRecipe
 from vla_gen_bench.train.rl.grpo import GrpoRecipe
 from vla_gen_bench.train.rl.learner import RlRecipe

@@ -225,7 +225,8 @@ class VlaEvalLink(_WebSocketLink):
         version = payload.get("protocol_version", self.VERSION)
         if version != self.VERSION:
             raise UserError(f"{address.url}: speaks vla-eval's protocol {version}; expected {self.VERSION}")
-        self.greeting = {**payload, **payload.get("capabilities", {})}
+        able = payload.get("capabilities")
+        self.greeting = {**payload, **(able if isinstance(able, dict) else {})}
 
     def begin(self, instruction: str, seed: int) -> None:
         if self._running:

@@ -1,0 +1,121 @@
+"""What runs a part: a command of its own process, here or as a Ray task; Ctrl-C, kills, and why it failed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vla_gen_bench.study.engines import Local, reason, run_command
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOW = """
+import os, pathlib, time
+pathlib.Path("began").write_text(str(os.getpid()))
+try:
+    time.sleep(120)
+except KeyboardInterrupt:
+    pathlib.Path("stopped").write_text("")
+    raise
+"""
+PARENT = """
+from pathlib import Path
+from vla_gen_bench.study.engines import run_command
+run_command(["policies", "show", "slow:Policy"], Path("printed.txt"))
+"""
+
+
+def test_a_command_s_status_and_output_are_kept(tmp_path: Path) -> None:
+    printed = tmp_path / "printed.txt"
+    assert run_command(["suites", "show", "visoin"], printed) == 2
+    assert printed.read_text().startswith("$ vgb suites show visoin\nerror: unknown suite 'visoin'")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "expected"),
+    [
+        ("loading\nerror: data: no such folder\n\n", 2, "data: no such folder"),
+        ("error: of an earlier line\nTraceback ...\nRuntimeError: no\n", 1, "of an earlier line"),
+        ("step 1\nValueError: wrong\n", 1, "ValueError: wrong"),
+        ("step 1\n", -9, "killed by SIGKILL: out of memory?"),
+        ("step 1\n", -15, "killed by SIGTERM"),
+        ("", 3, "exit status 3"),
+    ],
+)
+def test_why_a_command_failed_is_one_line(text: str, code: int, expected: str) -> None:
+    assert reason(text, code) == expected
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def waited(condition, seconds: float = 120) -> bool:
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_command_ends_with_its_study(tmp_path: Path, ending: signal.Signals) -> None:
+    """Ctrl-C is passed on, so the command can finish what it writes; a killed study leaves nothing running."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    default = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, preexec_fn=default
+    )
+    began = tmp_path / "began"
+    try:
+        assert waited(lambda: began.exists() and began.read_text())
+        child = int(began.read_text())
+        parent.send_signal(ending)
+        assert parent.wait(120) != 0
+        assert waited(lambda: not alive(child))
+        assert (tmp_path / "stopped").exists() == (ending == signal.SIGINT)
+    finally:
+        parent.kill()
+
+
+def test_local_runs_one_part_at_a_time(tmp_path: Path) -> None:
+    from vla_gen_bench.study.parts import Part
+
+    part = Part("train/a/0", "a", 0, (), tmp_path / "out", tmp_path / "notes", ("train",))
+    engine = Local(lambda arguments, printed: 0 if arguments == ("train",) else 9)
+    assert engine.free()
+    engine.start(part)
+    assert not engine.free() and engine.wait() == ("train/a/0", 0, "") and engine.free()
+
+
+def test_parts_are_tasks_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real commands, in a real cluster of this machine: one works, one fails with its reason, one needs the first."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
+    from vla_gen_bench.errors import UserError
+    from vla_gen_bench.eval.cluster import Cluster
+    from vla_gen_bench.study.parts import Part
+    from vla_gen_bench.study.ray_tasks import ray_engine
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # without --address, a cluster of its own
+    commands = {"a": ("suites", "show", "vision"), "b": ("suites", "show", "visoin")}
+    parts = [Part(name, name, None, (), Path(name), Path(f"notes-{name}"), words) for name, words in commands.items()]
+    try:
+        with ray_engine(Cluster(cpus=0.5)) as engine:
+            for part in parts:
+                engine.start(part)
+            ended = {one.name: one for one in (engine.wait(), engine.wait())}
+    except UserError as error:
+        if "cannot start" in str(error):
+            pytest.skip(f"Ray cannot start here: {error}")
+        raise
+    assert ended["a"].code == 0 and "Unseen table" in Path("notes-a/printed.txt").read_text()
+    assert ended["b"].code == 2 and ended["b"].error.startswith("unknown suite 'visoin'")

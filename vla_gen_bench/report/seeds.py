@@ -1,0 +1,188 @@
+"""Several training seeds of each policy: tables over seeds and episodes together, by the statistics of every report.
+
+A seed's checkpoint adds rows, not episodes: each scenario has one row per seed, and all rows share the episode ids. So
+the bootstrap resamples ids jointly for all seeds, and the permutation test sums an id's differences over them: episodes
+are the independent units, never (seed, episode) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from vla_gen_bench.errors import UserError, printable
+from vla_gen_bench.log.suites import find_suite_of
+from vla_gen_bench.report.blocks import Block, Document, Line, Text
+from vla_gen_bench.report.compare import Comparison, compare
+from vla_gen_bench.report.load import Run, check_comparable
+from vla_gen_bench.report.notes import few_notes, partial_notes
+from vla_gen_bench.report.outcomes import METRICS
+from vla_gen_bench.report.scenarios import ScenarioInfo, describe, title_of
+from vla_gen_bench.report.summaries import FLIPS, MEAN, RESAMPLES, Summary
+from vla_gen_bench.report.table import best_places, estimate_text, summary_label, title
+
+OVERALL = "ood"
+
+
+@dataclass(frozen=True)
+class SeedComparison:
+    """Policies compared over their training seeds; the first one is the baseline.
+
+    Attributes:
+        infos: The scenarios, in the order of the table.
+        seeds: Names of the training seeds, the same for all policies.
+        by_scenario: Its summaries are the mean of each scenario over the seeds, in the order of `infos`.
+        by_dimension: Its summaries are the means and drops of each dimension over its scenarios and the seeds.
+    """
+
+    infos: tuple[ScenarioInfo, ...]
+    seeds: tuple[str, ...]
+    by_scenario: Comparison
+    by_dimension: Comparison
+
+    def scenario_summaries(self) -> dict[str, Summary]:
+        """Returns scenario id -> its mean over seeds."""
+        means = {summary.dimension: summary for summary in self.by_scenario.summaries if summary.dimension != OVERALL}
+        return {info.id: means[_own_dimension(info)] for info in self.infos}
+
+
+def compare_seeds(
+    policies: Mapping[str, Sequence[Run]], seeds: Sequence[str], metric: str | None = None, level: float = 0.95
+) -> SeedComparison:
+    """Compares policies over training seeds.
+
+    Args:
+        policies: Label -> the runs of its seeds, in the order of `seeds`. A policy that was not trained here repeats
+            its one run.
+        seeds: Names of the seeds.
+        metric: A key of `METRICS`; None = the suite's.
+        level: Confidence of every interval.
+
+    Raises:
+        UserError: The runs cannot be compared, as in a report; incomplete ones can, and are marked.
+    """
+    if any(len(runs) != len(seeds) for runs in policies.values()):
+        raise UserError("every policy needs one run for each training seed")
+    runs = list({id(run): run for group in policies.values() for run in group}.values())
+    check_comparable(runs, allow_partial=True)
+    suite = find_suite_of(runs[0].header, None)
+    infos = describe({name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}, suite)
+    chosen = metric or (suite.protocol.metric if suite else "success_at_end")
+    joined = [_joined(label, group) for label, group in policies.items()]
+    rows = [replace(_plain(info), id=_row(info.id, place)) for info in infos for place in range(len(seeds))]
+    alone = [replace(row, dimension=_own_dimension(info)) for row, info in zip(rows, _each(infos, len(seeds)))]
+    found = [compare(joined, some, 0, chosen, level) for some in (alone, rows)]
+    return SeedComparison(tuple(infos), tuple(seeds), *found)
+
+
+def _each(infos: Sequence[ScenarioInfo], times: int) -> list[ScenarioInfo]:
+    return [info for info in infos for _ in range(times)]
+
+
+def _plain(info: ScenarioInfo) -> ScenarioInfo:
+    """Without what would make rows of items or of severities of it."""
+    return replace(info, shift=None, sweep=None, level=None, parts=())
+
+
+def _row(scenario: str, place: int) -> str:
+    return f"{scenario} | {place}"
+
+
+def _own_dimension(info: ScenarioInfo) -> str:
+    return f"scenario {info.id}"
+
+
+def _joined(label: str, runs: Sequence[Run]) -> Run:
+    """Returns one run in which every seed's episodes are those of scenarios of their own."""
+    episodes = {
+        (_row(scenario, place), *rest): row
+        for place, run in enumerate(runs)
+        for (scenario, *rest), row in run.episodes.items()
+    }
+    renamed = {key: replace(row, scenario=key[0]) for key, row in episodes.items()}
+    planned = {_row(name, place): count for place, run in enumerate(runs) for name, count in run.planned.items()}
+    problems = tuple(dict.fromkeys(problem for run in runs for problem in run.problems))
+    return replace(runs[0], label=printable(label), episodes=renamed, planned=planned, problems=problems)
+
+
+# ---- as tables ------------------------------------------------------------------------------------------------
+
+
+def seeds_document(comparison: SeedComparison) -> Document:
+    """Returns the tables: rates over seeds and episodes, and differences from the first policy."""
+    rates = _block("Success rates", comparison, comparison.by_dimension.labels, _rates(comparison))
+    labels = comparison.by_dimension.labels
+    others = range(1, len(labels))
+    apart = _block(f"Difference from {labels[0]}", comparison, labels[1:], lambda of, _: _differences(of, others))
+    blocks = (rates, apart) if len(labels) > 1 else (rates,)
+    count = len(comparison.seeds)
+    return Document(f"{title(comparison.by_dimension)}, over {count} training seeds", blocks, tuple(_notes(comparison)))
+
+
+Cells = Callable[[Summary, ScenarioInfo | None], tuple[Text, ...]]
+
+
+def _block(name: str, comparison: SeedComparison, columns: Sequence[str], cells: Cells) -> Block:
+    means, count = comparison.scenario_summaries(), len(comparison.seeds)
+    sections = []
+    for dimension in dict.fromkeys(info.dimension for info in comparison.infos):
+        lines = [
+            Line(info.label, cells(means[info.id], info), scenario=info.id)
+            for info in comparison.infos
+            if info.dimension == dimension
+        ]
+        sections.append((title_of(dimension), (*lines, *_summaries(comparison, dimension, count, cells))))
+    overall = _summaries(comparison, OVERALL, count, cells)
+    sections += [("All shifted scenarios", overall)] if overall else []
+    return Block(name, tuple(columns), tuple(sections))
+
+
+def _summaries(comparison: SeedComparison, dimension: str, count: int, cells: Cells) -> tuple[Line, ...]:
+    """Returns the lines of a dimension's means and drops; `rows` counts scenarios, as in the report on one seed."""
+    found = [summary for summary in comparison.by_dimension.summaries if summary.dimension == dimension]
+    return tuple(Line(summary_label(replace(of, rows=of.rows // count)), cells(of, None), summary=True) for of in found)
+
+
+def _rates(comparison: SeedComparison) -> Cells:
+    fair = [not run.header.policy.privileged for run in comparison.by_dimension.runs]
+    rows = {row.info.id: row for row in comparison.by_dimension.rows}
+
+    def cells(of: Summary, info: ScenarioInfo | None) -> tuple[Text, ...]:
+        best = best_places([estimate.value for estimate in of.estimates], fair) if of.kind == MEAN else []
+        texts = [estimate_text(of.kind, estimate, place in best) for place, estimate in enumerate(of.estimates)]
+        if info is None:
+            return tuple(texts)
+        each = [rows[_row(info.id, place)] for place in range(len(comparison.seeds))]
+        return tuple(
+            replace(text, note=f"{text.note} {_by_seed([row.cells[place].rate for row in each])}".strip())
+            for place, text in enumerate(texts)
+        )
+
+    return cells
+
+
+def _by_seed(rates: Sequence[float | None]) -> str:
+    return f"({', '.join('-' if rate is None else f'{rate:.3f}' for rate in rates)})"
+
+
+def _differences(of: Summary, others: Sequence[int]) -> tuple[Text, ...]:
+    found = [of.differences[other] for other in others]
+    return tuple(Text("-") if one is None else estimate_text(of.kind, one, signed=True) for one in found)
+
+
+def _notes(comparison: SeedComparison) -> list[str]:
+    count = len(comparison.seeds)
+    percent = f"{100 * comparison.by_dimension.level:g}%"
+    what = METRICS[comparison.by_dimension.metric]
+    return [
+        f"Rate: {what}, the mean over {count} training seeds; in brackets that of each: {', '.join(comparison.seeds)}.",
+        f"Intervals ({percent}): percentiles of {RESAMPLES} bootstrap samples of the episode ids, drawn jointly for "
+        "all seeds, rows and policies (fixed seed). "
+        "They cover the choice of episodes, not the choice of training seeds.",
+        f"Differences: the same episodes and the same training seeds, paired. Tests: sign flips over the episode ids "
+        f"({FLIPS:,} flips), an id's differences summed over the seeds. Primary tests: the means of the dimensions, "
+        "corrected by Holm over the dimensions of each pair of policies; secondary: the rows, corrected over the rows. "
+        "The mean of all shifted scenarios sums them up, not corrected. * < 0.05, ** < 0.01, *** < 0.001.",
+        *few_notes(comparison.by_dimension),
+        *partial_notes(comparison.by_dimension),
+    ]

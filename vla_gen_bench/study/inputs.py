@@ -1,0 +1,88 @@
+"""What the result of a part follows from: resolved recipe, arguments, digests. Equal inputs: the part is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vla_gen_bench.episodes.spec import digest_of
+from vla_gen_bench.errors import shown
+from vla_gen_bench.eval.evaluate import checkpoint_digest, identity_of
+from vla_gen_bench.policies.digests import file_digests
+from vla_gen_bench.policies.registry import resolve
+from vla_gen_bench.study.parts import Part, data_of, local_start
+from vla_gen_bench.train.guard import INFO_FILE
+from vla_gen_bench.train.recipe import Recipe
+
+HARMLESS = ("checkpoint_every_s", "note")  # keys of a recipe that change nothing that is learned
+
+
+def inputs_of(part: Part, checkpoints: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the inputs as plain data, {"recipe optimiser.lr": 0.001, "data": ...}.
+
+    Args:
+        checkpoints: Digests of the checkpoints of finished trainings; all that `part` waits for must be there.
+    """
+    start = next((checkpoints[name] for name in part.after), None)
+    found = _of_evaluation(part, start) if part.recipe is None else _of_training(part.recipe, start)
+    return json.loads(json.dumps(found))  # as it is read again
+
+
+def _of_training(recipe: Recipe, start: str | None) -> dict[str, Any]:
+    data = {key: value for key, value in recipe.canonical().items() if key not in HARMLESS}
+    found = {f"recipe {key}": value for key, value in flat(data).items()}
+    local = local_start(recipe)
+    if start is not None:
+        found["recipe model.checkpoint"] = None  # its path, which may move; the digest counts
+    return {**found, "start": start or (checkpoint_digest(str(local)) if local else None), "data": _data(recipe)}
+
+
+def _of_evaluation(part: Part, checkpoint: str | None) -> dict[str, Any]:
+    request, suite = part.request, part.suite
+    assert request is not None and suite is not None
+    if checkpoint is not None:
+        request = replace(request, checkpoint=None)  # the digest counts, not the path
+    identity = identity_of(request, suite, resolve(request.policy))
+    if checkpoint is not None:
+        identity["policy"]["checkpoint"] = checkpoint
+    protocol = {
+        "scenarios": [scenario.id for scenario in suite.select(request.scenarios)],
+        "episodes": request.episodes or suite.protocol.episodes_per_seed,
+        "seeds": list(request.seeds or suite.protocol.seeds),
+    }
+    return flat({**identity, **protocol})
+
+
+def _data(recipe: Recipe) -> dict[str, str]:
+    return {folder: data_digest(Path(folder)) if Path(folder).is_dir() else folder for folder in data_of(recipe)}
+
+
+def data_digest(folder: Path) -> str:
+    """Returns a digest of a data set: the content of its metadata, names and sizes of its other, large files."""
+    meta = (folder / INFO_FILE).parent
+    sizes = {
+        file.relative_to(folder).as_posix(): file.stat().st_size
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not file.is_relative_to(meta)
+    }
+    return digest_of([file_digests(meta) if meta.is_dir() else {}, sizes])
+
+
+def flat(data: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Returns nested mappings as one, with dotted keys; an empty mapping stays a value."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{before}{key}.") if nested else {f"{before}{key}": value}
+    return found
+
+
+def change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Returns the first difference between two inputs in words, "" for none."""
+    for key in {**before, **now}:
+        if before.get(key) != now.get(key):
+            return f"{key} was {shown(before.get(key))}, now {shown(now.get(key))}"
+    return ""

@@ -1,0 +1,72 @@
+"""A study's parts as Ray tasks, one each, on any nodes that share the study's disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from vla_gen_bench.errors import one_line
+from vla_gen_bench.eval import ray_actors
+from vla_gen_bench.eval.cluster import Cluster
+from vla_gen_bench.eval.ray_pool import connected
+from vla_gen_bench.study.engines import PATIENCE_S, Ended, run_command, run_part
+from vla_gen_bench.study.parts import Part
+
+REFUSED = 2
+
+
+@contextmanager
+def ray_engine(cluster: Cluster) -> Iterator[RayTasks]:
+    """Yields an engine on a cluster; raises `UserError` as `connected`."""
+    with connected(cluster, None):
+        yield RayTasks(cluster)
+
+
+class RayTasks:
+    """Ray decides which parts run at once, and where.
+
+    Args:
+        cluster: `cpus` and `gpus` are what each part requests.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._task = ray.remote(_run).options(num_cpus=cluster.cpus, num_gpus=cluster.gpus)
+        self._running: dict[Any, str] = {}
+        self._ours: dict[str, dict[str, Any]] = {}
+
+    def free(self) -> bool:
+        return True
+
+    def start(self, part: Part) -> None:
+        ours = self._ours.setdefault(part.world, ray_actors.identity(part.world))
+        self._running[self._task.remote(part, ours, os.getcwd())] = part.name
+
+    def wait(self) -> Ended:
+        done, _ = ray.wait(list(self._running), num_returns=1)
+        name = self._running.pop(done[0])
+        try:
+            return ray.get(done[0])
+        except RayError as error:
+            return Ended(name, -1, one_line(str(error).strip().rpartition("\n")[2], 200))
+
+    def stop(self) -> None:
+        for task in self._running:
+            ray.cancel(task)  # raises KeyboardInterrupt in it, which `run_command` passes on
+        if self._running:
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=PATIENCE_S)
+
+
+def _run(part: Part, ours: dict[str, Any], folder: str) -> Ended:
+    """Runs on a node; a node that cannot give the same results refuses."""
+    if not os.path.isdir(folder):
+        return Ended(part.name, REFUSED, f"no folder {folder} on node {ray_actors.node()}; a study needs a shared disk")
+    os.chdir(folder)
+    differs = ray_actors.difference(ours, ray_actors.identity(part.world))
+    if differs:
+        return Ended(part.name, REFUSED, f"node {ray_actors.node()} {differs}; install the same on all nodes")
+    return run_part(part, run_command)
