@@ -13,7 +13,7 @@
 Its actions are in its data set's convention; without an adapter in a card `vgb eval` takes Bridge's: gripper 0 closed
 to 1 open, rotation as it is. Checkpoints without proprioception also run in plain PyTorch: `--policy openvla-oft`.
 NOT RUN with a model in this project, which has no GPU: the calls are those of `experiments/robot/openvla_utils.py` of
-that commit, by reading. Tested: the bytes of the protocol, and what a stand-in of that module is called with (README.md).
+that commit, by reading. Tested: the bytes of the protocol, and the arguments of the calls, with a stand-in (README.md).
 """
 
 from __future__ import annotations
