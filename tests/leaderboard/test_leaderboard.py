@@ -233,6 +233,7 @@ def test_a_log_of_another_version_of_the_suite_is_refused(submit, tmp_path):
         (("suite", "catalog"), "0" * 16, f"suite.catalog: is {'0' * 16}, this checkout has"),
         (("policy", "digest"), "x", "policy.digest: is x, the log gives acme-digest"),
         (("protocol", "decoding"), None, "protocol.decoding: is None, the log gives {'temperature': 0.6}"),
+        (("protocol", "image_codec"), "jpeg q75", "protocol.image_codec: is jpeg q75, the log gives none"),
         (("environment", "sapien"), "4", "environment.sapien: is 4, the log gives 3"),
         (("environment", "num_envs"), 1, "environment.num_envs: is 1, the log gives 4"),
         (("trust", "log_digest"), "x", "trust.log_digest: is x, the log gives"),

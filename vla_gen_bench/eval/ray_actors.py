@@ -102,13 +102,13 @@ class Simulator:
 
 def _build_served(config: WorkerConfig, messages: Messages, policy: Served) -> Any:
     from vla_gen_bench.envs.factory import build_batch
-    from vla_gen_bench.eval.workers import _Runner
+    from vla_gen_bench.eval.workers import Runner
     from vla_gen_bench.policies.chunking import ChunkRunner
     from vla_gen_bench.policies.registry import resolve
 
     card, needs = resolve(config.policy), Needs.from_json(config.sensors)
     batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
-    return _Runner(config, card, ChunkRunner(policy, card.label), batch, messages)
+    return Runner(config, card, ChunkRunner(policy, card.label), batch, messages)
 
 
 class PolicyHost:
