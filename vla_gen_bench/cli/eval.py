@@ -35,7 +35,11 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 
 
 @click.command("eval")
-@click.option("--policy", required=True, help="Name (vgb policies list), module:attr, or a folder with a card.yaml.")
+@click.option(
+    "--policy", required=True,
+    help="Name (vgb policies list), module:attr, a folder with a card.yaml, or a server: openpi://HOST:PORT, "
+    "vla-eval://HOST:PORT, act://HOST:PORT.",
+)  # fmt: skip
 @click.option("--checkpoint", metavar="PATH|HUB_ID", help="Weights, for policies that take them.")
 @click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
 @click.option("--suite", "suites", multiple=True, default=["all"], show_default=True, help="Name or YAML file; repeat.")
