@@ -270,6 +270,16 @@ def check_plain(data: Any, depth: int = 0) -> None:
             check_plain(value, depth + 1)
 
 
+def plain_or_text(value: Any) -> Any:
+    """Returns data of others as JSON would give it back, or its `repr` if JSON cannot hold it (NaN, an array, ...)."""
+    try:
+        found = json.loads(json.dumps(value, allow_nan=False))
+        check_plain(found)
+        return found
+    except (TypeError, ValueError, RecursionError):
+        return shown_value(value)
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):

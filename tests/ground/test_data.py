@@ -15,6 +15,7 @@ from vla_gen_bench.data import (
     Line,
     check_plain,
     parse_line,
+    plain_or_text,
     read_bytes,
     read_json,
     read_json_lines,
@@ -228,3 +229,11 @@ def test_digits_in_a_digest_are_no_large_number(text):
 
 def test_a_number_of_many_digits_before_its_exponent_is_refused():
     assert "too large" in parse_line(1, b'{"a": 1.23456789012345678e+308, "b": 123456789012345.25E999}\n').problem
+
+
+def test_data_of_others_is_kept_where_json_can_hold_it_and_shown_where_not():
+    assert plain_or_text({"a": (1, 2.5), "b": None}) == {"a": [1, 2.5], "b": None}
+    assert plain_or_text(float("nan")) == "nan" and plain_or_text({"a": b"x"}) == "{'a': b'x'}"
+    circle: list[Any] = []
+    circle.append(circle)
+    assert plain_or_text(circle) == "[[...]]"

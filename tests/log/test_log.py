@@ -11,9 +11,11 @@ import pytest
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.rollout import pack_actions, unpack_actions
+from vla_gen_bench.log import provenance
 from vla_gen_bench.log.counts import count, wilson
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.guard import locked
+from vla_gen_bench.log.header import Header
 from vla_gen_bench.log.rows import row_of
 from vla_gen_bench.log.writer import LogWriter
 
@@ -193,6 +195,16 @@ def test_a_row_of_another_run_is_refused_by_its_digest(writer):
         writer.restore("aaaa")
 
 
+def test_secrets_never_reach_a_log(monkeypatch):
+    options = {"api_key": "k", "HF_TOKEN": "t", "token": "u", "max_tokens": 3, "pad_token": "<pad>", "tokenizer": "x"}
+    kept = provenance.without_secrets(options)
+    assert kept == {**options, "api_key": "(hidden)", "HF_TOKEN": "(hidden)", "token": "(hidden)"}
+    given = ["vgb", "eval", "--policy-option", "api_key=k", "--policy-option=my_password=a=b", "--policy-option", "n=3"]
+    monkeypatch.setattr("sys.argv", given)
+    hidden = ["--policy-option", "api_key=(hidden)", "--policy-option=my_password=(hidden)", "--policy-option", "n=3"]
+    assert provenance.session()["command"] == ["vgb", "eval", *hidden]
+
+
 def test_a_complete_log_on_a_read_only_disk_is_not_written(writer, monkeypatch):
     writer.append(row(1), "abc")
     writer.append(row(2, "far"), "def")
@@ -223,3 +235,18 @@ def test_one_process_writes_a_folder_at_a_time(tmp_path):
     with locked(tmp_path / "log"):
         (tmp_path / "log" / "file").write_text("")
     assert (tmp_path / "log" / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "codec"),
+    [
+        ({}, "none"),
+        ({"connection": {"codec": "raw", "adapter": [{"resize": {"height": 224}}]}}, "raw"),
+        ({"connection": {"codec": "json-numpy", "adapter": [{"jpeg": {"quality": 75}}]}}, "jpeg q75 + json-numpy"),
+        ({"connection": {"codec": "png"}}, "png"),
+        ({"adapter": [{"jpeg": {"quality": 95}}, {"gripper": {}}]}, "jpeg q95"),  # in the process, with a card
+        ({"connection": {"codec": {"odd": 1}, "adapter": "jpeg"}}, "{'odd': 1}"),
+    ],
+)
+def test_the_image_codec_follows_from_the_adapter_and_the_connection(fields, codec):
+    assert Header.model_validate({**HEADER, **fields}).image_codec == codec

@@ -302,6 +302,27 @@ def test_a_file_without_the_statistics_is_named(tmp_path):
         parse_adapter([{"unnormalise": {"file": "stats.json"}}], "adapter", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "stats.json: input should be an object"),
+        ({"norm_stats": 3}, "stats.json: norm_stats: input should be an object"),
+        ({"b": 3}, "stats.json: b: input should be an object"),
+        ({"b": {"action": []}}, "stats.json: action: input should be an object"),
+        ({"b": {"action": {"q01": ["0"] * 7, "q99": [1] * 7}}}, "stats.json: q01: 0: input should be a valid number"),
+        ({"b": {"action": {"q01": [0] * 7, "q99": [1] * 6}}}, "stats.json: low and high and mask differ in length"),
+        (
+            {"b": {"action": {"q01": [0] * 7, "q99": [1] * 7, "mask": [2] * 7}}},
+            "mask: 0: input should be a valid boolean",
+        ),
+    ],
+)
+def test_statistics_of_another_shape_are_named(tmp_path, content, message):
+    (tmp_path / "stats.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        parse_adapter([{"unnormalise": {"file": "stats.json"}}], "adapter", tmp_path)
+
+
 CARD = """
 name: acme
 title: ACME

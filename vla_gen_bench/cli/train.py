@@ -67,7 +67,7 @@ def grounding(
 
     settings = parse_changes(changes) | ({"grounding.scenes": scenes} if scenes else {})
     loaded = load_recipe(recipe_file(recipe), trainer.GroundingRecipe, settings)
-    carry_out(trainer.train, loaded, out, _joined(processes, device), RunOptions(fresh, wandb))
+    carry_out(trainer.train, loaded, out, _joined(processes, device), RunOptions(fresh, wandb), acting=None)
 
 
 def _joined(processes: int | None, device: str) -> Processes:

@@ -32,12 +32,12 @@ def run_folder(out: Path | None, name: str) -> Path:
     return out or Path("runs") / "train" / name
 
 
-def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options: Any, acting: str = "") -> None:
+def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options: Any, acting: str | None = "") -> None:
     """Trains, with progress on stderr, and reports the result on stdout, from the first process only.
 
     Args:
         options: How to run it: `RunOptions` or a subclass.
-        acting: Options of `vgb eval` with which the policy acts as in the run's checks.
+        acting: Options of `vgb eval` with which the policy acts as in the run's checks; None = it cannot act yet.
     """
     from contextlib import nullcontext
 
@@ -47,6 +47,10 @@ def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options:
     folder = run_folder(out, recipe.name)
     with sole_writer(folder) if joined.first else nullcontext():
         checkpoint = trainer(recipe, folder, joined, say, options)
-    if joined.first:
-        click.echo(f"checkpoint: {checkpoint}")
+    if not joined.first:
+        return
+    click.echo(f"checkpoint: {checkpoint}")
+    if acting is None:
+        click.echo("It cannot act yet. Start supervised training from it: --set model.checkpoint=" + str(checkpoint))
+    else:
         click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint}{acting} --suite execution")

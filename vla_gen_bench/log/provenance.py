@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import vla_gen_bench
 from vla_gen_bench import runtime
 
 PACKAGES = ("mani_skill", "sapien", "torch", "numpy", "gymnasium", "opencv-python")
+SECRET = re.compile(r"(?i)(.*_)?(api_?key|password|secret|(hf|api|auth|access)_token)|token")  # not `pad_token`
+HIDDEN = "(hidden)"
 DECISIVE = ("mani_skill", "sapien")  # a different version may change every trajectory
 
 
@@ -64,10 +68,23 @@ def _cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a policy's options for a log, which is passed on to others: keys and passwords are hidden."""
+    return {name: HIDDEN if SECRET.fullmatch(name) else value for name, value in options.items()}
+
+
+def _shown(argument: str) -> str:
+    """Hides the value of a secret in `KEY=VALUE`, as `--policy-option` takes it."""
+    head, equals, rest = argument.partition("=")
+    if head.startswith("--") and equals:
+        return f"{head}={_shown(rest)}"
+    return f"{head}={HIDDEN}" if equals and SECRET.fullmatch(head) else argument
+
+
 def session(command: list[str] | None = None) -> dict[str, Any]:
     """Returns an entry of the header's `sessions`, which describe who wrote rows into the log."""
     return {
-        "command": command if command is not None else ["vgb", *sys.argv[1:]],
+        "command": command if command is not None else ["vgb", *map(_shown, sys.argv[1:])],
         "versions": versions(),
         "git": git_state(),
         "hardware": hardware(),

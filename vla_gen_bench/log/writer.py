@@ -131,7 +131,7 @@ class LogWriter:
 
 def header_text(header: Mapping[str, Any]) -> str:
     """Formats the content of `run.json`."""
-    return json.dumps(header, indent=1) + "\n"
+    return json.dumps(header, indent=1, allow_nan=False) + "\n"
 
 
 def _first_lines(lines: Sequence[Line], rows: dict[Key, Row]) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr, field_validator
 
 from vla_gen_bench.episodes.spec import Frozen, digest_of
-from vla_gen_bench.errors import UserError, printable
+from vla_gen_bench.errors import UserError, one_line, printable
 from vla_gen_bench.policies.identity import card_files, checkpoint_digests, code_digests, option_files
 from vla_gen_bench.policies.importing import make_importable
 from vla_gen_bench.protocol import EXTERNAL, Needs
@@ -148,15 +149,15 @@ class Card(Frozen):
         if self.checkpoint is None or self.source.folder is None:
             return None
         path = (self.source.folder / self.checkpoint).resolve()
-        if not path.exists():
-            where = self.source.folder / CARD_FILE
-            raise UserError(f"{where}: checkpoint: no file or folder '{path}'; see the README.md beside the card")
+        if not os.path.exists(path):  # unlike `Path.exists`, also answers for a name that is too long
+            where, what = self.source.folder / CARD_FILE, one_line(path)
+            raise UserError(f"{where}: checkpoint: no file or folder '{what}'; see the README.md beside the card")
         return path
 
     def check_world(self, world: str) -> None:
         """Raises `UserError` unless the policy can act in `world`."""
         if self.worlds != "all" and world not in self.worlds:
-            raise UserError(f"{self.label} acts in {', '.join(self.worlds)}, not in world '{world}'")
+            raise UserError(f"{self.label} acts in {one_line(', '.join(self.worlds), 200)}, not in world '{world}'")
 
     def digest(self, own_checkpoint: bool = True) -> str:
         """Returns 16 hex digits over the card, the plugin's version, the policy's code and all checkpoint bytes.

@@ -24,7 +24,7 @@ from vla_gen_bench.policies.remote.address import card_of, is_url
 from vla_gen_bench.policies.sizes import params_of
 from vla_gen_bench.protocol import ActionSpec, Needs, Policy
 from vla_gen_bench.resources import data_dir
-from vla_gen_bench.strict_yaml import parse_yaml
+from vla_gen_bench.strict_yaml import parse, parse_yaml
 
 GROUP = "vla_gen_bench.policies"
 
@@ -184,7 +184,7 @@ def _make_card(name: str, reference: str, source: Source) -> Card:
     factory = import_factory(reference, f"policy '{printable(name)}'{origin}")
     summary = (inspect.getdoc(factory) or "no description").splitlines()[0]
     privileged = bool(getattr(factory, "privileged", False))
-    needs = DeclaredNeeds(**asdict(_declared_needs(factory, reference)))
+    needs = parse(DeclaredNeeds, asdict(_declared_needs(factory, reference)), f"policy '{printable(name)}': needs")
     card = Card(name=name, title=name, summary=summary, factory=reference, privileged=privileged, needs=needs)
     return card.with_source(source)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from vla_gen_bench.assets.world import World
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.policies.card import Card, DeclaredNeeds
 from vla_gen_bench.policies.converters import needs_with, parse_adapter
 from vla_gen_bench.policies.registry import adapter_entries
@@ -53,7 +53,7 @@ def sensors_of(
     for camera in needs.cameras:
         if camera not in world.cameras:
             raise UserError(
-                f"{card.label}: its card needs camera '{camera}'{suggest(camera, world.cameras)}; "
+                f"{card.label}: its card needs camera '{one_line(camera, 80)}'{suggest(camera, world.cameras)}; "
                 f"world '{world.name}' has {', '.join(world.cameras)}"
             )
     size = image_size or needs.image_size

@@ -22,7 +22,7 @@ from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.contract import PolicyError, example_observation
 from vla_gen_bench.policies.registry import load_policy, resolve
-from vla_gen_bench.policies.remote.links import ServerError, ServerGone
+from vla_gen_bench.policies.remote.links import ServerError, ServerGone, end_of_text
 from vla_gen_bench.policies.remote.wire import dumps, loads, pack, unpack
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.protocol import ActionSpec, Needs
@@ -162,6 +162,48 @@ def test_a_wrong_key_map_is_named(keys, message):
         load_policy(f"openpi://127.0.0.1:{port}", keys=keys, **FAST)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start_s": "abc"}, "options.start_s: input should be a valid number"),
+        ({"timeout_s": -1}, "options.timeout_s: input should be greater than 0, got -1"),
+        ({"limit_mib": 0}, "options.limit_mib: input should be greater than 0"),
+        ({"execute": "x"}, "options.execute: input should be a valid integer"),
+        ({"api_key": [1]}, "options.api_key: input should be a valid string"),
+        ({"nothing": 1}, "options.nothing: unknown key 'nothing'"),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_is_sent(options, message):
+    with pytest.raises(UserError, match=message):
+        sensors_of(resolve("openpi://127.0.0.1:1"), get_world("builtin"), options=options)
+
+
+SPEC = {"chunk": 1, "execute": None, "low": [-1.0] * 7, "high": [1.0] * 7}
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (3, "greeting.vgb: is int; expected a map"),
+        ({"needs": {}}, "greeting.vgb: action_spec: field required|greeting.vgb.action_spec: field required"),
+        ({"needs": 3, "action_spec": SPEC}, "greeting.vgb.needs: input should be a valid dictionary"),
+        ({"needs": {"cameras": ["moon"]}, "action_spec": SPEC}, "needs.cameras: unknown camera 'moon'"),
+        ({"needs": {"history": 10**9}, "action_spec": SPEC}, "needs.history: input should be less than or equal to 64"),
+        ({"needs": {}, "action_spec": {**SPEC, "low": ["a"] * 7}}, "action_spec.low.0: input should be a valid number"),
+    ],
+)
+def test_a_greeting_that_is_not_vgb_serves_is_named(told, message):
+    with openpi_server(lambda _: chunk(), greeting={"vgb": told}) as (port, _), pytest.raises(UserError, match=message):
+        sensors_of(resolve(f"openpi://127.0.0.1:{port}"), get_world("builtin"), options=FAST)
+
+
+def test_a_greeting_that_json_cannot_hold_does_not_reach_the_log():
+    greeting = {"model": "pi0", "loss": float("nan"), "stats": {"mean": np.zeros(7)}, "at": [b"bytes"], "n": [1, 2.5]}
+    with openpi_server(lambda _: chunk(), greeting=greeting) as (port, _):
+        server = load_policy(f"openpi://127.0.0.1:{port}", **FAST).connection["server"]
+    assert server == {"model": "pi0", "n": [1, 2.5]}
+
+
 def test_a_server_that_misses_a_key_is_shown_with_what_was_sent():
     def answer(message):
         return (
@@ -215,6 +257,20 @@ def test_numbers_out_of_place_are_policy_errors(frame, message):
         remote.reset(["put"], [0])
         with pytest.raises(PolicyError, match=message):
             check_actions("policy 'acme'", remote.act(example_observation(1)), 1, remote.action_spec)
+
+
+def test_the_end_of_a_long_server_error_is_kept():
+    traceback = (
+        "Traceback (most recent call last):\n" + "  File 'model.py', line 1\n" * 500 + "KeyError: 'observation/state'"
+    )
+    assert len(end_of_text(traceback)) == len("... ") + 600
+    assert end_of_text(traceback).endswith("KeyError: 'observation/state'")
+    assert end_of_text("lost \x1b[31m\n my way") == "lost \\x1b[31m my way"
+    with acting([traceback]) as (port, _):
+        remote = load_policy(f"openpi://127.0.0.1:{port}", **FAST)
+        remote.reset(["put"], [0])
+        with pytest.raises(ServerError, match="KeyError: 'observation/state'; sent: observation/image"):
+            remote.act(example_observation(1))
 
 
 def test_after_an_error_the_next_episode_finds_a_new_connection():

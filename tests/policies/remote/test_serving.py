@@ -219,6 +219,12 @@ def test_a_policys_bad_actions_are_named_to_the_client():
         ({"image": IMAGE, "instruction": 7}, "instruction: expected text"),
         ({"image": IMAGE, "instruction": "put", "vgb": 3}, "vgb: is a int; expected a map"),
         ({"image": IMAGE, "instruction": "put", "vgb": {"seed": -1, "episode": 1}}, "seed: is -1"),
+        (
+            {"image": IMAGE, "instruction": "put", "vgb": {"step": 10**30}},
+            "vgb.step: is 1000000000000000000000000000000",
+        ),
+        ({"image": IMAGE, "instruction": "put", "vgb": {"step": "x"}}, "vgb.step: is 'x'; expected an integer"),
+        ({"image": IMAGE, "instruction": "put", "vgb": {"episode": [1]}}, "vgb.episode: is a list"),
         ([1, 2], "expected a map of keys"),
         (b"{", "not JSON"),
     ],
@@ -227,6 +233,17 @@ def test_a_bad_request_names_what_was_expected(message, text):
     with serving(Echo, "act") as (port, _):
         status, answer = post(port, message)
         assert status == 400 and text in answer["error"]
+
+
+def test_a_history_of_another_size_than_the_image_is_refused_alone():
+    """In a shared batch it would fail the requests of others."""
+    with serving(Echo, "act", Needs(history=2)) as (port, _):
+        request = {"image": IMAGE, "instruction": "put", "history/external": np.zeros((2, 9, 9, 3), np.uint8)}
+        status, answer = post(port, request)
+        assert (
+            status == 400
+            and "history/external: frames of shape [9, 9, 3]; expected that of the image" in answer["error"]
+        )
 
 
 def test_a_state_of_another_size_is_named():

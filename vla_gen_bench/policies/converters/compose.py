@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.policies.converters.base import Converter
 from vla_gen_bench.policies.converters.images import Crop, Jpeg, Resize
 from vla_gen_bench.policies.converters.numbers import (
@@ -65,7 +65,7 @@ def _parse(entry: Any, where: str, folder: Path) -> Converter:
         raise UserError(f"{where}: expected one converter with its arguments, such as {{gripper: {{open: 1}}}}")
     [(name, arguments)] = entry.items()
     if name not in CONVERTERS:
-        raise UserError(f"{where}: unknown converter '{name}'{suggest(str(name), CONVERTERS)}")
+        raise UserError(f"{where}: unknown converter '{one_line(name, 80)}'{suggest(str(name), CONVERTERS)}")
     model = CONVERTERS[name]
     check_keys(arguments or {}, model.model_fields, f"{where}.{name}")
     converter = parse(model, arguments or {}, f"{where}.{name}:")

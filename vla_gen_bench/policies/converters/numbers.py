@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.data import checked, read_json
+from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.policies.converters.base import Converter
 from vla_gen_bench.protocol import Observation
+from vla_gen_bench.strict_yaml import parse
 
 
 class Cast(Converter):
@@ -92,34 +94,36 @@ LIMITS = {"q01_q99": ("q01", "q99"), "min_max": ("min", "max"), "mean_std": ("me
 
 def with_statistics(converter: Unnormalise, folder: Path, where: str) -> Unnormalise:
     """Returns the converter with the statistics of its file in `folder`; raises `UserError`."""
-    from vla_gen_bench.data import read_json
-
     path = folder / converter.file
-    data = read_json(path)
-    entry = _entry(data, converter.key, f"{where}: {path}")
+    at = f"{where}: {one_line(path)}"
+    entry = _entry(read_json(path, dict[str, Any], shown=at), converter.key, at)
     mine = ("mean", "std") if converter.mode == "mean_std" else ("low", "high")
     found: dict[str, Any] = {}
     for name, theirs in zip(mine, LIMITS[converter.mode], strict=True):
         if theirs not in entry:
-            raise UserError(
-                f"{where}: {path}: no '{theirs}' in it for mode {converter.mode}; it has {', '.join(entry)}"
-            )
-        found[name] = tuple(entry[theirs])
-    mask = converter.mask if converter.mask is not None else entry.get("mask")
-    values = {**converter.model_dump(), **found, "file": None, "mask": None if mask is None else tuple(mask)}
-    return Unnormalise(**values)
+            has = one_line(", ".join(entry), 200)
+            raise UserError(f"{at}: no '{theirs}' in it for mode {converter.mode}; it has {has}")
+        found[name] = checked(entry[theirs], list[float], f"{at}: {theirs}")
+    mask = converter.mask
+    if mask is None and entry.get("mask") is not None:
+        mask = checked(entry["mask"], list[bool], f"{at}: mask")
+    return parse(Unnormalise, {**converter.model_dump(), **found, "file": None, "mask": mask}, f"{at}:")
 
 
 def _entry(data: dict[str, Any], key: str | None, where: str) -> dict[str, Any]:
     """Finds the action statistics in any of the known file layouts."""
-    data = data.get("norm_stats", data)
+    data = _mapping(data.get("norm_stats", data), f"{where}: norm_stats")
     if key is None and "action" not in data and len(data) == 1:
         key = next(iter(data))
     if key is not None:
         if key not in data:
-            raise UserError(f"{where}: no '{key}' in it{suggest(key, data)}")
-        data = data[key]
-    return data.get("action", data)
+            raise UserError(f"{where}: no '{one_line(key, 80)}' in it{suggest(key, data)}")
+        data = _mapping(data[key], f"{where}: {one_line(key, 80)}")
+    return _mapping(data.get("action", data), f"{where}: action")
+
+
+def _mapping(data: Any, where: str) -> dict[str, Any]:
+    return checked(data, dict[str, Any], where)
 
 
 class Gripper(Converter):
@@ -137,7 +141,7 @@ class Gripper(Converter):
     open: float = 1.0
     binarise: bool = False
     threshold: float = Field(0.5, ge=0, le=1)
-    sticky: int = Field(0, ge=0)
+    sticky: int = Field(0, ge=0, le=100_000)
     relative: bool = False
     _held: np.ndarray | None = PrivateAttr(default=None)  # [B], the command being executed
     _left: np.ndarray | None = PrivateAttr(default=None)  # [B], control steps for which it is still held

@@ -31,12 +31,16 @@ def slot_states(model: OpenVLA, inputs: Inputs, chunk: int, attention: Attention
 
 def states_with_slots(model: OpenVLA, inputs: Inputs, chunk: int, attention: Attention) -> Tensor:
     """Returns the hidden states [B, 1 + P + L - 1 + 7 K, D] of BOS, patches, words and blank action slots."""
+    return model.hidden(with_slots(model, inputs, chunk), attention)
+
+
+def with_slots(model: OpenVLA, inputs: Inputs, chunk: int) -> Sequence:
+    """Returns the prompt's embeddings with blank action slots after them."""
     prompt = model.splice(inputs)
     slots = chunk * ACTION_TOKENS
     blank = prompt.embeds.new_zeros(len(inputs.ids), slots, prompt.embeds.shape[2])
     seen = prompt.mask.new_ones(len(inputs.ids), slots)
-    sequence = Sequence(torch.cat([prompt.embeds, blank], 1), torch.cat([prompt.mask, seen], 1))
-    return model.hidden(sequence, attention)
+    return Sequence(torch.cat([prompt.embeds, blank], 1), torch.cat([prompt.mask, seen], 1))
 
 
 def parallel_decode(

@@ -19,8 +19,8 @@ def is_url(ref: str) -> bool:
 
 def parse_url(url: str) -> tuple[str, str, int]:
     """Returns ("openpi", "localhost", 8000) for "openpi://localhost:8000"; raises `UserError`."""
-    found = re.fullmatch(r"([\w+-]+)://(\[[0-9a-fA-F:]+\]|[^/:@\s?#]+)(?::(\d{1,5}))?/?", url)
-    if not found or int(found[3] or PORT) > 65535:
+    found = re.fullmatch(r"([\w+-]+)://(\[[0-9a-fA-F:]+\]|[^/:@\s?#]+)(?::([0-9]{1,5}))?/?", url)
+    if not found or not 0 < int(found[3] or PORT) < 65536:
         raise UserError(f"policy '{url}': expected openpi://HOST:PORT, vla-eval://HOST:PORT or act://HOST:PORT")
     if found[1] not in PROTOCOLS:
         raise UserError(f"policy '{url}': unknown protocol '{found[1]}'{suggest(found[1], PROTOCOLS)}")

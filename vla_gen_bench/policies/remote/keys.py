@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.protocol import CAMERAS, EXTERNAL, STATE, Needs, Observation
 
 # BridgeData V2's state in its data sets' layout: x, y, z, roll, pitch, yaw, 0, gripper.
@@ -42,7 +42,7 @@ def check_keys(keys: Any, where: str) -> dict[str, Any]:
             if part not in SOURCES:
                 hint = suggest(str(part), SOURCES)
                 listed = "" if "known:" in hint else f" known: {', '.join(SOURCES)}"
-                raise UserError(f"{where}: {path}: no piece '{part}' of an observation{hint}{listed}")
+                raise UserError(f"{where}: {path}: no piece '{one_line(part, 80)}' of an observation{hint}{listed}")
     return dict(keys)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.data import plain_or_text
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.converters.base import Converter
 from vla_gen_bench.policies.remote import keys as key_maps
 from vla_gen_bench.policies.remote.address import parse_url
-from vla_gen_bench.policies.remote.links import VGB, Address, Link, ServerError, connect
+from vla_gen_bench.policies.remote.links import Address, Link, ServerError, connect
+from vla_gen_bench.policies.remote.settings import own_of, settings_of
 from vla_gen_bench.policies.remote.wire import MEBIBYTE, ImageCodec
 from vla_gen_bench.protocol import EXTERNAL, WRIST, ActionSpec, Needs, Observation
 
@@ -60,7 +63,7 @@ class RemotePolicy:
         timeout_s, first_timeout_s: Longest time for an answer; the first one may take longer.
         limit_mib: Largest message.
         images: Encoding of vla-eval's images: png, jpeg or raw; None = png, but raw for `vgb serve`.
-        api_key: openpi's optional key.
+        api_key: openpi's optional key; None = the environment variable VGB_API_KEY. Logs never hold it.
 
     Attributes:
         default_adapter: The converters used if neither card nor user names any.
@@ -84,17 +87,20 @@ class RemotePolicy:
         api_key: str | None = None,
     ) -> None:
         protocol, host, port = parse_url(url)
+        waits = {"start_s": start_s, "timeout_s": timeout_s, "first_timeout_s": first_timeout_s, "limit_mib": limit_mib}
+        api_key = api_key or os.environ.get("VGB_API_KEY")
+        settings_of({"url": url, "execute": execute, "api_key": api_key, **waits})
         if images not in (None, "png", "jpeg", "raw"):
             raise UserError(f"{url}: images: is '{images}'; expected png, jpeg or raw")
         settings = (start_s, timeout_s, first_timeout_s, int(limit_mib * MEBIBYTE), images or "png", api_key)
         self._address = Address(protocol, host, port, *settings)
         self._links: list[Link | None] = [connect(self._address)]
-        self.own: dict[str, Any] | None = self._links[0].greeting.get(VGB)
+        self.own = own_of(self._links[0].greeting, url)
         if self.own and images is None:
             self._links[0].close()
             self._address = Address(**{**asdict(self._address), "images": "raw"})
             self._links = [connect(self._address)]
-        self.needs = Needs.from_json(self.own["needs"]) if self.own else Needs()
+        self.needs = self.own.needs if self.own else Needs()
         fallback = own_keys(protocol, self.needs) if self.own else key_maps.BRIDGE[protocol]
         self._keys = key_maps.check_keys(keys, f"{url}: keys") if keys is not None else fallback
         self.needs = key_maps.needs_of(self._keys, self.needs)
@@ -104,9 +110,8 @@ class RemotePolicy:
         self.connection: dict[str, Any] = {}
 
     def _own_spec(self) -> ActionSpec:
-        told = self.own["action_spec"]
-        limits = {name: tuple(told[name]) for name in ("low", "high")}
-        return ActionSpec(chunk=told["chunk"], execute=self._execute or told["execute"], **limits)
+        spec = self.own.spec
+        return replace(spec, execute=self._execute or spec.execute)
 
     def prepare(self, converters: Sequence[Converter]) -> None:
         """Queries a server once on an example image if it does not report its chunk length."""
@@ -208,7 +213,9 @@ def remote_needs(options: Mapping[str, Any]) -> Needs:
     keys = options.get("keys")
     if keys is not None:
         return key_maps.needs_of(key_maps.check_keys(keys, f"{options['url']}: keys"))
-    policy = RemotePolicy(**{name: value for name, value in options.items() if name != "adapter"})
+    given = {name: value for name, value in options.items() if name != "adapter"}
+    settings_of(given)
+    policy = RemotePolicy(**given)
     policy.close()
     return policy.needs
 
@@ -223,4 +230,4 @@ def _listed(described: Mapping[str, Any], prefix: str = "") -> str:
 
 def _is_small(value: Any) -> bool:
     """Whether a part of the server's greeting may go into the log: plain data of a few hundred characters."""
-    return not isinstance(value, bytes | np.ndarray) and len(repr(value)) < 2000
+    return not isinstance(value, np.ndarray) and plain_or_text(value) == value and len(repr(value)) < 2000

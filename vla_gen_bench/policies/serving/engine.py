@@ -119,7 +119,11 @@ class Engine:
                 "start 'vgb serve' with more --instances"
             )
         self._made += 1
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._make)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._make)
+        except BaseException:
+            self._made -= 1
+            raise
 
     def _note(self, session: Session, request: Request) -> None:
         """Stores the images, and fills in the history for clients that do not send one."""

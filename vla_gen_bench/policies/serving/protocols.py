@@ -14,7 +14,13 @@ from vla_gen_bench import __version__
 from vla_gen_bench.policies.remote import wire
 from vla_gen_bench.policies.remote.links import VGB
 from vla_gen_bench.policies.serving.engine import Engine, Session, failure_text
-from vla_gen_bench.policies.serving.requests import BadRequest, Request, bridge_convention, parse_request
+from vla_gen_bench.policies.serving.requests import (
+    LARGEST_NUMBER,
+    BadRequest,
+    Request,
+    bridge_convention,
+    parse_request,
+)
 
 log = logging.getLogger("vgb serve")
 PROTOCOL_VERSION = 1
@@ -238,7 +244,7 @@ async def _messages(socket: web.WebSocketResponse, limit: int):
 
 
 def _seed(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if type(value) is not int or not 0 <= value < LARGEST_NUMBER:
         raise BadRequest(f"seed: is {value!r}; expected an integer >= 0")
     return value
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.errors import shown
 from vla_gen_bench.policies.remote.links import VGB
 from vla_gen_bench.policies.remote.wire import decode_file
 from vla_gen_bench.protocol import CAMERAS, EXTERNAL, STATE_DIMS, WRIST, Needs
 
 LARGEST_SIDE = 4096
+LARGEST_NUMBER = 2**63
 LONGEST_INSTRUCTION = 2000  # characters
 # Other projects' names for the same inputs; the first one is ours.
 NAMES = {
@@ -63,12 +65,24 @@ def parse_request(message: Any, needs: Needs) -> Request:
     instruction = _found(flat, "instruction")
     if instruction is not None and (not isinstance(instruction, str) or len(instruction) > LONGEST_INSTRUCTION):
         raise BadRequest(f"instruction: expected text of at most {LONGEST_INSTRUCTION} characters")
-    history = {camera: _history(flat, camera, needs) for camera in needs.cameras if needs.history > 1}
+    history = {camera: _history(flat, camera, needs, images) for camera in needs.cameras if needs.history > 1}
     own = message.get(VGB)
-    if own is not None and not isinstance(own, Mapping):
-        raise BadRequest(f"{VGB}: is a {type(own).__name__}; expected a map")
+    if own is not None:
+        _check_own(own)
     sent = {camera: frames for camera, frames in history.items() if frames is not None}
     return Request(images, state, instruction, sent, None if own is None else dict(own))
+
+
+def _check_own(own: Any) -> None:
+    """Raises `BadRequest` for a value that would fail in the policy, where it fails the whole batch."""
+    if not isinstance(own, Mapping):
+        raise BadRequest(f"{VGB}: is a {type(own).__name__}; expected a map")
+    for name in ("step", "seed"):
+        value = own.get(name, 0)
+        if type(value) is not int or not 0 <= value < LARGEST_NUMBER:
+            raise BadRequest(f"{VGB}.{name}: is {shown(value)}; expected an integer from 0 to 2**63 - 1")
+    if not isinstance(own.get("episode"), str | int | None):
+        raise BadRequest(f"{VGB}.episode: is a {type(own['episode']).__name__}; expected text or a number")
 
 
 def _found(flat: Mapping[str, Any], what: str) -> Any:
@@ -98,13 +112,18 @@ def _checked(image: Any, ndim: int, name: str) -> np.ndarray:
     return image
 
 
-def _history(flat: Mapping[str, Any], camera: str, needs: Needs) -> np.ndarray | None:
+def _history(
+    flat: Mapping[str, Any], camera: str, needs: Needs, images: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
     frames = next((flat[name] for name in (f"observation/history/{camera}", f"history/{camera}") if name in flat), None)
     if frames is None:
         return None
     frames = _checked(frames, 4, f"history/{camera}")
     if len(frames) != needs.history:
         raise BadRequest(f"history/{camera}: {len(frames)} frames; this policy needs {needs.history}")
+    if frames.shape[1:] != images[camera].shape:
+        sizes = f"{list(frames.shape[1:])}; expected that of the image, {list(images[camera].shape)}"
+        raise BadRequest(f"history/{camera}: frames of shape {sizes}")
     return frames
 
 

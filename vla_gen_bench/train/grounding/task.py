@@ -4,6 +4,10 @@ One query is a scene and a sentence about one of its objects and one of its rece
 point at the image patches where the two are: a softmax over patches, cross-entropy against a Gaussian around the place.
 Only the sentence determines which of several things is meant.
 
+A second loss needs no sentence: each patch is compared with the names of all assets, as the words of the language model
+embed them, and must be closest to the name of what is in it. Patches that already resemble the right words make
+the first loss easy; without them it stayed at chance (docs/experiments/grounding.md).
+
 Regressing the places with a linear head, the first attempt, stayed at the mean place, where no thing teaches more
 than another (docs/experiments/grounding.md).
 """
@@ -26,7 +30,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
 from vla_gen_bench.policies.openvla.model.decoding import ACTION_TOKENS
 from vla_gen_bench.policies.openvla.model.vla import Inputs
-from vla_gen_bench.policies.openvla.oft import states_with_slots
+from vla_gen_bench.policies.openvla.oft import with_slots
 from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train.demos.frames import Augment, augmented, table_images
 from vla_gen_bench.train.demos.overlays import Overlays
@@ -34,9 +38,10 @@ from vla_gen_bench.train.demos.overlays import weights as overlay_weights
 from vla_gen_bench.train.grounding.store import Scenes, load_scenes
 from vla_gen_bench.train.student import Student
 
-STREAM, CHECK_STREAM = 0x6E1, 0x6E2
+STREAM, CHECK_STREAM, LOOK_STREAM = 0x6E1, 0x6E2, 0x6E3
 VISIBLE_PIXELS = 60  # of the camera's 320x240: less visible things are not queried
 SIGMA_PATCHES = 0.6  # of the Gaussian around a place
+SHARPNESS = 2.0  # initial logarithm of the factor of the cosines
 POINTERS = 2  # one to the object, one to the receptacle
 CHECK_QUERIES = 1000
 
@@ -60,7 +65,10 @@ class Grounding(Frozen):
         per_scene: Queries per image, which is encoded once for all of them: encoding dominates the cost.
         at: Queried states: "h0", the one that chooses the first action token, or "slots", all that choose action
             tokens at once (parallel decoding).
-        recognise: Weight of a loss on the projected patches alone: which asset is here, if any? It needs no sentence.
+        recognise: Weight of a loss on the projected patches alone: is something here, and whose name is closest?
+        attend: Weight of a loss on the last layer's attention: from the queried states, its first head must look at the
+            object and its second at the receptacle, so that acting knows their places. The pointers then read the
+            states before that layer.
         augment: As for demonstrations; `words` is not used, and `tables` is always 1: a stored scene has no table.
         warp: Changes of view.
     """
@@ -72,6 +80,7 @@ class Grounding(Frozen):
     per_scene: int = Field(1, ge=1)
     at: Literal["h0", "slots"] = "slots"
     recognise: float = Field(0.0, ge=0)
+    attend: float = Field(0.0, ge=0)
     augment: Augment = Augment()
     warp: Warp = Warp()
 
@@ -84,6 +93,23 @@ class Grounding(Frozen):
                 "augment.shift and augment.words: leave them out; warp.shift moves the places asked for too"
             )
         return self
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Where states look, logarithms over patches up to a constant; object first, then receptacle.
+
+    Attributes:
+        pointers: [B, states, 2, P].
+        attention: The same for two heads of the last layer; normalised over all tokens. None if it is not trained.
+    """
+
+    pointers: Tensor
+    attention: Tensor | None
+
+    @property
+    def answer(self) -> Tensor:
+        return self.pointers if self.attention is None else self.attention
 
 
 @dataclass(frozen=True)
@@ -217,12 +243,45 @@ def assets_in(scenes: Scenes, rows: np.ndarray, ways: np.ndarray, patches: int) 
     return found
 
 
-class Heads(nn.Module):
-    """Modules used only in training: the pointers, and a classifier of patches."""
+class Names(nn.Module):
+    """Compares patches with the names of assets: the mean embedding of each name's tokens. Only for training.
 
-    def __init__(self, width: int, assets: int) -> None:
+    Args:
+        ids: Token ids of each name, as in a prompt.
+        width: Channels of a patch and of a word, D.
+    """
+
+    def __init__(self, ids: list[list[int]], width: int) -> None:
         super().__init__()
-        self.pointer, self.what = Pointer(width), nn.Linear(width, 1 + assets)
+        tokens = sorted({token for name in ids for token in name})
+        shares = torch.zeros(len(ids), len(tokens))
+        for row, name in enumerate(ids):
+            for token in name:
+                shares[row, tokens.index(token)] += 1 / len(name)
+        self.register_buffer("tokens", torch.tensor(tokens), persistent=False)
+        self.register_buffer("shares", shares, persistent=False)
+        self.nothing, self.turn = nn.Linear(width, 1), nn.Linear(width, width, bias=False)
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        nn.init.eye_(self.turn.weight)
+
+    def forward(self, patches: Tensor, words: Tensor) -> Tensor:
+        """Returns logits [B, P, 1 + names] of nothing and of each name, by cosine.
+
+        Args:
+            patches: [B, P, D].
+            words: [vocabulary, D], the language model's embeddings.
+        """
+        names = F.normalize(self.shares @ words[self.tokens], dim=-1)
+        seen = F.normalize(self.turn(patches), dim=-1)
+        return torch.cat([self.nothing(patches), self.sharpness.exp() * seen @ names.T], -1)
+
+
+class Heads(nn.Module):
+    """Modules used only in training: the pointers, and the comparison of patches with names."""
+
+    def __init__(self, width: int, names: list[list[int]]) -> None:
+        super().__init__()
+        self.pointer, self.names = Pointer(width), Names(names, width)
 
 
 class Task:
@@ -236,7 +295,8 @@ class Task:
         self.sight = Sight(settings, self.world, self.side)
         self.phrases = phrasings(self.world, "train")
         scenes = self.queries.scenes
-        self.head = Heads(student.config.text.width, len(scenes.object_names) + len(scenes.receptacle_names)).to(device)
+        names = [student.processor.tokenizer.words(name) for name in (*scenes.receptacle_names, *scenes.object_names)]
+        self.head = Heads(student.config.text.width, names).to(device)
         self.centres = patch_centres(student.config.patches)
         self._patches: list[Tensor] = []
         student.model.projector.register_forward_hook(lambda module, inputs, output: self._patches.append(output))
@@ -244,43 +304,66 @@ class Task:
 
     def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
         """Returns the loss of this process's `size` queries in `step`; every draw is keyed by seed and step."""
-        random = np.random.default_rng((STREAM, self.seed, step, rank))
-        several = self.settings.per_scene
+        random, several = np.random.default_rng((STREAM, self.seed, step, rank)), self.settings.per_scene
         chosen = self.queries.draw(max(1, size // several), several, random)
         images, ways = self.sight.changed(self.queries.scenes, chosen[::several, 0], random)
-        assets = assets_in(self.queries.scenes, chosen[::several, 0], ways, len(self.centres))
-        ways = np.repeat(ways, several, axis=0)
+        wanted = moved(self.queries.places(chosen), np.repeat(ways, several, axis=0))
         sentences = [self._sentence(self.queries, row, self.phrases, random) for row in chosen]
-        wanted = moved(self.queries.places(chosen), ways)
-        inside = torch.from_numpy((np.abs(wanted) < 1).reshape(-1, POINTERS, 2).all(-1)).to(self.device)
-        logits = self.point(images, sentences)
-        wished = torch.from_numpy(targets(wanted, self.centres)).to(self.device)[:, None]
-        losses = -(wished * F.log_softmax(logits, -1)).sum(-1).mean(1)  # [B, 2]
-        pointing = (losses * inside).sum() / inside.sum().clamp(min=1)
-        return pointing + self.settings.recognise * self._recognising(assets) if self.settings.recognise else pointing
+        looks = self.looks(images, sentences)
+        loss = self._pointing(F.log_softmax(looks.pointers, -1), wanted)
+        if looks.attention is not None:
+            loss = loss + self.settings.attend * self._pointing(looks.attention, wanted)
+        if self.settings.recognise:
+            assets = assets_in(self.queries.scenes, chosen[::several, 0], ways, len(self.centres))
+            loss = loss + self.settings.recognise * self._recognising(self._patches[-1], assets)
+        return loss
 
-    def _recognising(self, assets: np.ndarray) -> Tensor:
-        """Returns the loss of classifying each patch; empty and other patches have equal total weight."""
-        logits, wanted = self.head.what(self._patches[-1].float()), torch.from_numpy(assets).to(self.device)
+    def recognition_loss(self, step: int, size: int, rank: int = 0) -> Tensor:
+        """Returns the loss of recognising what `size` images show; draws as in `loss`, and no sentence is read."""
+        random, scenes = np.random.default_rng((LOOK_STREAM, self.seed, step, rank)), self.queries.scenes
+        rows = random.integers(len(scenes), size=size)
+        images, ways = self.sight.changed(scenes, rows, random)
+        model, pixels = self.student.model, normalised_pixels(images, self.student.config).to(self.device)
+        patches = model.projector(model.vision_backbone(pixels))
+        return self._recognising(patches, assets_in(scenes, rows, ways, len(self.centres)))
+
+    def _pointing(self, shares: Tensor, wanted: np.ndarray) -> Tensor:
+        """Returns the loss of log-shares [B, states, 2, P] at places [B, 4]; places outside the image do not count."""
+        inside = torch.from_numpy((np.abs(wanted) < 1).reshape(-1, POINTERS, 2).all(-1)).to(self.device)
+        wished = torch.from_numpy(targets(wanted, self.centres)).to(self.device)[:, None]
+        losses = -(wished * shares).sum(-1).mean(1)  # [B, 2]
+        return (losses * inside).sum() / inside.sum().clamp(min=1)
+
+    def _recognising(self, patches: Tensor, assets: np.ndarray) -> Tensor:
+        """Returns the loss of naming what is in each patch; empty and other patches have equal total weight."""
+        words = self.student.model.language_model.model.embed_tokens.weight
+        logits, wanted = self.head.names(patches.float(), words.float()), torch.from_numpy(assets).to(self.device)
         losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
         filled = wanted.flatten() > 0
         return (losses[filled].sum() / filled.sum().clamp(min=1) + losses[~filled].mean()) / 2
 
     def predict(self, images: Tensor, sentences: list[str]) -> np.ndarray:
         """Returns float32 [B, 4]: places of object and receptacle, means over states and patches, -1 to 1."""
-        shares = torch.softmax(self.point(images, sentences), -1).mean(1).cpu().numpy()
+        shares = torch.softmax(self.looks(images, sentences).answer, -1).mean(1).cpu().numpy()
         return (shares @ self.centres).reshape(-1, 4)
 
-    def point(self, images: Tensor, sentences: list[str]) -> Tensor:
-        """Returns logits [B, states, 2, P] of the pointers; images may be fewer, as in `OpenVLA.splice`."""
+    def looks(self, images: Tensor, sentences: list[str]) -> Looks:
+        """Returns where the queried states look; images may be fewer, as in `OpenVLA.splice`."""
         ids, mask = pad_prompts([self._prompt(text) for text in sentences], self.student.config.pad)
         inputs = Inputs(ids, mask, normalised_pixels(images, self.student.config)).to(self.device, torch.float32)
         acting, model = self.student.config.acting, self.student.model
         self._patches.clear()
-        hidden = states_with_slots(model, inputs, acting.chunk, acting.attention)
-        slots = acting.chunk * ACTION_TOKENS
-        states = hidden[:, -slots - 1 : -1] if self.settings.at == "slots" else hidden[:, -slots - 1 : -slots]
-        return self.head.pointer(states, hidden[:, 1 : 1 + len(self.centres)]).float()
+        sequence, trace = with_slots(model, inputs, acting.chunk), []
+        hidden = model.hidden(sequence, acting.attention, trace)
+        first, patches = -acting.chunk * ACTION_TOKENS - 1, slice(1, 1 + len(self.centres))
+        states = slice(first, -1 if self.settings.at == "slots" else first + 1)
+        read = trace[-2] if self.settings.attend else hidden
+        pointers = self.head.pointer(read[:, states], read[:, patches]).float()
+        if not self.settings.attend:
+            return Looks(pointers, None)
+        may_see = sequence.may_see(acting.attention)
+        shares = model.language_model.model.last_attention(trace[-2], sequence.positions, may_see)
+        return Looks(pointers, shares[:, :POINTERS, states, patches].transpose(1, 2))
 
     def _prompt(self, sentence: str) -> list[int]:
         if sentence not in self._prompts:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.grounding.store import load_scenes
@@ -45,7 +45,9 @@ class GroundingRecipe(Recipe):
     Attributes:
         grounding: The scenes and their augmentation.
         held_out, development: Folders of scenes for checks, from the "train" and the "unseen" split; optional.
-        samples: Queries to train on, counted with repetition; the learning rate schedule ends there.
+        look_first: Images to recognise before the first query: learning what patches show is faster without sentences.
+            Both parts have a learning rate schedule of their own.
+        samples: Queries to train on, counted with repetition.
         ema: Decay of the averaged weights, which become the checkpoint; 0 = the last weights.
         log_every, check_every: Intervals in steps; each adds a row.
     """
@@ -54,14 +56,30 @@ class GroundingRecipe(Recipe):
     grounding: Grounding
     held_out: str | None = None
     development: str | None = None
+    look_first: int = Field(0, ge=0)
     samples: int = Field(ge=1)
     ema: float = Field(0.0, ge=0, lt=1)
     log_every: int = Field(100, ge=1)
     check_every: int = Field(1000, ge=1)
 
     @property
+    def images_per_step(self) -> int:
+        return self.grounding.batch // self.grounding.per_scene
+
+    @property
+    def looking_steps(self) -> int:
+        return math.ceil(self.look_first / self.images_per_step)
+
+    @property
     def steps(self) -> int:
-        return math.ceil(self.samples / self.grounding.batch)
+        return self.looking_steps + math.ceil(self.samples / self.grounding.batch)
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step; looking and asking have a schedule each."""
+        looking = self.looking_steps
+        if step < looking:
+            return self.optimiser.rate(step, looking)
+        return self.optimiser.rate(step - looking, self.steps - looking)
 
 
 def train(
@@ -97,7 +115,7 @@ def train(
         due = [done % every == 0 or done == recipe.steps for every in (recipe.log_every, recipe.check_every)]
         if curve is None or not any(due):
             continue
-        numbers = trainer.numbers() | (trainer.check() if due[1] else {})
+        numbers = trainer.numbers() | (trainer.check() if due[1] and done > recipe.looking_steps else {})
         curve.log(**numbers)
         say(_line(numbers, recipe))
         if time.monotonic() - saved >= recipe.checkpoint_every_s or done == recipe.steps:
@@ -144,11 +162,11 @@ class Trainer:
     def one_step(self) -> None:
         """Makes one optimiser step on this process's share of the queries."""
         recipe = self.recipe
-        rate = recipe.optimiser.rate(self.step, recipe.steps)
+        rate = recipe.rate(self.step)
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss = self.task.loss(self.step, recipe.grounding.batch // self.processes.count, self.processes.rank)
+            loss = self._loss()
         loss.backward()
         self.processes.average(self.parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, recipe.optimiser.clip or math.inf))
@@ -160,18 +178,25 @@ class Trainer:
         self._sums += np.array([float(loss.detach()), norm])
         self._steps, self._rate = self._steps + 1, rate
 
+    def _loss(self) -> Tensor:
+        recipe, count, rank = self.recipe, self.processes.count, self.processes.rank
+        if self.step < recipe.looking_steps:
+            return self.task.recognition_loss(self.step, recipe.images_per_step // count, rank)
+        return self.task.loss(self.step - recipe.looking_steps, recipe.grounding.batch // count, rank)
+
     def _restart(self) -> None:
         self._sums, self._steps, self._rate, self._since = np.zeros(2), 0, 0.0, time.monotonic()
 
     def numbers(self) -> dict[str, float]:
-        """Returns the means since the last call."""
-        batch = self.recipe.grounding.batch
-        speed = self._steps * batch / (time.monotonic() - self._since)
+        """Returns the means since the last call; before the first query, `samples_per_s` counts images."""
+        recipe, asked = self.recipe, max(0, self.step - self.recipe.looking_steps)
+        each = recipe.grounding.batch if asked else recipe.images_per_step
+        speed = self._steps * each / (time.monotonic() - self._since)
         loss, norm = self._sums / max(1, self._steps)
         rate = self._rate
         self._restart()
-        return {"step": self.step, "samples": self.step * batch, "samples_per_s": speed, "lr": rate, "loss": loss,
-                "grad_norm": norm}  # fmt: skip
+        return {"step": self.step, "samples": asked * recipe.grounding.batch, "samples_per_s": speed, "lr": rate,
+                "loss": loss, "grad_norm": norm}  # fmt: skip
 
     def check(self) -> dict[str, float]:
         """Returns the accuracy of the averaged weights on held-out scenes."""

@@ -71,6 +71,10 @@ class PromptTokenizer:
             )
         return ids
 
+    def words(self, text: str) -> list[int]:
+        """Returns the token ids of words as they are within a prompt, after a space."""
+        return self.backend.encode(f" {text.lower()}", add_special_tokens=False).ids
+
     @property
     def longest_prompt(self) -> int:
         """The maximum prompt length: the model's positions minus image patches, action tokens and EOS."""

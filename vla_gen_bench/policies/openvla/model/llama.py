@@ -82,6 +82,13 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.width, shared, bias=False)
         self.o_proj = nn.Linear(inner, config.width, bias=False)
 
+    def log_shares(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Returns float32 [B, heads, tokens, tokens], logarithms of how much each token attends to each, for losses."""
+        query, key = rotate(self._heads(self.q_proj(x)), *turn), rotate(self._heads(self.k_proj(x)), *turn)
+        scores = query @ key.repeat_interleave(self.config.heads // self.config.kv_heads, 1).transpose(2, 3)
+        scores = scores.float() / query.shape[-1] ** 0.5
+        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).log_softmax(-1)
+
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: Cache | None) -> Tensor:
         query = rotate(self._heads(self.q_proj(x)), *turn)
         key, value = rotate(self._heads(self.k_proj(x)), *turn), self._heads(self.v_proj(x))
@@ -132,6 +139,11 @@ class Llama(nn.Module):
         self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab, config.width), freeze=False)
         self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.rms_eps)
+
+    def last_attention(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Returns the last layer's `Attention.log_shares` for its input `x` [B, tokens, D], from a trace."""
+        layer = self.layers[-1]
+        return layer.self_attn.log_shares(layer.input_layernorm(x), rotary(positions, self.config, x.dtype), mask)
 
     def forward(
         self,
