@@ -313,7 +313,7 @@ class WorkerPool:
             kind, content = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join(10)
-            self._lose(worker, f"the worker process died (exit code {worker.process.exitcode})")
+            self._lose(worker, f"the worker process died ({self._end_of(worker)})")
             return
         if kind == "alive":
             worker.beat.value = time.monotonic()  # idle time is counted from here
@@ -340,6 +340,9 @@ class WorkerPool:
         else:
             self._fail(worker, content)
         self._feed(worker)
+
+    def _end_of(self, worker: _Worker) -> str:
+        return f"exit code {worker.process.exitcode}"
 
     def _feed(self, worker: _Worker) -> None:
         if not self._queue:
