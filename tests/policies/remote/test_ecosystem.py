@@ -47,7 +47,7 @@ def python_of(name: str) -> Path:
 def run(name: str, script: str, *arguments: object) -> dict:
     """Runs a script in an environment and returns the JSON it prints last."""
     command = [python_of(name), SCRIPTS / script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PATH": "/usr/bin:/bin"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=OFFLINE)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
