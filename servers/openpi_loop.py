@@ -10,10 +10,12 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgpack
 import numpy as np
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve as websocket_server
 
 LIMIT = 64 << 20  # bytes of a message
@@ -47,7 +49,7 @@ def unpack(data: bytes) -> Any:
 
 
 def greeting(policy: str, chunk: int, execute: int, needs: dict[str, Any]) -> dict[str, Any]:
-    """Returns what `vgb eval` is told; `needs` as in a card: state, cameras, image_size [H, W], history."""
+    """Returns the server's first message to `vgb eval`; `needs` as in a card: state, cameras, image_size [H, W]."""
     spec = {"chunk": chunk, "execute": execute, "low": [-value for value in HIGHEST], "high": HIGHEST}
     return {
         "policy": policy,
@@ -56,34 +58,33 @@ def greeting(policy: str, chunk: int, execute: int, needs: dict[str, Any]) -> di
 
 
 def serve(
-    act: Callable[[dict[str, Any]], np.ndarray],
-    told: dict[str, Any],
-    host: str,
-    port: int,
-    reset: Callable[[], None] = lambda: None,
+    begin: Callable[[], Callable[[dict[str, Any]], np.ndarray]], hello: dict[str, Any], host: str, port: int
 ) -> None:
     """Answers until it is interrupted; one request at a time goes through the model.
 
     Args:
-        act: Maps an observation to actions [K, n].
-        told: The greeting.
-        reset: Called when an episode begins, as far as the client reports it: clients of others do not.
+        begin: Called for each connection and, if the client reports them as `vgb eval` does, for each episode.
+            Returns the function that maps an observation to actions [K, n]; state of an episode belongs in there.
+        hello: The greeting.
     """
     turn = threading.Lock()
 
     def talk(socket: Any) -> None:
-        socket.send(pack(told))
-        episode = None
+        with suppress(ConnectionClosed):  # a client that ends without saying goodbye is no error of the server
+            answer(socket)
+
+    def answer(socket: Any) -> None:
+        socket.send(pack(hello))
+        episode, act = None, None
         for data in socket:
             try:
                 message = unpack(data)
+                own = message.get("vgb", {}).get("episode")
                 with turn:
-                    own = message.get("vgb", {}).get("episode")
-                    if own != episode:
-                        episode = own
-                        reset()
+                    if act is None or own != episode:
+                        episode, act = own, begin()
                     actions = np.asarray(act(message), np.float32)
-            except Exception as error:  # the client is told what, the terminal the whole of it
+            except Exception as error:  # the client gets the reason, the terminal the traceback
                 traceback.print_exc()
                 socket.send(f"{type(error).__name__}: {error}")
                 socket.close(1011)
@@ -91,5 +92,5 @@ def serve(
             socket.send(pack({"actions": actions}))
 
     with websocket_server(talk, host, port, compression=None, max_size=LIMIT) as server:
-        print(f"serving {told['policy']} at openpi://{host}:{server.socket.getsockname()[1]}", flush=True)
+        print(f"serving {hello['policy']} at openpi://{host}:{server.socket.getsockname()[1]}", flush=True)
         server.serve_forever()

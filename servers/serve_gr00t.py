@@ -12,7 +12,8 @@
 State goes to the checkpoint's state keys in order; a key map on the client's side sends what they are, such as
 `observation/state: state.ee_position+ee_euler+gripper_opening`. Actions are joined in the checkpoint's order, and
 `vgb eval` takes them as Bridge's unless a card converts them.
-NOT RUN in this project, which has no GPU: the calls are those of `gr00t/policy/gr00t_policy.py` of that commit.
+NOT RUN with a model in this project, which has no GPU: the calls are those of `gr00t/policy/gr00t_policy.py` of that
+commit, by reading. Tested: the bytes of the protocol, and what a stand-in of that module is called with. See README.md.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ def main() -> None:
         answer, _ = policy.get_action(observation)
         return np.concatenate([answer[key][0] for key in action], axis=-1)
 
-    serve(act, {"policy": "gr00t"}, given.host, given.port, policy.reset)
+    def begin():
+        policy.reset()
+        return act
+
+    serve(begin, {"policy": "gr00t"}, given.host, given.port)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@
 
 Its actions are in its data set's convention; without an adapter in a card `vgb eval` takes Bridge's: gripper 0 closed
 to 1 open, rotation as it is. Checkpoints without proprioception also run in plain PyTorch: `--policy openvla-oft`.
-NOT RUN in this project, which has no GPU: the calls are those of `experiments/robot/openvla_utils.py` of that commit.
+NOT RUN with a model in this project, which has no GPU: the calls are those of `experiments/robot/openvla_utils.py` of
+that commit, by reading. Tested: the bytes of the protocol, and the arguments of the calls, with a stand-in (README.md).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main() -> None:
         prompt = message["prompt"]
         return np.stack(oft.get_vla_action(config, model, processor, observation, prompt, head, projector))
 
-    serve(act, {"policy": "openvla-oft"}, given.host, given.port)
+    serve(lambda: act, {"policy": "openvla-oft"}, given.host, given.port)
 
 
 if __name__ == "__main__":

@@ -154,9 +154,14 @@ def end_with(parent: int) -> None:
 
 
 def end_with_caller() -> None:
-    """Calls `end_with` for the process that `PARENT` names, if any; the processes this one starts do not see it."""
+    """Calls `end_with` for the process that `PARENT` names, if any; the processes this one starts do not see it.
+
+    That process passes Ctrl-C on, which this one then heeds even if it was started to ignore it, as by Ray.
+    """
     parent = os.environ.pop(PARENT, "")
     if parent.isdigit():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         end_with(int(parent))
 
 

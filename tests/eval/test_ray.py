@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import builtins
 import json
-import os
+import platform
 import threading
 from pathlib import Path
 
 import pytest
+from ray_nodes import need_ray, two_nodes
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.cluster import Cluster
 from vla_gen_bench.eval.evaluate import Request, evaluate, make_plan
 
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # read when Ray is imported: nodes are at 127.0.0.1
-ROOT = Path(__file__).resolve().parents[2]
 SUITE = """
 id: short
 version: "1"
@@ -74,30 +73,8 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of one CPU on 127.0.0.1."""
-    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
-    from ray.cluster_utils import Cluster as Nodes
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before)))
-    memory = 100 << 20
-    try:
-        head = {
-            "num_cpus": 1,
-            "node_ip_address": "127.0.0.1",
-            "include_dashboard": False,
-            "object_store_memory": memory,
-        }
-        nodes = Nodes(initialize_head=True, connect=True, head_node_args=head)
-        nodes.second = nodes.add_node(num_cpus=1, object_store_memory=memory)
-        nodes.wait_for_nodes()
-    except Exception as error:  # a machine on which Ray's processes do not come up
-        pytest.skip(f"Ray cannot start here: {error}")
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
-    os.environ["PYTHONPATH"] = before
+    with two_nodes() as nodes:
+        yield nodes
 
 
 def test_a_killed_actor_and_a_node_that_leaves_cost_their_running_episodes_only(cluster, folder: Path) -> None:
@@ -106,7 +83,7 @@ def test_a_killed_actor_and_a_node_that_leaves_cost_their_running_episodes_only(
     def leave(result) -> None:
         if not left.is_set():
             left.set()
-            cluster.remove_node(cluster.second)
+            cluster.remove_node(cluster.added[0])
 
     done = _evaluate("pol:Dies", "ray", leave, cluster=Cluster())
     assert done.finished and not done.errors and Path("died").exists() and left.is_set()
@@ -123,6 +100,33 @@ def test_policy_actors_act_for_all_simulators_to_the_same_end(cluster, folder: P
     assert _stable("ray") == _stable("local")
 
 
+def test_an_evaluation_on_a_cluster_that_is_too_small_is_refused_at_once(cluster, folder: Path) -> None:
+    """Also where workers fit, and the policy actors do not."""
+    with pytest.raises(UserError, match="1 worker of 1 CPU and 1 GPU each do not fit on its nodes"):
+        _evaluate("pol:Looks", "ray", cluster=Cluster(gpus=1))
+    with pytest.raises(UserError, match="and 3 policy actors of 1 CPU each do not fit"):
+        _evaluate("pol:Looks", "ray", cluster=Cluster(hosts=3))
+    assert not (folder / "ray").exists()
+
+
+def test_a_cluster_of_another_ray_or_python_is_named(monkeypatch) -> None:
+    """With the message of Ray's own check."""
+    ray = need_ray()
+    from ray._private.utils import check_version_info
+
+    from vla_gen_bench.eval import ray_cluster
+
+    def init(**options) -> None:
+        check_version_info({"ray_version": "2.9.0", "python_version": "3.10.4"}, "node 10.0.0.1")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_cluster, "_reach", lambda address, wait_s: None)
+    ours = f"Ray {ray.__version__} and Python {platform.python_version()}"
+    expected = f"--address a:1: the cluster runs Ray 2.9.0 and Python 3.10.4, this command {ours}; install the same"
+    with pytest.raises(UserError, match=expected):
+        ray_cluster._join(Cluster(address="a:1"))
+
+
 def test_a_policy_that_cannot_be_loaded_is_refused_with_its_node(cluster, folder: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)nothing.*\(node 127.0.0.1\)"):
         _evaluate("random", "ray", cluster=Cluster(cpus=0.3, hosts=1), options={"nothing": 1})
@@ -130,14 +134,14 @@ def test_a_policy_that_cannot_be_loaded_is_refused_with_its_node(cluster, folder
 
 
 def test_nodes_with_other_versions_are_named(monkeypatch) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
-    from vla_gen_bench.eval import ray_actors
+    need_ray()
+    from vla_gen_bench.eval import ray_actors, ray_node
 
-    ours = ray_actors.identity("builtin")
-    assert ray_actors.difference(ours, dict(ours)) == ""
+    ours = ray_node.identity("builtin")
+    assert ray_node.difference(ours, dict(ours)) == ""
     theirs = {**ours, "sapien": "3.0.2"}
-    assert ray_actors.difference(ours, theirs) == f"has sapien 3.0.2, this command {ours['sapien']}"
-    monkeypatch.setattr(ray_actors, "node", lambda: "10.0.0.7")
+    assert ray_node.difference(ours, theirs) == f"has sapien 3.0.2, this command {ours['sapien']}"
+    monkeypatch.setattr(ray_node, "node", lambda: "10.0.0.7")
     config = type("Config", (), {"world": "builtin", "threads": 1})
     kind, why = ray_actors.Simulator(config, theirs, "/nonexistent").start()
     assert kind == "refused" and "install the same on all nodes (node 10.0.0.7)" in why
@@ -153,16 +157,16 @@ def test_nodes_with_other_versions_are_named(monkeypatch) -> None:
     ],
 )
 def test_an_address_that_cannot_be_reached_is_refused_at_once(address: str, expected: str) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
-    from vla_gen_bench.eval import ray_pool
+    need_ray()
+    from vla_gen_bench.eval import ray_cluster
 
     with pytest.raises(UserError, match="--address") as caught:
-        ray_pool._join(Cluster(address=address), 1)
+        ray_cluster._join(Cluster(address=address))
     assert expected in str(caught.value)
 
 
 def test_an_option_that_cannot_be_sent_is_named() -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
+    need_ray()
     from vla_gen_bench.eval.ray_pool import check_options
 
     check_options({"temperature": 0.5})
@@ -190,7 +194,7 @@ def test_options_of_a_cluster_want_the_engine(cli) -> None:
 
 
 def test_a_privileged_policy_cannot_act_from_an_actor_of_its_own(cli, folder: Path) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
+    need_ray()
     ran = cli("eval", "--policy", "expert", "--suite", "short.yaml", "--engine", "ray", "--policy-actors", 1)
     assert ran.exit_code == 2 and "sees the simulator's state" in ran.stderr
 

@@ -89,3 +89,35 @@ def test_the_slurm_script_runs_its_task_s_shard() -> None:
     )
     assert ours == "eval --policy p --shard 3/16 --workers 4 --out o/shard-3\n"
     assert "start this with sbatch --array" in command()
+
+
+def test_the_ray_script_starts_a_node_each_and_the_command_on_the_first(tmp_path: Path) -> None:
+    """Slurm's commands are replaced by ones that note their arguments; job 20007 uses port 20000 + 7."""
+    notes = tmp_path / "notes"
+    scripts = {
+        "srun": f'echo "srun $*" >>{notes}',
+        "scontrol": "printf 'n1\\nn2\\nn3\\n'",
+        "vgb": f'until [ "$(wc -l <{notes})" -ge "$NOTES" ]; do sleep 0.1; done; echo "vgb $*" >>{notes}',
+    }
+    for name, line in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def noted(*arguments: str, **variables: str) -> list[str]:
+        notes.write_text("")
+        environment = {**_environment(), "VGB": "vgb", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        command = ["sh", CLUSTER / "ray.sh", "train", "ppo", *arguments]
+        done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=120)
+        return sorted(notes.read_text().splitlines()) if variables else [done.stderr]
+
+    job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_ID": "20007"}
+    head, others, command = noted(**job, SLURM_JOB_NUM_NODES="3", NOTES="2")
+    options = "--port=20007 --num-cpus=4 --include-dashboard=false"
+    assert head == f"srun --overlap --nodes=1 --ntasks=1 --nodelist=n1 ray start --head --block {options}"
+    assert others.startswith("srun --overlap --nodes=2 --ntasks=2 --exclude=n1 sh -c ")
+    assert others.endswith("ray start --address=n1:20007 --block --num-cpus=4")
+    ours = "--engine ray --address n1:20007 --wait-for-nodes 300"
+    assert command == f"vgb train ppo --workers 12 {ours}"
+    alone = noted("--workers", "2", **job, SLURM_JOB_NUM_NODES="1", NOTES="1")
+    assert alone == [head, f"vgb train ppo --workers 2 {ours}"]
+    assert "start this with sbatch --nodes=N" in noted()[0]

@@ -6,8 +6,10 @@ from collections import deque
 from multiprocessing import Pipe
 from types import SimpleNamespace
 
+import pytest
 from sim import spec_of
 
+from vla_gen_bench.eval import workers
 from vla_gen_bench.eval.workers import Job, WorkerConfig, WorkerPool, _Worker
 
 
@@ -33,6 +35,24 @@ def test_a_worker_that_died_between_episodes_costs_one_try():
     assert list(pool._queue) == [(job, 2)] and not results  # it is tried again, by a new worker
     pool._feed(pool._workers[0])
     assert not pool._queue and results[0].error == "the worker process died between two episodes"
+
+
+@pytest.mark.parametrize("ended", ["no more jobs", "the parent died"])
+def test_a_worker_closes_its_policy_at_the_end(monkeypatch, ended):
+    closed = []
+
+    def close():
+        closed.append(True)
+        raise OSError("not reachable any more")  # nobody waits for it
+
+    runner = SimpleNamespace(source=SimpleNamespace(policy=SimpleNamespace(close=close)), describe=dict)
+    monkeypatch.setattr(workers, "_build", lambda config, pipe: runner)
+    monkeypatch.setattr(workers.runtime, "begin_worker", lambda parent: None)
+    monkeypatch.setattr(workers.runtime, "prepare", lambda threads: None)
+    ours, theirs = Pipe()
+    ours.send(None) if ended == "no more jobs" else ours.close()
+    workers._worker_main(WorkerConfig("hold", {}, "builtin", 5), theirs, 0)
+    assert closed == [True]
 
 
 def test_a_failed_batch_is_tried_again_one_by_one():

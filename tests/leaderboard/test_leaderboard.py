@@ -17,6 +17,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.leaderboard.board import Board
 from vla_gen_bench.leaderboard.entry import entry_text, parse_entry
 from vla_gen_bench.leaderboard.validation import PAPER_SUITE
+from vla_gen_bench.log.guard import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 EPISODES = 160
@@ -232,6 +233,7 @@ def test_a_log_of_another_version_of_the_suite_is_refused(submit, tmp_path):
         (("suite", "catalog"), "0" * 16, f"suite.catalog: is {'0' * 16}, this checkout has"),
         (("policy", "digest"), "x", "policy.digest: is x, the log gives acme-digest"),
         (("protocol", "decoding"), None, "protocol.decoding: is None, the log gives {'temperature': 0.6}"),
+        (("protocol", "image_codec"), "jpeg q75", "protocol.image_codec: is jpeg q75, the log gives none"),
         (("environment", "sapien"), "4", "environment.sapien: is 4, the log gives 3"),
         (("environment", "num_envs"), 1, "environment.num_envs: is 1, the log gives 4"),
         (("trust", "log_digest"), "x", "trust.log_digest: is x, the log gives"),
@@ -403,6 +405,26 @@ def test_an_entry_cannot_claim_another_version_than_its_log(cli, submit, folder,
 
 
 # ---- build -------------------------------------------------------------------------------------------------
+
+
+def test_two_writers_of_one_leaderboard_are_refused(cli, folder, tmp_path):
+    run = make_run(tmp_path / "run")
+    with locked(folder):
+        for command in (
+            ("add", run, "--policy-name", "acme", *DECLARED, "--folder", folder),
+            ("build", "--folder", folder),
+        ):
+            ran = cli("leaderboard", *command)
+            assert ran.exit_code == 2 and "board: another process is writing there" in ran.stderr
+    assert [path.name for path in folder.rglob("*")] == ["entries"]
+
+
+def test_an_entry_is_written_after_its_log(cli, folder, tmp_path, monkeypatch):
+    """A process that is killed in between leaves a log that no entry names, and the same command works again."""
+    written = []
+    monkeypatch.setattr("vla_gen_bench.leaderboard.board.replace_file", lambda path, content: written.append(path.name))
+    ran = cli("leaderboard", "add", make_run(tmp_path / "run"), "--policy-name", "acme", *DECLARED, "--folder", folder)
+    assert ran.exit_code == 0 and written == ["episodes.jsonl.gz", "run.json", "acme-small-builtin.json"]
 
 
 def test_build_then_check_then_drift(cli, submit, folder, tmp_path):

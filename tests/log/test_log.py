@@ -15,6 +15,7 @@ from vla_gen_bench.log import provenance
 from vla_gen_bench.log.counts import count, wilson
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.guard import locked
+from vla_gen_bench.log.header import Header
 from vla_gen_bench.log.rows import row_of
 from vla_gen_bench.log.writer import LogWriter
 
@@ -234,3 +235,18 @@ def test_one_process_writes_a_folder_at_a_time(tmp_path):
     with locked(tmp_path / "log"):
         (tmp_path / "log" / "file").write_text("")
     assert (tmp_path / "log" / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "codec"),
+    [
+        ({}, "none"),
+        ({"connection": {"codec": "raw", "adapter": [{"resize": {"height": 224}}]}}, "raw"),
+        ({"connection": {"codec": "json-numpy", "adapter": [{"jpeg": {"quality": 75}}]}}, "jpeg q75 + json-numpy"),
+        ({"connection": {"codec": "png"}}, "png"),
+        ({"adapter": [{"jpeg": {"quality": 95}}, {"gripper": {}}]}, "jpeg q95"),  # in the process, with a card
+        ({"connection": {"codec": {"odd": 1}, "adapter": "jpeg"}}, "{'odd': 1}"),
+    ],
+)
+def test_the_image_codec_follows_from_the_adapter_and_the_connection(fields, codec):
+    assert Header.model_validate({**HEADER, **fields}).image_codec == codec

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from demos import OPEN, ORIGIN, SHUT, SIDE, demo
 
-from vla_gen_bench.policies.conventions import Frames, diagnose, take_frames
+from vla_gen_bench.policies.conventions import Frames, diagnose, mean_errors, take_frames
 from vla_gen_bench.protocol import ActionSpec, Needs, Observation
+from vla_gen_bench.train.demos.dataset import Writer, load
 
 COUNT, CHUNK = 96, 3
 SCALE = np.array([0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 1.0])
-QUESTIONS = ["replay", "scale", "gripper", "rotation", "image order", "chunk", "language", "state", "image"]
+QUESTIONS = ["replay", "error", "scale", "gripper", "rotation", "image order", "chunk", "language", "state", "image"]
 
 
 def frames(seed: int = 0) -> Frames:
@@ -82,7 +86,7 @@ def zero_to_one(actions):
     [
         (Reader(flipped(6)), "gripper", "turned round"),
         (Reader(zero_to_one), "gripper", "a 0..1 gripper"),
-        (Reader(lambda a: np.where(np.arange(7) == 6, 1.0, a)), "gripper", "gripper"),
+        (Reader(lambda a: np.where(np.arange(7) == 6, 1.0, a)), "gripper", "does not tell the two apart"),
         (Reader(flipped(5)), "rotation", "dyaw turns the other way"),
         (Reader(swapped), "rotation", "another order of the axes"),
         (Reader(lambda a: np.concatenate([a[..., :6] * 50, a[..., 6:]], -1).clip(-1, 1)), "scale", "un-normalised"),
@@ -110,7 +114,7 @@ def test_a_policy_without_a_clue_is_told_so_and_not_more():
 
 
 def test_frames_come_from_demonstrations():
-    from demos import OPEN, SHUT, demos_of
+    from demos import demos_of
 
     demos = demos_of([(OPEN, SHUT, SHUT, OPEN), (OPEN, SHUT, OPEN)])
     taken = take_frames(demos, Needs(state=True, cameras=("external", "wrist"), history=2), 7, chunk=3)
@@ -121,8 +125,72 @@ def test_frames_come_from_demonstrations():
     assert np.allclose(taken.observation.part("ee_position")[:, 0], [0, 0.01, 0.02, 0.03, 0, 0.01, 0.02])
 
 
+def test_the_error_is_the_mean_over_frames_and_axes():
+    truth = np.zeros((2, 7), np.float32)
+    said = np.array([[0.01, -0.02, 0.03, 0, 0, 0.3, 1], [0, 0, 0, 0.1, 0.2, 0, 0]], np.float32)
+    # translation (0.01 + 0.02 + 0.03) / 6, rotation (0.3 + 0.1 + 0.2) / 6, gripper 1 / 2
+    assert mean_errors(said, truth) == pytest.approx({"translation": 0.01, "rotation": 0.1, "gripper": 0.5})
+
+
+def collected(folder, side: int = SIDE, **changes):
+    """Two demonstrations with a state and a wrist camera whose images are the negatives of the external ones."""
+    writer = Writer(folder, side, {**ORIGIN, "side": side}, wrist=True)
+    for index in range(2):
+        item = demo(index, side=side)
+        observed = np.arange(len(item) * 17, dtype=np.float32).reshape(-1, 17) / 100 + index
+        writer.add(replace(item, observed=observed, wrist=255 - item.images, **changes))
+    writer.finish()
+    return writer
+
+
+def test_frames_hold_the_wrist_camera_and_the_state_of_the_data(tmp_path):
+    collected(tmp_path)
+    needs = Needs(state=True, cameras=("external", "wrist"))
+    taken = take_frames(load(tmp_path, world="builtin", wrist=True), needs, 8, chunk=1)
+    assert taken.missing == ()
+    stored = np.arange(4 * 17, dtype=np.float32).reshape(4, 17) / 100
+    assert np.array_equal(taken.observation.state, np.concatenate([stored, stored + 1]))
+    external, wrist = (taken.observation.images[camera].astype(int) for camera in ("external", "wrist"))
+    # x264 at this quality is off by a few levels in noise
+    assert np.abs(external + wrist - 255).mean() < 2 and np.abs(external - wrist).mean() > 50
+
+
+def test_frames_have_the_size_the_policy_needs(tmp_path):
+    collected(tmp_path)
+    needs = Needs(cameras=("external", "wrist"), image_size=(24, 40))
+    taken = take_frames(load(tmp_path, world="builtin", wrist=True), needs, 3, chunk=1)
+    assert taken.observation.image.shape == taken.observation.images["wrist"].shape == (3, 24, 40, 3)
+    assert taken.missing == ("images of 32x32 (resized to 24x40)",)
+
+
+def test_what_the_data_lack_is_reported():
+    from demos import demos_of
+
+    demos = demos_of([(OPEN, SHUT)])
+    taken = take_frames(demos, Needs(state=True, cameras=("external", "wrist"), history=2), 2, chunk=1)
+    assert [part.split(" (")[0] for part in taken.missing] == ["no wrist camera", "no joint angles", "no history"]
+    wanting = replace(frames(), missing=("no wrist camera (black images)",))
+    first = diagnose(Reader(), wanting)[0]
+    assert (first.name, first.status, first.detail) == (
+        "data", "note", "the data have no wrist camera (black images)",
+    )  # fmt: skip
+
+
+def test_joined_demonstrations_keep_state_and_wrist_camera_if_all_have_them(tmp_path):
+    from demos import demos_of
+
+    from vla_gen_bench.train.demos.joined import joined
+
+    collected(tmp_path)
+    both = joined([load(tmp_path, wrist=True)] * 2, ["a", "b"])
+    assert both.observed.shape == (16, 17) and both.wrist.shape == (16, SIDE, SIDE, 3)
+    assert np.array_equal(both.wrist[11], load(tmp_path, wrist=True).wrist[3])
+    mixed = joined([load(tmp_path, wrist=True), demos_of([(OPEN, SHUT)])], ["a", "b"])
+    assert mixed.observed is None and mixed.wrist is None
+
+
 def test_check_replays_demonstrations(cli, tmp_path):
-    from demos import demo, written
+    from demos import written
 
     written(tmp_path, [demo(0), demo(1)])
     done = cli("policies", "check", "hold", "--replay", tmp_path)

@@ -257,3 +257,25 @@ def test_an_effect_that_a_suite_names_by_its_module_is_identified_by_its_code(si
     assert set(old) == {"fourteen_effect:Blur"}
     (site / "fourteen_effect.py").write_text("class Blur:\n    kind = 'image'\n    radius = 3\n")
     assert identity.effect_plugins(["fourteen_effect:Blur"]) != old
+
+
+def test_a_plugin_installed_in_place_is_another_policy_once_it_is_edited(site):
+    """As `pip install -e` leaves it: the distribution and its version stay, the source lies elsewhere and changes."""
+    source = site / "src/acme_inplace"
+    write_policy(source, "policy", "fifteen_helper")
+    (site / "src/fifteen_helper.py").write_text("")
+    (source / "__init__.py").write_text("")
+    (source / "table.bin").write_bytes(b"1")
+    info = site / "acme_inplace-0.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme_inplace\nVersion: 0.3\n")
+    (info / "entry_points.txt").write_text("[vla_gen_bench.policies]\ninplace = acme_inplace.policy:Policy\n")
+    sys.path.insert(0, str(site / "src"))
+    try:
+        digests = [resolve("inplace").digest()]
+        for file, content in (("policy.py", (source / "policy.py").read_text() + "# edit\n"), ("table.bin", "2")):
+            (source / file).write_text(content)
+            digests.append(resolve("inplace").digest())
+    finally:
+        sys.path.remove(str(site / "src"))
+    assert len(set(digests)) == 3

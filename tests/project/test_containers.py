@@ -53,3 +53,27 @@ def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == vla_gen_bench.__version__
     assert citation["license"] == _setup()["metadata"]["license"]
+
+
+def test_the_citation_has_what_its_format_requires_and_lists_no_others_as_authors() -> None:
+    """CFF 1.2.0: keys required of software and of a reference; an author is a person or, with `name`, an entity."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
+    assert {"message", "title", "authors"} <= set(citation)
+    assert all({"type", "title", "authors"} <= set(work) for work in citation["references"])
+    cited = [author for work in citation["references"] for author in work["authors"]]
+    for author in citation["authors"] + cited:
+        assert set(author) in ({"name"}, {"family-names", "given-names"})
+    assert len(cited) == 8 and not [author for author in citation["authors"] if author in cited]
+
+
+def test_the_ray_job_runs_every_test_that_needs_ray() -> None:
+    """Elsewhere these tests skip."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    step = next(step["run"] for step in workflow["jobs"]["ray"]["steps"] if "make test" in step.get("run", ""))
+    folders = [ROOT / name for name in re.search(r'ARGS="?([^"]+)"?$', step)[1].split()]
+    marks = ("from ray_nodes import", 'importorskip("ray"')
+    texts = {file: file.read_text() for file in (ROOT / "tests").rglob("test_*.py") if file != Path(__file__)}
+    needing = [file for file, text in texts.items() if any(mark in text for mark in marks)]
+    assert len(needing) >= 3 and all(folder.exists() for folder in folders)
+    assert [file for file in needing if not any(file.is_relative_to(folder) for folder in folders)] == []

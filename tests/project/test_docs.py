@@ -13,7 +13,7 @@ from vla_gen_bench.episodes.suite import load_suite
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     path
-    for folder in ("", "docs", "docs/experiments", "suites", "policies/*", "leaderboard")
+    for folder in ("", "docs", "docs/experiments", "suites", "policies/*", "leaderboard", "servers", "integrations")
     for path in ROOT.glob(f"{folder}/*.md" if folder else "*.md")
 )
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")

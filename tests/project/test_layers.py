@@ -57,6 +57,17 @@ def test_no_modules_import_each_other() -> None:
     assert [sorted(circle) for circle in circles] == []
 
 
+def test_every_imported_name_exists() -> None:
+    """Also inside functions, and in modules whose libraries are not installed here."""
+    missing = [
+        f"{module}: {target}.{name}"
+        for module, file in _modules().items()
+        for target, name in _names_from(ast.parse(file.read_text()))
+        if f"{target}.{name}" not in _modules() and target in _modules() and name not in _defined(target)
+    ]
+    assert missing == []
+
+
 def test_few_modules_stand_at_the_top() -> None:
     top = [file.stem for file in PACKAGE.glob("*.py") if not file.stem.startswith("__")]
     assert len(top) <= MOST_AT_THE_TOP, top
@@ -117,6 +128,30 @@ def _names(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [f"{node.module}.{alias.name}" for alias in node.names]
     return []
+
+
+def _names_from(tree: ast.AST) -> list[tuple[str, str]]:
+    """Pairs of a module of this package, without the package's name, and what is imported from it."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    own = [node for node in imports if node.module.startswith(f"{PACKAGE.name}.")]
+    return [(node.module.removeprefix(f"{PACKAGE.name}."), alias.name) for node in own for alias in node.names]
+
+
+@lru_cache(maxsize=None)
+def _defined(module: str) -> frozenset[str]:
+    """Names that a module's body binds."""
+    found: set[str] = set()
+    left = list(ast.parse(_modules()[module].read_text()).body)
+    while left:
+        node = left.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+            continue
+        found |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        left += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+    return frozenset(found)
 
 
 @lru_cache(maxsize=None)

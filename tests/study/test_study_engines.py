@@ -97,7 +97,7 @@ def test_local_runs_one_part_at_a_time(tmp_path: Path) -> None:
 
 
 def test_parts_are_tasks_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real commands, in a real cluster of this machine: one works, one fails with its reason, one needs the first."""
+    """Real commands, in a real cluster of this machine: one works, one fails with its reason, one is interrupted."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
     from vla_gen_bench.errors import UserError
     from vla_gen_bench.eval.cluster import Cluster
@@ -106,16 +106,22 @@ def test_parts_are_tasks_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # without --address, a cluster of its own
+    Path("slow.py").write_text(SLOW)
     commands = {"a": ("suites", "show", "vision"), "b": ("suites", "show", "visoin")}
+    commands["c"] = ("policies", "show", "slow:Policy")
     parts = [Part(name, name, None, (), Path(name), Path(f"notes-{name}"), words) for name, words in commands.items()]
     try:
         with ray_engine(Cluster(cpus=0.5)) as engine:
-            for part in parts:
+            for part in parts[:2]:
                 engine.start(part)
             ended = {one.name: one for one in (engine.wait(), engine.wait())}
+            engine.start(parts[2])
+            assert waited(lambda: Path("began").exists() and Path("began").read_text())
+            engine.stop()
     except UserError as error:
         if "cannot start" in str(error):
             pytest.skip(f"Ray cannot start here: {error}")
         raise
+    assert Path("stopped").exists() and not alive(int(Path("began").read_text()))
     assert ended["a"].code == 0 and "Unseen table" in Path("notes-a/printed.txt").read_text()
     assert ended["b"].code == 2 and ended["b"].error.startswith("unknown suite 'visoin'")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.errors import UserError
 
 STATS = {"action": {"q01": [-1.0] * 7, "q99": [1.0] * 7, "mask": [True] * 6 + [False]}}
 THIRD = 1 / 3
@@ -33,6 +34,11 @@ def new_checkpoint(folder: Path, seed: int = 0, **acting: object) -> Path:
     return folder
 
 
+def unknown_world(size: int) -> None:
+    """Makes no batch: raises what a world that does not exist raises."""
+    raise UserError("world 'mars' is unknown")
+
+
 class Step(NamedTuple):
     """As `envs.vector.Step`."""
 
@@ -44,12 +50,15 @@ class Step(NamedTuple):
 class BanditBatch:
     """Colours follow from an episode's index and the step; a step pays `1 / horizon` where it was right."""
 
-    def __init__(self, count: int, horizon: int = 4, die_once: str | None = None) -> None:
-        self.size, self.horizon, self.die_once = count, horizon, die_once
+    def __init__(self, count: int, horizon: int = 4, die_once: str | None = None, diary: str | None = None) -> None:
+        self.size, self.horizon, self.die_once, self.diary = count, horizon, die_once, diary
 
     def reset(self, specs: Sequence[EpisodeSpec]) -> np.ndarray:
         assert len(specs) <= self.size
         self.specs, self.steps = list(specs), 0
+        if self.diary:
+            with open(self.diary, "a") as file:
+                file.write("".join(f"{spec.index}\n" for spec in specs))
         self.right = np.zeros((len(specs), 0), bool)
         return self._images()
 

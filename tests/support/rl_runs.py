@@ -14,11 +14,12 @@ from bandit import BanditBatch
 
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.rl import dpo, grpo, ppo
-from vla_gen_bench.train.rl.actor_critic import Score
+from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling, Score
 from vla_gen_bench.train.rl.clipped import ClippedLoss, clipped_loss
 from vla_gen_bench.train.rl.learner import Learner
 from vla_gen_bench.train.rl.loop import RlOptions
-from vla_gen_bench.train.rl.rollout import Rollout
+from vla_gen_bench.train.rl.rollout import Collector, Rollout
+from vla_gen_bench.train.starts import Wander, starts
 
 HORIZON, ITERATIONS = 2, 20
 FAST = {"lr": 0.008, "betas": (0.9, 0.95), "clip": 10.0}
@@ -45,6 +46,23 @@ def run(recipe: Any, out: Path, **options: Any) -> list[dict[str, str]]:
     module.train(recipe, out, join("cpu"), lambda line: None, RlOptions(**{"workers": 0, "build": build, **options}))
     with (out / "curve.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def collected(actor: ActorCritic, simulator: Any, episodes: int = 5) -> Rollout:
+    """Collects episodes of four steps, with two random moves before them."""
+    try:
+        collector = Collector(simulator, actor, 4)
+        chosen = starts("builtin", 0, 0, episodes, wander=Wander(steps=2))
+        return collector.collect(chosen, Sampling(), foresee=True)
+    finally:
+        simulator.close()
+
+
+def assert_same(found: Rollout, expected: Rollout) -> None:
+    for name in ("images", "tokens", "log_probs", "values", "rewards"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert all(np.array_equal(found.flags[name], expected.flags[name]) for name in expected.flags)
+    assert (found.digests, found.prompts) == (expected.digests, expected.prompts)
 
 
 def score(log_prob: list[float], values: list[float] | None = None) -> Score:

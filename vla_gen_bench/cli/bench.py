@@ -25,7 +25,8 @@ def bench(quick: bool, openvla: bool, rl: bool, worlds: tuple[str, ...], out: Pa
 
     The full run takes about 45 minutes on two cores; the success rates continue where an earlier run stopped.
     Floor: the time of PhysX and the renderer alone on the same episodes; ratio: measured time over floor.
-    --openvla writes OUT/bench-openvla.json, --rl OUT/bench-rl.json.
+    --openvla writes OUT/bench-openvla.json, --rl OUT/bench-rl.json. --rl also compares worker processes with Ray, where
+    it is installed.
     """
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.bench import measure
@@ -72,8 +73,13 @@ def _openvla():
 
 def _rl():
     from vla_gen_bench.bench import rl as bench_rl
+    from vla_gen_bench.eval.cluster import has_ray
 
     yield from bench_rl.reward_learning()
+    teams = [team for team in bench_rl.TEAMS if not team.nodes or has_ray()]
+    if len(teams) < len(bench_rl.TEAMS):
+        click.echo("Ray is not installed: its lines are left out; pip install 'vla-gen-bench[ray]'", err=True)
+    yield from bench_rl.collection(teams)
 
 
 PARTS = {"openvla": _openvla, "rl": _rl}

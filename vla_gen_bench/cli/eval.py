@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from vla_gen_bench import runtime
+from vla_gen_bench.cli.cluster_options import cluster_of, cluster_options
 from vla_gen_bench.cli.numbers import EPISODES, WORKERS, Real, Whole
 from vla_gen_bench.errors import UserError, printable, shown
 
 if TYPE_CHECKING:
-    from vla_gen_bench.eval.cluster import Cluster
     from vla_gen_bench.eval.evaluate import Plan, Summary
 
 
@@ -35,7 +35,11 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 
 
 @click.command("eval")
-@click.option("--policy", required=True, help="Name (vgb policies list), module:attr, or a folder with a card.yaml.")
+@click.option(
+    "--policy", required=True,
+    help="Name (vgb policies list), module:attr, a folder with a card.yaml, or a server: openpi://HOST:PORT, "
+    "vla-eval://HOST:PORT, act://HOST:PORT.",
+)  # fmt: skip
 @click.option("--checkpoint", metavar="PATH|HUB_ID", help="Weights, for policies that take them.")
 @click.option("--policy-option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the policy; repeat.")
 @click.option("--suite", "suites", multiple=True, default=["all"], show_default=True, help="Name or YAML file; repeat.")
@@ -84,18 +88,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
     show_default=True,
     help="Seconds one control step may take before a worker counts as hung.",
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["processes", "ray"]),
-    default="processes",
-    show_default=True,
-    help="Worker processes of this machine, or actors of a Ray cluster.",
-)
-@click.option(
-    "--address", metavar="HOST:PORT|auto", help="Of the Ray cluster's head.  [default: a cluster of this machine]"
-)
-@click.option("--num-cpus-per-worker", "cpus", type=Real(0, 1024), help="Of a Ray actor that simulates.  [default: 1]")
-@click.option("--num-gpus-per-worker", "gpus", type=Real(0, 64), help="Of a Ray actor that simulates.  [default: 0]")
+@cluster_options
 @click.option(
     "--policy-actors",
     "hosts",
@@ -131,6 +124,7 @@ def evaluate_command(
     address,
     cpus,
     gpus,
+    wait_s,
     hosts,
     host_gpus,
     wandb,
@@ -184,10 +178,11 @@ def evaluate_command(
         shard=parse_shard(shard) if shard else None,
         cluster=cluster_of(
             engine,
-            "--address, --policy-actors and what workers take of nodes are",
+            "--address, --wait-for-nodes, --policy-actors and what workers take of nodes are",
             address=address,
             cpus=cpus,
             gpus=gpus,
+            wait_s=wait_s,
             hosts=hosts,
             host_gpus=host_gpus,
         ),
@@ -203,22 +198,6 @@ def evaluate_command(
         for name, project in trackers.items():
             track_summary(summary.to_json(), plan.identity, name, project)
     sys.exit(1 if summary.errors else 0)
-
-
-def cluster_of(engine: str, what: str, **options: Any) -> Cluster | None:
-    """Returns the cluster that options describe, None without the engine.
-
-    Args:
-        what: The options in words, for the message if they are given without the engine.
-    """
-    from vla_gen_bench.eval.cluster import Cluster
-
-    given = {name: value for name, value in options.items() if value is not None}
-    if engine == "ray":
-        return Cluster(**given)
-    if given:
-        raise UserError(f"{what} for --engine ray; give it too")
-    return None
 
 
 def _evaluate(plan: Plan) -> Summary:

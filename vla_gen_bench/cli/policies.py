@@ -25,7 +25,7 @@ MARKS = {"ok": "ok    ", "failed": "FAILED", "note": "note  "}
 def policies() -> None:
     """List, show and check policies.
 
-    A policy is a name, a folder with a card.yaml, or module:attr.
+    A policy is a name, a folder with a card.yaml, module:attr, or a server: openpi://HOST:PORT, vla-eval:// or act://.
     """
 
 
@@ -89,11 +89,11 @@ def check(
 ) -> None:
     """Load POLICY and test it on a synthetic observation. Exits with 2 if a check fails.
 
-    With --replay it also acts on demonstrations, and its actions are compared with the expert's: gripper,
+    With --replay it also acts on demonstrations, and its actions are compared with the expert's: mean error, gripper,
     rotation, scale, image order, chunks, and whether language, state and image affect the actions.
     """
     from vla_gen_bench.assets.world import get_world
-    from vla_gen_bench.policies.contract import check_policy, example_observation
+    from vla_gen_bench.policies.contract import check_policy, closing, example_observation
     from vla_gen_bench.policies.registry import load_policy, parse_options, resolve
     from vla_gen_bench.policies.sensing import sensors_of
 
@@ -104,7 +104,7 @@ def check(
     click.echo(f"{MARKS['ok']} loaded: {card.factory} from {card.source}")
     needs = sensors_of(card, get_world("builtin" if card.worlds == "all" else card.worlds[0]), options=options)
     observe = None if card.privileged else partial(example_observation, needs=needs)
-    with runtime.stdout_for_results():
+    with runtime.stdout_for_results(), closing(policy):
         results = check_policy(policy, card.label, batch=batch, observe=observe, privileged=card.privileged)
         if replay and not card.privileged and all(result.status != "failed" for result in results):
             results += _replayed(policy, needs, replay, frames)
@@ -117,10 +117,11 @@ def check(
 def _replayed(policy, needs, data: str, frames: int) -> list[CheckResult]:
     """Returns the findings of the convention doctor on demonstration frames."""
     from vla_gen_bench.policies.conventions import diagnose, take_frames
+    from vla_gen_bench.protocol import WRIST
     from vla_gen_bench.train.demos.dataset import load
     from vla_gen_bench.train.demos.lerobot_reader import local_folder
 
-    demos = load(local_folder(data), world="builtin")
+    demos = load(local_folder(data), world="builtin", wrist=WRIST in needs.cameras)
     return diagnose(policy, take_frames(demos, needs, frames, policy.action_spec.chunk))
 
 

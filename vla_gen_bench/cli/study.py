@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vla_gen_bench.cli.eval import cluster_of
+from vla_gen_bench.cli.cluster_options import ADDRESS, WAIT, cluster_of
 from vla_gen_bench.cli.numbers import WORKERS, Real, Whole
 from vla_gen_bench.errors import UserError, printable, suggest
 
@@ -43,13 +43,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="One part after another here, or each part a task of a Ray cluster.",
 )
-@click.option(
-    "--address", metavar="HOST:PORT|auto", help="Of the Ray cluster's head.  [default: a cluster of this machine]"
-)
+@ADDRESS
 @click.option("--num-cpus-per-part", "cpus", type=Real(0, 1024), help="Of a part's Ray task.  [default: 1]")
 @click.option("--num-gpus-per-part", "gpus", type=Real(0, 64), help="Of a part's Ray task.  [default: 0]")
+@WAIT
 @click.option("--json", "as_json", is_flag=True, help="Print the parts as one JSON object on stdout.")
-def study(file, out, status, dry_run, redo, workers, num_envs, processes, engine, address, cpus, gpus, as_json):
+def study(file, out, status, dry_run, redo, workers, num_envs, processes, engine, address, cpus, gpus, wait_s, as_json):
     """Run a study: train its arms, evaluate them, compare them on one page.
 
     STUDY.yaml names arms (recipe, changes, data, training seeds), evaluations and questions. Each training and each
@@ -60,7 +59,8 @@ def study(file, out, status, dry_run, redo, workers, num_envs, processes, engine
 
     if status and (dry_run or redo) or dry_run and redo:
         raise UserError("--status, --dry-run and --redo are different things to do; give one of them")
-    cluster = cluster_of(engine, "--address and what parts take of nodes are", address=address, cpus=cpus, gpus=gpus)
+    what = "--address, --wait-for-nodes and what parts take of nodes are"
+    cluster = cluster_of(engine, what, address=address, cpus=cpus, gpus=gpus, wait_s=wait_s)
     declared = read_study(file)  # before anything that takes seconds to import
     from vla_gen_bench.study.parts import Effort, parts_of
 
@@ -100,7 +100,7 @@ def _engine(cluster: Any) -> Iterator[Engine]:
             need_ray()
             from vla_gen_bench.study.ray_tasks import ray_engine
 
-            with ray_engine(cluster) as engine:
+            with ray_engine(cluster, _say) as engine:
                 yield engine
 
 

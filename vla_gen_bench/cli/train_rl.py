@@ -8,15 +8,22 @@ from typing import Any
 
 import click
 
+from vla_gen_bench.cli.cluster_options import cluster_of, cluster_options
 from vla_gen_bench.cli.numbers import WORKERS
 from vla_gen_bench.cli.train_options import carry_out, common_options
 
-SIMULATORS = click.option("--workers", type=WORKERS, help="Processes that simulate.  [default: one per core]")
+GIVEN = "--address, --wait-for-nodes and what workers take of nodes are"
+SIMULATORS = click.option(
+    "--workers",
+    type=WORKERS,
+    help="Processes or Ray actors that simulate.  [default: one per core, or as many as fit on the cluster]",
+)
 
 
 @click.command()
 @common_options
 @SIMULATORS
+@cluster_options
 def ppo(**options: Any) -> None:
     """Learn from reward by proximal policy optimisation.
 
@@ -29,6 +36,7 @@ def ppo(**options: Any) -> None:
 @click.command()
 @common_options
 @SIMULATORS
+@cluster_options
 def grpo(**options: Any) -> None:
     """Learn from reward relative to groups of episodes that shared an initial state.
 
@@ -40,6 +48,7 @@ def grpo(**options: Any) -> None:
 @click.command()
 @common_options
 @SIMULATORS
+@cluster_options
 def dpo(**options: Any) -> None:
     """Learn from preferences between episodes that shared an initial state (TPO).
 
@@ -49,8 +58,9 @@ def dpo(**options: Any) -> None:
 
 
 def _train(
-    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, out: Path | None, **options: Any
-) -> None:
+    module: str, kind: str, recipe: str, changes: tuple[str, ...], device: str, out: Path | None,
+    fresh: bool, wandb: str | None, workers: int | None, **nodes: Any,
+) -> None:  # fmt: skip
     from vla_gen_bench.train.processes import join
     from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file
     from vla_gen_bench.train.rl.loop import RlOptions
@@ -58,4 +68,5 @@ def _train(
     trainer = import_module(f"vla_gen_bench.train.rl.{module}")
     loaded = load_recipe(recipe_file(recipe), getattr(trainer, kind), parse_changes(changes))
     acting = f" --policy-option temperature={loaded.check_temperature:g}"
-    carry_out(trainer.train, loaded, out, join(device), RlOptions(**options), acting)
+    given = RlOptions(fresh, wandb, workers, cluster_of(what=GIVEN, **nodes))
+    carry_out(trainer.train, loaded, out, join(device), given, acting)

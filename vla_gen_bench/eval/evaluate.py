@@ -262,7 +262,7 @@ def evaluate(
         todo = [job for job in plan.jobs if job.key not in log.rows]
         on_start(len(plan.jobs) - len(todo), len(plan.jobs))
         if todo:
-            _run(plan, todo, log, on_result, engine)
+            _run(plan, todo, log, on_result, on_note, engine)
         return summarise(plan, log.writer.sort(list(plan.suite.scenarios)))
 
 
@@ -292,23 +292,29 @@ Engine = Callable[[WorkerConfig, int, Callable[[dict[str, Any]], None]], Jobs]
 """From a configuration, a number of workers, and what to call once when the policy has loaded."""
 
 
-def _run(plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], engine: Engine) -> None:
+def _run(
+    plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], on_note: Callable[[str], None],
+    engine: Engine,
+) -> None:  # fmt: skip
     request = plan.request
-    with _pool(request, engine) as (size, pool):
-        workers = min(request.workers or size or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
+    with _pool(request, len(todo), engine, on_note) as (size, pool):
+        workers = size or min(request.workers or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
         _run_on(plan, todo, log, on_result, workers, pool)
 
 
 @contextmanager
-def _pool(request: Request, engine: Engine) -> Iterator[tuple[int | None, Engine]]:
-    """Yields the number of workers that fit (None for the default), and the factory of their pool."""
+def _pool(
+    request: Request, episodes: int, engine: Engine, on_note: Callable[[str], None]
+) -> Iterator[tuple[int | None, Engine]]:
+    """Yields the number of workers of a cluster (None without one), and the factory of their pool."""
     if request.cluster is None:
         yield None, engine
         return
-    from vla_gen_bench.eval.ray_pool import RayPool, check_options, connected
+    from vla_gen_bench.eval.ray_cluster import connected
+    from vla_gen_bench.eval.ray_pool import RayPool, check_options
 
     check_options(request.arguments)
-    with connected(request.cluster, request.workers) as size:
+    with connected(request.cluster, request.workers, on_note, most=episodes) as size:
         yield size, partial(RayPool, cluster=request.cluster)
 
 

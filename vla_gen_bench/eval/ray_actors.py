@@ -1,7 +1,4 @@
-"""Actors on the nodes of a Ray cluster: simulators with their own policy, or policies that serve many simulators.
-
-In this package, only this module, `ray_pool` and `study.ray_tasks` import Ray.
-"""
+"""Actors on the nodes of a Ray cluster: simulators with their own policy, or policies that serve many simulators."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,31 +13,12 @@ import ray
 from ray.exceptions import ActorUnavailableError
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval import ray_node
 from vla_gen_bench.eval.workers import Job, WorkerConfig
 from vla_gen_bench.protocol import EXTERNAL, ActionSpec, Needs, Observation
 
-SAME = ("vla-gen-bench", "code", "mani_skill", "sapien", "pack")  # what must be equal on every node
 BACK_S = 120.0  # how long simulators wait for a policy actor to restart
-
-
-def identity(world: str) -> dict[str, Any]:
-    """Returns what determines a node's results: versions, digests of this package's code and of the world's files."""
-    from vla_gen_bench.assets.pack import open_pack
-    from vla_gen_bench.episodes.spec import digest_of
-    from vla_gen_bench.log import provenance
-    from vla_gen_bench.policies.digests import file_digests
-
-    package = Path(__file__).resolve().parents[1]
-    code = {name: digest for name, digest in file_digests(package).items() if name.endswith(".py")}
-    return {**provenance.versions(), "code": digest_of(code), "pack": open_pack(world).digest}
-
-
-def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """Returns the first entry of `SAME` that differs between two nodes, "" for none."""
-    for name in SAME:
-        if ours.get(name) != theirs.get(name):
-            return f"has {name} {theirs.get(name)}, this command {ours.get(name)}"
-    return ""
+MOST_INSTANCES = 100_000
 
 
 class Messages:
@@ -59,8 +36,7 @@ class Simulator:
 
     Args:
         config: As for a worker process.
-        ours: `identity` on the machine that runs the command.
-        folder: The command's working directory; entered if it exists, so policy paths resolve the same way.
+        ours, folder: See `ray_node.admit`.
         served: The `PolicyHost` actor, if policies run separately.
     """
 
@@ -70,25 +46,20 @@ class Simulator:
 
     def start(self) -> tuple[str, Any]:
         """Returns ("ready", facts about policy and backend) or ("refused", the reason, with the node's name)."""
-        from vla_gen_bench import runtime
-
         try:
-            _enter(self._folder)
-            runtime.prepare(self._config.threads)
-            differs = difference(self._ours, identity(self._config.world))
-            if differs:
-                raise UserError(f"{differs}; install the same on all nodes")
+            ray_node.admit(self._ours, self._config.world, self._folder, self._config.threads)
             self._runner = self._build()
         except UserError as error:
-            return "refused", f"{error} (node {node()})"
+            return "refused", f"{error} (node {ray_node.node()})"
         return "ready", self._runner.describe()
 
     def _build(self) -> Any:
-        from vla_gen_bench.eval import workers
+        from vla_gen_bench.eval.workers import make_runner
+        from vla_gen_bench.policies.registry import load_policy, resolve
 
-        if self._served is None:
-            return workers._build(self._config, self._messages)
-        return _build_served(self._config, self._messages, Served(self._served))
+        card = resolve(self._config.policy)
+        policy = Served(self._served) if self._served else load_policy(card, **self._config.options)
+        return make_runner(self._config, card, policy, self._messages)
 
     def run(self, jobs: Sequence[Job]) -> tuple[str, Any]:
         self._messages.send(None)
@@ -100,17 +71,6 @@ class Simulator:
         return time.monotonic() - self._messages.value
 
 
-def _build_served(config: WorkerConfig, messages: Messages, policy: Served) -> Any:
-    from vla_gen_bench.envs.factory import build_batch
-    from vla_gen_bench.eval.workers import _Runner
-    from vla_gen_bench.policies.chunking import ChunkRunner
-    from vla_gen_bench.policies.registry import resolve
-
-    card, needs = resolve(config.policy), Needs.from_json(config.sensors)
-    batch = build_batch(config.world, config.num_envs, config.backend, config.render, needs)
-    return _Runner(config, card, ChunkRunner(policy, card.label), batch, messages)
-
-
 class PolicyHost:
     """One copy of a policy that acts for many simulators; requests that wait together are computed as one batch."""
 
@@ -119,7 +79,7 @@ class PolicyHost:
         from vla_gen_bench.policies.registry import load_policy, resolve
         from vla_gen_bench.policies.serving.engine import Engine
 
-        _enter(folder)
+        ray_node.enter(folder)
         runtime.prepare(config.threads)
         self._sessions: dict[int, Any] = {}
         self._problem, self._engine, self._task = "", None, None
@@ -130,7 +90,7 @@ class PolicyHost:
                 lambda: load_policy(card, **config.options), card.label, needs, batch, instances=MOST_INSTANCES
             )
         except UserError as error:
-            self._problem = f"{error} (node {node()})"
+            self._problem = f"{error} (node {ray_node.node()})"
 
     async def describe(self) -> tuple[str, Any]:
         """Returns ("ready", the policy's spec and decoding) or ("refused", the reason)."""
@@ -168,9 +128,6 @@ class PolicyHost:
         return self._engine.served, os.getpid()
 
 
-MOST_INSTANCES = 100_000
-
-
 class Served:
     """A policy whose only copy is in an actor and also acts for other simulators."""
 
@@ -206,13 +163,3 @@ def _request(observation: Observation, row: int) -> Any:
     history = {camera: frames[row] for camera, frames in observation.history.items()}
     state = None if observation.state is None else observation.state[row]
     return Request(images, state, observation.instruction[row], history)
-
-
-def _enter(folder: str) -> None:
-    if os.path.isdir(folder):
-        os.chdir(folder)
-
-
-def node() -> str:
-    """Returns the address of this node."""
-    return ray.util.get_node_ip_address()

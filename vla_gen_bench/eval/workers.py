@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from vla_gen_bench import runtime
 from vla_gen_bench.data import plain_or_text
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.contract import closing
 from vla_gen_bench.protocol import USUAL, Needs
 
 if TYPE_CHECKING:
@@ -94,12 +96,10 @@ def _worker_main(config: WorkerConfig, pipe: Connection, parent: int) -> None:
     except UserError as error:
         pipe.send(("refused", str(error)))
         return
-    try:
+    with closing(episodes.source.policy), suppress(EOFError, OSError):  # errors of the pipe: the parent has ended
         pipe.send(("ready", episodes.describe()))
         while (jobs := pipe.recv()) is not None:
             pipe.send(episodes.run(jobs))
-    except (EOFError, OSError):
-        return  # the parent has ended
 
 
 def _build(config: WorkerConfig, pipe: Connection) -> Runner:
@@ -145,6 +145,14 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
     check_actions(card.label, actions, 1, policy.action_spec)
 
 
+def _adapter_of(policy: Any) -> dict[str, Any]:
+    """Returns the header's field on a policy's converters; nothing for a policy without any."""
+    from vla_gen_bench.policies.converters.adapted import Adapted
+    from vla_gen_bench.policies.converters.compose import describe_adapter
+
+    return {"adapter": describe_adapter(policy.converters)} if isinstance(policy, Adapted) else {}
+
+
 class Runner:
     """A policy and its environments: runs the jobs it is given, and reports errors instead of raising them.
 
@@ -162,7 +170,7 @@ class Runner:
         policy, env = self.source.policy, self.batch.envs[0]
         connection = getattr(policy, "connection", None)  # set for a policy behind a server
         return {
-            **({"connection": connection} if connection else {}),
+            **({"connection": connection} if connection else _adapter_of(policy)),
             "action_spec": self.source.spec.to_json(),
             "decoding": plain_or_text(getattr(policy, "decoding", None)),
             "backend": {
@@ -305,7 +313,7 @@ class WorkerPool:
             kind, content = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join(10)
-            self._lose(worker, f"the worker process died (exit code {worker.process.exitcode})")
+            self._lose(worker, f"the worker process died ({self._end_of(worker)})")
             return
         if kind == "alive":
             worker.beat.value = time.monotonic()  # idle time is counted from here
@@ -332,6 +340,9 @@ class WorkerPool:
         else:
             self._fail(worker, content)
         self._feed(worker)
+
+    def _end_of(self, worker: _Worker) -> str:
+        return f"exit code {worker.process.exitcode}"
 
     def _feed(self, worker: _Worker) -> None:
         if not self._queue:

@@ -110,6 +110,7 @@ def _protocol(log: Log, suite: Suite) -> dict[str, Any]:
         "sensors": header.sensors,
         "chunk": spec.get("chunk"),
         "execute": spec.get("execute"),
+        "image_codec": header.image_codec,
         "manifest_digest": digest_of(sorted([*row.key, row.spec_digest] for row in log.rows.values())),
     }
 

@@ -74,7 +74,8 @@ class ProtocolInfo(Frozen):
         chunk, execute: Actions per call, and how many of them are executed (None: all).
         sensors: The policy's sensors, if they differ from the external image of the world's size alone: `state`,
             `cameras`, `image_size`, `history`, `chunk_frames`. Rows with other sensors are ranked apart.
-        image_codec: Codec applied to the image before the policy; "none" in this harness.
+        image_codec: What images pass through on the way to the policy, as the log records it: an adapter's JPEG, the
+            codec of the connection to a server; "none" if nothing.
         manifest_digest: Digest of the keys and spec digests of all episodes.
     """
 

@@ -100,6 +100,8 @@ class Header(_Part):
         rendered: Whether observations were rendered.
         sensors: The policy's sensors, if they are more than the world's image.
         action_spec, decoding, backend: As reported by the first worker; None until then.
+        connection: Of a policy behind a server: address, codec, key map, converters; None for one in the process.
+        adapter: The converters of a policy in the process.
     """
 
     suite: SuiteInfo
@@ -114,6 +116,8 @@ class Header(_Part):
     backend: BackendInfo | None = None
     action_spec: dict[str, Any] | None = None
     decoding: Any = None
+    connection: dict[str, Any] | None = None
+    adapter: tuple[Any, ...] = ()
     warnings: tuple[Any, ...] = ()
     started: str | None = None
     sessions: tuple[Session, ...] = ()
@@ -128,6 +132,20 @@ class Header(_Part):
     def last(self) -> Session:
         """The session that wrote last; an empty one if there is none."""
         return self.sessions[-1] if self.sessions else Session()
+
+    @property
+    def image_codec(self) -> str:
+        """What images pass through on the way to the policy, such as "jpeg q75 + json-numpy"; "none" if nothing.
+
+        First an adapter's compression, then the codec of the connection to a server.
+        """
+        adapter = self.adapter if self.connection is None else self.connection.get("adapter")
+        entries = [entry for entry in adapter or () if isinstance(entry, dict)]
+        jpegs = [entry["jpeg"] for entry in entries if isinstance(entry.get("jpeg"), dict)]
+        applied = [f"jpeg q{jpeg.get('quality', '?')}" for jpeg in jpegs]
+        if self.connection is not None:
+            applied.append(str(self.connection.get("codec", "unknown")))
+        return one_line(" + ".join(applied) or "none")
 
     def planned(self) -> dict[str, int]:
         """Returns the number of episodes planned for each scenario: the maximum over all sessions."""

@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -51,6 +51,18 @@ class CheckResult:
     name: str
     status: Status
     detail: str
+
+
+@contextmanager
+def closing(policy: Any) -> Iterator[None]:
+    """Calls the policy's optional `close` at the end; its errors are ignored, as every result is there already."""
+    try:
+        yield
+    finally:
+        close = getattr(policy, "close", None)
+        if callable(close):
+            with suppress(Exception):
+                close()
 
 
 def check_actions(label: str, actions: Any, batch: int, spec: ActionSpec) -> None:

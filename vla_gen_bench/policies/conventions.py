@@ -8,15 +8,16 @@ Each verdict compares the policy's actions with its actions after such a change,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.policies.contract import CheckResult
-from vla_gen_bench.protocol import STATE_DIMS, Needs, Observation
+from vla_gen_bench.protocol import EXTERNAL, STATE_DIMS, WRIST, Needs, Observation
 
 BATCH = 16
 FOLLOWS = 0.2  # correlation with the expert above which a policy follows it
@@ -33,41 +34,75 @@ class Frames:
         observation: N frames, each presented to the policy as a separate episode.
         actions: float32 [N, 7], the expert's.
         ahead: float32 [N, K, 7], the expert's next actions; NaN beyond the end of an episode.
+        missing: Inputs that the policy needs and the data lack, with what it got instead.
     """
 
     observation: Observation
     actions: np.ndarray
     ahead: np.ndarray
+    missing: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.actions)
 
 
 def take_frames(demos: Any, needs: Needs, count: int, chunk: int, seed: int = 0) -> Frames:
-    """Returns `count` frames spread over the demonstrations (`train.demos.dataset.Demos`).
+    """Returns `count` frames spread over the demonstrations (`train.demos.dataset.Demos`, with the wrist camera).
 
-    Policies that need a wrist camera or a state receive zeros if the data set has none.
+    The images have the size of `needs`, else that of the data. `Frames.missing` names what the data cannot give.
     """
     random = np.random.default_rng(seed)
     chosen = np.sort(random.choice(len(demos.actions), min(count, len(demos.actions)), replace=False))
-    images = np.stack([np.asarray(demos.images[frame]) for frame in chosen])
     ends = demos.starts[demos.episode[chosen] + 1]
     steps = chosen[:, None] + np.arange(chunk)
     ahead = demos.actions[np.minimum(steps, len(demos.actions) - 1)].astype(np.float32)
     ahead[steps >= ends[:, None]] = np.nan
+    images = {EXTERNAL: _images(demos.images, chosen, needs)}
+    for camera in (camera for camera in needs.cameras if camera != EXTERNAL):
+        images[camera] = np.zeros_like(images[EXTERNAL])
+        if camera == WRIST and demos.wrist is not None:
+            images[camera] = _images(demos.wrist, chosen, needs)
     observation = Observation(
-        images,
+        images[EXTERNAL],
         tuple(demos.instructions[episode] for episode in demos.episode[chosen]),
         (chosen - demos.starts[demos.episode[chosen]]).astype(np.int64),
         state=_states(demos, chosen) if needs.state else None,
-        other_images={camera: np.zeros_like(images) for camera in needs.cameras if camera != "external"},
-        history={camera: np.repeat(images[:, None], needs.history, 1) for camera in needs.cameras if needs.history > 1},
+        other_images={camera: image for camera, image in images.items() if camera != EXTERNAL},
+        history={camera: _repeated(images[camera], needs.history) for camera in needs.cameras if needs.history > 1},
     )
-    return Frames(observation, demos.actions[chosen].astype(np.float32), ahead)
+    return Frames(observation, demos.actions[chosen].astype(np.float32), ahead, tuple(_missing(demos, needs)))
+
+
+def _repeated(images: np.ndarray, count: int) -> np.ndarray:
+    return np.repeat(images[:, None], count, axis=1)
+
+
+def _missing(demos: Any, needs: Needs) -> Iterator[str]:
+    if WRIST in needs.cameras and demos.wrist is None:
+        yield "no wrist camera (black images)"
+    if needs.state and demos.observed is None:
+        yield "no joint angles (zeros)"
+    if needs.image_size not in (None, tuple(demos.images.shape[1:3])):
+        drawn, wanted = ("x".join(map(str, size)) for size in (demos.images.shape[1:3], needs.image_size))
+        yield f"images of {drawn} (resized to {wanted})"
+    if needs.history > 1:
+        yield "no history (the same frame repeated)"
+
+
+def _images(stored: Any, chosen: np.ndarray, needs: Needs) -> np.ndarray:
+    """Returns uint8 [N, H, W, 3] of one camera in the size that the policy needs."""
+    images = np.stack([np.asarray(stored[frame]) for frame in chosen])
+    if needs.image_size is None or tuple(images.shape[1:3]) == needs.image_size:
+        return images
+    height, width = needs.image_size
+    resized = [Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC) for image in images]
+    return np.stack([np.asarray(image) for image in resized])
 
 
 def _states(demos: Any, chosen: np.ndarray) -> np.ndarray:
-    """Returns the arm states float32 [N, 17] from the demonstrations, which lack joint angles."""
+    """Returns the arm states float32 [N, 17]; data sets without them have the pose, which lacks joint angles."""
+    if demos.observed is not None:
+        return np.array(demos.observed[chosen], np.float32)
     pose = np.nan_to_num(demos.states[chosen])
     rotation = Rotation.from_euler("XYZ", pose[:, 3:6])
     down = Rotation.from_matrix([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -107,7 +142,22 @@ def diagnose(policy: Any, frames: Frames) -> list[CheckResult]:
     head = f"follows the expert's moves with a correlation of {agreement:.2f}"
     if agreement < FOLLOWS:
         head += "; too little to tell more than gross mistakes"
-    return [CheckResult("replay", "ok" if agreement >= FOLLOWS else "note", head), *results]
+    found = [CheckResult("replay", "ok" if agreement >= FOLLOWS else "note", head), _error(first, truth), *results]
+    if frames.missing:
+        found.insert(0, CheckResult("data", "note", f"the data have {', '.join(frames.missing)}"))
+    return found
+
+
+def mean_errors(said: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Returns the mean absolute error (L1) of actions [N, 7]: translation in m, rotation in rad, gripper."""
+    off = np.abs(said.astype(np.float64) - truth).mean(axis=0)
+    return {"translation": float(off[:3].mean()), "rotation": float(off[3:6].mean()), "gripper": float(off[6])}
+
+
+def _error(said: np.ndarray, truth: np.ndarray) -> CheckResult:
+    off = mean_errors(said, truth)
+    detail = f"translation {off['translation']:.6f} m, rotation {off['rotation']:.6f} rad, gripper {off['gripper']:.5f}"
+    return CheckResult("error", "ok", f"{detail}: mean absolute difference from the expert, {len(said)} frames")
 
 
 def follows(said: np.ndarray, truth: np.ndarray) -> float:
@@ -147,10 +197,10 @@ def _gripper(said: np.ndarray, truth: np.ndarray) -> CheckResult:
     told = f"says {open_.mean():.2f} where the expert opens, {closed.mean():.2f} where it closes"
     if open_.mean() < closed.mean() - 0.1:
         return CheckResult("gripper", "note", f"{told}: turned round? +1 is open, -1 is closed")
-    if said[:, 6].min() >= -SAME:
-        return CheckResult("gripper", "note", f"{told}, never below 0: a 0..1 gripper? gripper: {{closed: 0, open: 1}}")
     if abs(open_.mean() - closed.mean()) < 0.1:
         return CheckResult("gripper", "note", f"{told}: does not tell the two apart")
+    if said[:, 6].min() >= -SAME:
+        return CheckResult("gripper", "note", f"{told}, never below 0: a 0..1 gripper? gripper: {{closed: 0, open: 1}}")
     return CheckResult("gripper", "ok", told)
 
 
@@ -161,11 +211,12 @@ def _rotation(said: np.ndarray, truth: np.ndarray) -> CheckResult:
         return CheckResult("rotation", "ok", "the frames hardly turn; nothing to compare")
     names = {3: "droll", 4: "dpitch", 5: "dyaw"}
     table = {dim: {other: correlation(said[:, other], truth[:, dim]) for other in (3, 4, 5)} for dim in turning}
+    chance = 3 / np.sqrt(len(truth))  # three standard errors of the correlation of unrelated numbers
     for dim, row in table.items():
         best = max(row, key=lambda other: abs(row[other]))
-        if row[dim] < -FOLLOWS and best == dim:
+        if row[dim] < -max(FOLLOWS, chance) and best == dim:
             return CheckResult("rotation", "note", f"{names[dim]} turns the other way (correlation {row[dim]:.2f})")
-        if best != dim and abs(row[best]) > max(abs(row[dim]), FOLLOWS) + CLEARER:
+        if best != dim and abs(row[best]) > max(abs(row[dim]) + CLEARER, FOLLOWS + CLEARER, chance):
             detail = f"{names[dim]} of the expert is {names[best]} of the policy: another order of the axes?"
             return CheckResult("rotation", "note", detail)
     told = ", ".join(f"{names[dim]} {row[dim]:.2f}" for dim, row in table.items())

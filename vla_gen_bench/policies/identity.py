@@ -94,8 +94,9 @@ def option_files(options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 def effect_plugins(names: Iterable[str]) -> dict[str, str]:
     """Returns effect -> its distribution's version and a code digest, for effects that are not built in."""
+    names = set(names)
     points = {point.name: point for point in entry_points(group=EFFECTS)}
-    plugins = {name: _plugin(points[name].value, distribution(points[name])) for name in set(names) & set(points)}
+    plugins = {name: _plugin(points[name].value, distribution(points[name])) for name in names & set(points)}
     named = {name: _plugin(name, "module") for name in names if ":" in name}
     return dict(sorted((plugins | named).items()))
 

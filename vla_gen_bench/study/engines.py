@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from vla_gen_bench.study.parts import Part
 
 PRINTED_FILE = "printed.txt"
+POLL_S = 0.5
 PATIENCE_S = 30.0  # for a command to finish what it writes, after Ctrl-C
 ERROR = "error: "
 
@@ -110,10 +112,17 @@ def run_command(arguments: Sequence[str], printed: Path) -> int:
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )  # a session of its own: Ctrl-C reaches it once, from here
         try:
-            return process.wait()
+            return _waited(process)
         except BaseException:
             _end(process)
             raise
+
+
+def _waited(process: subprocess.Popen) -> int:
+    """Returns the exit status; Ray interrupts a task by a flag that Python looks at, which ends no longer wait."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(POLL_S)
 
 
 def _end(process: subprocess.Popen) -> None:

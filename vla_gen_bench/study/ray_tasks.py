@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
-from vla_gen_bench.errors import one_line
-from vla_gen_bench.eval import ray_actors
+from vla_gen_bench.eval import ray_node
 from vla_gen_bench.eval.cluster import Cluster
-from vla_gen_bench.eval.ray_pool import connected
+from vla_gen_bench.eval.ray_cluster import RayError, cause_of, connected, ray
 from vla_gen_bench.study.engines import PATIENCE_S, Ended, run_command, run_part
 from vla_gen_bench.study.parts import Part
 
@@ -21,9 +17,9 @@ REFUSED = 2
 
 
 @contextmanager
-def ray_engine(cluster: Cluster) -> Iterator[RayTasks]:
+def ray_engine(cluster: Cluster, say: Callable[[str], None] = lambda line: None) -> Iterator[RayTasks]:
     """Yields an engine on a cluster; raises `UserError` as `connected`."""
-    with connected(cluster, None):
+    with connected(cluster, None, say):
         yield RayTasks(cluster)
 
 
@@ -43,7 +39,7 @@ class RayTasks:
         return True
 
     def start(self, part: Part) -> None:
-        ours = self._ours.setdefault(part.world, ray_actors.identity(part.world))
+        ours = self._ours.setdefault(part.world, ray_node.identity(part.world))
         self._running[self._task.remote(part, ours, os.getcwd())] = part.name
 
     def wait(self) -> Ended:
@@ -52,7 +48,7 @@ class RayTasks:
         try:
             return ray.get(done[0])
         except RayError as error:
-            return Ended(name, -1, one_line(str(error).strip().rpartition("\n")[2], 200))
+            return Ended(name, -1, cause_of(error))
 
     def stop(self) -> None:
         for task in self._running:
@@ -64,9 +60,9 @@ class RayTasks:
 def _run(part: Part, ours: dict[str, Any], folder: str) -> Ended:
     """Runs on a node; a node that cannot give the same results refuses."""
     if not os.path.isdir(folder):
-        return Ended(part.name, REFUSED, f"no folder {folder} on node {ray_actors.node()}; a study needs a shared disk")
+        return Ended(part.name, REFUSED, f"no folder {folder} on node {ray_node.node()}; a study needs a shared disk")
     os.chdir(folder)
-    differs = ray_actors.difference(ours, ray_actors.identity(part.world))
+    differs = ray_node.difference(ours, ray_node.identity(part.world))
     if differs:
-        return Ended(part.name, REFUSED, f"node {ray_actors.node()} {differs}; install the same on all nodes")
+        return Ended(part.name, REFUSED, f"node {ray_node.node()} {differs}; install the same on all nodes")
     return run_part(part, run_command)

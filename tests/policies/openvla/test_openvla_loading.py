@@ -71,6 +71,16 @@ def test_saving_and_loading_gives_the_same_model(checkpoint: Path) -> None:
     assert PromptTokenizer.from_folder(checkpoint, loaded.config).prompt("put a on b")[0] == 1
 
 
+def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
+    """Eight times, because metadata of two keys was written in one of two orders at random."""
+    config = size("pico")
+    model, head = new_model(config), ValueHead(config.text.width, "h0")
+    for number in range(8):
+        save(tmp_path / str(number), model, value_head=head)
+    files = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in tmp_path.iterdir()]
+    assert "value_head.safetensors" in files[0] and all(written == files[0] for written in files)
+
+
 def test_saving_over_shards_leaves_none_behind(copy: Path) -> None:
     loaded = load(copy)
     save(copy, loaded.model, dtype=torch.bfloat16)

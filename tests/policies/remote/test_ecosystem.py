@@ -19,6 +19,7 @@ from vla_gen_bench.policies.registry import load_policy
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = Path(__file__).parent / "ecosystem"
 FAST = {"start_s": 10, "timeout_s": 20}
+OFFLINE = {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def _tool():
@@ -46,7 +47,7 @@ def python_of(name: str) -> Path:
 def run(name: str, script: str, *arguments: object) -> dict:
     """Runs a script in an environment and returns the JSON it prints last."""
     command = [python_of(name), SCRIPTS / script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PATH": "/usr/bin:/bin"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=OFFLINE)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -188,47 +189,105 @@ def test_the_lerobot_environment_passes_gymnasiums_checker(monkeypatch):
     made["execution"][0].close()
 
 
-def test_an_act_that_lerobot_trained_is_served_and_acts(tmp_path):
-    """collect -> lerobot-train -> servers/serve_lerobot.py -> a policy of the benchmark, as docs/write-a-policy.md."""
-    import os
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path]:
+    """Returns a collected data set and the ACT that lerobot-train made of it in two steps, as docs/lerobot.md."""
     from dataclasses import replace
 
     from demos import ORIGIN, demo
 
-    from vla_gen_bench.assets.world import get_world
-    from vla_gen_bench.policies.registry import resolve
-    from vla_gen_bench.policies.sensing import sensors_of
-    from vla_gen_bench.protocol import Needs
     from vla_gen_bench.train.demos.dataset import Writer
 
-    python = python_of("lerobot")
-    writer = Writer(tmp_path / "demos", 64, {**ORIGIN, "side": 64}, wrist=True)
+    python, folder = python_of("lerobot"), tmp_path_factory.mktemp("lerobot")
+    writer = Writer(folder / "demos", 64, {**ORIGIN, "side": 64}, wrist=True)
     for index in range(2):
-        item = demo(index, side=64)
-        writer.add(replace(item, observed=np.ones((len(item), 17), np.float32), wrist=255 - item.images))
+        item, random = demo(index, side=64), np.random.default_rng(index)
+        observed = random.normal(size=(len(item), 17)).astype(np.float32)
+        images = np.repeat(random.integers(0, 255, (len(item), 8, 8, 3)).astype(np.uint8), 8, 1).repeat(8, 2)
+        actions = random.normal(0, 0.02, (len(item), 7)).astype(np.float32)
+        actions[:, 6] = item.actions[:, 6]
+        seen = {"images": images, "wrist": images[:, ::-1], "observed": observed, "actions": actions}
+        writer.add(replace(item, **seen))
     writer.finish()
     train = [
-        python.parent / "lerobot-train", "--dataset.repo_id=local/demos", f"--dataset.root={tmp_path / 'demos'}",
+        python.parent / "lerobot-train", "--dataset.repo_id=local/demos", f"--dataset.root={folder / 'demos'}",
         "--policy.type=act", "--policy.push_to_hub=false", "--policy.device=cpu", "--policy.chunk_size=4",
         "--policy.n_action_steps=2", "--policy.dim_model=32", "--policy.n_heads=2", "--policy.dim_feedforward=32",
         "--policy.latent_dim=4", "--policy.pretrained_backbone_weights=null", "--steps=2", "--save_freq=2",
-        "--batch_size=2", "--num_workers=0", "--wandb.enable=false", f"--output_dir={tmp_path / 'run'}",
+        "--batch_size=2", "--num_workers=0", "--wandb.enable=false", f"--output_dir={folder / 'run'}",
     ]  # fmt: skip
-    offline = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(train, capture_output=True, text=True, timeout=500, env=offline)
+    done = subprocess.run(train, capture_output=True, text=True, timeout=500, env=OFFLINE | {"HOME": str(folder)})
     assert done.returncode == 0, done.stderr[-3000:]
-    checkpoint = tmp_path / "run" / "checkpoints" / "last" / "pretrained_model"
-    serve = [python, "-u", ROOT / "servers" / "serve_lerobot.py", checkpoint, "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, env={**os.environ, **offline})
+    return folder / "demos", folder / "run" / "checkpoints" / "last" / "pretrained_model"
+
+
+@contextmanager
+def lerobot_serves(checkpoint: Path):
+    """Runs servers/serve_lerobot.py; yields its address."""
+    serve = [python_of("lerobot"), "-u", ROOT / "servers" / "serve_lerobot.py", checkpoint, "--port", "0"]
+    process = subprocess.Popen([*serve, "--device", "cpu"], stdout=subprocess.PIPE, text=True, env=OFFLINE)
     try:
-        address = next(line for line in process.stdout if "serving" in line).split(" at ")[1].strip()
+        yield next(line for line in process.stdout if "serving" in line).split(" at ")[1].strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_served_act_gives_the_actions_that_lerobot_computes(trained, tmp_path, cli):
+    """The actions of frames from the training data, through `vgb policies check --replay`, equal lerobot's own."""
+    from vla_gen_bench.assets.world import get_world
+    from vla_gen_bench.policies.conventions import answers, take_frames
+    from vla_gen_bench.policies.registry import resolve
+    from vla_gen_bench.policies.sensing import sensors_of
+    from vla_gen_bench.protocol import Needs
+    from vla_gen_bench.train.demos.dataset import load
+
+    demos, checkpoint = trained
+    replay = [python_of("lerobot"), ROOT / "servers" / "replay_lerobot.py", checkpoint, demos, "--frames", "16"]
+    saved = ["--device", "cpu", "--actions", tmp_path / "theirs.npy"]
+    done = subprocess.run([*replay, *saved], capture_output=True, text=True, timeout=300, env=OFFLINE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with lerobot_serves(checkpoint) as address:
         needs = sensors_of(resolve(address), get_world("builtin"), options={"start_s": 5})
         assert needs == Needs(state=True, cameras=("external", "wrist"), image_size=(64, 64))
         policy = load_policy(address, **FAST)
         assert (policy.action_spec.chunk, policy.action_spec.execute) == (4, 2) and policy.default_adapter == ()
-        policy.reset(["put carrot on plate"], [0])
-        actions = policy.act(example_observation(1, needs=needs))
-        assert actions.shape == (1, 4, 7) and np.isfinite(actions).all() and np.abs(actions[..., 6]).max() <= 1
-    finally:
-        process.kill()
-        process.wait()
+        ours = answers(policy, take_frames(load(demos, world="builtin", wrist=True), needs, 16, 4).observation)
+        policy.close()
+        checked = cli("policies", "check", address, "--replay", demos, "--frames", 16)
+    theirs = np.load(tmp_path / "theirs.npy")
+    assert ours.shape == theirs.shape == (8, 4, 7) and np.ptp(theirs[:, 0], axis=0).min() > 1e-5  # frames differ
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)  # batches of 1 and 16 round differently
+    assert done.stdout.splitlines()[-1] in checked.stdout  # error: translation ... m, rotation ... rad, gripper ...
+
+
+def test_temporal_ensembling_is_lerobots_own(trained, tmp_path):
+    """Two episodes at once, each with an ensemble of its own, against lerobot's select_action."""
+    import shutil
+
+    demos, checkpoint = trained
+    ensembled = tmp_path / "ensembled"
+    shutil.copytree(checkpoint, ensembled)
+    config = json.loads((ensembled / "config.json").read_text())
+    config |= {"temporal_ensemble_coeff": 0.01, "n_action_steps": 1}
+    (ensembled / "config.json").write_text(json.dumps(config))
+    theirs = np.array(run("lerobot", "lerobot_acts.py", ensembled, demos))  # [2, 4, 7]
+    with lerobot_serves(ensembled) as address:
+        policy = load_policy(address, **FAST)
+        assert policy.action_spec.chunk == 1
+        ours = _acted(policy, demos)
+        policy.close()
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+    assert np.abs(theirs[:, -1] - theirs[:, 0]).max() > 1e-4
+
+
+def _acted(policy, demos: Path) -> np.ndarray:
+    """Returns the actions [episodes, steps, 7] of the two episodes, in one batch."""
+    from vla_gen_bench.policies.conventions import take_frames
+    from vla_gen_bench.protocol import Needs
+    from vla_gen_bench.train.demos.dataset import load
+
+    needs = Needs(state=True, cameras=("external", "wrist"), image_size=(64, 64))
+    seen = take_frames(load(demos, world="builtin", wrist=True), needs, 8, 1).observation
+    policy.reset(list(seen.select([0, 4]).instruction), [0, 1])
+    return np.stack([policy.act(seen.select([step, 4 + step]))[:, 0] for step in range(4)], axis=1)

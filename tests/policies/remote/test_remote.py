@@ -22,7 +22,7 @@ from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.contract import PolicyError, example_observation
 from vla_gen_bench.policies.registry import load_policy, resolve
-from vla_gen_bench.policies.remote.links import ServerError, ServerGone
+from vla_gen_bench.policies.remote.links import ServerError, ServerGone, end_of_text
 from vla_gen_bench.policies.remote.wire import dumps, loads, pack, unpack
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.protocol import ActionSpec, Needs
@@ -257,6 +257,20 @@ def test_numbers_out_of_place_are_policy_errors(frame, message):
         remote.reset(["put"], [0])
         with pytest.raises(PolicyError, match=message):
             check_actions("policy 'acme'", remote.act(example_observation(1)), 1, remote.action_spec)
+
+
+def test_the_end_of_a_long_server_error_is_kept():
+    traceback = (
+        "Traceback (most recent call last):\n" + "  File 'model.py', line 1\n" * 500 + "KeyError: 'observation/state'"
+    )
+    assert len(end_of_text(traceback)) == len("... ") + 600
+    assert end_of_text(traceback).endswith("KeyError: 'observation/state'")
+    assert end_of_text("lost \x1b[31m\n my way") == "lost \\x1b[31m my way"
+    with acting([traceback]) as (port, _):
+        remote = load_policy(f"openpi://127.0.0.1:{port}", **FAST)
+        remote.reset(["put"], [0])
+        with pytest.raises(ServerError, match="KeyError: 'observation/state'; sent: observation/image"):
+            remote.act(example_observation(1))
 
 
 def test_after_an_error_the_next_episode_finds_a_new_connection():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bandit import BanditBatch, new_checkpoint
-from rl_runs import recipe_of
+from bandit import BanditBatch, new_checkpoint, unknown_world
+from rl_runs import assert_same, collected, recipe_of
 
 from vla_gen_bench.episodes.draw import draw_training
 from vla_gen_bench.errors import UserError
@@ -22,9 +24,9 @@ from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling
 from vla_gen_bench.train.rl.learner import Learner
-from vla_gen_bench.train.rl.rollout import Collector, Rollout
+from vla_gen_bench.train.rl.rollout import Collector
 from vla_gen_bench.train.rl.sim_workers import WorkerSimulator
-from vla_gen_bench.train.rl.simulators import LocalSimulator, View
+from vla_gen_bench.train.rl.simulators import LocalSimulator, View, scenes
 from vla_gen_bench.train.starts import Wander, starts
 
 OFT = {"decoding": "parallel", "chunk": 2}
@@ -40,22 +42,6 @@ def actor(checkpoint: Path) -> ActorCritic:
     return Learner(recipe_of("ppo", checkpoint), join("cpu")).actor
 
 
-def collected(actor: ActorCritic, simulator: Any, episodes: int = 5) -> Rollout:
-    try:
-        collector = Collector(simulator, actor, 4, lambda line: None)
-        chosen = starts("builtin", 0, 0, episodes, wander=Wander(steps=2))
-        return collector.collect(chosen, Sampling(), foresee=True)
-    finally:
-        simulator.close()
-
-
-def assert_same(found: Rollout, expected: Rollout) -> None:
-    for name in ("images", "tokens", "log_probs", "values", "rewards"):
-        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-    assert all(np.array_equal(found.flags[name], expected.flags[name]) for name in expected.flags)
-    assert (found.digests, found.prompts) == (expected.digests, expected.prompts)
-
-
 def test_rollouts_do_not_depend_on_the_number_of_workers(actor: ActorCritic) -> None:
     """Five episodes in lanes of two, in this process and in one or two others: bit by bit the same."""
     view = actor.view(240, 320)
@@ -65,14 +51,46 @@ def test_rollouts_do_not_depend_on_the_number_of_workers(actor: ActorCritic) -> 
         assert_same(collected(actor, WorkerSimulator(BanditBatch, view, 2, 2, workers)), alone)
 
 
-def test_episodes_of_a_lost_worker_are_run_again_with_the_same_outcome(actor: ActorCritic, tmp_path: Path) -> None:
-    poison = tmp_path / "poison"
+def test_only_the_lost_workers_episodes_are_run_again_with_the_same_outcome(
+    actor: ActorCritic, tmp_path: Path
+) -> None:
+    """Five episodes in lanes of two: one worker has 0, 2 and 4, the other 1 and 3; 4 has not started when one dies."""
+    poison, diary, notes = tmp_path / "poison", tmp_path / "diary", []
     poison.touch()
     view = actor.view(240, 320)
-    build = partial(BanditBatch, die_once=str(poison))
-    found = collected(actor, WorkerSimulator(build, view, 2, 2, 2))
-    assert not poison.exists()
+    build = partial(BanditBatch, die_once=str(poison), diary=str(diary))
+    found = collected(actor, WorkerSimulator(build, view, 2, 2, 2, notes.append))
+    assert not poison.exists() and notes == ["a worker process died (exit code -9); its episodes are run again"]
     assert_same(found, collected(actor, LocalSimulator(BanditBatch, view, 2, 2)))
+    begun = Counter(map(int, diary.read_text().split()))
+    again = {episode for episode, times in begun.items() if times > 1}
+    assert sorted(begun) == [0, 1, 2, 3, 4] and again in ({0, 2}, {1, 3}) and max(begun.values()) == 2
+
+
+def test_simulated_episodes_of_a_lost_worker_have_the_same_outcome(actor: ActorCritic) -> None:
+    """World builtin; the worker is killed between two steps, and again while it repeats its episode."""
+    build, view = partial(scenes, "builtin", "cpu"), actor.view(240, 320)
+    chosen = starts("builtin", 0, 0, 2, wander=Wander(steps=2))
+    moves = np.random.default_rng(0).uniform(-0.02, 0.02, (4, 2, 2, 7)).astype(np.float32)
+
+    def seen(simulator: Any, kill: Callable[[int], None]) -> list[Any]:
+        simulator.reset(0, chosen)
+        seen = [simulator.result(0)._replace(images=None)]
+        for number, actions in enumerate(moves):
+            kill(number)
+            simulator.step(0, actions)
+            found = simulator.result(0)
+            seen.append(found._replace(images=found.images.copy()))
+        simulator.close()
+        return seen
+
+    team = WorkerSimulator(build, view, 2, 1, 2)
+    found = seen(team, lambda number: team._workers[0].process.kill() if number in (2, 3) else None)
+    expected = seen(LocalSimulator(build, view, 2), lambda number: None)
+    assert len(found) == 5
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.array_equal(ours.images, theirs.images) and np.array_equal(ours.rewards, theirs.rewards)
+        assert all(np.array_equal(ours.infos[name], theirs.infos[name]) for name in theirs.infos)
 
 
 def test_workers_that_die_again_and_again_end_the_run(actor: ActorCritic) -> None:
@@ -84,13 +102,9 @@ def _exits(size: int) -> None:
     os._exit(3)
 
 
-def _raises(size: int) -> None:
-    raise UserError("world 'mars' is unknown")
-
-
 def test_what_a_worker_refuses_is_the_users_error(actor: ActorCritic) -> None:
     with pytest.raises(UserError, match="world 'mars' is unknown"):
-        collected(actor, WorkerSimulator(_raises, actor.view(240, 320), 2, 1, 1))
+        collected(actor, WorkerSimulator(unknown_world, actor.view(240, 320), 2, 1, 1))
 
 
 def test_log_probs_and_values_are_those_of_teacher_forcing(actor: ActorCritic) -> None:

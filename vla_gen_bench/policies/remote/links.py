@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from vla_gen_bench.errors import UserError, one_line
+from vla_gen_bench.errors import UserError, one_line, printable
 from vla_gen_bench.policies.contract import PolicyError
 from vla_gen_bench.policies.remote import wire
 
 VGB = "vgb"  # key of the data that only this project's servers and clients exchange
-SHOWN = 600  # characters of a server's own error text
+LONGEST_END = 600  # characters of a server's own error text
 T = TypeVar("T")
 
 
@@ -145,7 +145,7 @@ class _WebSocketLink:
         """Returns the next message; a text frame is the server's error."""
         frame = self._guarded(lambda: self._socket.recv(timeout_s), timeout_s)
         if isinstance(frame, str):
-            raise ServerError(f"{self.address.url}: {shown(frame)}")
+            raise ServerError(f"{self.address.url}: {end_of_text(frame)}")
         try:
             return wire.unpack(frame, self.address.limit)
         except wire.WireError as error:
@@ -244,7 +244,7 @@ class VlaEvalLink(_WebSocketLink):
         while True:
             kind, payload, sequence = self._hear(max(0.001, deadline - time.monotonic()))
             if kind == "error":
-                raise ServerError(f"{self.address.url}: {shown(str(payload.get('error', payload)))}")
+                raise ServerError(f"{self.address.url}: {end_of_text(str(payload.get('error', payload)))}")
             if kind == "action" and sequence == self._sequence:
                 return actions_of(payload, self.address.url)
             # anything else answers an observation that is no longer awaited
@@ -319,7 +319,7 @@ class ActLink:
         except urllib3.exceptions.HTTPError as error:
             raise _Closed(f"{url}: {one_line(str(error))}") from None
         if answer.status != 200:
-            raise ServerError(f"{url}/act: HTTP {answer.status}: {shown(data.decode('utf-8', 'replace'))}")
+            raise ServerError(f"{url}/act: HTTP {answer.status}: {end_of_text(data.decode('utf-8', 'replace'))}")
         return actions_of(self._parsed(data), url)
 
     def _parsed(self, data: bytes) -> Any:
@@ -333,7 +333,7 @@ class ActLink:
         except wire.WireError as error:
             raise ServerError(f"{self.address.url}: {error}") from None
         if isinstance(answer, str):
-            raise ServerError(f"{self.address.url}: the server says '{shown(answer)}'; its own output tells why")
+            raise ServerError(f"{self.address.url}: the server says '{end_of_text(answer)}'; its own output tells why")
         return answer
 
     def close(self) -> None:
@@ -355,10 +355,10 @@ def actions_of(answer: Any, url: str) -> np.ndarray:
     return actions[0] if actions.ndim == 3 and len(actions) == 1 else actions
 
 
-def shown(text: str) -> str:
+def end_of_text(text: str) -> str:
     """Returns a server's text on one line; if long, only its end, where a traceback has the reason."""
-    line = one_line(text)
-    return line if len(line) <= SHOWN else f"... {line[-SHOWN:]}"
+    line = printable(" ".join(text[-4 * LONGEST_END :].split()))
+    return line if len(line) <= LONGEST_END else f"... {line[-LONGEST_END:]}"
 
 
 def _own_version() -> str:

@@ -232,6 +232,8 @@ class Demos:
         instructions, tables, targets: One per episode; tables and targets are asset ids.
         starts: int64 [E + 1], the first frame of each episode, and F.
         world: World name.
+        observed: As in `Demo`; None if the data set lacks the state that a policy sees.
+        wrist: As in `Demo`; None if the data set has no wrist camera, or it was not asked for.
     """
 
     images: np.ndarray
@@ -245,6 +247,8 @@ class Demos:
     targets: list[str]
     starts: np.ndarray
     world: str
+    observed: np.ndarray | None = None
+    wrist: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.instructions)
@@ -285,7 +289,12 @@ def is_whole(folder: Path, info: dict[str, Any]) -> bool:
 
 
 def load(
-    folder: Path, episodes: int | None = None, pictures: bool = True, mapping: DataMap | None = None, world: str = ""
+    folder: Path,
+    episodes: int | None = None,
+    pictures: bool = True,
+    mapping: DataMap | None = None,
+    world: str = "",
+    wrist: bool = False,
 ) -> Demos:
     """Reads the first `episodes` demonstrations (None = all).
 
@@ -296,13 +305,14 @@ def load(
         images: Whether to decode them; if not, `images` and `foreground` are empty.
         mapping, world: For other projects' data sets, and for ours after LeRobot's tools edited them: what to read,
             and the world to record for it.
+        wrist: Whether to decode the wrist camera too, if the data set has one.
 
     Raises:
         UserError: Not a data set, a file is broken, or it has fewer demonstrations.
     """
     info = form.read_info(folder)
     if mapping is not None or not is_whole(folder, info):
-        return load_any(folder, episodes, pictures, mapping or DataMap(), world)
+        return load_any(folder, episodes, pictures, mapping or DataMap(), world, wrist)
     own = read_own(folder)
     side = checks.check_info(info, folder / form.INFO_FILE)
     totals = own.get("totals", info)
@@ -323,6 +333,7 @@ def load(
     frames = int(starts[-1])
     image, mask = (form.OLD_IMAGE, form.OLD_FOREGROUND) if old else (form.IMAGE, form.FOREGROUND)
     shapes = {image: (frames, side, side, 3), mask: (frames, side, side)}
+    has_wrist = wrist and form.WRIST in info["features"]
     decode = cached_pictures if pictures else lambda folder, parts, key, shape: np.empty((0, *shape[1:]), np.uint8)
     return Demos(
         images=decode(folder, parts, image, shapes[image]),
@@ -336,6 +347,8 @@ def load(
         targets=list(rows["vgb/target"][:count]),
         starts=starts,
         world=own["origin"]["world"],
+        observed=None if old else data["observation.state"][:frames],
+        wrist=decode(folder, parts, form.WRIST, shapes[image]) if has_wrist else None,
     )
 
 
@@ -363,7 +376,9 @@ def _tables(folder: Path, parts: Sequence[form.Place], count: int, old: bool) ->
     return _joined(episodes), _joined(frames)
 
 
-def load_any(folder: Path, episodes: int | None, pictures: bool, mapping: DataMap, world: str) -> Demos:
+def load_any(
+    folder: Path, episodes: int | None, pictures: bool, mapping: DataMap, world: str, wrist: bool = False
+) -> Demos:
     """Reads any LeRobotDataset v3.0. No foreground mask, so no replaced tables; states only from our data."""
     info = form.read_info(folder)
     camera = reader.camera_of(info, mapping, folder)
@@ -382,18 +397,22 @@ def load_any(folder: Path, episodes: int | None, pictures: bool, mapping: DataMa
     images = np.empty((0, side, side, 3), np.uint8)
     if pictures:
         images = reader.pictures(folder, table, camera, side, frames)
+    has_wrist = wrist and pictures and form.WRIST in info["features"]
+    observed = table.columns[state[0]][:frames].astype(np.float32) if state else None
     return Demos(
         images=images,
         foreground=np.broadcast_to(np.uint8(255), images.shape[:3]),
         actions=actions,
         executed=actions,
-        states=_poses(table.columns[state[0]][:frames]) if state else np.zeros((frames, 7), np.float32),
+        states=np.zeros((frames, 7), np.float32) if observed is None else _poses(observed),
         episode=np.repeat(np.arange(count), lengths),
         instructions=reader.instructions(folder, table)[:count],
         tables=[""] * count,
         targets=[""] * count,
         starts=np.concatenate([[0], np.cumsum(lengths)]),
         world=own.get("world", world),
+        observed=observed,
+        wrist=reader.pictures(folder, table, form.WRIST, side, frames) if has_wrist else None,
     )
 
 

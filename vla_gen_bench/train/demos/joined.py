@@ -59,9 +59,12 @@ def joined(sets: Sequence[Demos], names: Sequence[str]) -> Demos:
                 raise UserError(f"{name}: {what} {theirs}, that of {names[0]} is {ours}; they cannot be joined")
     columns = {field.name: [getattr(item, field.name) for item in sets] for field in fields(Demos)}
     lengths = np.concatenate([np.diff(starts) for starts in columns["starts"]])
+    everywhere = {name: all(part is not None for part in columns[name]) for name in ("observed", "wrist")}
     columns |= {
         "images": Stacked(columns["images"]),
         "foreground": Stacked(columns["foreground"]),
+        "wrist": Stacked(columns["wrist"]) if everywhere["wrist"] else None,
+        "observed": np.concatenate(columns["observed"]) if everywhere["observed"] else None,
         "episode": np.repeat(np.arange(len(lengths)), lengths),
         "starts": np.concatenate([[0], np.cumsum(lengths)]),
         "world": sets[0].world,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vla_gen_bench.assets.world import FIRST_VERSION, get_world, world_label
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.cluster import Cluster
 from vla_gen_bench.policies.openvla.model.value import SeparateCritic
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
@@ -205,12 +206,16 @@ class Learner:
             write_checkpoint(self.student, folder)
 
 
-def choose_simulation(recipe: RlRecipe) -> str:
-    """Returns "cpu" or "gpu".
+def choose_simulation(recipe: RlRecipe, cluster: Cluster | None = None) -> str:
+    """Returns "cpu" or "gpu"; always "cpu" on a cluster, whose nodes may differ.
 
     Raises:
         UserError: A GPU is requested, and none can simulate here.
     """
+    if cluster and recipe.simulation == "gpu":
+        raise UserError("simulation: gpu runs in the learner's process; give --set simulation=cpu with --engine ray")
+    if cluster:
+        return "cpu"
     from vla_gen_bench.doctor.backend import choose_backend
 
     return choose_backend(recipe.simulation, "simulation: gpu", "give --set simulation=cpu")
@@ -218,25 +223,32 @@ def choose_simulation(recipe: RlRecipe) -> str:
 
 @contextmanager
 def open_simulator(
-    recipe: RlRecipe, actor: ActorCritic, simulation: str, workers: int, build: Build | None = None
-) -> Iterator[Simulator]:
-    """Yields the recipe's simulator, then stops its processes.
+    recipe: RlRecipe, actor: ActorCritic, simulation: str, workers: int, build: Build | None = None,
+    cluster: Cluster | None = None, say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Simulator]:  # fmt: skip
+    """Yields the recipe's simulator, then stops its processes or actors.
 
     Args:
         simulation: "cpu" or "gpu", from `choose_simulation`.
         workers: Processes; 0 = simulate in this process.
         build: Makes scenes; None = those of the recipe's world.
+        cluster: Its connected Ray cluster; None = processes of this machine.
+        say: Receives a sentence when a worker is lost.
     """
     world = get_world(recipe.world)
     view = actor.view(world.height, world.width)
     build = build or partial(scenes, recipe.world, simulation)
+    width, lanes = recipe.together // recipe.lanes, recipe.lanes
     if simulation == "gpu":
         simulator: Simulator = LocalSimulator(build, view, recipe.together)
     elif workers == 0:
-        simulator = LocalSimulator(build, view, recipe.together // recipe.lanes, recipe.lanes)
+        simulator = LocalSimulator(build, view, width, lanes)
+    elif cluster is None:
+        simulator = WorkerSimulator(build, view, width, lanes, min(width, workers), say)
     else:
-        width = recipe.together // recipe.lanes
-        simulator = WorkerSimulator(build, view, width, recipe.lanes, min(width, workers))
+        from vla_gen_bench.train.rl.ray_workers import RaySimulator
+
+        simulator = RaySimulator(build, view, width, lanes, min(width, workers), say, cluster, recipe.world)
     try:
         yield simulator
     finally:

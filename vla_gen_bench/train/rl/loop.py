@@ -7,13 +7,15 @@ draw is keyed by (seed, iteration), so a killed run resumes exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vla_gen_bench import runtime
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation, open_simulator, use_threads
 from vla_gen_bench.train.rl.rollout import Collector, Rollout
@@ -31,11 +33,14 @@ class RlOptions(RunOptions):
     """Options of an RL run, in addition to those of every run.
 
     Attributes:
-        workers: Simulator processes; 0 = simulate in this process, None = one per core.
+        workers: Simulator processes or actors; 0 = simulate in this process, None = one per core, or as many as fit on
+            the cluster.
+        cluster: Collect on this Ray cluster; None = on this machine.
         build: See `open_simulator`.
     """
 
     workers: int | None = None
+    cluster: Cluster | None = None
     build: Build | None = None
 
 
@@ -58,17 +63,26 @@ def run(
     """
     if recipe.episodes % (processes.count * recipe.group):
         raise UserError(f"episodes: {recipe.episodes} cannot be shared out to {processes.count} processes")
-    simulation = "cpu" if options.build else choose_simulation(recipe)  # before a large model is loaded
+    # Chosen before a large model is loaded.
+    simulation = "cpu" if options.build else choose_simulation(recipe, options.cluster)
+    with _workers(recipe, processes, say, options) as workers:
+        return _train(recipe, out, processes, say, improve, options, simulation, workers)
+
+
+def _train(
+    recipe: RlRecipe, out: Path, processes: Processes, say: Callable[[str], None], improve: Improve,
+    options: RlOptions, simulation: str, workers: int,
+) -> Path:  # fmt: skip
     state = open_run(out, recipe, options.fresh) if processes.first else None
     state = processes.shared(state)
     learner = Learner(recipe, processes)
     if state:
         learner.restore(state)
     curve = Curve(out, NUMBERS, learner.iteration if state else None, options.wandb) if processes.first else None
-    cores = max(1, runtime.usable_cores() // processes.count)
-    workers = cores if options.workers is None else options.workers
-    with open_simulator(recipe, learner.actor, simulation, workers, options.build) as simulator:
-        collector = Collector(simulator, learner.actor, recipe.horizon, say)
+    cores = _cores(processes)
+    build, cluster = options.build, options.cluster
+    with open_simulator(recipe, learner.actor, simulation, workers, build, cluster, say) as simulator:
+        collector = Collector(simulator, learner.actor, recipe.horizon)
         while learner.iteration < recipe.iterations:
             began = time.perf_counter()
             use_threads(1)
@@ -87,6 +101,29 @@ def run(
         learner.export(out / CHECKPOINT)
     processes.wait()
     return out / CHECKPOINT
+
+
+def _cores(processes: Processes) -> int:
+    """Returns how many of this machine's cores are for this process."""
+    return max(1, runtime.usable_cores() // processes.count)
+
+
+@contextmanager
+def _workers(
+    recipe: RlRecipe, processes: Processes, say: Callable[[str], None], options: RlOptions
+) -> Iterator[int]:
+    """Yields the number of workers; stays connected to the cluster, if there is one, meanwhile."""
+    if options.cluster is None:
+        yield _cores(processes) if options.workers is None else options.workers
+        return
+    need_ray()
+    from vla_gen_bench.eval.ray_cluster import connected
+
+    most = recipe.together // recipe.lanes  # a collector steps one episode of every lane, at least
+    with connected(
+        options.cluster, options.workers, say, most, all_needed=True, commands=processes.count
+    ) as count:
+        yield count
 
 
 def _own_starts(recipe: RlRecipe, learner: Learner) -> list[Start]:

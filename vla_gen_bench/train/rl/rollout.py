@@ -1,14 +1,14 @@
 """Collects experience: episodes in lanes, one batched policy, every image, action, log-probability and reward.
 
-The result does not depend on the number of workers: lanes are filled in episode order, and every draw of a token
-is keyed by (run seed, iteration, episode, step).
+The result does not depend on the workers, nor on the loss of some: lanes are filled in episode order, and every draw
+of a token is keyed by (run seed, iteration, episode, step).
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +16,8 @@ import numpy as np
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.resize import shifted
 from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling
-from vla_gen_bench.train.rl.simulators import LostWorkerError, Seen, Simulator
+from vla_gen_bench.train.rl.simulators import Seen, Simulator
 from vla_gen_bench.train.starts import UNSHIFTED, Start
-
-TRIES = 3
 
 
 @dataclass
@@ -96,34 +94,21 @@ class Collector:
         UserError: The horizon is not a multiple of the policy's chunk.
     """
 
-    def __init__(
-        self, simulator: Simulator, actor: ActorCritic, horizon: int, say: Callable[[str], None] = lambda line: None
-    ) -> None:
+    def __init__(self, simulator: Simulator, actor: ActorCritic, horizon: int) -> None:
         if horizon % actor.chunk:
             raise UserError(f"horizon: {horizon} is no multiple of the chunk, {actor.chunk}")
-        self.simulator, self.actor, self.say = simulator, actor, say
+        self.simulator, self.actor = simulator, actor
         self.decisions = horizon // actor.chunk
 
     def collect(self, chosen: Sequence[Start], sampling: Sampling, foresee: bool = False) -> Rollout:
-        """Runs the episodes; if a worker is lost, all of them run again, with the same outcome.
+        """Runs the episodes.
 
         Args:
             foresee: Also compute the critic's value after the last step.
 
         Raises:
-            UserError: Workers were lost three times in a row.
+            UserError: Workers were lost again and again.
         """
-        for tries in range(1, TRIES + 1):
-            try:
-                return self._collect(chosen, sampling, foresee)
-            except LostWorkerError as error:
-                if tries == TRIES:
-                    raise UserError(f"rollout: {error}, {TRIES} times in a row; run 'vgb doctor'") from None
-                self.say(f"{error}; the episodes are run again")
-                self.simulator.recover()
-        raise AssertionError
-
-    def _collect(self, chosen: Sequence[Start], sampling: Sampling, foresee: bool) -> Rollout:
         began = time.perf_counter()
         prompts = [self.actor.processor.tokenizer.prompt(start.spec.instruction) for start in chosen]
         rollout = Rollout.empty(chosen, prompts, self.decisions, self.actor.chunk, self.simulator.view)

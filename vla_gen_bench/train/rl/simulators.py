@@ -7,7 +7,8 @@ A lane is a batch of episodes in lock-step. While the policy computes for one la
     simulator.step(lane, actions)               # float32 [B, K, 7], returns at once
     seen = simulator.result(lane)               # and so on
 
-`sim_workers` does this in worker processes. The process that steps an episode does not affect it (`envs.vector`).
+`sim_workers` does this in worker processes, `ray_workers` in actors of a cluster. The process that steps an episode
+does not affect it (`envs.vector`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def scenes(world: str, simulation: str, count: int) -> EnvBatch:
 
 
 class LostWorkerError(Exception):
-    """A worker died, hung or raised; the running episodes are lost."""
+    """A worker died, hung or raised; its running episodes are lost."""
 
 
 class Seen(NamedTuple):
@@ -93,8 +94,6 @@ class Simulator(Protocol):
     def step(self, lane: int, actions: np.ndarray) -> None: ...  # float32 [B, K, 7]; returns at once
 
     def result(self, lane: int) -> Seen: ...  # waits for the last reset or step of the lane
-
-    def recover(self) -> None: ...  # abandons all running episodes, after a lost worker
 
     def close(self) -> None: ...
 
@@ -154,9 +153,6 @@ class LocalSimulator:
 
     def result(self, lane: int) -> Seen:
         return self._seen.pop(lane)
-
-    def recover(self) -> None:
-        """Does nothing: a failure in this process ends the run."""
 
     def close(self) -> None:
         self._stage.close()

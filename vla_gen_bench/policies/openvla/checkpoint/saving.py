@@ -62,7 +62,8 @@ def save(
     if tokenizer is not None:
         tokenizer.backend.save(str(folder / TOKENIZER_FILE))
     if value_head is not None:
-        save_file(values, folder / VALUE_FILE, metadata={"format": "pt", VALUE_SOURCE: value_head.source})
+        # One key only: safetensors writes several in random order, and equal weights would get different digests.
+        save_file(values, folder / VALUE_FILE, metadata={VALUE_SOURCE: value_head.source})
     if action_head is not None:
         save_file(actions, folder / ACTION_HEAD_FILE, metadata={"format": "pt"})
 

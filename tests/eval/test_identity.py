@@ -1,0 +1,53 @@
+"""What a log is of: code that changes between two sessions is refused, which scenarios a session runs is not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.evaluate import Request, make_plan
+from vla_gen_bench.eval.open_log import check_identity
+
+SUITE = """
+id: plugged
+version: "1"
+protocol: {episodes_per_seed: 1, seeds: [0], horizon: 5}
+scenarios:
+  ind: {label: IND, dimension: ind}
+  dark: {label: Dark, dimension: vision, shift: {effects: ['sunset_effect:Dark']}}
+"""
+EFFECT = "class Dark:\n    kind = 'image'\n    def apply(self, image): return image\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    (tmp_path / "sunset_effect.py").write_text(EFFECT)
+    yield tmp_path
+    sys.modules.pop("sunset_effect", None)
+
+
+def identity(*scenarios: str, **options: Any) -> dict[str, Any]:
+    request = Request(policy="hold", suites=("suite.yaml",), scenarios=scenarios or None, options=options)
+    return make_plan(request).identity
+
+
+def test_sessions_with_different_scenarios_share_a_log(folder: Path) -> None:
+    assert identity("ind") == identity("dark") == identity()
+    assert set(identity("ind")["effects"]) == {"sunset_effect:Dark"}
+
+
+def test_an_effect_that_was_edited_does_not_continue_a_log(folder: Path) -> None:
+    there = identity()
+    check_identity(folder, there, identity())
+    (folder / "sunset_effect.py").write_text(EFFECT.replace("return image", "return image // 2"))
+    with pytest.raises(
+        UserError, match="of another run: effects sunset_effect:Dark is 'module [0-9a-f]{16}', now 'module"
+    ):
+        check_identity(folder, there, identity())
