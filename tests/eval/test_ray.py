@@ -38,6 +38,9 @@ class Looks:
         mean = observation.image.reshape(len(self.seeds), -1).mean(axis=1) / 255 + self.seeds % 7
         return np.broadcast_to(np.float32(-0.001) * mean.astype(np.float32)[:, None, None], (len(mean), 2, 7)).copy()
 
+class Turned(Looks):
+    decoding = "greedy"
+
 class Dies(Looks):
     # Kills its process in the middle of the first episode ever.
     memoryless = False
@@ -98,6 +101,21 @@ def test_policy_actors_act_for_all_simulators_to_the_same_end(cluster, folder: P
     assert done.finished and not done.errors
     _evaluate("pol:Looks", "local")
     assert _stable("ray") == _stable("local")
+
+
+def test_the_log_records_what_a_policy_actor_converts(cluster, folder: Path) -> None:
+    """The policy's only copy is not where its simulators are; its converters and its decoding are still recorded."""
+    card = folder / "turned"
+    card.mkdir()
+    card.joinpath("card.yaml").write_text(
+        "name: turned\nlabel: Turned\nfactory: pol:Turned\nadapter: [{gripper: {closed: 0, open: 1}}]\n"
+    )
+    headers = {}
+    for out, options in (("ray", {"cluster": Cluster(cpus=0.3, hosts=1)}), ("local", {})):
+        assert not _evaluate("turned/", out, **options).errors
+        headers[out] = json.loads((folder / out / "run.json").read_text())
+    found = [{key: headers[out][key] for key in ("adapter", "decoding")} for out in ("ray", "local")]
+    assert found[0] == found[1] and found[0]["decoding"] == "greedy" and "gripper" in str(found[0]["adapter"])
 
 
 def test_an_evaluation_on_a_cluster_that_is_too_small_is_refused_at_once(cluster, folder: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_file_that_is_not_there_is_named(folder: Path, cli) -> None:
     ("options", "message"),
     [
         (("--status", "--dry-run"), "different things to do"),
-        (("--address", "auto"), "--address and what parts take of nodes are for --engine ray; give it too"),
+        (("--address", "auto"), "what parts take of nodes are for --engine ray; give it too"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(folder: Path, cli, options: tuple[str, ...], message: str) -> None:

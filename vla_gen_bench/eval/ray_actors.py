@@ -14,7 +14,7 @@ from ray.exceptions import ActorUnavailableError
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval import ray_node
-from vla_gen_bench.eval.workers import Job, WorkerConfig
+from vla_gen_bench.eval.workers import Job, WorkerConfig, policy_facts
 from vla_gen_bench.protocol import EXTERNAL, ActionSpec, Needs, Observation
 
 BACK_S = 120.0  # how long simulators wait for a policy actor to restart
@@ -93,11 +93,10 @@ class PolicyHost:
             self._problem = f"{error} (node {ray_node.node()})"
 
     async def describe(self) -> tuple[str, Any]:
-        """Returns ("ready", the policy's spec and decoding) or ("refused", the reason)."""
+        """Returns ("ready", the policy's spec and what the log records of it) or ("refused", the reason)."""
         if self._problem:
             return "refused", self._problem
-        policy = self._engine.policy
-        return "ready", {"spec": policy.action_spec, "decoding": getattr(policy, "decoding", None)}
+        return "ready", {"spec": self._engine.policy.action_spec, "facts": policy_facts(self._engine.policy)}
 
     async def begin(self, ended: Sequence[int], instructions: Sequence[str], seeds: Sequence[int]) -> list[int]:
         """Starts an episode for each instruction; returns their numbers. `ended`: numbers of finished episodes."""
@@ -137,7 +136,7 @@ class Served:
         if kind == "refused":
             raise UserError(content)
         self.action_spec: ActionSpec = content["spec"]
-        self.decoding = content["decoding"]
+        self.served_facts: dict[str, Any] = content["facts"]
         self._numbers: list[int] = []
 
     def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:

@@ -145,12 +145,17 @@ def _rehearse(policy: Any, card: Any, world: str, needs: Needs = USUAL) -> None:
     check_actions(card.label, actions, 1, policy.action_spec)
 
 
-def _adapter_of(policy: Any) -> dict[str, Any]:
-    """Returns the header's field on a policy's converters; nothing for a policy without any."""
+def policy_facts(policy: Any) -> dict[str, Any]:
+    """Returns what the header records of a loaded policy; one that acts elsewhere brings its own `served_facts`."""
     from vla_gen_bench.policies.converters.adapted import Adapted
     from vla_gen_bench.policies.converters.compose import describe_adapter
 
-    return {"adapter": describe_adapter(policy.converters)} if isinstance(policy, Adapted) else {}
+    if hasattr(policy, "served_facts"):
+        return policy.served_facts
+    facts = {"decoding": plain_or_text(getattr(policy, "decoding", None))}
+    if connection := getattr(policy, "connection", None):  # set for a policy behind a server
+        return {"connection": connection, **facts}
+    return {"adapter": describe_adapter(policy.converters), **facts} if isinstance(policy, Adapted) else facts
 
 
 class Runner:
@@ -168,11 +173,9 @@ class Runner:
 
     def describe(self) -> dict[str, Any]:
         policy, env = self.source.policy, self.batch.envs[0]
-        connection = getattr(policy, "connection", None)  # set for a policy behind a server
         return {
-            **({"connection": connection} if connection else _adapter_of(policy)),
+            **policy_facts(policy),
             "action_spec": self.source.spec.to_json(),
-            "decoding": plain_or_text(getattr(policy, "decoding", None)),
             "backend": {
                 "simulation": env.backend.sim_backend,
                 "rendering": env.backend.render_backend,
