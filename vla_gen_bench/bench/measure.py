@@ -64,9 +64,9 @@ class Targets:
 
 
 TARGETS = {
-    "builtin": Targets(("all",), 12, 120, 0.95, 0.85),
-    "pretrain": Targets(("all",), 12, 120, 0.95, 0.85),
-    "rl4vla": Targets(("table1",), 65, 150, 0.90, 0.75),
+    "builtin": Targets(("all",), 5.5, 120, 0.95, 0.85),
+    "pretrain": Targets(("all",), 5.5, 120, 0.95, 0.85),
+    "rl4vla": Targets(("table1",), 13.5, 150, 0.90, 0.75),
 }
 
 

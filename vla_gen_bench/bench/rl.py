@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vla_gen_bench.train.rl.rollout import Rollout
     from vla_gen_bench.train.rl.simulators import Simulator
 
-TARGET_STEPS_PER_S = 60  # of the complete loop with nano, on two cores
+TARGET_STEPS_PER_S = 300  # of the complete loop with nano, on two cores
 EPISODES, HORIZON = 32, 80
 DRAWING_STEPS = 40
 ACTING = {"decoding": "parallel", "chunk": 4}  # like openvla-sft
@@ -67,7 +67,7 @@ def reward_learning(
     yield Line(f"{how}: share of time waiting for the simulator", spent["waiting"] / total, "")
     yield Line(f"{how}: share of time in the policy", spent["policy"] / total, "")
     yield Line(f"{how}: share of time in the update", 1 - spent["total"] / total, "")
-    yield Line(f"{how}: a step in a worker, squashing counted", 1e3 * spent["sim"] / rollout.env_steps, "ms")
+    yield Line(f"{how}: a step in a worker, with resizing", 1e3 * spent["sim"] / rollout.env_steps, "ms")
     drawing = drawing_share(recipe.world, learner.actor.chunk)
     yield Line(f"{recipe.world}: share of drawing in the steps of a decision", drawing, "")
 
