@@ -46,7 +46,7 @@ class Campaign:
         figures: Counts by name.
     """
 
-    def __init__(self, folder: Path, episodes: int, workers: int, longest_s: float, seed: int) -> None:
+    def __init__(self, folder: Path, episodes: int, workers: int, longest_s: float | None, seed: int) -> None:
         self.folder, self.workers, self.longest_s, self.random = folder, workers, longest_s, random.Random(seed)
         self.figures: Counter[str] = Counter()
         self.suite = folder / "crashes.yaml"
@@ -66,7 +66,9 @@ class Campaign:
 
     def run(self, kills: int) -> bool:
         """Returns whether nothing was lost."""
+        begun = time.monotonic()
         expected = self.undisturbed()
+        self.longest_s = self.longest_s or (time.monotonic() - begun) / 2
         while sum(self.figures[name] for name in ("killed command", "killed worker")) < kills:
             out = self.folder / f"log-{self.figures['logs']}"
             if self.round(out):
@@ -175,7 +177,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--episodes", type=int, default=6, help="per scenario and seed; four times as many in a log")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--longest", type=float, default=20.0, help="seconds between two kills, at most")
+    parser.add_argument("--longest", type=float, help="seconds between two kills, at most (half an undisturbed run)")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
