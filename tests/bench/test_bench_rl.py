@@ -19,7 +19,7 @@ def test_speeds_and_shares_of_one_iteration() -> None:
     collection, loop, waiting, policy, update = values[:5]
     assert collection > loop > 0  # the loop has the update on top
     assert 0.9 < waiting + policy + update <= 1  # all but the bookkeeping
-    assert [line.target for line in lines.values() if line.at_least] == [60]
+    assert [line.target for line in lines.values() if line.at_least] == [300]
 
 
 def collection_speeds(*teams: bench_rl.Team) -> dict[str, float]:

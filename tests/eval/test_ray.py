@@ -108,7 +108,7 @@ def test_the_log_records_what_a_policy_actor_converts(cluster, folder: Path) -> 
     card = folder / "turned"
     card.mkdir()
     card.joinpath("card.yaml").write_text(
-        "name: turned\nlabel: Turned\nfactory: pol:Turned\nadapter: [{gripper: {closed: 0, open: 1}}]\n"
+        "name: turned\ntitle: Turned\nsummary: Looks\nfactory: pol:Turned\nadapter: [{gripper: {closed: 0, open: 1}}]\n"
     )
     headers = {}
     for out, options in (("ray", {"cluster": Cluster(cpus=0.3, hosts=1)}), ("local", {})):
