@@ -34,13 +34,13 @@ import contextlib, io, json, sys
 from vla_gen_bench.cli import main
 if __name__ == "__main__":
     for command in json.load(sys.stdin):
-        sys.argv, code, told = ["vgb", *command.split()], None, io.StringIO()
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        sys.argv, code, stderr = ["vgb", *command.split()], None, io.StringIO()
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             try:
                 main()
             except SystemExit as stop:
                 code = stop.code
-        print(json.dumps([code, told.getvalue()]), flush=True)
+        print(json.dumps([code, stderr.getvalue()]), flush=True)
 """
 MOUNT = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
 
@@ -77,7 +77,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_read_only_disk_is_named_in_one_line(answers: dict[str, tuple[int, str]], command: str) -> None:
-    code, told = answers[command]
-    *_, last = told.strip().splitlines()
-    assert code == 2 and "Traceback" not in told
+    code, stderr = answers[command]
+    *_, last = stderr.strip().splitlines()
+    assert code == 2 and "Traceback" not in stderr
     assert last.lower().startswith("error: ") and COMMANDS[command] in last

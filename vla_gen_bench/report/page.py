@@ -67,9 +67,9 @@ def to_page(
         css=(assets / "page.css").read_text(encoding="utf-8"),
         js=(assets / "page.js").read_text(encoding="utf-8"),
         summary=_summary(comparison),
-        navigation="".join(f'<a href="#{id}">{name}</a>' for id, name, _ in sections)
+        navigation=_links(sections)
         + '<a href="#episodes">Every episode</a><a href="#source">Where it comes from</a>',
-        sections="\n".join(f'<section id="{id}">\n<h2>{name}</h2>\n{body}\n</section>' for id, name, body in sections),
+        sections=_bodies(sections),
         provenance=_provenance(comparison.runs),
         data=json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
     )
@@ -127,15 +127,23 @@ def plain_page(title: str, summary: str, sections: Sequence[tuple[str, str, str]
         sections: (id, heading as plain text, HTML) of each.
     """
     assets = files("vla_gen_bench.report") / "assets"
+    escaped = [(id, escape(name), body) for id, name, body in sections]
     return Template((assets / "plain.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         css=(assets / "page.css").read_text(encoding="utf-8"),
         summary=summary,
-        navigation="".join(f'<a href="#{id}">{escape(name)}</a>' for id, name, _ in sections),
-        sections="\n".join(
-            f'<section id="{id}">\n<h2>{escape(name)}</h2>\n{body}\n</section>' for id, name, body in sections
-        ),
+        navigation=_links(escaped),
+        sections=_bodies(escaped),
     )
+
+
+def _links(sections: Sequence[tuple[str, str, str]]) -> str:
+    """Returns a link to each section; (id, heading as HTML, HTML) of each, as for `_bodies`."""
+    return "".join(f'<a href="#{id}">{name}</a>' for id, name, _ in sections)
+
+
+def _bodies(sections: Sequence[tuple[str, str, str]]) -> str:
+    return "\n".join(f'<section id="{id}">\n<h2>{name}</h2>\n{body}\n</section>' for id, name, body in sections)
 
 
 def figure_html(name: str, figure: Figure, caption: str) -> str:

@@ -35,6 +35,16 @@ class Processes:
     count: int
     device: torch.device
 
+    def share(self, number: int, name: str, unit: int = 1) -> int:
+        """Returns this process's part of `number`, which is divided in multiples of `unit`.
+
+        Raises:
+            UserError: It cannot be divided; the message begins with `name`.
+        """
+        if number % (self.count * unit):
+            raise UserError(f"{name}: {number} cannot be shared out to {self.count} processes")
+        return number // self.count
+
     @property
     def first(self) -> bool:
         """Whether this process writes files and prints."""

@@ -26,6 +26,7 @@ from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
 from vla_gen_bench.strict_yaml import read_yaml
 from vla_gen_bench.train.guard import INFO_FILE
+from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
 from vla_gen_bench.train.student import checkpoint_of
 
@@ -70,6 +71,11 @@ def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any
         return torch.load(state_file, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle can raise anything
         raise UserError(f"{state_file}: cannot be read ({error}); remove it or give --fresh") from None
+
+
+def open_shared_run(folder: Path, recipe: Recipe, processes: Processes, fresh: bool) -> dict[str, Any] | None:
+    """Lets the first process `open_run`; all of them receive the state."""
+    return processes.shared(open_run(folder, recipe, fresh) if processes.first else None)
 
 
 def _clear(folder: Path, recipe: Recipe) -> None:

@@ -182,7 +182,7 @@ SPEC = {"chunk": 1, "execute": None, "low": [-1.0] * 7, "high": [1.0] * 7}
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("greeting", "message"),
     [
         (3, "greeting.vgb: is int; expected a map"),
         ({"needs": {}}, "greeting.vgb: action_spec: field required|greeting.vgb.action_spec: field required"),
@@ -192,8 +192,9 @@ SPEC = {"chunk": 1, "execute": None, "low": [-1.0] * 7, "high": [1.0] * 7}
         ({"needs": {}, "action_spec": {**SPEC, "low": ["a"] * 7}}, "action_spec.low.0: input should be a valid number"),
     ],
 )
-def test_a_greeting_that_is_not_vgb_serves_is_named(told, message):
-    with openpi_server(lambda _: chunk(), greeting={"vgb": told}) as (port, _), pytest.raises(UserError, match=message):
+def test_a_greeting_that_is_not_vgb_serves_is_named(greeting, message):
+    served = openpi_server(lambda _: chunk(), greeting={"vgb": greeting})
+    with served as (port, _), pytest.raises(UserError, match=message):
         sensors_of(resolve(f"openpi://127.0.0.1:{port}"), get_world("builtin"), options=FAST)
 
 

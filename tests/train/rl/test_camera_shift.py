@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
-from bandit import BanditBatch, new_checkpoint
-from rl_runs import recipe_of
+from bandit import BanditBatch
 
-from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.resize import shifted
 from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling
-from vla_gen_bench.train.rl.learner import Learner
 from vla_gen_bench.train.rl.rollout import Collector, Rollout
 from vla_gen_bench.train.rl.simulators import LocalSimulator
 from vla_gen_bench.train.starts import UNSHIFTED, CameraShift, starts
@@ -27,12 +21,6 @@ class Ramp(BanditBatch):
     def _images(self) -> np.ndarray:
         ramp = 8 * np.arange(8)[:, None] + 4 * np.arange(8)
         return super()._images() // 2 + ramp.astype(np.uint8)[..., None]
-
-
-@pytest.fixture(scope="module")
-def actor(tmp_path_factory: pytest.TempPathFactory) -> ActorCritic:
-    checkpoint: Path = new_checkpoint(tmp_path_factory.mktemp("pico"))
-    return Learner(recipe_of("ppo", checkpoint), join("cpu")).actor
 
 
 def collected(actor: ActorCritic, camera: CameraShift) -> Rollout:

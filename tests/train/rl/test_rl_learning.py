@@ -6,15 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bandit import new_checkpoint
 from rl_runs import ALGORITHMS, ITERATIONS, recipe_of, run
 
 from vla_gen_bench.train.run import CHECKPOINT
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_checkpoint(tmp_path_factory.mktemp("pico"))
 
 
 @pytest.mark.parametrize("name", list(ALGORITHMS))

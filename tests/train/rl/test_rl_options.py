@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bandit import new_checkpoint
 from rl_runs import loss_of, recipe_of, run, score, some_rollout
 from torch import Tensor
 
@@ -26,11 +25,6 @@ from vla_gen_bench.train.rl.learner import Learner
 from vla_gen_bench.train.rl.rollout import Rollout
 
 KEYS, STEPS = [3, 4, 5], [0, 1, 2]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_checkpoint(tmp_path_factory.mktemp("pico"))
 
 
 def learner_of(checkpoint: Path, name: str = "ppo", **changes: Any) -> Learner:

@@ -15,29 +15,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from bandit import BanditBatch, new_checkpoint, unknown_world
+from bandit import BanditBatch, unknown_world
 from ray_nodes import two_nodes
 from rl_runs import assert_same, collected, recipe_of, run
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.cluster import Cluster
 from vla_gen_bench.policies.digests import file_digests
-from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.rl.actor_critic import ActorCritic
-from vla_gen_bench.train.rl.learner import Learner
 from vla_gen_bench.train.rl.simulators import LocalSimulator
 
 HALF = ("--num-cpus-per-worker", "0.5")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_checkpoint(tmp_path_factory.mktemp("pico"))
-
-
-@pytest.fixture(scope="module")
-def actor(checkpoint: Path) -> ActorCritic:
-    return Learner(recipe_of("ppo", checkpoint), join("cpu")).actor
 
 
 @pytest.fixture(scope="module")

@@ -32,16 +32,6 @@ from vla_gen_bench.train.starts import Wander, starts
 OFT = {"decoding": "parallel", "chunk": 2}
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_checkpoint(tmp_path_factory.mktemp("pico"))
-
-
-@pytest.fixture(scope="module")
-def actor(checkpoint: Path) -> ActorCritic:
-    return Learner(recipe_of("ppo", checkpoint), join("cpu")).actor
-
-
 def test_rollouts_do_not_depend_on_the_number_of_workers(actor: ActorCritic) -> None:
     """Five episodes in lanes of two, in this process and in one or two others: bit by bit the same."""
     view = actor.view(240, 320)

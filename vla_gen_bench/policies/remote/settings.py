@@ -70,13 +70,13 @@ def own_of(greeting: Mapping[str, Any], url: str) -> Own | None:
     Raises:
         UserError: The server claims to be `vgb serve` and says something else.
     """
-    told = greeting.get(VGB)
-    if not told:
+    sent = greeting.get(VGB)
+    if not sent:
         return None
     where = f"{url}: greeting.{VGB}"
-    if not isinstance(told, Mapping):
-        raise UserError(f"{where}: is {type(told).__name__}; expected a map, as 'vgb serve' sends it")
-    known = {name: told[name] for name in _Greeting.model_fields if name in told}
+    if not isinstance(sent, Mapping):
+        raise UserError(f"{where}: is {type(sent).__name__}; expected a map, as 'vgb serve' sends it")
+    known = {name: sent[name] for name in _Greeting.model_fields if name in sent}
     found = parse(_Greeting, known, where)
     needs = parse(DeclaredNeeds, found.needs, f"{where}.needs")
     for camera in needs.cameras:

@@ -392,17 +392,17 @@ class Task:
             images = as_tensor(sight.plain(scenes, rows[:, 0], random))
             sentences = [self._sentence(queries, row, self.phrases[:1], random) for row in rows]
             predicted.append(self.predict(images, sentences))
-        told = np.concatenate(predicted)
-        numbers = {"distance": float(np.median(np.linalg.norm((told - queries.places(chosen))[:, :2] / 2, axis=1)))}
+        places = np.concatenate(predicted)
+        numbers = {"distance": float(np.median(np.linalg.norm((places - queries.places(chosen))[:, :2] / 2, axis=1)))}
         for kind, column in (("object", 0), ("receptacle", 1)):
-            numbers |= _found(queries, chosen, told[:, 2 * column : 2 * column + 2], kind)
+            numbers |= _found(queries, chosen, places[:, 2 * column : 2 * column + 2], kind)
         return numbers
 
 
-def _found(queries: Queries, chosen: np.ndarray, told: np.ndarray, kind: str) -> dict[str, float]:
+def _found(queries: Queries, chosen: np.ndarray, predicted: np.ndarray, kind: str) -> dict[str, float]:
     right, chance = [], []
     scenes, column = queries.scenes, 1 if kind == "object" else 2
-    for row, place in zip(chosen, told, strict=True):
+    for row, place in zip(chosen, predicted, strict=True):
         there = np.flatnonzero((scenes.thing[row[0]] >= 0) & (scenes.receptacle[row[0]] == (kind == "receptacle")))
         if len(there) > 1:
             away = np.linalg.norm(scenes.place[row[0], there] * 2 - 1 - place, axis=1)

@@ -21,7 +21,7 @@ from vla_gen_bench.train.grounding.store import load_scenes
 from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
-from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run, save_state
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_shared_run, save_state
 from vla_gen_bench.train.student import (
     Averaged,
     action_statistics,
@@ -97,12 +97,8 @@ def train(
     Raises:
         UserError: The recipe, the scenes or the folder cannot be used, or the loss is not a number.
     """
-    if recipe.grounding.batch % processes.count:
-        raise UserError(
-            f"grounding.batch: {recipe.grounding.batch} cannot be shared out to {processes.count} processes"
-        )
-    state = open_run(out, recipe, options.fresh) if processes.first else None
-    state = processes.shared(state)
+    processes.share(recipe.grounding.batch, "grounding.batch")
+    state = open_shared_run(out, recipe, processes, options.fresh)
     trainer = Trainer(recipe, processes)
     if state:
         trainer.restore(state)
@@ -129,8 +125,8 @@ def train(
 
 
 def _line(numbers: dict[str, float], recipe: GroundingRecipe) -> str:
-    told = "  ".join(f"{key} {numbers[key]:.3g}" for key in NUMBERS[3:] if key in numbers)
-    return f"step {numbers['step']:,}/{recipe.steps:,}  {told}"
+    shown = "  ".join(f"{key} {numbers[key]:.3g}" for key in NUMBERS[3:] if key in numbers)
+    return f"step {numbers['step']:,}/{recipe.steps:,}  {shown}"
 
 
 class Trainer:

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from vla_gen_bench import runtime
-from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation, open_simulator, use_threads
 from vla_gen_bench.train.rl.rollout import Collector, Rollout
 from vla_gen_bench.train.rl.simulators import Build
 from vla_gen_bench.train.rl.watch import NUMBERS, check, progress_line, summary
-from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_shared_run
 from vla_gen_bench.train.starts import Start, starts
 
 Improve = Callable[[Any, Learner, Rollout], dict[str, float]]
@@ -61,8 +60,7 @@ def run(
     Raises:
         UserError: The recipe, the checkpoint or the folder cannot be used, or a gradient is not finite.
     """
-    if recipe.episodes % (processes.count * recipe.group):
-        raise UserError(f"episodes: {recipe.episodes} cannot be shared out to {processes.count} processes")
+    processes.share(recipe.episodes, "episodes", recipe.group)
     # Chosen before a large model is loaded.
     simulation = "cpu" if options.build else choose_simulation(recipe, options.cluster)
     with _workers(recipe, processes, say, options) as workers:
@@ -73,8 +71,7 @@ def _train(
     recipe: RlRecipe, out: Path, processes: Processes, say: Callable[[str], None], improve: Improve,
     options: RlOptions, simulation: str, workers: int,
 ) -> Path:  # fmt: skip
-    state = open_run(out, recipe, options.fresh) if processes.first else None
-    state = processes.shared(state)
+    state = open_shared_run(out, recipe, processes, options.fresh)
     learner = Learner(recipe, processes)
     if state:
         learner.restore(state)

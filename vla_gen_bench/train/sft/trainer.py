@@ -28,7 +28,7 @@ from vla_gen_bench.train.demos.lerobot_reader import DataMap
 from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
-from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_run, save_state
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_shared_run, save_state
 from vla_gen_bench.train.sft.imitation import Batch, Data, demonstrations
 from vla_gen_bench.train.sft.metrics import NUMBERS, progress_line, validation_numbers
 from vla_gen_bench.train.student import (
@@ -141,10 +141,8 @@ def train(
     Raises:
         UserError: The recipe, the data or the folder cannot be used, or the loss is not a number.
     """
-    if recipe.batch % processes.count:
-        raise UserError(f"batch: {recipe.batch} cannot be shared out to {processes.count} processes")
-    state = open_run(out, recipe, options.fresh) if processes.first else None
-    state = processes.shared(state)
+    processes.share(recipe.batch, "batch")
+    state = open_shared_run(out, recipe, processes, options.fresh)
     trainer = Trainer(recipe, demonstrations(recipe, processes), processes)
     if state:
         trainer.restore(state)
@@ -202,9 +200,7 @@ class Trainer:
         settings = self.recipe.grounding
         if settings is None:
             return None
-        if settings.batch % self.processes.count:
-            count = self.processes.count
-            raise UserError(f"grounding.batch: {settings.batch} cannot be shared out to {count} processes")
+        self.processes.share(settings.batch, "grounding.batch")
         return Task(settings, self.student, self.recipe.seed, self.processes.device)
 
     def describe(self) -> str:

@@ -67,9 +67,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    scores = masked_scores(query, key, mask)
     return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
+
+
+def masked_scores(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    """Returns attention before the softmax, [B, heads, tokens, keys]; `mask` as for `Llama`."""
+    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
 
 
 class Attention(nn.Module):
@@ -84,20 +89,24 @@ class Attention(nn.Module):
 
     def log_shares(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """Returns float32 [B, heads, tokens, tokens], logarithms of how much each token attends to each, for losses."""
-        query, key = rotate(self._heads(self.q_proj(x)), *turn), rotate(self._heads(self.k_proj(x)), *turn)
-        scores = query @ key.repeat_interleave(self.config.heads // self.config.kv_heads, 1).transpose(2, 3)
-        scores = scores.float() / query.shape[-1] ** 0.5
-        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).log_softmax(-1)
+        query, key = self._query_key(x, turn)
+        return masked_scores(query, self._grouped(key), mask).log_softmax(-1, dtype=torch.float32)
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: Cache | None) -> Tensor:
-        query = rotate(self._heads(self.q_proj(x)), *turn)
-        key, value = rotate(self._heads(self.k_proj(x)), *turn), self._heads(self.v_proj(x))
+        (query, key), value = self._query_key(x, turn), self._heads(self.v_proj(x))
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
+        mixed = attend(query, self._grouped(key), self._grouped(value), mask)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _query_key(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """[B, tokens, D] -> rotated [B, heads, tokens, head_dim] and [B, kv_heads, tokens, head_dim]."""
+        return rotate(self._heads(self.q_proj(x)), *turn), rotate(self._heads(self.k_proj(x)), *turn)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        """Repeats the head that a group of queries shares: [B, kv_heads, ...] -> [B, heads, ...]."""
         groups = self.config.heads // self.config.kv_heads
-        if groups > 1:
-            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        return self.o_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+        return x.repeat_interleave(groups, dim=1) if groups > 1 else x
 
     def _heads(self, x: Tensor) -> Tensor:
         """[B, tokens, n * head_dim] -> [B, n, tokens, head_dim]."""
