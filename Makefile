@@ -69,10 +69,13 @@ clean:  ## Remove what the build and the tests left; keeps .venv and results
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# Installed anew when a version range, a pin or the wanted extras change.
+# Installed anew when a version range, a pin or the wanted extras change, or the environment last served another checkout.
+ifneq ($(shell cat $(PACKAGES) 2>/dev/null),$(CURDIR))
+.PHONY: $(PACKAGES)
+endif
 $(PACKAGES): setup.cfg pyproject.toml constraints.txt $(VENV)/.extras-$(EXTRAS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 $(VENV)/.extras-$(EXTRAS): | $(BIN)/python
 	@rm -f $(VENV)/.extras-*

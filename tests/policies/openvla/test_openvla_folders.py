@@ -385,6 +385,8 @@ def tower(**changes: Any) -> dict[str, Any]:
         (tower(width=None), "vision: width: missing"),
         (tower(depth=10**12), "vision: depth: expected a whole number from 1 to"),
         (tower(stem=[0]), "stem: expected a whole number from 1"),
+        (tower(stem=[12], patch=8, stem_norm=True), "stem: stem_norm needs multiples of 8, not 12"),
+        (tower(stem_norm=1), "stem_norm: 1 is not supported; expected true or false"),
         (tower(cls_token="no"), 'cls_token: "no" is not supported; expected true or false'),
         (tower(pixels=3), "pixels: 3 is not supported"),
     ],

@@ -151,6 +151,7 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         ("model.checkpoint=x", "give either size"),
         ("trainer=ppo", "this command takes 'sft'"),
         ("loss={over: vocabulary, soft_bins: 2}", "loss.over: vocabulary needs"),
+        ("loss={over: vocabulary, auxiliary_reads: patches and states}", "needs loss.auxiliary_reads: patches"),
         ("batch=0", "batch"),
         ("loss={soft_bins", "--set loss={soft_bins: not valid YAML"),
     ],

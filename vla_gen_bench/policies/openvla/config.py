@@ -26,6 +26,9 @@ class CheckpointError(UserError):
     """A checkpoint cannot be used; the message names the problem, the file and what was expected."""
 
 
+STEM_GROUP = 8  # channels that are normalised together
+
+
 @dataclass(frozen=True)
 class ViTConfig:
     """One vision tower.
@@ -41,6 +44,7 @@ class ViTConfig:
         pixels: How pixels are normalised: "imagenet" mean and std, or "half": 0.5 and 0.5.
         stem: Channels of 3x3 stride-2 convolutions before the patch convolution, which then covers patch / 2^n of
             their pixels. None in published models; at 64 px it learns to localise several times faster.
+        stem_norm: Whether each of these convolutions is followed by group normalisation, `STEM_GROUP` channels a group.
     """
 
     width: int
@@ -55,6 +59,7 @@ class ViTConfig:
     attn_pool: bool = False
     pixels: PixelRange = "half"
     stem: tuple[int, ...] = ()
+    stem_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -63,6 +68,9 @@ class ViTConfig:
             raise CheckpointError(f"vision tower: image side {self.image} is no multiple of the patch, {self.patch}")
         if self.patch % 2 ** len(self.stem):
             raise CheckpointError(f"vision tower: patch {self.patch} cannot be halved {len(self.stem)} times (stem)")
+        odd = [channels for channels in self.stem if self.stem_norm and channels % STEM_GROUP]
+        if odd:
+            raise CheckpointError(f"vision tower: stem: stem_norm needs multiples of {STEM_GROUP}, not {odd[0]}")
 
     @property
     def patches(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError
@@ -29,11 +29,11 @@ from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_shared_run, save_state
+from vla_gen_bench.train.sft.hindsight import Hindsight, Reads
 from vla_gen_bench.train.sft.imitation import Batch, Data, demonstrations
 from vla_gen_bench.train.sft.metrics import NUMBERS, progress_line, validation_numbers
 from vla_gen_bench.train.student import (
     Averaged,
-    Student,
     action_statistics,
     build_optimiser,
     build_student,
@@ -55,6 +55,8 @@ class Loss(Frozen):
             gripper is closed; with some of it wrong, the model must use the image.
         auxiliary: Weight of the hindsight loss: a small head on the image patches predicts where the end effector is,
             whether it should be closed, and where it will be when it closes and opens next. For training only.
+        auxiliary_reads: What that head reads: "patches", or "patches and states": also the states that choose the first
+            action, which have read the sentence; for `over: actions` without a regression head.
     """
 
     over: Literal["actions", "vocabulary"] = "actions"
@@ -62,6 +64,7 @@ class Loss(Frozen):
     weights: tuple[float, float, float, float, float, float, float] = (1, 1, 1, 1, 1, 1, 1)
     token_noise: float = Field(0.0, ge=0, lt=1)
     auxiliary: float = Field(0.0, ge=0)
+    auxiliary_reads: Reads = "patches"
 
 
 class SftRecipe(Recipe):
@@ -109,6 +112,8 @@ class SftRecipe(Recipe):
     def _fits(self) -> SftRecipe:
         if self.loss.over == "vocabulary" and self.loss.soft_bins:
             raise ValueError("loss.over: vocabulary needs loss.soft_bins: 0")
+        if self.loss.over == "vocabulary" and self.loss.auxiliary_reads != "patches":
+            raise ValueError("loss.over: vocabulary needs loss.auxiliary_reads: patches")
         return self
 
     @property
@@ -181,7 +186,7 @@ class Trainer:
         if recipe.loss.over == "vocabulary" and self.student.config.acting.decoding == "parallel":
             raise UserError("loss.over: vocabulary needs model.decoding: autoregressive")
         self.data = Data(recipe, demos, self.student)
-        self.auxiliary = _auxiliary_head(self.student).to(processes.device) if recipe.loss.auxiliary else None
+        self.auxiliary = self._auxiliary_head() if recipe.loss.auxiliary else None
         named = {name: p for name, p in self.student.model.named_parameters() if p.requires_grad}
         self.heads = [head for head in (self.auxiliary, self.student.action_head) if head]
         self.task = self._grounding_task()
@@ -192,9 +197,16 @@ class Trainer:
         self.optimiser = build_optimiser(named, recipe.optimiser)
         self.averaged = Averaged(self.student.model, recipe.ema)
         self._patches: list[Tensor] = []
+        self._states: Tensor | None = None
         self.student.model.projector.register_forward_hook(lambda module, inputs, output: self._patches.append(output))
         self._sums: dict[str, float] = {}
         self._restart_clock()
+
+    def _auxiliary_head(self) -> Hindsight:
+        reads = self.recipe.loss.auxiliary_reads
+        if reads != "patches" and self.student.action_head:
+            raise UserError("loss.auxiliary_reads: a regression head needs patches")
+        return Hindsight(self.student.config, reads).to(self.processes.device)
 
     def _grounding_task(self) -> Task | None:
         settings = self.recipe.grounding
@@ -278,15 +290,14 @@ class Trainer:
 
     def logits(self, inputs: Inputs, tokens: Tensor) -> Tensor:
         """Returns logits [B, 7 K, 256] of demonstrated tokens."""
-        return score_tokens(self.student.model, inputs, tokens).logits
+        scored = score_tokens(self.student.model, inputs, tokens)
+        self._states = scored.hidden
+        return scored.logits
 
     def _auxiliary_loss(self, batch: Batch) -> Tensor:
         if self.auxiliary is None:
             return torch.zeros((), device=self.processes.device)
-        told = self.auxiliary(self._patches[-1].flatten(1).float())
-        known = batch.known.to(told)
-        errors = F.smooth_l1_loss(told, batch.hindsight.to(told), reduction="none")
-        return (errors * known).sum() / known.sum().clamp(min=1)
+        return self.auxiliary.loss(self._patches[-1], self._states, batch.hindsight, batch.known)
 
     # ---- numbers -------------------------------------------------------------------------------------------
 
@@ -370,11 +381,6 @@ class Trainer:
         """Writes the averaged weights as a checkpoint."""
         with self.averaged.in_place():
             write_checkpoint(self.student, folder)
-
-
-def _auxiliary_head(student: Student) -> nn.Module:
-    width = student.config.patches * student.config.text.width
-    return nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, len(fr.AUXILIARY)))
 
 
 def closed_loop(checkpoint: Path, recipe: SftRecipe, say: Callable[[str], None]) -> dict[str, float]:

@@ -62,7 +62,7 @@ TOWER_LIMITS: Limits = {
     "registers": (0, 1 << 12),
 }
 TOWER_FIXED: Fixed = {
-    **dict.fromkeys(("cls_token", "layer_scale", "attn_pool"), (True, False)),
+    **dict.fromkeys(("cls_token", "layer_scale", "attn_pool", "stem_norm"), (True, False)),
     "pixels": get_args(PixelRange),
 }
 

@@ -42,6 +42,7 @@ def infer_tower(shapes: Shapes, place: int, image: int, heads: int | None = None
         attn_pool="attn_pool.latent" in own,
         pixels="imagenet" if "cls_token" in own else "half",
         stem=stem,
+        stem_norm="patch_embed.stem_norm.0.weight" in own,
     )
 
 

@@ -30,10 +30,15 @@ def check_fields(data: Any, known: Iterable[str], fixed: Fixed, where: str) -> N
     for key, value in data.items():
         if key not in known:
             raise CheckpointError(f"{where}: unknown field '{key}'{suggest(str(key), known)}")
-        if key in fixed and value not in fixed[key]:
+        if key in fixed and not any(_is(value, choice) for choice in fixed[key]):
             expected = " or ".join(json.dumps(choice) for choice in fixed[key])
             given = one_line(json.dumps(value, default=repr), SHOWN)
             raise CheckpointError(f"{where}: {key}: {given} is not supported; expected {expected}")
+
+
+def _is(value: Any, choice: Any) -> bool:
+    """Whether they are equal; in Python 1 equals true, in a file it does not."""
+    return value == choice and isinstance(value, bool) == isinstance(choice, bool)
 
 
 def check_whole(data: Mapping[str, Any], limits: Limits, where: str) -> None:

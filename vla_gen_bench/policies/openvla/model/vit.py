@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_gen_bench.policies.openvla.config import ViTConfig
+from vla_gen_bench.policies.openvla.config import STEM_GROUP, ViTConfig
 
 LAYER_NORM_EPS = 1e-6  # timm's value for both towers
 
@@ -24,12 +24,15 @@ class PatchEmbed(nn.Module):
         if config.stem:
             pairs = zip(channels, channels[1:], strict=False)
             self.stem = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
+        if config.stem_norm:
+            self.stem_norm = nn.ModuleList(nn.GroupNorm(b // STEM_GROUP, b) for b in config.stem)
         side = config.patch // 2 ** len(config.stem)
         self.proj = nn.Conv2d(channels[-1], config.width, side, stride=side)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        for convolution in getattr(self, "stem", ()):
-            pixels = F.gelu(convolution(pixels))
+        for place, convolution in enumerate(getattr(self, "stem", ())):
+            pixels = convolution(pixels)
+            pixels = F.gelu(self.stem_norm[place](pixels) if hasattr(self, "stem_norm") else pixels)
         return self.proj(pixels).flatten(2).transpose(1, 2)
 
 
