@@ -131,7 +131,12 @@ def test_one_command_runs_logs_and_reports(cli, folder):
     again = cli("replay", "log", "tables/1/0", "--out", "again.mp4")
     assert again.exit_code == 0 and "as logged, bit for bit" in again.stderr and Path("again.mp4").stat().st_size > 1000
     acted = cli("replay", "log", "tables/1/0", "--act")
-    assert acted.exit_code == 0 and "bit for bit" in acted.stderr
+    assert acted.exit_code == 0 and "bit for bit" in acted.stderr and "note:" not in acted.stderr
+    with Path("pol.py").open("a") as code:
+        code.write("# edited\n")
+    played, acted = (cli("replay", "log", "tables/1/0", *how) for how in ([], ["--act"]))
+    assert "note:" not in played.stderr and "bit for bit" in played.stderr
+    assert "note: the policy is not the one of the log any more: another digest" in acted.stderr
     _forge(success_at_end=True)
     forged = cli("replay", "log", "ind/0/0")
     assert forged.exit_code == 1 and "success_at_end was True, is False" in forged.stderr

@@ -25,6 +25,9 @@ def replay(log: Path, episode: str, out: Path | None, act: bool) -> None:
 
     answer = replay_episode(log, episode, out, act)
     click.echo(f"{answer.video}")
+    if answer.changed:
+        what = ", another ".join(answer.changed)
+        click.echo(f"note: the policy is not the one of the log any more: another {what}", err=True)
     outcome = "success" if answer.row["success_at_end"] else "failure"
     exact = "bit for bit" if answer.exact else "but not bit for bit"
     if not answer.comparable:

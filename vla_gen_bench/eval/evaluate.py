@@ -199,11 +199,9 @@ def identity_of(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
         "policy": {
             "name": card.name,
             "ref": request.policy,
-            "digest": card.digest(own_checkpoint="checkpoint" not in request.arguments),
             "options": provenance.without_secrets(request.arguments),
-            "checkpoint": checkpoint_digest(request.arguments.get("checkpoint")),
             "privileged": card.privileged,
-            **_option_digests(request.options),
+            **policy_digests(card, request.arguments),
         },
         "world": {
             "name": request.world,
@@ -214,6 +212,15 @@ def identity_of(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
         "horizon": suite.protocol.horizon,
         "rendered": request.render,
         "simulator": {name: versions[name] for name in provenance.DECISIVE},
+    }
+
+
+def policy_digests(card: Card, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns digests of everything that decides how a policy acts: its card and code, its checkpoint, its files."""
+    return {
+        "digest": card.digest(own_checkpoint="checkpoint" not in arguments),
+        "checkpoint": checkpoint_digest(arguments.get("checkpoint")),
+        **_option_digests(arguments),
     }
 
 

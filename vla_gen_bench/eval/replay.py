@@ -31,12 +31,14 @@ class Replay:
 
     Attributes:
         comparable: Whether both traces cover the same data: a replay renders images, a --no-render log has none.
+        changed: What of the policy that was asked again differs from the log: "digest", "checkpoint", "files".
     """
 
     row: dict[str, Any]
     logged: dict[str, Any]
     video: Path
     comparable: bool
+    changed: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -73,12 +75,14 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
     spec = _spec(header, key)
     if spec.digest() != row["spec_digest"]:
         raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
+    packed = None if act else log.actions(key)
+    changed = () if packed else _changed(header)
     ensure_writable(out or folder / VIDEOS / video_name(key, False), "give another file with --out")
     with nullcontext() if out else locked(folder):
-        done = _run(header, log, key, spec, act)
+        done = _run(header, packed, spec)
         video = out or folder / VIDEOS / video_name(key, done.row["success_at_end"])
         write_video(video, done.frames, spec.instruction)
-    return Replay(done.row, row, video, header.rendered)
+    return Replay(done.row, row, video, header.rendered, changed)
 
 
 def parse_key(text: str) -> Key:
@@ -103,16 +107,25 @@ def _spec(header: Header, key: Key) -> EpisodeSpec:
     return draw(suite.select([key[0]])[0], header.world.name, key[1], key[2])
 
 
-def _run(header: Header, log: EvalLog, key: Key, spec: EpisodeSpec, act: bool) -> Episode:
+def _run(header: Header, packed: str | None, spec: EpisodeSpec) -> Episode:
     from vla_gen_bench.envs.factory import build_env
 
-    packed = None if act else log.actions(key)
     needs = Needs.from_json(header.sensors)
     every = 1 if needs.every_step else ActionSpec(**header.action_spec or {}).execution_horizon
     source, privileged = (Recording(unpack_actions(packed), every), False) if packed else _policy(header)
     env = build_env(spec.world, sensors=needs)
     horizon = header.horizon or Protocol().horizon
     return run_episode(env, source, spec, horizon, privileged=privileged, record=True, needs=needs)
+
+
+def _changed(header: Header) -> tuple[str, ...]:
+    """Names the digests of the policy that are not the logged ones."""
+    from vla_gen_bench.eval.evaluate import policy_digests
+    from vla_gen_bench.policies.registry import resolve
+
+    logged = header.policy.model_dump()
+    now = policy_digests(resolve(header.policy.ref or header.policy.name), header.policy.options)
+    return tuple(name for name, value in now.items() if logged.get(name) not in (None, value))
 
 
 def _policy(header: Header) -> tuple[ActionSource, bool]:
