@@ -78,6 +78,23 @@ def open_shared_run(folder: Path, recipe: Recipe, processes: Processes, fresh: b
     return processes.shared(open_run(folder, recipe, fresh) if processes.first else None)
 
 
+def check_data(summary: str, state: Mapping[str, Any] | None, processes: Processes) -> None:
+    """Makes sure that all processes read the same data, and a resumed run the data that it began with.
+
+    Args:
+        summary: Identifies the data this process read; saved as "data" in the state. Older states have none.
+
+    Raises:
+        UserError: Something was collected into the folders meanwhile, or they were replaced.
+    """
+    first = processes.shared(summary)
+    if summary != first:
+        raise UserError(f"data: one process read {summary}, the first one {first}; start when nothing writes there")
+    began = state.get("data") if state else None
+    if began not in (None, summary):
+        raise UserError(f"data: the run began with {began}, the folders hold {summary}; restore them or give --fresh")
+
+
 def _clear(folder: Path, recipe: Recipe) -> None:
     """Removes a run: the state first, so half a run cannot resume; the recipe last, because it marks the folder."""
     if recipe.model.checkpoint is not None:

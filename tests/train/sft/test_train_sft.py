@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,23 @@ def test_a_broken_off_run_goes_on_exactly(data: Path, tmp_path: Path, monkeypatc
         }
     weights = [load(tmp_path / name / "checkpoint").model.state_dict() for name in ("whole", "broken")]
     assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+
+
+def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> None:
+    """A collector may have added demonstrations, or other ones may be in the folder: a resumed run would learn those."""
+    data, items = tmp_path / "demos", [demo(index) for index in range(5)]
+    written(data, items[:4])
+    recipe = recipe_of(data, samples=80)
+    run(recipe, tmp_path / "run")
+    shutil.rmtree(data)
+    written(data, items)
+    with pytest.raises(UserError, match="began with 4 demonstrations .* hold 5 demonstrations"):
+        run(recipe, tmp_path / "run")
+    run(recipe, tmp_path / "run", fresh=True)
+    shutil.rmtree(data)
+    written(data, [replace(item, instruction="lift it") for item in items])
+    with pytest.raises(UserError, match="began with 5 demonstrations .* hold 5 demonstrations .* give --fresh"):
+        run(recipe, tmp_path / "run")
 
 
 def test_several_sets_are_learnt_from_together(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.assets.world import FIRST_VERSION
+from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.protocol import STATE, STATE_DIMS, STATE_NAMES
 from vla_gen_bench.train.demos import checks
@@ -252,6 +254,11 @@ class Demos:
 
     def __len__(self) -> int:
         return len(self.instructions)
+
+    def summary(self) -> str:
+        """Identifies the data in one phrase: counts, and a digest of actions and instructions."""
+        what = digest_of([self.instructions, self.tables, hashlib.sha256(self.actions.tobytes()).hexdigest()])
+        return f"{len(self):,} demonstrations of {len(self.actions):,} frames ({what})"
 
 
 def read_own(folder: Path) -> dict[str, Any]:

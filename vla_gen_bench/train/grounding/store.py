@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -124,6 +125,11 @@ class Scenes:
 
     def __len__(self) -> int:
         return len(self.thing)
+
+    def summary(self) -> str:
+        """Identifies the scenes in one phrase: their number, and a digest of what lies where."""
+        what = hashlib.sha256(self.thing.tobytes() + self.place.tobytes()).hexdigest()
+        return f"{len(self):,} scenes ({what[:16]})"
 
     def name(self, scene: int, row: int) -> str:
         """Returns a thing's name in instructions."""

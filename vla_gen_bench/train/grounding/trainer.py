@@ -21,7 +21,7 @@ from vla_gen_bench.train.grounding.store import load_scenes
 from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
-from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_shared_run, save_state
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, check_data, open_shared_run, save_state
 from vla_gen_bench.train.student import (
     Averaged,
     action_statistics,
@@ -100,6 +100,7 @@ def train(
     processes.share(recipe.grounding.batch, "grounding.batch")
     state = open_shared_run(out, recipe, processes, options.fresh)
     trainer = Trainer(recipe, processes)
+    check_data(trainer.task.queries.scenes.summary(), state, processes)
     if state:
         trainer.restore(state)
     curve = Curve(out, NUMBERS, trainer.step if state else None, options.wandb) if processes.first else None
@@ -211,6 +212,7 @@ class Trainer:
             out,
             {
                 "step": self.step,
+                "data": self.task.queries.scenes.summary(),
                 "model": self.student.model.state_dict(),
                 "head": self.task.head.state_dict(),
                 "optimiser": self.optimiser.state_dict(),

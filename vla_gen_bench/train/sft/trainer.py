@@ -28,7 +28,7 @@ from vla_gen_bench.train.demos.lerobot_reader import DataMap
 from vla_gen_bench.train.grounding.task import Grounding, Task
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
-from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, open_shared_run, save_state
+from vla_gen_bench.train.run import CHECKPOINT, Curve, RunOptions, check_data, open_shared_run, save_state
 from vla_gen_bench.train.sft.hindsight import Hindsight, Reads
 from vla_gen_bench.train.sft.imitation import Batch, Data, demonstrations
 from vla_gen_bench.train.sft.metrics import NUMBERS, progress_line, validation_numbers
@@ -149,6 +149,7 @@ def train(
     processes.share(recipe.batch, "batch")
     state = open_shared_run(out, recipe, processes, options.fresh)
     trainer = Trainer(recipe, demonstrations(recipe, processes), processes)
+    check_data(trainer.summary, state, processes)
     if state:
         trainer.restore(state)
     curve = None
@@ -214,6 +215,12 @@ class Trainer:
             return None
         self.processes.share(settings.batch, "grounding.batch")
         return Task(settings, self.student, self.recipe.seed, self.processes.device)
+
+    @property
+    def summary(self) -> str:
+        """Identifies the data."""
+        scenes = [self.task.queries.scenes.summary()] if self.task else []
+        return ", ".join([self.data.demos.summary(), *scenes])
 
     def describe(self) -> str:
         count = sum(p.numel() for p in self.student.model.parameters())
@@ -360,6 +367,7 @@ class Trainer:
             out,
             {
                 "step": self.step,
+                "data": self.summary,
                 "model": self.student.model.state_dict(),
                 "heads": [head.state_dict() for head in self.heads],
                 "optimiser": self.optimiser.state_dict(),
