@@ -76,10 +76,11 @@ class Optimiser(Frozen):
     weight_decay: float = Field(0.01, ge=0)
     clip: float | None = Field(None, gt=0)
 
-    def rate(self, step: int, steps: int) -> float:
-        """Returns the learning rate of `step` (from 0) of `steps`."""
+    def rate(self, step: int, steps: int, first: int = 0) -> float:
+        """Returns the learning rate of `step` (from 0) of `steps`; the `first` ones have a schedule of their own."""
         import math
 
+        step, steps = (step, first) if step < first else (step - first, steps - first)
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         part = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))

@@ -178,12 +178,19 @@ def test_it_learns_what_the_picture_tells(data: Path, tmp_path: Path) -> None:
     assert actions[:, 0, 0] == pytest.approx([-0.02, 0.02], abs=0.003)
 
 
-def test_a_broken_off_run_goes_on_exactly(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("look_first", [0, 88])
+def test_a_broken_off_run_goes_on_exactly(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look_first: int
+) -> None:
     """Killed after step 12, resumed from the state of step 10: the same curve and the same weights.
 
     A state is due after every step and saved where a row ends, so that no row's means are cut in two.
     """
-    recipe = recipe_of(data, ema=0.99, loss=sft.Loss(soft_bins=2, auxiliary=1.0), checkpoint_every_s=1e-9)
+    loss = sft.Loss(soft_bins=2, auxiliary=1.0, auxiliary_reads="patches and states" if look_first else "patches")
+    recipe = recipe_of(
+        data, ema=0.99, loss=loss, checkpoint_every_s=1e-9, look_first=look_first, samples=160 - look_first,
+        model={"size": "pico", "decoding": "parallel", "chunk": 2},
+    )  # fmt: skip
     whole = run(recipe, tmp_path / "whole")
     step = sft.Trainer.one_step
 
@@ -206,7 +213,7 @@ def test_a_broken_off_run_goes_on_exactly(data: Path, tmp_path: Path, monkeypatc
 
 
 def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> None:
-    """A collector may have added demonstrations, or other ones may be in the folder: a resumed run would learn those."""
+    """A collector may have added demonstrations, or others may lie in the folder: a resumed run would learn those."""
     data, items = tmp_path / "demos", [demo(index) for index in range(5)]
     written(data, items[:4])
     recipe = recipe_of(data, samples=80)
@@ -217,9 +224,31 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> 
         run(recipe, tmp_path / "run")
     run(recipe, tmp_path / "run", fresh=True)
     shutil.rmtree(data)
-    written(data, [replace(item, instruction="lift it") for item in items])
+    written(data, [replace(item, actions=item.actions / 2) for item in items])
     with pytest.raises(UserError, match="began with 5 demonstrations .* hold 5 demonstrations .* give --fresh"):
         run(recipe, tmp_path / "run")
+
+
+def test_looking_teaches_the_image_towers_alone_and_is_checked_by_no_action(data: Path, tmp_path: Path) -> None:
+    """Ten steps of looking, ten of acting: only then is there a loss, and only the last row has an action's error."""
+    loss = {"auxiliary": 1.0, "auxiliary_reads": "patches and states"}
+    model = {"size": "pico", "decoding": "parallel", "chunk": 2}
+    recipe = recipe_of(data, look_first=80, samples=80, loss=loss, model=model, ema=0)
+    trainer = sft.Trainer(recipe, load_demos(data), ALONE)
+    before = {name: tensor.clone() for name, tensor in trainer.student.model.state_dict().items()}
+    trainer.one_step(tmp_path)
+    moved = {name for name, tensor in trainer.student.model.state_dict().items() if (tensor != before[name]).any()}
+    assert moved and all(name.startswith(("vision_backbone", "projector")) for name in moved)
+
+    rows = run(recipe, tmp_path / "run")
+    assert [(row["step"], row["samples"]) for row in rows] == [("5", "0"), ("10", "0"), ("15", "40"), ("20", "80")]
+    assert [float(row["loss"]) > 0 for row in rows] == [False, False, True, True]
+    assert [bool(row["val_x_mm"]) for row in rows] == [False, False, False, True]
+    rates = [recipe.optimiser.rate(step, recipe.steps, recipe.looking_steps) for step in range(20)]
+    assert rates[:10] == rates[10:] == [recipe.optimiser.rate(step, 10) for step in range(10)]
+    with pytest.raises(UserError, match="look_first: needs loss.auxiliary"):
+        load_recipe(data_dir() / "policies" / "openvla-base" / "recipe.yaml", sft.SftRecipe,
+                    parse_changes(["look_first=8", "loss.auxiliary=0"]))  # fmt: skip
 
 
 def test_several_sets_are_learnt_from_together(data: Path, tmp_path: Path) -> None:

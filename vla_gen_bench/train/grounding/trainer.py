@@ -74,13 +74,6 @@ class GroundingRecipe(Recipe):
     def steps(self) -> int:
         return self.looking_steps + math.ceil(self.samples / self.grounding.batch)
 
-    def rate(self, step: int) -> float:
-        """Returns the learning rate of a step; looking and asking have a schedule each."""
-        looking = self.looking_steps
-        if step < looking:
-            return self.optimiser.rate(step, looking)
-        return self.optimiser.rate(step - looking, self.steps - looking)
-
 
 def train(
     recipe: GroundingRecipe,
@@ -159,7 +152,7 @@ class Trainer:
     def one_step(self) -> None:
         """Makes one optimiser step on this process's share of the queries."""
         recipe = self.recipe
-        rate = recipe.rate(self.step)
+        rate = recipe.optimiser.rate(self.step, recipe.steps, recipe.looking_steps)
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):

@@ -39,12 +39,13 @@ class Hindsight(nn.Sequential):
 
         Args:
             patches: [B, P, D], projected image patches.
-            states: [B, S, D], the states that choose action tokens; unused if `reads` is "patches".
+            states: [B, S, D], the states that choose action tokens; None = zeros, where no sentence was read.
             wanted, known: float32 and bool [B, 13], in the order of `frames.AUXILIARY`.
         """
         read = [patches.flatten(1).float()]
         if self.reads != "patches":
-            read.append(states[:, :ACTION_TOKENS].float().mean(1))
+            first = patches[:, 0] * 0 if states is None else states[:, :ACTION_TOKENS].mean(1)
+            read.append(first.float())
         told = self(torch.cat(read, 1))
         known = known.to(told)
         errors = F.smooth_l1_loss(told, wanted.to(told), reduction="none")

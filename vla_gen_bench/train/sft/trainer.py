@@ -77,6 +77,9 @@ class SftRecipe(Recipe):
         demos: Use only the first `demos` of each; None = all.
         held_out: Fraction held out for validation, evenly spaced.
         small_actions: Whether frames with little motion are used; the paper drops them.
+        look_first: Frames to look at before the first action is learned, counted with repetition: only the hindsight
+            loss of their patches, and recognition in the scenes of `grounding`. Without the language model, several
+            times as many frames are seen in the same time. Both parts have a learning rate schedule of their own.
         samples: Frames to train on, counted with repetition; the learning rate schedule ends there.
         stop_after: Earlier step at which to stop, before the schedule ends; for a stage that another one continues.
         batch: Frames of one optimiser step over all processes; computed in `accumulate` parts.
@@ -94,6 +97,7 @@ class SftRecipe(Recipe):
     demos: int | None = Field(None, ge=1)
     held_out: float = Field(0.05, gt=0, lt=1)
     small_actions: bool = True
+    look_first: int = Field(0, ge=0)
     samples: int = Field(ge=1)
     stop_after: int | None = Field(None, ge=1)
     batch: int = Field(64, ge=1)
@@ -114,11 +118,17 @@ class SftRecipe(Recipe):
             raise ValueError("loss.over: vocabulary needs loss.soft_bins: 0")
         if self.loss.over == "vocabulary" and self.loss.auxiliary_reads != "patches":
             raise ValueError("loss.over: vocabulary needs loss.auxiliary_reads: patches")
+        if self.look_first and not self.loss.auxiliary:
+            raise ValueError("look_first: needs loss.auxiliary, which is what looking teaches")
         return self
 
     @property
+    def looking_steps(self) -> int:
+        return math.ceil(self.look_first / self.batch)
+
+    @property
     def steps(self) -> int:
-        return math.ceil(self.samples / self.batch)
+        return self.looking_steps + math.ceil(self.samples / self.batch)
 
     @property
     def last(self) -> int:
@@ -160,10 +170,10 @@ def train(
         trainer.one_step(out)
         if curve is None or not recipe.due(done):
             continue
-        numbers = trainer.numbers()
-        if done % recipe.validate_every == 0 or done == recipe.last:
+        numbers, acts = trainer.numbers(), done > recipe.looking_steps
+        if acts and (done % recipe.validate_every == 0 or done == recipe.last):
             numbers |= trainer.validate()
-        if recipe.check_every and done % recipe.check_every == 0:
+        if acts and recipe.check_every and done % recipe.check_every == 0:
             trainer.export(out / CHECKPOINT)
             numbers |= closed_loop(out / CHECKPOINT, recipe, say)
         curve.log(**numbers)
@@ -236,17 +246,18 @@ class Trainer:
         """Samples this process's share of the batch and makes one optimiser step."""
         recipe = self.recipe
         batch = self.data.batch(self.step, recipe.batch // self.processes.count, self.processes.rank)
-        rate = recipe.optimiser.rate(self.step, recipe.steps)
+        rate = recipe.optimiser.rate(self.step, recipe.steps, recipe.looking_steps)
+        looking = self.step < recipe.looking_steps
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
         total, extra = 0.0, 0.0
         for part in batch.parts(recipe.accumulate):
-            loss, auxiliary = self.loss(part)
+            loss, auxiliary = self.looking_loss(part) if looking else self.loss(part)
             share = len(part.tokens) / len(batch.tokens)
             ((loss + recipe.loss.auxiliary * auxiliary) * share).backward()
             total += float(loss.detach()) * share
             extra += float(auxiliary.detach()) * share
-        asked = self._learn_grounding()
+        asked = self._learn_grounding(looking)
         if not math.isfinite(total + extra + asked):
             file = out / f"bad_batch_{self.step}.pt"
             torch.save({"step": self.step, "batch": vars(batch) | {"inputs": vars(batch.inputs)}}, file)
@@ -262,13 +273,17 @@ class Trainer:
         self.step += 1
         self._count(loss=total, auxiliary=extra, grounding=asked, grad_norm=norm, lr=rate)
 
-    def _learn_grounding(self) -> float:
-        """Adds the gradients of the grounding loss; returns its value, 0 without scenes."""
+    def _learn_grounding(self, looking: bool) -> float:
+        """Adds the gradients of the grounding loss, or of recognition alone; returns its value, 0 without scenes."""
         if self.task is None:
             return 0.0
         settings = self.task.settings
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            loss = self.task.loss(self.step, settings.batch // self.processes.count, self.processes.rank)
+            size, rank = settings.batch // self.processes.count, self.processes.rank
+            if looking:
+                loss = settings.recognise * self.task.recognition_loss(self.step, size // settings.per_scene, rank)
+            else:
+                loss = self.task.loss(self.step, size, rank)
         (settings.weight * loss).backward()
         return float(loss.detach())
 
@@ -287,6 +302,14 @@ class Trainer:
             else:
                 loss = self._slot_losses(inputs, batch.fed.to(device), batch.targets.to(device)).mean()
             return loss, self._auxiliary_loss(batch)
+
+    def looking_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns 0 and the hindsight loss of the image patches alone: no action is scored, no sentence read."""
+        model, device = self.student.model, self.processes.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            patches = model.projector(model.vision_backbone(batch.inputs.pixels.to(device)))
+            loss = self.auxiliary.loss(patches, None, batch.hindsight, batch.known)
+        return torch.zeros((), device=device), loss
 
     def _slot_losses(self, inputs: Inputs, tokens: Tensor, targets: Tensor) -> Tensor:
         """Returns the weighted cross-entropy [B, 7 K] of each token."""
@@ -326,7 +349,8 @@ class Trainer:
         speed = self._steps * self.recipe.batch / (time.monotonic() - self._since)
         means = {key: value / self._steps for key, value in self._sums.items()}
         self._restart_clock()
-        return {"step": self.step, "samples": self.step * self.recipe.batch, "samples_per_s": speed, **means}
+        acted = max(0, self.step - self.recipe.looking_steps)
+        return {"step": self.step, "samples": acted * self.recipe.batch, "samples_per_s": speed, **means}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
