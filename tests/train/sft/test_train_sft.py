@@ -224,7 +224,7 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> 
         run(recipe, tmp_path / "run")
     run(recipe, tmp_path / "run", fresh=True)
     shutil.rmtree(data)
-    written(data, [replace(item, actions=item.actions / 2) for item in items])
+    written(data, [demo(index) for index in range(5, 10)])
     with pytest.raises(UserError, match="began with 5 demonstrations .* hold 5 demonstrations .* give --fresh"):
         run(recipe, tmp_path / "run")
 
