@@ -75,9 +75,9 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
     spec = _spec(header, key)
     if spec.digest() != row["spec_digest"]:
         raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
+    ensure_writable(out or folder / VIDEOS / video_name(key, False), "give another file with --out")
     packed = None if act else log.actions(key)
     changed = () if packed else _changed(header)
-    ensure_writable(out or folder / VIDEOS / video_name(key, False), "give another file with --out")
     with nullcontext() if out else locked(folder):
         done = _run(header, packed, spec)
         video = out or folder / VIDEOS / video_name(key, done.row["success_at_end"])
