@@ -139,6 +139,21 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+class Watched:
+    """Keeps the newest output of a module, for losses on it; older ones are freed.
+
+    Attributes:
+        output: With its gradients; None before the first pass.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.output: Tensor | None = None
+        module.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.output = output
+
+
 @dataclass
 class Averaged:
     """Exponential moving average of weights; `decay` 0 = the weights themselves."""

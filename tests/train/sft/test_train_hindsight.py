@@ -1,4 +1,6 @@
-"""The head of the hindsight loss: what it reads, and what counts."""
+"""The head of the hindsight loss: what it reads, and what counts; how the patches reach it."""
+
+import weakref
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ import torch
 from vla_gen_bench.policies.openvla.checkpoint.config_file import size
 from vla_gen_bench.train.demos.frames import AUXILIARY
 from vla_gen_bench.train.sft.hindsight import Hindsight
+from vla_gen_bench.train.student import Watched
 
 CONFIG = size("pico")
 ROWS = 3
@@ -39,3 +42,13 @@ def test_unknown_targets_do_not_count() -> None:
     wanted[2, 0], known[2, 0] = 1.0, True
     assert head.loss(inputs()[0], None, wanted, known).item() == pytest.approx(0.5)
     assert head.loss(inputs()[0], None, wanted, torch.zeros_like(known)).item() == 0
+
+
+def test_patches_of_earlier_steps_are_freed() -> None:
+    """A run of looking only once kept those of all its steps: gigabytes."""
+    layer = torch.nn.Linear(2, 2)
+    watched = Watched(layer)
+    earlier = weakref.ref(layer(torch.ones(1, 2)))
+    assert watched.output is earlier()
+    newest = layer(torch.ones(1, 2))
+    assert earlier() is None and watched.output is newest

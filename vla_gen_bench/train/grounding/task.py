@@ -36,7 +36,7 @@ from vla_gen_bench.train.demos.frames import Augment, augmented, table_images
 from vla_gen_bench.train.demos.overlays import Overlays
 from vla_gen_bench.train.demos.overlays import weights as overlay_weights
 from vla_gen_bench.train.grounding.store import Scenes, load_scenes
-from vla_gen_bench.train.student import Student
+from vla_gen_bench.train.student import Student, Watched
 
 STREAM, CHECK_STREAM, LOOK_STREAM = 0x6E1, 0x6E2, 0x6E3
 VISIBLE_PIXELS = 60  # of the camera's 320x240: less visible things are not queried
@@ -298,8 +298,7 @@ class Task:
         names = [student.processor.tokenizer.words(name) for name in (*scenes.receptacle_names, *scenes.object_names)]
         self.head = Heads(student.config.text.width, names).to(device)
         self.centres = patch_centres(student.config.patches)
-        self._patches: list[Tensor] = []
-        student.model.projector.register_forward_hook(lambda module, inputs, output: self._patches.append(output))
+        self._projector = Watched(student.model.projector)
         self._prompts: dict[str, list[int]] = {}
 
     def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
@@ -315,13 +314,13 @@ class Task:
             loss = loss + self.settings.attend * self._pointing(looks.attention, wanted)
         if self.settings.recognise:
             assets = assets_in(self.queries.scenes, chosen[::several, 0], ways, len(self.centres))
-            loss = loss + self.settings.recognise * self._recognising(self._patches[-1], assets)
+            loss = loss + self.settings.recognise * self._recognising(self._projector.output, assets)
         return loss
 
     def recognition_loss(self, step: int, size: int, rank: int = 0) -> Tensor:
         """Returns the loss of recognising what `size` images show; draws as in `loss`, and no sentence is read."""
         random, scenes = np.random.default_rng((LOOK_STREAM, self.seed, step, rank)), self.queries.scenes
-        rows = random.integers(len(scenes), size=size)
+        rows = random.integers(len(scenes), size=max(1, size))
         images, ways = self.sight.changed(scenes, rows, random)
         model, pixels = self.student.model, normalised_pixels(images, self.student.config).to(self.device)
         patches = model.projector(model.vision_backbone(pixels))
@@ -352,7 +351,6 @@ class Task:
         ids, mask = pad_prompts([self._prompt(text) for text in sentences], self.student.config.pad)
         inputs = Inputs(ids, mask, normalised_pixels(images, self.student.config)).to(self.device, torch.float32)
         acting, model = self.student.config.acting, self.student.model
-        self._patches.clear()
         sequence, trace = with_slots(model, inputs, acting.chunk), []
         hidden = model.hidden(sequence, acting.attention, trace)
         first, patches = -acting.chunk * ACTION_TOKENS - 1, slice(1, 1 + len(self.centres))

@@ -93,7 +93,7 @@ def train(
     processes.share(recipe.grounding.batch, "grounding.batch")
     state = open_shared_run(out, recipe, processes, options.fresh)
     trainer = Trainer(recipe, processes)
-    check_data(trainer.task.queries.scenes.summary(), state, processes)
+    check_data(trainer.summary, state, processes)
     if state:
         trainer.restore(state)
     curve = Curve(out, NUMBERS, trainer.step if state else None, options.wandb) if processes.first else None
@@ -136,6 +136,7 @@ class Trainer:
         self.task = Task(recipe.grounding, self.student, recipe.seed, processes.device)
         if processes.first:
             processes.wait()
+        self.summary = self.task.queries.scenes.summary()
         named = {name: p for name, p in self.student.model.named_parameters() if p.requires_grad}
         named |= {f"grounding.{name}": p for name, p in self.task.head.named_parameters()}
         self.parameters = list(named.values())
@@ -205,7 +206,7 @@ class Trainer:
             out,
             {
                 "step": self.step,
-                "data": self.task.queries.scenes.summary(),
+                "data": self.summary,
                 "model": self.student.model.state_dict(),
                 "head": self.task.head.state_dict(),
                 "optimiser": self.optimiser.state_dict(),

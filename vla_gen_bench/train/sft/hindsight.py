@@ -44,9 +44,9 @@ class Hindsight(nn.Sequential):
         """
         read = [patches.flatten(1).float()]
         if self.reads != "patches":
-            first = patches[:, 0] * 0 if states is None else states[:, :ACTION_TOKENS].mean(1)
+            first = torch.zeros_like(patches[:, 0]) if states is None else states[:, :ACTION_TOKENS].mean(1)
             read.append(first.float())
-        told = self(torch.cat(read, 1))
-        known = known.to(told)
-        errors = F.smooth_l1_loss(told, wanted.to(told), reduction="none")
+        predicted = self(torch.cat(read, 1))
+        known = known.to(predicted)
+        errors = F.smooth_l1_loss(predicted, wanted.to(predicted), reduction="none")
         return (errors * known).sum() / known.sum().clamp(min=1)

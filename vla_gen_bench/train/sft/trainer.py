@@ -34,6 +34,7 @@ from vla_gen_bench.train.sft.imitation import Batch, Data, demonstrations
 from vla_gen_bench.train.sft.metrics import NUMBERS, progress_line, validation_numbers
 from vla_gen_bench.train.student import (
     Averaged,
+    Watched,
     action_statistics,
     build_optimiser,
     build_student,
@@ -78,8 +79,8 @@ class SftRecipe(Recipe):
         held_out: Fraction held out for validation, evenly spaced.
         small_actions: Whether frames with little motion are used; the paper drops them.
         look_first: Frames to look at before the first action is learned, counted with repetition: only the hindsight
-            loss of their patches, and recognition in the scenes of `grounding`. Without the language model, several
-            times as many frames are seen in the same time. Both parts have a learning rate schedule of their own.
+            loss of their patches, and recognition in the scenes of `grounding`. Without the language model,
+            more frames are seen in the same time. Both parts have a learning rate schedule of their own.
         samples: Frames to train on, counted with repetition; the learning rate schedule ends there.
         stop_after: Earlier step at which to stop, before the schedule ends; for a stage that another one continues.
         batch: Frames of one optimiser step over all processes; computed in `accumulate` parts.
@@ -207,9 +208,9 @@ class Trainer:
         self.parameters = list(named.values())
         self.optimiser = build_optimiser(named, recipe.optimiser)
         self.averaged = Averaged(self.student.model, recipe.ema)
-        self._patches: list[Tensor] = []
+        self.summary = self._summary()
+        self._projector = Watched(self.student.model.projector)
         self._states: Tensor | None = None
-        self.student.model.projector.register_forward_hook(lambda module, inputs, output: self._patches.append(output))
         self._sums: dict[str, float] = {}
         self._restart_clock()
 
@@ -226,8 +227,7 @@ class Trainer:
         self.processes.share(settings.batch, "grounding.batch")
         return Task(settings, self.student, self.recipe.seed, self.processes.device)
 
-    @property
-    def summary(self) -> str:
+    def _summary(self) -> str:
         """Identifies the data."""
         scenes = [self.task.queries.scenes.summary()] if self.task else []
         return ", ".join([self.data.demos.summary(), *scenes])
@@ -275,7 +275,7 @@ class Trainer:
 
     def _learn_grounding(self, looking: bool) -> float:
         """Adds the gradients of the grounding loss, or of recognition alone; returns its value, 0 without scenes."""
-        if self.task is None:
+        if self.task is None or (looking and not self.task.settings.recognise):
             return 0.0
         settings = self.task.settings
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
@@ -292,7 +292,6 @@ class Trainer:
         device = self.processes.device
         inputs, tokens = batch.inputs.to(device, torch.float32), batch.tokens.to(device)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
-        self._patches.clear()
         with autocast:
             if self.student.action_head:
                 loss = chunk_loss(self.student.model, inputs, batch.actions.to(device), self.student.action_head)
@@ -306,10 +305,10 @@ class Trainer:
     def looking_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns 0 and the hindsight loss of the image patches alone: no action is scored, no sentence read."""
         model, device = self.student.model, self.processes.device
+        self._states = None
         with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            patches = model.projector(model.vision_backbone(batch.inputs.pixels.to(device)))
-            loss = self.auxiliary.loss(patches, None, batch.hindsight, batch.known)
-        return torch.zeros((), device=device), loss
+            model.projector(model.vision_backbone(batch.inputs.pixels.to(device)))
+            return torch.zeros((), device=device), self._auxiliary_loss(batch)
 
     def _slot_losses(self, inputs: Inputs, tokens: Tensor, targets: Tensor) -> Tensor:
         """Returns the weighted cross-entropy [B, 7 K] of each token."""
@@ -327,7 +326,7 @@ class Trainer:
     def _auxiliary_loss(self, batch: Batch) -> Tensor:
         if self.auxiliary is None:
             return torch.zeros((), device=self.processes.device)
-        return self.auxiliary.loss(self._patches[-1], self._states, batch.hindsight, batch.known)
+        return self.auxiliary.loss(self._projector.output, self._states, batch.hindsight, batch.known)
 
     # ---- numbers -------------------------------------------------------------------------------------------
 

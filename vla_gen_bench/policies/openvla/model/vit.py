@@ -21,18 +21,17 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         channels = (3, *config.stem)
-        if config.stem:
-            pairs = zip(channels, channels[1:], strict=False)
-            self.stem = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
-        if config.stem_norm:
-            self.stem_norm = nn.ModuleList(nn.GroupNorm(b // STEM_GROUP, b) for b in config.stem)
+        pairs = zip(channels, channels[1:], strict=False)
+        self.stem = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
+        self.stem_norm = nn.ModuleList(
+            nn.GroupNorm(b // STEM_GROUP, b) if config.stem_norm else nn.Identity() for b in config.stem
+        )
         side = config.patch // 2 ** len(config.stem)
         self.proj = nn.Conv2d(channels[-1], config.width, side, stride=side)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        for place, convolution in enumerate(getattr(self, "stem", ())):
-            pixels = convolution(pixels)
-            pixels = F.gelu(self.stem_norm[place](pixels) if hasattr(self, "stem_norm") else pixels)
+        for convolution, norm in zip(self.stem, self.stem_norm, strict=True):
+            pixels = F.gelu(norm(convolution(pixels)))
         return self.proj(pixels).flatten(2).transpose(1, 2)
 
 
