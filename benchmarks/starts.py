@@ -2,9 +2,9 @@
 
 Writes two tables under docs/experiments/data, a row per checkpoint and start, replacing rows of the same name.
 `starts.csv`: success from the usual start and three others. `displaced-actions.csv`: the policy's first action and
-the expert's. All use training-pool episodes that no training uses. "anywhere" is where `wander` of `openvla-ppo`'s
-recipe leaves the arm, applied in every episode and with an open gripper; "tilted" and "low" add what
-`recipe-tilted.yaml` adds, in every episode.
+the expert's. All use training-pool episodes that no training uses. "anywhere" is where `wander` of the first
+`openvla-ppo` (docs/experiments/recipes/first/ppo.yaml) leaves the arm, applied in every episode and with an open
+gripper; "tilted" and "low" add what `ppo-tilted.yaml` there adds, in every episode.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from vla_gen_bench.policies.expert.expert import Expert  # noqa: E402
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy  # noqa: E402
 from vla_gen_bench.protocol import Observation  # noqa: E402
 from vla_gen_bench.train.closed_loop import CHECK_SEED, HORIZON  # noqa: E402
-from vla_gen_bench.train.recipe import load_recipe, recipe_file  # noqa: E402
+from vla_gen_bench.train.recipe import load_recipe  # noqa: E402
 from vla_gen_bench.train.rl.ppo import PpoRecipe  # noqa: E402
 from vla_gen_bench.train.starts import Start, starts  # noqa: E402
 
 WORLD, TOGETHER = "builtin", 8
+FIRST = Path(__file__).resolve().parents[1] / "docs" / "experiments" / "recipes" / "first" / "ppo.yaml"
 ACTION_SEED, PLACING_SEED = 78, 79  # run seeds that no training uses
 ELSEWHERE = {"anywhere": {}, "tilted": {"turn": 0.075, "tilt": 0.05}, "low": {"low": 1.0}}  # changes of `wander`
 FIRST_CHECK = 64  # earlier ones are the checks of training runs
@@ -57,7 +58,7 @@ class AfterMoves:
 
 def from_run(seed: int, episodes: int, **changes: float) -> Iterator[list[Start]]:
     """Yields the first episodes of a run in batches, with the arm moved before each; `changes` modify `wander`."""
-    recipe = load_recipe(recipe_file("openvla-ppo"), PpoRecipe)
+    recipe = load_recipe(FIRST, PpoRecipe)
     wander = recipe.wander.model_copy(update={"share": 1.0, "closed": 0.0} | changes)
     for number in range(episodes // TOGETHER):
         yield starts(WORLD, seed, number, TOGETHER, wander=wander)

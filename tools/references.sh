@@ -24,25 +24,25 @@ run_of() { [ "$2" = 0 ] && echo "$1" || echo "$1-$2"; }
 "$VGB" scenes --count 40000 --out "$DATA/scenes"
 "$VGB" scenes --count 1000 --seed 8 --out "$DATA/scenes-held-out"
 "$VGB" scenes --count 1000 --seed 9 --split unseen --out "$DATA/scenes-development"
-train grounding reference-grounding reference-grounding --processes 2
+train grounding openvla-grounding openvla-grounding --processes 2
 
 NEAR="distractor_object={pool: train, min_distance: 0.07}"
-"$VGB" collect --world pretrain --episodes 2000 --wander 0.5 --out "$DATA/alone"
-"$VGB" collect --world pretrain --episodes 4000 --wander 0.5 --seed 1010000 --shift "$NEAR" --swap --out "$DATA/two"
-"$VGB" collect --world pretrain --episodes 1500 --wander 0.5 --seed 1020000 --shift "$NEAR" --swap \
+"$VGB" collect --world pretrain --episodes 1000 --wander 0.5 --out "$DATA/alone"
+"$VGB" collect --world pretrain --episodes 1400 --wander 0.5 --seed 1010000 --shift "$NEAR" --swap --out "$DATA/two"
+"$VGB" collect --world pretrain --episodes 375 --wander 0.5 --seed 1020000 --shift "$NEAR" --swap \
     --shift "distractor_receptacle={pool: train, min_distance: 0.07}" --out "$DATA/crowd"
-train sft reference-base reference-base --processes 2
-"$VGB" eval --policy openvla --checkpoint "$RUNS/reference-base/checkpoint" --policy-option temperature=0.25 \
-    --world pretrain --suite development --episodes 64 --num-envs 8 --out runs/development/reference-base
+train sft openvla-base openvla-base --processes 2
+"$VGB" eval --policy openvla --checkpoint "$RUNS/openvla-base/checkpoint" --policy-option temperature=0.25 \
+    --world pretrain --suite development --episodes 64 --num-envs 8 --out runs/development/openvla-base
 [ "$LAST" = base ] && exit
 
-"$VGB" collect --episodes 4096 --out "$DATA/domain"
-train sft reference-warmup reference-warmup --processes 2
+"$VGB" collect --episodes 2048 --out "$DATA/domain"
+train sft openvla-warmup openvla-warmup --set "model.checkpoint=$RUNS/openvla-base/checkpoint" --processes 2
 [ "$LAST" = warmup ] && exit
 for seed in $SEEDS; do
-    train sft reference-sft "$(run_of reference-sft "$seed")" --set "seed=$seed" --processes 2
+    train sft openvla-sft "$(run_of openvla-sft "$seed")" --set "seed=$seed" --set "model.checkpoint=$RUNS/openvla-warmup/checkpoint" --processes 2
 done
 [ "$LAST" = sft ] && exit
 for seed in $SEEDS; do
-    train ppo reference-ppo "$(run_of reference-ppo "$seed")" --set "seed=$seed"
+    train ppo openvla-ppo "$(run_of openvla-ppo "$seed")" --set "seed=$seed" --set "model.checkpoint=$RUNS/openvla-warmup/checkpoint"
 done

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from published import EXPERIMENTS
 
 from vla_gen_bench.episodes import axes
 from vla_gen_bench.episodes.draw import draw
@@ -12,10 +13,10 @@ from vla_gen_bench.episodes.suite import Protocol, Suite, load_suite
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.resources import data_dir
 
-SUITES = {  # as published with the logs of leaderboard/logs and benchmarks/results
+SUITES = {  # as published with the logs below
     "all": "847d040dfcf436ee",
 }
-LOGS = sorted((data_dir() / "leaderboard" / "logs").glob("*"))
+LOGS = sorted([*(data_dir() / "leaderboard" / "logs").glob("*"), *(EXPERIMENTS / "logs").glob("first-*")])
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_packed_weights_are_not_counted(tmp_path: Path) -> None:
 def test_another_checkpoint_has_its_own_size_and_not_the_cards(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / SINGLE_FILE)
     card = resolve("openvla-ppo")
-    assert params_of(card) == 853_856 and params_of(card, str(tmp_path)) == 10
+    assert params_of(card) == 1_029_760 and params_of(card, str(tmp_path)) == 10
     assert params_of(card, str(tmp_path / SINGLE_FILE)) is None and params_of(card, "owner/name") is None
     (tmp_path / "adapter").mkdir()
     save_file({"lora_A": np.zeros((1, 3), np.float32)}, tmp_path / "adapter/adapter_model.safetensors")
@@ -49,7 +49,7 @@ def test_another_checkpoint_has_its_own_size_and_not_the_cards(tmp_path: Path) -
     assert params_of(card, str(tmp_path / "adapter")) == 10
 
 
-@pytest.mark.parametrize("name", ["openvla-base", "openvla-broad", "openvla-ppo", "openvla-sft", "openvla-warmup"])
+@pytest.mark.parametrize("name", ["openvla-base", "openvla-ppo", "openvla-sft", "openvla-warmup"])
 def test_a_card_states_the_size_of_its_checkpoint(name: str) -> None:
     card = resolve(name)
     assert count_weights(card.checkpoint_path()) == card.params
@@ -58,7 +58,7 @@ def test_a_card_states_the_size_of_its_checkpoint(name: str) -> None:
 def test_the_list_names_every_size_and_imports_no_torch() -> None:
     sizes = {row.name: row.params for row in list_policies()}
     assert (sizes["expert"], sizes["openvla-ppo"], sizes["openvla-7b-ppo"], sizes["openvla"]) == (
-        0, 853_856, 7_541_237_184, None,
+        0, 1_029_760, 7_541_237_184, None,
     )  # fmt: skip
     code = (
         "import sys; from vla_gen_bench.cli import vgb; vgb.main(['policies', 'list'], standalone_mode=False);"
@@ -66,4 +66,4 @@ def test_the_list_names_every_size_and_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     shown = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert all(size in shown[name] for name, size in (("openvla-ppo", "0.85 M"), ("expert", "none"), ("openvla", "?")))
+    assert all(size in shown[name] for name, size in (("openvla-ppo", "1.03 M"), ("expert", "none"), ("openvla", "?")))

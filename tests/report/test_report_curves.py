@@ -110,10 +110,10 @@ def test_curves_need_a_picture_to_write_to(cli, trainings, tmp_path):
     assert "end in" in cli("curves", *trainings, "--out", tmp_path / "c.txt").stderr
 
 
-def test_the_presets_that_were_run_are_all_there_are_and_draw_as_lines_of_their_own():
-    """All but `ppo-single`, whose start is not kept, and which needs one more command."""
+def test_the_presets_were_run_and_draw_as_lines_of_their_own():
+    """With `ppo-warmup`, which `openvla-ppo` is itself since it starts from the warm-up."""
     runs = load_trainings([str(path) for path in sorted((EXPERIMENTS / "data" / "presets").iterdir())])
-    assert set(grouped(runs)) == {"openvla-ppo", *PRESETS} - {"ppo-single"}
+    assert set(grouped(runs)) == {"openvla-ppo", "ppo-warmup", *PRESETS}
     assert {len(run.curve) for run in runs} == {3}
     assert {run.curve["env_steps"].max() for run in runs} == {13824}
     left, _ = curves_figure(runs, "success").axes

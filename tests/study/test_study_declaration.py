@@ -152,11 +152,10 @@ def test_an_evaluation_s_command_makes_its_request(folder: Path, cli, monkeypatc
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_is_a_study(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The presets' study needs nothing but this package; the paper's also demonstrations and a base."""
+    """The presets' study needs nothing but this package; the paper's also demonstrations."""
     monkeypatch.chdir(tmp_path)
     if file.stem == "paper":
-        for name in ("data/references/domain", "runs/train/reference-base/checkpoint"):
-            (tmp_path / name).mkdir(parents=True)
+        (tmp_path / "data/references/domain").mkdir(parents=True)
     study, parts = parts_in(file)
     assert len(study.questions) >= 2 and len(parts) > 10
     assert {part.recipe.world for part in parts.values() if part.recipe} == {"builtin"}
@@ -167,4 +166,4 @@ def test_the_presets_study_compares_every_preset_that_can_be_run(tmp_path: Path)
     shutil.copy(file, tmp_path)
     recipes = {arm.recipe for arm in read_study(tmp_path / file.name).arms.values()} - {None}
     known = {path.stem for path in (data_dir() / "policies" / "openvla-ppo" / "recipes").glob("*.yaml")}
-    assert recipes - {"openvla-ppo"} == known - {"common", "ppo-single", "reference-ppo"}
+    assert recipes - {"openvla-ppo"} == known - {"common"}

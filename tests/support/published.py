@@ -9,5 +9,4 @@ from vla_gen_bench.resources import data_dir
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, EXPERIMENTS = ROOT / "benchmarks" / "results", ROOT / "docs" / "experiments"
 _RECIPES = (data_dir() / "policies" / "openvla-ppo" / "recipes").glob("*.yaml")
-PRESETS = sorted(path.stem for path in _RECIPES if path.stem != "common" and not path.stem.startswith("reference"))
-"""To be compared with one another; those of the reference policies have budgets of their own."""
+PRESETS = sorted(path.stem for path in _RECIPES if path.stem != "common")

@@ -14,13 +14,10 @@ from vla_gen_bench.train.rl.ppo import PpoRecipe
 from vla_gen_bench.train.sft.trainer import SftRecipe
 
 STAGES = {
-    "reference-grounding": GroundingRecipe, "reference-base": SftRecipe, "reference-warmup": SftRecipe,
-    "reference-sft": SftRecipe, "reference-ppo": PpoRecipe,
+    "openvla-grounding": GroundingRecipe, "openvla-base": SftRecipe, "openvla-warmup": SftRecipe,
+    "openvla-sft": SftRecipe, "openvla-ppo": PpoRecipe,
 }  # fmt: skip
-BEFORE = {
-    "reference-base": "reference-grounding", "reference-warmup": "reference-base", "reference-sft": "reference-warmup",
-    "reference-ppo": "reference-warmup",
-}  # fmt: skip
+BEFORE = {"openvla-warmup": "openvla-base", "openvla-sft": "openvla-warmup", "openvla-ppo": "openvla-warmup"}
 SCRIPT = (Path(__file__).resolve().parents[2] / "tools" / "references.sh").read_text()
 
 
@@ -36,10 +33,13 @@ def test_a_stage_is_named_as_its_file_and_run_by_the_script(name):
 
 @pytest.mark.parametrize(("name", "before"), BEFORE.items())
 def test_a_stage_begins_with_what_the_one_before_it_writes(name, before):
-    assert recipe(name).model.checkpoint == f"runs/train/{before}/checkpoint"
+    """As published; the script, which trains all of them, gives the folder of the run."""
+    assert recipe(name).model.checkpoint == before
+    assert re.search(rf'train (sft|ppo) {name} .*"model.checkpoint=\$RUNS/{before}/checkpoint"', SCRIPT)
+    assert recipe("openvla-base").model.checkpoint == "runs/train/openvla-grounding/checkpoint"
 
 
-@pytest.mark.parametrize("name", ["reference-base", "reference-warmup", "reference-sft"])
+@pytest.mark.parametrize("name", ["openvla-base", "openvla-warmup", "openvla-sft"])
 def test_the_script_collects_what_a_stage_learns_from(name):
     for folder in recipe(name).data:
         assert f'--out "$DATA/{folder.removeprefix("data/references/")}"' in SCRIPT
@@ -47,24 +47,24 @@ def test_the_script_collects_what_a_stage_learns_from(name):
 
 def test_only_the_base_sees_the_pretraining_world():
     worlds = {name: recipe(name).world for name in STAGES}
-    assert {name for name, world in worlds.items() if world == "pretrain"} == {"reference-grounding", "reference-base"}
-    assert {worlds[name] for name in ("reference-warmup", "reference-sft", "reference-ppo")} == {"builtin"}
+    assert {name for name, world in worlds.items() if world == "pretrain"} == {"openvla-grounding", "openvla-base"}
+    assert {worlds[name] for name in ("openvla-warmup", "openvla-sft", "openvla-ppo")} == {"builtin"}
 
 
-@pytest.mark.parametrize("name", ["reference-base", "reference-warmup", "reference-sft"])
+@pytest.mark.parametrize("name", ["openvla-base", "openvla-warmup", "openvla-sft"])
 def test_sentences_stay_whole(name):
     assert recipe(name).augment.words == 0
 
 
 def test_ppo_learns_by_sparse_reward_alone_as_it_is_judged():
-    ppo = recipe("reference-ppo")
+    ppo = recipe("openvla-ppo")
     assert ppo.wander.length == 0 and ppo.camera_shift.share == 0 and ppo.horizon == 80 and ppo.ema > 0
     steps = ppo.episodes * ppo.horizon
-    assert ppo.env_steps % steps == 0 and 2_000_000 - steps < ppo.env_steps <= 2_000_000
+    assert ppo.env_steps % steps == 0 and 0 < ppo.env_steps <= 2_000_000  # the paper's
 
 
 def test_both_stages_after_the_warm_up_change_nothing_of_how_the_policy_acts():
-    for name in ("reference-warmup", "reference-sft", "reference-ppo"):
+    for name in ("openvla-warmup", "openvla-sft", "openvla-ppo"):
         choice = recipe(name).model
         assert (choice.decoding, choice.chunk, choice.head) == (None, None, None)
 

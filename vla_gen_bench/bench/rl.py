@@ -159,7 +159,8 @@ def _recipe(checkpoint: Path, episodes: int, horizon: int):
         "horizon": horizon,
         "env_steps": episodes * horizon,
         "value.warmup": 0,
-        "wander.steps": 0,
+        "precision": "float32",  # these two as in the recipe of earlier figures
+        "batch": 128,
         "target_kl": None,
     }
     recipe = load_recipe(data_dir() / "policies" / "openvla-ppo" / "recipe.yaml", PpoRecipe, changes)

@@ -28,7 +28,7 @@ def ppo(**options: Any) -> None:
     """Learn from reward by proximal policy optimisation.
 
     Presets: openvla-ppo, ppo-orz, ppo-value-hn, ppo-value-concat, ppo-value-separate, ppo-epochs-1, ppo-epochs-2,
-    ppo-epochs-5, ppo-base, ppo-warmup, ppo-single; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
+    ppo-epochs-5, ppo-base; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
     """
     _train("ppo", "PpoRecipe", **options)
 

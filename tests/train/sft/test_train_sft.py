@@ -247,7 +247,7 @@ def test_looking_teaches_the_image_towers_alone_and_is_checked_by_no_action(data
     rates = [recipe.optimiser.rate(step, recipe.steps, recipe.looking_steps) for step in range(20)]
     assert rates[:10] == rates[10:] == [recipe.optimiser.rate(step, 10) for step in range(10)]
     with pytest.raises(UserError, match="look_first: needs loss.auxiliary"):
-        load_recipe(data_dir() / "policies" / "openvla-base" / "recipe.yaml", sft.SftRecipe,
+        load_recipe(data_dir() / "policies" / "openvla-sft" / "recipe.yaml", sft.SftRecipe,
                     parse_changes(["look_first=8", "loss.auxiliary=0"]))  # fmt: skip
 
 
