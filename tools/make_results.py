@@ -15,7 +15,7 @@ from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin" for name in ("ppo", "sft", "warmup")]
+LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin" for name in ("ppo", "sft")]
 BASELINE = "openvla-sft"
 MARKS = ("<!-- results: written by `make results` -->", "<!-- end of results -->")
 README_ROWS = {  # heading of the report's group -> its row in the README
@@ -73,12 +73,12 @@ def by_group(table: list[list[str]]) -> Iterator[tuple[str, list[str]]]:
 
 
 def readme_table(text: str) -> str:
-    """Returns five rows of the report: rates of each policy, and the paired difference of the first to the baseline."""
+    """Returns five rows of the report: rates of each policy, and the paired difference to the baseline."""
     rates, differences, *_ = tables(text)
     names = re.search(r"^\| scenario \| (.+) \|$", text, re.MULTILINE)[1].split(" | ")
     others = dict(by_group(differences))
     rows = [f"| {label} | {' | '.join(cells)} | {others[label][0]} |" for label, cells in by_group(rates)]
-    head = f"| | {' | '.join(f'`{name}`' for name in names)} | PPO - SFT, paired |"
+    head = f"| | {' | '.join(f'`{name}`' for name in names)} | paired difference |"
     return "\n".join([head, "| --- " * (len(names) + 2) + "|", *rows])
 
 
@@ -118,8 +118,7 @@ def page(text: str) -> str:
 Written by `make results` from committed logs; nothing here is typed by hand.
 
 ## Reference policies
-`openvla-ppo` and `openvla-sft`, and their common start `openvla-warmup` (OpenVLA-nano, 1.03 million parameters), on all
-3,072 episodes of world {world()}:
+`openvla-ppo` and `openvla-sft` (OpenVLA-nano, 1.03 million parameters) on all 3,072 episodes of world {world()}:
 `vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. `vgb report --baseline
 {BASELINE} --format md` prints the tables; every number is defined in [report.md](report.md).
 
