@@ -15,7 +15,7 @@ from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin" for name in ("ppo", "sft")]
+LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("ppo", "sft")]
 BASELINE = "openvla-sft"
 MARKS = ("<!-- results: written by `make results` -->", "<!-- end of results -->")
 README_ROWS = {  # heading of the report's group -> its row in the README
