@@ -17,7 +17,7 @@ PAGES = sorted(
     for path in ROOT.glob(f"{folder}/*.md" if folder else "*.md")
 )
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
-QUOTED = re.compile(r"`((?:docs/experiments/)?(?:data|logs|recipes)/[^`\s<]+?)/?`")
+QUOTED = re.compile(r"`((?:benchmarks|data|docs|examples|leaderboard|logs|policies|recipes|suites|tests|tools)/[^`\s<]+?)/?`")
 BLOCK = re.compile(r"^```(yaml|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -51,7 +51,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_is_quoted_is_there(page: Path) -> None:
-    """Curves, logs and recipes, named from the page's folder or from the root."""
+    """Named from the page's folder or from the root."""
     quoted = sorted(set(QUOTED.findall(page.read_text())))
     assert [name for name in quoted if not any([*page.parent.glob(name), *ROOT.glob(name)])] == []
 
