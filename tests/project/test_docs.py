@@ -17,7 +17,9 @@ PAGES = sorted(
     for path in ROOT.glob(f"{folder}/*.md" if folder else "*.md")
 )
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
-QUOTED = re.compile(r"`((?:benchmarks|data|docs|examples|leaderboard|logs|policies|recipes|suites|tests|tools)/[^`\s<]+?)/?`")
+QUOTED = re.compile(
+    r"`((?:benchmarks|data|docs|examples|leaderboard|logs|policies|recipes|suites|tests|tools)/[^`\s<]+?)/?`"
+)
 BLOCK = re.compile(r"^```(yaml|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
