@@ -9,6 +9,7 @@ import numpy as np
 from vla_gen_bench.episodes.draw import draw_training
 from vla_gen_bench.train.demos.dataset import Demos, Writer
 from vla_gen_bench.train.demos.demonstrate import Demo
+from vla_gen_bench.train.demos.sentences import decisive_names
 
 OPEN, SHUT = 1.0, -1.0
 SIDE = 32  # x264 codes 16 pixels now and then otherwise: 1 time in 60 with the same frames
@@ -50,6 +51,7 @@ def demos_of(grippers: list[tuple[float, ...]]) -> Demos:
         instructions=[item.spec.instruction for item in items],
         tables=[item.spec.table for item in items],
         targets=[item.spec.target.id for item in items],
+        decisive=[decisive_names(item.spec) for item in items],
         starts=np.concatenate([[0], np.cumsum(lengths)]),
         world="builtin",
     )

@@ -94,17 +94,6 @@ def test_mixed_tables_are_blends_of_two_mirrored_at_random() -> None:
     assert same.any()  # twice the same table, mirrored alike
 
 
-def test_garbled_prompts_keep_the_template_and_some_words() -> None:
-    prompt, words = [1, 414, *range(500, 540), 415], range(3, 448)
-    found = [fr.garbled(prompt, (2, 1), 8, words, np.random.default_rng(n)) for n in range(50)]
-    assert all(ids[:2] == [1, 414] and ids[-1] == 415 and len(ids) == len(prompt) + 8 for ids in found)
-    kept = [[id for id in ids[2:-1] if id >= 500] for ids in found]
-    assert all(ids == sorted(ids) for ids in kept)  # in their order
-    assert 0.4 < np.mean([len(ids) for ids in kept]) / 40 < 0.6
-    assert {id for ids in found for id in ids[2:-1] if id < 500} <= set(words)
-    assert fr.garbled([1, 414, 415], (2, 1), 0, words, np.random.default_rng(0)) == [1, 414, 415]
-
-
 def test_tables_come_from_the_training_pool_alone() -> None:
     from vla_gen_bench.episodes.catalog import load_catalog
 

@@ -18,7 +18,7 @@ from vla_gen_bench.train.demos import lerobot_format as form
 GRIPPER = 6
 EPISODE_COLUMNS = {
     "episode_index": "int", "length": "int", "dataset_from_index": "int", "dataset_to_index": "int",
-    "tasks": "list<string>", "vgb/table": "string", "vgb/target": "string",
+    "tasks": "list<string>", "vgb/table": "string", "vgb/target": "string", "vgb/spec": "string",
 }  # fmt: skip
 OWN_COLUMNS = {key: f"float[{len(names)}]" for key, names in form.OWN_NUMBERS.items()}
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.assets.world import FIRST_VERSION
-from vla_gen_bench.episodes.spec import digest_of
+from vla_gen_bench.episodes.spec import EpisodeSpec, digest_of
 from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.protocol import STATE, STATE_DIMS, STATE_NAMES
 from vla_gen_bench.train.demos import checks
@@ -22,6 +22,7 @@ from vla_gen_bench.train.demos import lerobot_reader as reader
 from vla_gen_bench.train.demos.demonstrate import Demo
 from vla_gen_bench.train.demos.image_cache import CACHE, cached_pictures
 from vla_gen_bench.train.demos.lerobot_reader import DataMap
+from vla_gen_bench.train.demos.sentences import decisive_names
 
 OWN_FILE = "meta/vgb.json"  # how the data was made; LeRobot ignores this file
 UNNAMED = {  # defaults for data sets of earlier versions
@@ -232,6 +233,7 @@ class Demos:
         images, foreground, actions, executed, states: As in `Demo`, for the frames of all episodes in sequence.
         episode: int64 [F], 0 to E - 1.
         instructions, tables, targets: One per episode; tables and targets are asset ids.
+        decisive: Per episode, the names in the instruction that tell what is meant among several things of a kind.
         starts: int64 [E + 1], the first frame of each episode, and F.
         world: World name.
         observed: As in `Demo`; None if the data set lacks the state that a policy sees.
@@ -247,6 +249,7 @@ class Demos:
     instructions: list[str]
     tables: list[str]
     targets: list[str]
+    decisive: list[tuple[str, ...]]
     starts: np.ndarray
     world: str
     observed: np.ndarray | None = None
@@ -352,11 +355,19 @@ def load(
         instructions=[str(tasks[0]) for tasks in rows["tasks"][:count]],
         tables=list(rows["vgb/table"][:count]),
         targets=list(rows["vgb/target"][:count]),
+        decisive=[_decisive(spec, folder) for spec in rows["vgb/spec"][:count]],
         starts=starts,
         world=own["origin"]["world"],
         observed=None if old else data["observation.state"][:frames],
         wrist=decode(folder, parts, form.WRIST, shapes[image]) if has_wrist else None,
     )
+
+
+def _decisive(text: str, folder: Path) -> tuple[str, ...]:
+    try:
+        return decisive_names(EpisodeSpec.model_validate_json(text))
+    except (ValueError, KeyError):
+        raise UserError(f"{folder}: vgb/spec: is no episode of this benchmark: {shown(text)}; collect it again") from None
 
 
 def _tables(folder: Path, parts: Sequence[form.Place], count: int, old: bool) -> tuple[dict, dict]:
@@ -416,6 +427,7 @@ def load_any(
         instructions=reader.instructions(folder, table)[:count],
         tables=[""] * count,
         targets=[""] * count,
+        decisive=[()] * count,
         starts=np.concatenate([[0], np.cumsum(lengths)]),
         world=own.get("world", world),
         observed=observed,

@@ -48,8 +48,8 @@ class Augment(Frozen):
     """Changes of images and instructions, sampled again for every sample.
 
     Attributes:
-        words: Share of the batches whose sentences are garbled, see `garbled`. A small model trained on only
-            one sentence does not act at all when given another; use it where the image alone determines the task.
+        words: Share of the batches whose sentences are reworded at random, see `sentences.reworded`; names that tell
+            several things apart remain. A small model trained on few sentences does not act at all when given another.
         tables: Share of the samples whose table is replaced by another one of the training pool.
         mix: Share of the replaced tables that blend two tables, mirrored at random.
         shift: Largest shift along each axis, as a fraction of the image's side.
@@ -238,24 +238,6 @@ class Camera:
             turned = random.random(count) < 0.5
             shown[turned] = np.flip(shown[turned], axis)
         return shown
-
-
-def garbled(
-    prompt: list[int], template: tuple[int, int], added: int, words: range, random: np.random.Generator
-) -> list[int]:
-    """Returns a prompt with about half of its sentence's tokens replaced and some inserted.
-
-    Args:
-        template: Number of tokens before and after the sentence that are kept.
-        added: Number of inserted tokens.
-        words: Ids from which the new tokens are sampled.
-    """
-    first, last = template[0], len(prompt) - template[1]
-    sentence = np.array(prompt[first:last], dtype=np.int64)
-    fresh = random.integers(words.start, words.stop, len(sentence) + added)
-    sentence = np.where(random.random(len(sentence)) < 0.5, fresh[: len(sentence)], sentence)
-    places = random.integers(0, len(sentence) + 1, added)
-    return [*prompt[:first], *np.insert(sentence, places, fresh[len(sentence) :]).tolist(), *prompt[last:]]
 
 
 def augmented(pictures: Tensor, augment: Augment, random: np.random.Generator) -> Tensor:

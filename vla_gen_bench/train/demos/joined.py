@@ -70,5 +70,5 @@ def joined(sets: Sequence[Demos], names: Sequence[str]) -> Demos:
         "world": sets[0].world,
     }
     columns |= {name: np.concatenate(columns[name]) for name in ("actions", "executed", "states")}
-    columns |= {name: sum(columns[name], []) for name in ("instructions", "tables", "targets")}
+    columns |= {name: sum(columns[name], []) for name in ("instructions", "tables", "targets", "decisive")}
     return Demos(**columns)

@@ -15,6 +15,7 @@ than another (docs/experiments/grounding.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,7 @@ from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train.demos.frames import Augment, augmented, table_images
 from vla_gen_bench.train.demos.overlays import Overlays
 from vla_gen_bench.train.demos.overlays import weights as overlay_weights
+from vla_gen_bench.train.demos.sentences import reworded
 from vla_gen_bench.train.grounding.store import Scenes, load_scenes
 from vla_gen_bench.train.student import Student, Watched
 
@@ -44,6 +46,7 @@ SIGMA_PATCHES = 0.6  # of the Gaussian around a place
 SHARPNESS = 2.0  # initial logarithm of the factor of the cosines
 POINTERS = 2  # one to the object, one to the receptacle
 CHECK_QUERIES = 1000
+CACHED_PROMPTS = 50_000
 
 
 class Warp(Frozen):
@@ -69,7 +72,7 @@ class Grounding(Frozen):
         attend: Weight of a loss on the last layer's attention: from the queried states, its first head must look at the
             object and its second at the receptacle, so that acting knows their places. The pointers then read the
             states before that layer.
-        augment: As for demonstrations; `words` is not used, and `tables` is always 1: a stored scene has no table.
+        augment: As for demonstrations; `words` keeps both names, and `tables` is always 1: a stored scene has no table.
         warp: Changes of view.
     """
 
@@ -88,10 +91,8 @@ class Grounding(Frozen):
     def _fits(self) -> Grounding:
         if self.batch % self.per_scene:
             raise ValueError(f"per_scene: {self.per_scene} does not divide the batch, {self.batch}")
-        if self.augment.shift or self.augment.words:
-            raise ValueError(
-                "augment.shift and augment.words: leave them out; warp.shift moves the places asked for too"
-            )
+        if self.augment.shift:
+            raise ValueError("augment.shift: leave it out; warp.shift moves the places asked for too")
         return self
 
 
@@ -299,7 +300,7 @@ class Task:
         self.head = Heads(student.config.text.width, names).to(device)
         self.centres = patch_centres(student.config.patches)
         self._projector = Watched(student.model.projector)
-        self._prompts: dict[str, list[int]] = {}
+        self._prompt = lru_cache(CACHED_PROMPTS)(student.processor.tokenizer.prompt)
 
     def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
         """Returns the loss of this process's `size` queries in `step`; every draw is keyed by seed and step."""
@@ -308,6 +309,9 @@ class Task:
         images, ways = self.sight.changed(self.queries.scenes, chosen[::several, 0], random)
         wanted = moved(self.queries.places(chosen), np.repeat(ways, several, axis=0))
         sentences = [self._sentence(self.queries, row, self.phrases, random) for row in chosen]
+        words = self.settings.augment.words
+        if words and random.random() < words:
+            sentences = [self._reworded(text, row, random) for text, row in zip(sentences, chosen, strict=True)]
         looks = self.looks(images, sentences)
         loss = self._pointing(F.log_softmax(looks.pointers, -1), wanted)
         if looks.attention is not None:
@@ -363,17 +367,18 @@ class Task:
         shares = model.language_model.model.last_attention(trace[-2], sequence.positions, may_see)
         return Looks(pointers, shares[:, :POINTERS, states, patches].transpose(1, 2))
 
-    def _prompt(self, sentence: str) -> list[int]:
-        if sentence not in self._prompts:
-            self._prompts[sentence] = self.student.processor.tokenizer.prompt(sentence)
-        return self._prompts[sentence]
-
     def _sentence(
         self, queries: Queries, row: np.ndarray, phrases: tuple[str, ...], random: np.random.Generator
     ) -> str:
         scene, item, target = row
         phrase = phrases[random.integers(len(phrases))]
         return phrase.format(object=queries.scenes.name(scene, item), receptacle=queries.scenes.name(scene, target))
+
+    def _reworded(self, sentence: str, row: np.ndarray, random: np.random.Generator) -> str:
+        scene, item, target = row
+        scenes = self.queries.scenes
+        text = reworded(sentence, (scenes.name(scene, item), scenes.name(scene, target)), random)
+        return text if self.student.processor.tokenizer.prompt_within(text) else sentence
 
     @torch.no_grad()
     def check(self, scenes: Scenes, count: int = CHECK_QUERIES) -> dict[str, float]:

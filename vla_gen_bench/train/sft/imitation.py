@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.actions import BINS, CENTRES
-from vla_gen_bench.policies.openvla.checkpoint.tokenizer import PromptTokenizer
 from vla_gen_bench.policies.openvla.config import ACTION_BINS
 from vla_gen_bench.policies.openvla.images import normalised as normalised_pixels
 from vla_gen_bench.policies.openvla.model.vla import Inputs
@@ -22,6 +21,7 @@ from vla_gen_bench.train.demos.dataset import Demos, load
 from vla_gen_bench.train.demos.joined import joined
 from vla_gen_bench.train.demos.lerobot_reader import local_folder
 from vla_gen_bench.train.demos.overlays import Overlays
+from vla_gen_bench.train.demos.sentences import reworded
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.student import Student
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 STREAM, VALIDATION_STREAM = 0x5F7, 0x5F8
 VALIDATION_FRAMES = 2048
 GRIPPER = 6
-FIRST_WORD = 3  # after <unk>, <s>, </s>
-MOST_WORDS = 32  # inserted into a garbled sentence
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,6 @@ class Data:
             Overlays(demos.world, side) if recipe.augment.overlaid else None,
         )  # fmt: skip
         self.prompts = [student.processor.tokenizer.prompt(text) for text in demos.instructions]
-        self.template = template_of(student.processor.tokenizer)
         self.chunk = student.config.acting.chunk
         self.normalised = student.stats.normalise(demos.actions.astype(np.float64))
         self.hindsight, self.known = fr.hindsight(demos, self.kinds)
@@ -134,9 +131,9 @@ class Data:
     def of(self, frames: np.ndarray, random: np.random.Generator | None) -> Batch:
         """Returns given frames; augmented if `random` is given."""
         pictures = self.camera.take(frames, random)
-        prompts = [self.prompts[episode] for episode in self.demos.episode[frames]]
-        if random is not None and self.recipe.augment.words:
-            prompts = self._said(prompts, random)
+        share = self.recipe.augment.words
+        reword = random is not None and share > 0 and random.random() < share
+        prompts = [self._prompt(episode, random if reword else None) for episode in self.demos.episode[frames]]
         ids, mask = pad_prompts(prompts, self.student.config.pad)
         actions = self.normalised[self._following(frames)]  # [B, K, 7]
         tokens = self.student.processor.action_tokens(actions)
@@ -150,14 +147,12 @@ class Data:
             torch.from_numpy(self.known[frames]),
         )
 
-    def _said(self, prompts: list[list[int]], random: np.random.Generator) -> list[list[int]]:
-        """Garbles all sentences or none, which keeps their lengths similar."""
-        if random.random() >= self.recipe.augment.words:
-            return prompts
-        longest = self.student.processor.tokenizer.longest_prompt
-        added = int(random.integers(0, min(MOST_WORDS, longest - max(map(len, prompts))) + 1))
-        words = range(FIRST_WORD, self.student.config.action_range[0])
-        return [fr.garbled(prompt, self.template, added, words, random) for prompt in prompts]
+    def _prompt(self, episode: int, random: np.random.Generator | None) -> list[int]:
+        """Returns the prompt of an episode; reworded if `random` is given, unless that makes it too long."""
+        if random is None:
+            return self.prompts[episode]
+        text = reworded(self.demos.instructions[episode], self.demos.decisive[episode], random)
+        return self.student.processor.tokenizer.prompt_within(text) or self.prompts[episode]
 
     def _following(self, frames: np.ndarray) -> np.ndarray:
         """Returns [B, K]: each frame and the ones after it; past an episode's end the last one repeats."""
@@ -170,14 +165,6 @@ class Data:
 
 
 _CENTRES = CENTRES[np.clip(ACTION_BINS - 1 - np.arange(ACTION_BINS), 0, ACTION_BINS - 2)]  # by index of action token
-
-
-def template_of(tokenizer: PromptTokenizer) -> tuple[int, int]:
-    """Returns the number of tokens that every prompt has before and after its sentence."""
-    one, other = tokenizer.prompt("a"), tokenizer.prompt("b")
-    before = next(place for place, (a, b) in enumerate(zip(one, other)) if a != b)
-    after = next(place for place, (a, b) in enumerate(zip(one[::-1], other[::-1])) if a != b)
-    return before, after
 
 
 def exchanged(tokens: Tensor, share: float, random: np.random.Generator) -> Tensor:

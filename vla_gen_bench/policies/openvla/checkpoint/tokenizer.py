@@ -62,14 +62,22 @@ class PromptTokenizer:
         """
         if not isinstance(instruction, str) or not instruction.strip():
             raise UserError(f"instruction: expected a sentence, got {instruction!r}")
-        text = PROMPT.format(instruction=instruction.lower())
-        ids = [self.config.text.bos, *self.backend.encode(text, add_special_tokens=False).ids]
+        ids = self._ids(instruction)
         if len(ids) > self.longest_prompt:
             raise UserError(
                 f"instruction of {len(instruction)} characters makes a prompt of {len(ids)} tokens; this model takes "
                 f"at most {self.longest_prompt}: '{instruction[:60]}...'"
             )
         return ids
+
+    def prompt_within(self, instruction: str) -> list[int] | None:
+        """Returns the token ids of the prompt, or None if it leaves no room for image and actions."""
+        ids = self._ids(instruction)
+        return ids if len(ids) <= self.longest_prompt else None
+
+    def _ids(self, instruction: str) -> list[int]:
+        text = PROMPT.format(instruction=instruction.lower())
+        return [self.config.text.bos, *self.backend.encode(text, add_special_tokens=False).ids]
 
     def words(self, text: str) -> list[int]:
         """Returns the token ids of words as they are within a prompt, after a space."""
