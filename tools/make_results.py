@@ -1,4 +1,4 @@
-"""Writes docs/results.md and the table of README.md from committed logs and measurements: `make results`.
+"""Writes docs/results.md, and the results in README.md, from committed logs and measurements: `make results`.
 
 No number in either is typed by hand. `tests/project/test_results.py` fails if they differ from what this writes.
 """
@@ -8,15 +8,22 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
 from unittest import mock
+
+if TYPE_CHECKING:
+    from vla_gen_bench.log.counts import Counts
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("ppo", "sft")]
 BASELINE = "openvla-sft"
+START = ROOT / "docs" / "experiments" / "logs" / "openvla-warmup-execution"  # of what both of them begin with
 MARKS = ("<!-- results: written by `make results` -->", "<!-- end of results -->")
 README_ROWS = {  # heading of the report's group -> its row in the README
     "In distribution": "IND",
@@ -82,13 +89,64 @@ def readme_table(text: str) -> str:
     return "\n".join([head, "| --- " * (len(names) + 2) + "|", *rows])
 
 
-def expert_table() -> str:
-    """Returns successes per scenario of the privileged expert, from its log."""
+def counted(folder: Path) -> dict[str, Counts]:
+    """Returns the counts of each scenario of a log."""
     from vla_gen_bench.log.counts import count_by_scenario
     from vla_gen_bench.log.folder import EvalLog
 
-    counted = count_by_scenario(EvalLog(RESULTS / "expert-builtin").read().rows.values())
-    lines = [f"| {name} | {counts.success_at_end}/{counts.episodes} |" for name, counts in counted.items()]
+    return count_by_scenario(EvalLog(folder).read().rows.values())
+
+
+def named_first(folder: Path) -> dict[str, dict[str, float]]:
+    """Returns, per scenario with one distractor object, how often the object grasped alone is the named one."""
+    from vla_gen_bench.log.folder import EvalLog
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from listening import SCENARIOS, listening
+    finally:
+        sys.path.pop(0)
+    rows = EvalLog(folder).rows()
+    return {name: listening(own) for name in SCENARIOS if (own := [row for row in rows if row["scenario"] == name])}
+
+
+def listening_table() -> str:
+    """Returns how often each policy grasps the named one of two objects."""
+    lines = ["| policy | scenario | exactly one grasped | the named one | share |", "| --- | --- | --- | --- | --- |"]
+    for log in LOGS:
+        for name, found in named_first(log).items():
+            share = f"{found['share']:.3f} \\[{found['low']:.3f}, {found['high']:.3f}\\]"
+            lines.append(f"| {policy_of(log)} | {name} | {found['one_only']} | {found['named']} | {share} |")
+    return "\n".join(lines)
+
+
+def policy_of(folder: Path) -> str:
+    """Returns the name of the policy that a log is of."""
+    return json.loads((folder / "run.json").read_text())["policy"]["name"]
+
+
+def joined(paragraph: str, width: int = 200) -> str:
+    """Returns a paragraph in long lines, as README.md has them."""
+    return textwrap.fill(" ".join(paragraph.split()), width, break_long_words=False, break_on_hyphens=False)
+
+
+def in_words() -> str:
+    """Returns the paragraph above the table of README.md."""
+    rates = {name: counts.success_at_end / counts.episodes for name, counts in counted(START).items()}
+    start, shifted = rates.pop("ind"), mean(rates.values())
+    ppo, sft = (named_first(log)["multi_object_ind"]["share"] for log in LOGS)
+    return f"""\
+The references are OpenVLA-nano (1.03 million parameters), trained here on a CPU, one seed each: a pretrained base, 140
+demonstrations, from there (IND {start:.3f}, Execution {shifted:.3f}) SFT and PPO ([how](docs/references.md)). Of two
+training objects PPO grasps the named one in {ppo:.2f} of the cases, SFT in {sft:.2f}. World {world()}: success rate,
+95% interval, successes/episodes.
+"""
+
+
+def expert_table() -> str:
+    """Returns successes per scenario of the privileged expert, from its log."""
+    found = counted(RESULTS / "expert-builtin")
+    lines = [f"| {name} | {counts.success_at_end}/{counts.episodes} |" for name, counts in found.items()]
     return "\n".join(["| scenario | success at end |", "| --- | --- |", *lines])
 
 
@@ -124,6 +182,12 @@ Written by `make results` from committed logs; nothing here is typed by hand.
 
 {re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
 
+## Listening: which of two objects is grasped
+Of the episodes that grasped exactly one of two objects: how many grasped the named one
+(`benchmarks/listening.py`). Chance is 0.5.
+
+{listening_table()}
+
 ## Ceiling: the privileged expert
 Sees the simulator's state. Log: `benchmarks/results/expert-builtin` (`vgb eval --policy expert --suite all
 --no-render`).
@@ -139,9 +203,9 @@ Two cores of an AMD EPYC at 2.6 GHz, no GPU (`vgb bench`, `vgb bench --rl`, `vgb
 
 
 def readme(text: str, before: str) -> str:
-    """Returns README.md with its table replaced."""
+    """Returns README.md with its results replaced."""
     first, last = (before.index(mark) for mark in MARKS)
-    return before[: first + len(MARKS[0])] + f"\n{readme_table(text)}\n" + before[last:]
+    return before[: first + len(MARKS[0])] + f"\n{joined(in_words())}\n\n{readme_table(text)}\n" + before[last:]
 
 
 def outputs() -> dict[Path, str]:
