@@ -49,7 +49,8 @@ class Augment(Frozen):
 
     Attributes:
         words: Share of the batches whose sentences are reworded at random, see `sentences.reworded`; names that tell
-            several things apart remain. A small model trained on few sentences does not act at all when given another.
+            several things apart remain (other projects' data does not say which do). A small model trained on few
+            sentences does not act at all when given another.
         tables: Share of the samples whose table is replaced by another one of the training pool.
         mix: Share of the replaced tables that blend two tables, mirrored at random.
         shift: Largest shift along each axis, as a fraction of the image's side.
