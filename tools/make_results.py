@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("ppo", "sft")]
 BASELINE = "openvla-sft"
-START = ROOT / "docs" / "experiments" / "logs" / "openvla-warmup-execution"  # of what both of them begin with
+START = ROOT / "leaderboard" / "logs" / "openvla-warmup-execution-builtin-v2"  # of what both of them begin with
 MARKS = ("<!-- results: written by `make results` -->", "<!-- end of results -->")
 README_ROWS = {  # heading of the report's group -> its row in the README
     "In distribution": "IND",

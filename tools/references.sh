@@ -31,7 +31,10 @@ NEAR="distractor_object={pool: train, min_distance: 0.07}"
 "$VGB" collect --world pretrain --episodes 1400 --wander 0.5 --seed 1010000 --shift "$NEAR" --swap --out "$DATA/two"
 "$VGB" collect --world pretrain --episodes 375 --wander 0.5 --seed 1020000 --shift "$NEAR" --swap \
     --shift "distractor_receptacle={pool: train, min_distance: 0.07}" --out "$DATA/crowd"
-train sft openvla-base openvla-base --processes 2
+train sft openvla-acting openvla-acting --processes 2
+"$VGB" collect --world pretrain --episodes 2000 --wander 0.5 --out "$DATA/alone"
+"$VGB" collect --world pretrain --episodes 2400 --wander 0.5 --seed 1010000 --shift "$NEAR" --swap --out "$DATA/two"
+train sft openvla-base openvla-base --set "model.checkpoint=$RUNS/openvla-acting/checkpoint" --processes 2
 "$VGB" eval --policy openvla --checkpoint "$RUNS/openvla-base/checkpoint" --policy-option temperature=0.25 \
     --world pretrain --suite development --episodes 64 --num-envs 8 --out runs/development/openvla-base
 [ "$LAST" = base ] && exit

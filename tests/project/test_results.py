@@ -88,7 +88,7 @@ def test_the_warm_up_s_card_counts_as_the_logs_do():
     page = (ROOT / "policies" / "openvla-warmup" / "README.md").read_text()
     names = re.findall(r"`(openvla-\w+)`", re.search(r"^\| suite `execution`.*$", page, re.MULTILINE)[0].split(") |")[1])
     folders = {
-        "openvla-warmup": EXPERIMENTS / "logs" / "openvla-warmup-execution",
+        "openvla-warmup": ROOT / "leaderboard" / "logs" / "openvla-warmup-execution-builtin-v2",
         "openvla-sft": ROOT / "leaderboard" / "logs" / "openvla-sft-all-builtin-v2",
         "openvla-ppo": ROOT / "leaderboard" / "logs" / "openvla-ppo-all-builtin-v2",
     }

@@ -14,8 +14,8 @@ from vla_gen_bench.train.rl.ppo import PpoRecipe
 from vla_gen_bench.train.sft.trainer import SftRecipe
 
 STAGES = {
-    "openvla-grounding": GroundingRecipe, "openvla-base": SftRecipe, "openvla-warmup": SftRecipe,
-    "openvla-sft": SftRecipe, "openvla-ppo": PpoRecipe,
+    "openvla-grounding": GroundingRecipe, "openvla-acting": SftRecipe, "openvla-base": SftRecipe,
+    "openvla-warmup": SftRecipe, "openvla-sft": SftRecipe, "openvla-ppo": PpoRecipe,
 }  # fmt: skip
 BEFORE = {"openvla-warmup": "openvla-base", "openvla-sft": "openvla-warmup", "openvla-ppo": "openvla-warmup"}
 SCRIPT = (Path(__file__).resolve().parents[2] / "tools" / "references.sh").read_text()
@@ -36,10 +36,11 @@ def test_a_stage_begins_with_what_the_one_before_it_writes(name, before):
     """As published; the script, which trains all of them, gives the folder of the run."""
     assert recipe(name).model.checkpoint == before
     assert re.search(rf'train (sft|ppo) {name} .*"model.checkpoint=\$RUNS/{before}/checkpoint"', SCRIPT)
-    assert recipe("openvla-base").model.checkpoint == "runs/train/openvla-grounding/checkpoint"
+    for name, first in (("openvla-acting", "openvla-grounding"), ("openvla-base", "openvla-acting")):
+        assert recipe(name).model.checkpoint == f"runs/train/{first}/checkpoint"
 
 
-@pytest.mark.parametrize("name", ["openvla-base", "openvla-warmup", "openvla-sft"])
+@pytest.mark.parametrize("name", ["openvla-acting", "openvla-base", "openvla-warmup", "openvla-sft"])
 def test_the_script_collects_what_a_stage_learns_from(name):
     for folder in recipe(name).data:
         assert f'--out "$DATA/{folder.removeprefix("data/references/")}"' in SCRIPT
@@ -47,20 +48,20 @@ def test_the_script_collects_what_a_stage_learns_from(name):
 
 def test_only_the_base_sees_the_pretraining_world():
     worlds = {name: recipe(name).world for name in STAGES}
-    assert {name for name, world in worlds.items() if world == "pretrain"} == {"openvla-grounding", "openvla-base"}
+    assert {name for name, world in worlds.items() if world == "pretrain"} == {"openvla-grounding", "openvla-acting", "openvla-base"}
     assert {worlds[name] for name in ("openvla-warmup", "openvla-sft", "openvla-ppo")} == {"builtin"}
 
 
 @pytest.mark.parametrize("name", ["openvla-base", "openvla-warmup", "openvla-sft"])
-def test_sentences_stay_whole(name):
-    assert recipe(name).augment.words == 0
+def test_demonstrations_are_learned_with_unknown_words(name):
+    assert recipe(name).augment.words > 0
 
 
 def test_ppo_learns_by_sparse_reward_alone_as_it_is_judged():
     ppo = recipe("openvla-ppo")
     assert ppo.wander.length == 0 and ppo.camera_shift.share == 0 and ppo.horizon == 80 and ppo.ema > 0
     steps = ppo.episodes * ppo.horizon
-    assert ppo.env_steps == 48 * steps == 983_040  # as published; the paper: 2,000,000
+    assert ppo.env_steps == 96 * steps == 1_966_080  # as published; the paper: 2,000,000
 
 
 def test_both_stages_after_the_warm_up_change_nothing_of_how_the_policy_acts():
