@@ -1,7 +1,8 @@
 """Whether an RL iteration can detect improvement: `.venv/bin/python benchmarks/gradients.py NAME=CHECKPOINT ...`.
 
-Writes two tables under docs/experiments/data. A checkpoint's rows replace those of its name and temperature. All use
-the recipe of `openvla-ppo` (or `--recipe`) and training-pool episodes from run seeds that no training uses.
+Writes two tables under docs/experiments/data. A checkpoint's rows replace those of its name, temperature and
+(`gradients.csv`) episodes per iteration. All use the recipe of `openvla-ppo` (or `--recipe`) and training-pool episodes
+from run seeds that no training uses.
 
 `gradients.csv`: the cosine between the policy gradients of two independent iterations (mean and extremes over all pairs
 of `--iterations`), for several lambdas. With S the squared norm of the true gradient and N that of one iteration's
@@ -102,15 +103,15 @@ def main(
         placed = np.concatenate([rollout.flags["success"].reshape(-1, TRIES).sum(axis=1) for rollout in again])
         counts = np.bincount(placed, minlength=TRIES + 1)
         says = {"policy": name, "temperature": recipe.sampling.temperature}
-        says |= {"episodes": recipe.episodes} if episodes else {}
-        tables = {
-            "gradients.csv": [says | row for row in agreement(recipe, learner, rollouts)],
-            "tries.csv": [says | {"starts": len(placed)} | {f"placed_{k}": n for k, n in enumerate(counts)}],
-        }
-        for file, rows in tables.items():
+        outcomes = {"starts": len(placed)} | {f"placed_{k}": n for k, n in enumerate(counts)}
+        for file, keys, rows in (
+            ("gradients.csv", says | {"episodes": recipe.episodes}, agreement(recipe, learner, rollouts)),
+            ("tries.csv", says, [outcomes]),
+        ):
+            rows = [keys | row for row in rows]
             print(pd.DataFrame(rows).to_string(index=False), flush=True)
             if write:
-                add(file, rows, tuple(says))
+                add(file, rows, tuple(keys))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from statistics import mean
@@ -97,6 +98,7 @@ def counted(folder: Path) -> dict[str, Counts]:
     return count_by_scenario(EvalLog(folder).read().rows.values())
 
 
+@cache
 def named_first(folder: Path) -> dict[str, dict[str, float]]:
     """Returns, per scenario with one distractor object, how often the object grasped alone is the named one."""
     from vla_gen_bench.log.folder import EvalLog
@@ -112,17 +114,15 @@ def named_first(folder: Path) -> dict[str, dict[str, float]]:
 
 def listening_table() -> str:
     """Returns how often each policy grasps the named one of two objects."""
+    from vla_gen_bench.log.folder import EvalLog
+
     lines = ["| policy | scenario | exactly one grasped | the named one | share |", "| --- | --- | --- | --- | --- |"]
     for log in LOGS:
+        policy = EvalLog(log).header.policy.name
         for name, found in named_first(log).items():
             share = f"{found['share']:.3f} \\[{found['low']:.3f}, {found['high']:.3f}\\]"
-            lines.append(f"| {policy_of(log)} | {name} | {found['one_only']} | {found['named']} | {share} |")
+            lines.append(f"| {policy} | {name} | {found['one_only']} | {found['named']} | {share} |")
     return "\n".join(lines)
-
-
-def policy_of(folder: Path) -> str:
-    """Returns the name of the policy that a log is of."""
-    return json.loads((folder / "run.json").read_text())["policy"]["name"]
 
 
 def joined(paragraph: str, width: int = 200) -> str:

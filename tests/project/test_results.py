@@ -86,7 +86,8 @@ def test_the_published_table_follows_from_the_log(folder):
 def test_the_warm_up_s_card_counts_as_the_logs_do():
     """Successes of a row under Execution shifts, per policy."""
     page = (ROOT / "policies" / "openvla-warmup" / "README.md").read_text()
-    names = re.findall(r"`(openvla-\w+)`", re.search(r"^\| suite `execution`.*$", page, re.MULTILINE)[0].split(") |")[1])
+    head = re.search(r"^\| suite `execution`.*?\) (\|.*)$", page, re.MULTILINE)[1]
+    names = re.findall(r"`(openvla-\w+)`", head)
     folders = {
         "openvla-warmup": ROOT / "leaderboard" / "logs" / "openvla-warmup-execution-builtin-v2",
         "openvla-sft": ROOT / "leaderboard" / "logs" / "openvla-sft-all-builtin-v2",
@@ -99,3 +100,13 @@ def test_the_warm_up_s_card_counts_as_the_logs_do():
     labels = {scenario.label: id for id, scenario in load_suite("execution").scenarios.items()}
     for label, *found in table:
         assert [str(own[labels[label]].success_at_end) for own in counts] == found
+
+
+COMMITTED = sorted(
+    path for folder in ("docs", "leaderboard", "benchmarks") for path in (ROOT / folder).rglob("run.json")
+)
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_a_committed_log_names_no_path_of_one_machine(file):
+    assert re.findall(r'"/[^"]*/[^"]*"', file.read_text()) == []

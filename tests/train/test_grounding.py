@@ -232,6 +232,31 @@ def test_recognising_adds_to_the_loss(rendered):
     assert more - pointing > np.log(len(CATALOG.objects) + len(CATALOG.receptacles)) / 2
 
 
+def test_questions_with_unknown_words_keep_both_names(rendered, monkeypatch):
+    """In all batches, in none, and reproducibly; only the words around the names change."""
+    kept, lost = [], []
+    original = task.reworded_prompt
+
+    def noted(tokenizer, sentence, names, random):
+        kept.extend(name in sentence for name in names)
+        prompt = original(tokenizer, sentence, names, random)
+        text = tokenizer.backend.decode(prompt)
+        lost.extend(name for name in names if name not in text)
+        return prompt
+
+    monkeypatch.setattr(task, "reworded_prompt", noted)
+    made = [
+        trainer.Trainer(
+            recipe_of(rendered, held_out=None, grounding=settings(rendered, augment={"words": share})), ALONE
+        )
+        for share in (0.0, 1.0)
+    ]
+    with torch.no_grad():
+        plain, words, again = (float(made[place].task.loss(0, 8)) for place in (0, 1, 1))
+    assert len(kept) == 2 * 2 * 8 and all(kept) and lost == []
+    assert words == again != plain
+
+
 def test_the_last_layers_attention_is_taught_to_look(rendered):
     """Its shares are those the layer uses, and only with `attend` they answer and are taught."""
     made = trainer.Trainer(recipe_of(rendered, held_out=None, grounding=settings(rendered, attend=1.0)), ALONE)

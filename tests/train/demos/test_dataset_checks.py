@@ -123,6 +123,7 @@ CASES = {
     "a task of spaces": (episodes("tasks", [" "]), "file-000.parquet: tasks: row 0 holds no instruction"),
     "tasks as text": (episodes("tasks", "put a on b"), r"file-000.parquet: tasks: is .*; expected list<string>"),
     "table missing": (episodes("vgb/table", None), "file-000.parquet: vgb/table"),
+    "an episode without anything": (episodes("vgb/spec", "{}"), "vgb/spec: is no episode: '{}'; collect it again"),
     "rows in another order": (
         frames(lambda table: table.take(np.arange(len(table))[::-1])),
         "file-000.parquet: index: row 0 is 7; expected the frames in the order of the videos",

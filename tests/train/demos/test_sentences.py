@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from vla_gen_bench.episodes.draw import draw_training
 from vla_gen_bench.episodes.shift import Shift
-from vla_gen_bench.train.demos.sentences import decisive_names, reworded
+from vla_gen_bench.train.demos.sentences import decisive_names, reworded, reworded_prompt
 
 SENTENCE = "carry green cone over to the orange coaster"
 WORDS = set(SENTENCE.split())
@@ -52,6 +54,16 @@ def test_the_same_draw_gives_the_same_sentence():
 
 def test_a_sentence_is_never_empty():
     assert all(reworded("put", (), np.random.default_rng(number)) for number in range(200))
+
+
+def test_a_sentence_that_becomes_too_long_remains_as_it_is():
+    """The tokenizer's prompt is the number of words; it takes five."""
+    count = SimpleNamespace(prompt=lambda text: [len(text.split())])
+    count.prompt_within = lambda text: count.prompt(text) if len(text.split()) <= 5 else None
+    short = "put green cone on mat"
+    found = [reworded_prompt(count, short, ("green cone",), np.random.default_rng(n)) for n in range(100)]
+    changed = [len(reworded(short, ("green cone",), np.random.default_rng(n)).split()) for n in range(100)]
+    assert found == [[words if words <= 5 else 5] for words in changed] and min(changed) <= 5 < max(changed)
 
 
 @pytest.mark.parametrize(

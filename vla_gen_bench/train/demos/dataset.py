@@ -366,8 +366,8 @@ def load(
 def _decisive(text: str, folder: Path) -> tuple[str, ...]:
     try:
         return decisive_names(EpisodeSpec.model_validate_json(text))
-    except (ValueError, KeyError):
-        raise UserError(f"{folder}: vgb/spec: is no episode of this benchmark: {shown(text)}; collect it again") from None
+    except (ValueError, UserError):
+        raise UserError(f"{folder}: vgb/spec: is no episode: {shown(text)}; collect it again") from None
 
 
 def _tables(folder: Path, parts: Sequence[form.Place], count: int, old: bool) -> tuple[dict, dict]:

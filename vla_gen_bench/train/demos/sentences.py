@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vla_gen_bench.episodes.spec import EpisodeSpec
+
+if TYPE_CHECKING:
+    from vla_gen_bench.policies.openvla.checkpoint.tokenizer import PromptTokenizer
 
 CONSONANTS, VOWELS = "bcdfghjklmnpqrstvwxyz", "aeiou"
 REPLACED, DROPPED = 0.35, 0.15
@@ -35,14 +39,20 @@ def reworded(sentence: str, kept: Sequence[str], random: np.random.Generator) ->
     Args:
         kept: Names that remain whole, in their order.
     """
-    found: list[str] = []
+    found: list[tuple[str, bool]] = []
     for part, name in _parts(sentence, kept):
-        found += [part] if name else [word for word in part.split() if random.random() >= DROPPED]
-    names = {name.lower() for name in kept}
-    words = [word if word.lower() in names or random.random() >= REPLACED else _made_up(random) for word in found]
+        found += [(part, True)] if name else [(word, False) for word in part.split() if random.random() >= DROPPED]
+    words = [word if name or random.random() >= REPLACED else _made_up(random) for word, name in found]
     for _ in range(random.integers(0, MOST_ADDED + 1)):
         words.insert(random.integers(0, len(words) + 1), _made_up(random))
     return " ".join(words) or sentence
+
+
+def reworded_prompt(
+    tokenizer: PromptTokenizer, sentence: str, kept: Sequence[str], random: np.random.Generator
+) -> list[int]:
+    """Returns the prompt of a sentence as `reworded` changes it; unchanged where that leaves no room for the rest."""
+    return tokenizer.prompt_within(reworded(sentence, kept, random)) or tokenizer.prompt(sentence)
 
 
 def _parts(sentence: str, kept: Sequence[str]) -> list[tuple[str, bool]]:

@@ -15,7 +15,7 @@ than another (docs/experiments/grounding.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +36,7 @@ from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.train.demos.frames import Augment, augmented, table_images
 from vla_gen_bench.train.demos.overlays import Overlays
 from vla_gen_bench.train.demos.overlays import weights as overlay_weights
-from vla_gen_bench.train.demos.sentences import reworded
+from vla_gen_bench.train.demos.sentences import reworded_prompt
 from vla_gen_bench.train.grounding.store import Scenes, load_scenes
 from vla_gen_bench.train.student import Student, Watched
 
@@ -46,7 +46,6 @@ SIGMA_PATCHES = 0.6  # of the Gaussian around a place
 SHARPNESS = 2.0  # initial logarithm of the factor of the cosines
 POINTERS = 2  # one to the object, one to the receptacle
 CHECK_QUERIES = 1000
-CACHED_PROMPTS = 50_000
 
 
 class Warp(Frozen):
@@ -300,7 +299,7 @@ class Task:
         self.head = Heads(student.config.text.width, names).to(device)
         self.centres = patch_centres(student.config.patches)
         self._projector = Watched(student.model.projector)
-        self._prompt = lru_cache(CACHED_PROMPTS)(student.processor.tokenizer.prompt)
+        self._prompt = cache(student.processor.tokenizer.prompt)
 
     def loss(self, step: int, size: int, rank: int = 0) -> Tensor:
         """Returns the loss of this process's `size` queries in `step`; every draw is keyed by seed and step."""
@@ -311,8 +310,10 @@ class Task:
         sentences = [self._sentence(self.queries, row, self.phrases, random) for row in chosen]
         words = self.settings.augment.words
         if words and random.random() < words:
-            sentences = [self._reworded(text, row, random) for text, row in zip(sentences, chosen, strict=True)]
-        looks = self.looks(images, sentences)
+            prompts = [self._reworded(text, row, random) for text, row in zip(sentences, chosen, strict=True)]
+        else:
+            prompts = [self._prompt(text) for text in sentences]
+        looks = self._looks(images, prompts)
         loss = self._pointing(F.log_softmax(looks.pointers, -1), wanted)
         if looks.attention is not None:
             loss = loss + self.settings.attend * self._pointing(looks.attention, wanted)
@@ -352,7 +353,10 @@ class Task:
 
     def looks(self, images: Tensor, sentences: list[str]) -> Looks:
         """Returns where the queried states look; images may be fewer, as in `OpenVLA.splice`."""
-        ids, mask = pad_prompts([self._prompt(text) for text in sentences], self.student.config.pad)
+        return self._looks(images, [self._prompt(text) for text in sentences])
+
+    def _looks(self, images: Tensor, prompts: list[list[int]]) -> Looks:
+        ids, mask = pad_prompts(prompts, self.student.config.pad)
         inputs = Inputs(ids, mask, normalised_pixels(images, self.student.config)).to(self.device, torch.float32)
         acting, model = self.student.config.acting, self.student.model
         sequence, trace = with_slots(model, inputs, acting.chunk), []
@@ -374,11 +378,10 @@ class Task:
         phrase = phrases[random.integers(len(phrases))]
         return phrase.format(object=queries.scenes.name(scene, item), receptacle=queries.scenes.name(scene, target))
 
-    def _reworded(self, sentence: str, row: np.ndarray, random: np.random.Generator) -> str:
-        scene, item, target = row
-        scenes = self.queries.scenes
-        text = reworded(sentence, (scenes.name(scene, item), scenes.name(scene, target)), random)
-        return text if self.student.processor.tokenizer.prompt_within(text) else sentence
+    def _reworded(self, sentence: str, row: np.ndarray, random: np.random.Generator) -> list[int]:
+        scene, *things = row
+        names = [self.queries.scenes.name(scene, thing) for thing in things]
+        return reworded_prompt(self.student.processor.tokenizer, sentence, names, random)
 
     @torch.no_grad()
     def check(self, scenes: Scenes, count: int = CHECK_QUERIES) -> dict[str, float]:

@@ -21,7 +21,7 @@ from vla_gen_bench.train.demos.dataset import Demos, load
 from vla_gen_bench.train.demos.joined import joined
 from vla_gen_bench.train.demos.lerobot_reader import local_folder
 from vla_gen_bench.train.demos.overlays import Overlays
-from vla_gen_bench.train.demos.sentences import reworded
+from vla_gen_bench.train.demos.sentences import reworded_prompt
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.student import Student
 
@@ -131,9 +131,11 @@ class Data:
     def of(self, frames: np.ndarray, random: np.random.Generator | None) -> Batch:
         """Returns given frames; augmented if `random` is given."""
         pictures = self.camera.take(frames, random)
-        share = self.recipe.augment.words
-        reword = random is not None and share > 0 and random.random() < share
-        prompts = [self._prompt(episode, random if reword else None) for episode in self.demos.episode[frames]]
+        episodes, words = self.demos.episode[frames], self.recipe.augment.words
+        if random is not None and words and random.random() < words:
+            prompts = [self._reworded(episode, random) for episode in episodes]
+        else:
+            prompts = [self.prompts[episode] for episode in episodes]
         ids, mask = pad_prompts(prompts, self.student.config.pad)
         actions = self.normalised[self._following(frames)]  # [B, K, 7]
         tokens = self.student.processor.action_tokens(actions)
@@ -147,12 +149,9 @@ class Data:
             torch.from_numpy(self.known[frames]),
         )
 
-    def _prompt(self, episode: int, random: np.random.Generator | None) -> list[int]:
-        """Returns the prompt of an episode; reworded if `random` is given, unless that makes it too long."""
-        if random is None:
-            return self.prompts[episode]
-        text = reworded(self.demos.instructions[episode], self.demos.decisive[episode], random)
-        return self.student.processor.tokenizer.prompt_within(text) or self.prompts[episode]
+    def _reworded(self, episode: int, random: np.random.Generator) -> list[int]:
+        sentence, kept = self.demos.instructions[episode], self.demos.decisive[episode]
+        return reworded_prompt(self.student.processor.tokenizer, sentence, kept, random)
 
     def _following(self, frames: np.ndarray) -> np.ndarray:
         """Returns [B, K]: each frame and the ones after it; past an episode's end the last one repeats."""
