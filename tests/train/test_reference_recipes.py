@@ -48,7 +48,8 @@ def test_the_script_collects_what_a_stage_learns_from(name):
 
 def test_only_the_base_sees_the_pretraining_world():
     worlds = {name: recipe(name).world for name in STAGES}
-    assert {name for name, world in worlds.items() if world == "pretrain"} == {"openvla-grounding", "openvla-acting", "openvla-base"}
+    pretrained = {name for name, world in worlds.items() if world == "pretrain"}
+    assert pretrained == {"openvla-grounding", "openvla-acting", "openvla-base"}
     assert {worlds[name] for name in ("openvla-warmup", "openvla-sft", "openvla-ppo")} == {"builtin"}
 
 
