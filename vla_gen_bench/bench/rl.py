@@ -159,8 +159,10 @@ def _recipe(checkpoint: Path, episodes: int, horizon: int):
         "horizon": horizon,
         "env_steps": episodes * horizon,
         "value.warmup": 0,
-        "precision": "float32",  # these two as in the recipe of earlier figures
+        "precision": "float32",  # these four as in the recipe of earlier figures
         "batch": 128,
+        "value.source": "h0",
+        "time_limit": "bootstrap",
         "target_kl": None,
     }
     recipe = load_recipe(data_dir() / "policies" / "openvla-ppo" / "recipe.yaml", PpoRecipe, changes)
