@@ -1,6 +1,6 @@
-"""Writes docs/results.md, and the results in README.md, from committed logs and measurements: `make results`.
+"""Writes docs/results.md, and the results in README.md and cards, from committed logs and measurements: `make results`.
 
-No number in either is typed by hand. `tests/project/test_results.py` fails if they differ from what this writes.
+No number in them is typed by hand. `tests/project/test_results.py` fails if they differ from what this writes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("ppo", "sft")]
 BASELINE = "openvla-sft"
 START = ROOT / "docs" / "experiments" / "logs" / "openvla-warmup-execution"  # of what both of them begin with
+CARDS = [ROOT / "policies" / f"openvla-{name}" / "README.md" for name in ("warmup", "sft", "ppo")]
+WEAK = 0.1  # a card names the rows with a lower success rate
 MARKS = ("<!-- results: written by `make results` -->", "<!-- end of results -->")
 README_ROWS = {  # heading of the report's group -> its row in the README
     "In distribution": "IND",
@@ -98,6 +100,11 @@ def counted(folder: Path) -> dict[str, Counts]:
     return count_by_scenario(EvalLog(folder).read().rows.values())
 
 
+def rate(counts: Counts) -> float:
+    """Returns the success rate at the end of a scenario."""
+    return counts.success_at_end / counts.episodes
+
+
 @cache
 def named_first(folder: Path) -> dict[str, dict[str, float]]:
     """Returns, per scenario with one distractor object, how often the object grasped alone is the named one."""
@@ -125,6 +132,40 @@ def listening_table() -> str:
     return "\n".join(lines)
 
 
+def card_table() -> str:
+    """Returns the results of the references next to those of their common start: one table for all their cards."""
+    from vla_gen_bench.episodes.suite import load_suite
+    from vla_gen_bench.log.folder import EvalLog
+
+    shown = [START, *reversed(LOGS)]
+    rates = [{name: rate(counts) for name, counts in counted(log).items()} for log in shown]
+    suite = load_suite("all").scenarios
+    groups = {"IND": ["ind"]}
+    for id, scenario in suite.items():
+        if scenario.dimension != "ind":
+            groups.setdefault(scenario.dimension.capitalize(), []).append(id)
+    lines = {
+        f"{name}, mean of {len(ids)} rows" if len(ids) > 1 else name: [
+            f"{mean(own[id] for id in ids):.3f}" if ids[0] in own else "-" for own in rates
+        ]
+        for name, ids in groups.items()
+    }
+    named = [named_first(log).get("multi_object_ind") for log in shown]
+    lines["grasped the named one of two training objects"] = [
+        "-" if each is None else f"{each['share']:.3f}" for each in named
+    ]
+    lines[f"rows below {WEAK:g}"] = [
+        (", ".join(f"{suite[id].label} {own[id]:.3f}" for id in suite if own[id] < WEAK) or "none")
+        if own.keys() == suite.keys()
+        else "-"
+        for own in rates
+    ]
+    names = [f"`{EvalLog(log).header.policy.name}`" for log in shown]
+    head = [f"world {world()}", *names]
+    rows = [head, ["---"] * len(head), *([name, *cells] for name, cells in lines.items())]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
 def joined(paragraph: str, width: int = 200) -> str:
     """Returns a paragraph in long lines, as README.md has them."""
     return textwrap.fill(" ".join(paragraph.split()), width, break_long_words=False, break_on_hyphens=False)
@@ -132,7 +173,7 @@ def joined(paragraph: str, width: int = 200) -> str:
 
 def in_words() -> str:
     """Returns the paragraph above the table of README.md."""
-    rates = {name: counts.success_at_end / counts.episodes for name, counts in counted(START).items()}
+    rates = {name: rate(counts) for name, counts in counted(START).items()}
     start, shifted = rates.pop("ind"), mean(rates.values())
     ppo, sft = (named_first(log)["multi_object_ind"]["share"] for log in LOGS)
     return f"""\
@@ -202,17 +243,22 @@ Two cores of an AMD EPYC at 2.6 GHz, no GPU (`vgb bench`, `vgb bench --rl`, `vgb
 """
 
 
-def readme(text: str, before: str) -> str:
-    """Returns README.md with its results replaced."""
+def replaced(file: Path, results: str) -> str:
+    """Returns the text of a file with what is between its marks replaced."""
+    before = file.read_text()
     first, last = (before.index(mark) for mark in MARKS)
-    return before[: first + len(MARKS[0])] + f"\n{joined(in_words())}\n\n{readme_table(text)}\n" + before[last:]
+    return f"{before[: first + len(MARKS[0])]}\n{results}\n{before[last:]}"
 
 
 def outputs() -> dict[Path, str]:
     """Returns the text of each file that this tool writes."""
     text = report(*LOGS, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
-    target = ROOT / "README.md"
-    return {ROOT / "docs" / "results.md": page(text), target: readme(text, target.read_text())}
+    readme = ROOT / "README.md"
+    return {
+        ROOT / "docs" / "results.md": page(text),
+        readme: replaced(readme, f"{joined(in_words())}\n\n{readme_table(text)}"),
+        **{card: replaced(card, card_table()) for card in CARDS},
+    }
 
 
 if __name__ == "__main__":
