@@ -61,6 +61,8 @@ def collected(actor: ActorCritic, simulator: Any, episodes: int = 5) -> Rollout:
 def assert_same(found: Rollout, expected: Rollout) -> None:
     for name in ("images", "tokens", "log_probs", "values", "rewards"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert (found.states is None) == (expected.states is None)
+    assert found.states is None or np.array_equal(found.states, expected.states)
     assert all(np.array_equal(found.flags[name], expected.flags[name]) for name in expected.flags)
     assert (found.digests, found.prompts) == (expected.digests, expected.prompts)
 

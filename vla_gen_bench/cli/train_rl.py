@@ -27,8 +27,8 @@ SIMULATORS = click.option(
 def ppo(**options: Any) -> None:
     """Learn from reward by proximal policy optimisation.
 
-    Presets: openvla-ppo, ppo-orz, ppo-value-hn, ppo-value-concat, ppo-value-separate, ppo-epochs-1, ppo-epochs-2,
-    ppo-epochs-5, ppo-base; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
+    Presets: openvla-ppo, ppo-orz, ppo-value-hn, ppo-value-concat, ppo-value-separate, ppo-value-state, ppo-epochs-1,
+    ppo-epochs-2, ppo-epochs-5, ppo-base; the paper's own recipe is policies/openvla-ppo/recipe-paper.yaml.
     """
     _train("ppo", "PpoRecipe", **options)
 

@@ -46,6 +46,7 @@ class PrivilegedState:
         finger_forces: [2] newtons between left, right finger and the target object.
         grasped: Current value of the task's own rule.
         success: Current value of the task's own rule.
+        earned: Sum of the episode's rewards so far.
         target, receptacle, distractors: Bodies.
     """
 
@@ -59,6 +60,7 @@ class PrivilegedState:
     finger_forces: np.ndarray
     grasped: bool
     success: bool
+    earned: float
     target: BodyState
     receptacle: BodyState
     distractors: dict[str, BodyState]
@@ -111,6 +113,7 @@ def privileged_state(env: PickPlaceEnv, row: int = 0) -> PrivilegedState:
         finger_forces=np.linalg.norm(forces, axis=1),
         grasped=bool(env.judge.grasped[row]),
         success=bool(env.judge.success[row]),
+        earned=float(env.judge.progress.potential[row]),
         target=bodies.pop("target"),
         receptacle=bodies.pop("receptacle"),
         distractors=bodies,

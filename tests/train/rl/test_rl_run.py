@@ -45,6 +45,7 @@ VARIANTS = {
     "hn": {"value": {"source": "hn"}},
     "concat": {"value": {"source": "concat"}},
     "separate": {"value": {"source": "separate"}},
+    "state": {"value": {"source": "state", "epochs": 3}},
     "bootstrap, in parts": {"time_limit": "bootstrap", "accumulate": 3},
     "adapter": {"adapter": {"rank": 4}},
     "bfloat16": {"precision": "bfloat16"},

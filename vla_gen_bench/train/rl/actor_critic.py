@@ -29,6 +29,7 @@ from vla_gen_bench.policies.openvla.processor import pad_prompts
 from vla_gen_bench.protocol import ACTION_DIMS
 from vla_gen_bench.train.rl.exploration import correlated_draws
 from vla_gen_bench.train.rl.simulators import View
+from vla_gen_bench.train.rl.state_critic import StateCritic
 from vla_gen_bench.train.student import Student
 
 
@@ -56,17 +57,22 @@ class ValueSettings(Frozen):
     Attributes:
         source: What the value head reads. "h0": the state that gives the first action token, "hn": the last one's,
             "concat": all of them. "separate": h0 of a separate backbone, initialised as a copy of the policy's.
+            "state": no image but the simulator's state, from a network of its own (asymmetric actor-critic, Pinto et
+            al. 2018). It knows the value at every control step, so with `loss.ratio: action` each action of a chunk
+            has an advantage of its own. The policy does not see the state.
         lr: Learning rate of the head; a separate backbone uses the policy's rate.
         warmup: First iterations, which train only the head: an untrained critic misleads.
         shared: Whether the value loss also shapes the backbone, as in the reference.
         new: Start from a new head even if the checkpoint has one.
+        epochs: "state": passes over each iteration's states; other heads learn in the policy's steps.
     """
 
-    source: Literal["h0", "hn", "concat", "separate"] = "h0"
+    source: Literal["h0", "hn", "concat", "separate", "state"] = "h0"
     lr: float = Field(3e-3, gt=0)
     warmup: int = Field(0, ge=0)
     shared: bool = True
     new: bool = False
+    epochs: int = Field(8, ge=1)
 
 
 @dataclass(frozen=True)
@@ -109,14 +115,17 @@ class ActorCritic:
         precision: "bfloat16": autocast in all passes. Log-probabilities are float32, computed from logits that, like
             the values, were rounded to bfloat16 inside.
         temperature: Of the log-probabilities and entropies.
+        states: Whether rollouts keep the simulator's state, for a critic that reads it.
 
     Raises:
         UserError: The student acts by a regression head.
     """
 
     def __init__(
-        self, student: Student, critic: nn.Module | None, precision: str = "float32", temperature: float = 1.0
-    ) -> None:
+        self, student: Student, critic: nn.Module | None, precision: str = "float32", temperature: float = 1.0,
+        states: bool = False,
+    ) -> None:  # fmt: skip
+        self.states = states
         self.student, self.critic, self.temperature = student, critic, temperature
         self.model, self.config, self.processor = student.model, student.config, student.processor
         self.device = self.model.device
@@ -133,7 +142,7 @@ class ActorCritic:
         """Returns the part of camera images to keep so that `look` reproduces the processor's pixels exactly."""
         path = self.processor.image_path or self.config.acting.image_path
         squashable = path == "pil" and self.config.resize == "resize-naive"
-        return View(height, width, self.config.image if squashable else None)
+        return View(height, width, self.config.image if squashable else None, self.states)
 
     def look(self, images: np.ndarray, prompts: Sequence[list[int]], squashed: bool) -> Inputs:
         """Returns uint8 [N, H, W, 3] and N prompts as a batch on the device."""
@@ -194,9 +203,13 @@ class ActorCritic:
 def build_critic(student: Student, settings: ValueSettings, seed: int) -> nn.Module:
     """Returns the critic of a recipe: the checkpoint's own value head if it has one of that kind, else a new one.
 
+    A critic of the simulator's state is always new: checkpoints hold policies.
+
     Raises:
         UserError: The checkpoint's value head reads something other than `settings.source`, or gives several values.
     """
+    if settings.source == "state":
+        return StateCritic(torch.Generator().manual_seed(seed)).to(student.model.device)
     source = "h0" if settings.source == "separate" else settings.source
     head = None if settings.new else student.value_head
     if head is None:

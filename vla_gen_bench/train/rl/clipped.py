@@ -114,12 +114,13 @@ def clipped_loss(
     Args:
         score: Scores of N decisions by the policy in training.
         old_log_prob: From the policy that made them: [N], joint; [N, K] if the ratio is per action.
-        advantages, old_values, returns: [N].
+        advantages: [N], or [N, K] if each action has its own.
+        old_values, returns: [N].
         value_only: Leave out the policy's loss.
     """
     new = score.by_action if settings.ratio == "action" else score.log_prob[:, None]
     change = new - old_log_prob.reshape(new.shape)
-    ratio, advantages = change.exp(), advantages[:, None]
+    ratio, advantages = change.exp(), advantages.reshape(len(new), -1)
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
     policy_loss = -settings.policy_weight * torch.minimum(ratio * advantages, clipped * advantages).mean()
     numbers = {

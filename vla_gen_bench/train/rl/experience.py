@@ -18,6 +18,7 @@ class Experience:
     """N = T x B decisions: their rollout, and PPO's reference values, float32 [N] each.
 
     Attributes:
+        advantages: Or [N, K], one per action.
         by_action: float32 [N, K], `log_probs` of each action.
     """
 
@@ -30,10 +31,10 @@ class Experience:
 
     @classmethod
     def of(cls, rollout: Rollout, advantages: np.ndarray, returns: np.ndarray | None = None) -> Experience:
-        """Returns the decisions of a rollout with their advantages and returns, [T, B] each."""
+        """Returns the decisions of a rollout with their returns, [T, B], and advantages, [T, B] or [T, B, K]."""
         values = rollout.values[:-1]
         columns = (rollout.log_probs.sum(-1), advantages, values, values if returns is None else returns)
-        rows = (torch.from_numpy(np.asarray(column, np.float32).ravel()) for column in columns)
+        rows = (torch.from_numpy(np.asarray(column, np.float32)).flatten(0, 1) for column in columns)
         return cls(rollout, *rows, by_action(torch.from_numpy(rollout.log_probs)).flatten(0, 1))
 
     def __len__(self) -> int:

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from vla_gen_bench.assets.world import FIRST_VERSION, get_world, world_label
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.cluster import Cluster
-from vla_gen_bench.policies.openvla.model.value import SeparateCritic
+from vla_gen_bench.policies.openvla.model.value import SeparateCritic, ValueHead
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Recipe
 from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling, ValueSettings, build_critic
 from vla_gen_bench.train.rl.sim_workers import WorkerSimulator
 from vla_gen_bench.train.rl.simulators import Build, LocalSimulator, Simulator, scenes
+from vla_gen_bench.train.rl.state_critic import StateCritic
 from vla_gen_bench.train.run import save_state
 from vla_gen_bench.train.starts import MOST_RUN_SEED, CameraShift, Wander
 from vla_gen_bench.train.student import Averaged, build_optimiser, build_student, set_rate, write_checkpoint
@@ -111,9 +112,12 @@ class Learner:
         torch.manual_seed(recipe.seed)  # used only to initialise modules
         self.student = build_student(recipe, None, processes.device)
         self.critic = recipe.value and build_critic(self.student, recipe.value, recipe.seed)
-        self.actor = ActorCritic(self.student, self.critic, recipe.precision, recipe.sampling.temperature)
+        apart = isinstance(self.critic, StateCritic)  # asks the policy's network nothing
+        self.actor = ActorCritic(
+            self.student, None if apart else self.critic, recipe.precision, recipe.sampling.temperature, states=apart
+        )
         self.head = self.critic.head if isinstance(self.critic, SeparateCritic) else self.critic
-        self.student.value_head = None if isinstance(self.critic, SeparateCritic) else self.head
+        self.student.value_head = self.head if isinstance(self.critic, ValueHead) else None
         policy = {name: value for name, value in self.weights().items() if not self._in_head(name)}
         self._policy = list(policy.values())
         self._value = list(self.head.parameters()) if self.head else []

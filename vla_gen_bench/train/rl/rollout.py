@@ -16,7 +16,8 @@ import numpy as np
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.resize import shifted
 from vla_gen_bench.train.rl.actor_critic import ActorCritic, Sampling
-from vla_gen_bench.train.rl.simulators import Seen, Simulator
+from vla_gen_bench.train.rl.simulators import KEPT_INFOS, Seen, Simulator
+from vla_gen_bench.train.rl.state_numbers import NUMBERS
 from vla_gen_bench.train.starts import UNSHIFTED, Start
 
 
@@ -30,8 +31,10 @@ class Rollout:
         prompts: Token ids of the B instructions.
         tokens: int64 [T, B, 7 K], action token ids.
         log_probs: float32 [T, B, 7 K].
-        values: float32 [T + 1, B], the last row is after the last step; zeros without a critic.
+        values: float32 [T + 1, B], the last row is after the last step; zeros without a critic that reads images.
         rewards: float32 [T, B, K].
+        states: float32 [T K + 1, B, 47], the simulator's state before the first control step and after each, if the
+            critic reads it; else None.
         flags: "success" (at the end), "success_once", "held_ever" -> bool [B].
         digests: Digests of the B specs.
         seconds: Wall time "waiting" for the simulator, in the "policy", and in "total"; "sim" is the time that all
@@ -47,6 +50,7 @@ class Rollout:
     rewards: np.ndarray
     flags: dict[str, np.ndarray]
     digests: tuple[str, ...]
+    states: np.ndarray | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -61,8 +65,9 @@ class Rollout:
             log_probs=np.empty((decisions, count, slots), np.float32),
             values=np.zeros((decisions + 1, count), np.float32),
             rewards=np.empty((decisions, count, chunk), np.float32),
-            flags={name: np.zeros(count, bool) for name in ("success", "success_once", "held_ever")},
+            flags={name: np.zeros(count, bool) for name in KEPT_INFOS},
             digests=tuple(start.spec.digest() for start in chosen),
+            states=np.empty((decisions * chunk + 1, count, NUMBERS), np.float32) if view.states else None,
             seconds={"waiting": 0.0, "policy": 0.0, "sim": 0.0, "total": 0.0},
         )
 
@@ -120,8 +125,7 @@ class Collector:
         while lanes:
             for lane, running in list(lanes.items()):
                 seen = self._wait(lane, rollout)
-                if running.decisions:
-                    self._pay(rollout, running, seen)
+                self._note(rollout, running, seen)
                 last = running.decisions == self.decisions
                 if not last or foresee:  # a last query only yields the critic's value
                     self._decide(lane, running, seen, rollout, chosen, sampling, last)
@@ -144,11 +148,17 @@ class Collector:
         return seen
 
     @staticmethod
-    def _pay(rollout: Rollout, running: _Running, seen: Seen) -> None:
-        rows = slice(running.rows.start, running.rows.stop)
-        rollout.rewards[running.decisions - 1, rows] = seen.rewards
-        for name, values in seen.infos.items():
-            rollout.flags[name][rows] = values
+    def _note(rollout: Rollout, running: _Running, seen: Seen) -> None:
+        """Keeps what the last decision brought; after a reset only the state."""
+        rows, done = slice(running.rows.start, running.rows.stop), running.decisions
+        if done:
+            rollout.rewards[done - 1, rows] = seen.rewards
+            for name in KEPT_INFOS:
+                rollout.flags[name][rows] = seen.infos[name]
+        if rollout.states is not None:
+            states = seen.infos["states"].swapaxes(0, 1)
+            last = done * rollout.rewards.shape[2]
+            rollout.states[last + 1 - len(states) : last + 1, rows] = states
 
     def _decide(
         self, lane: int, running: _Running, seen: Seen, rollout: Rollout, chosen: Sequence[Start],

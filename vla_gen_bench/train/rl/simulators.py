@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from vla_gen_bench.train.resize import squashed
+from vla_gen_bench.train.rl.state_numbers import state_numbers
 from vla_gen_bench.train.starts import Start
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class Seen(NamedTuple):
     Attributes:
         images: uint8 [B, H, W, 3], as `View` keeps them; valid until the lane is stepped.
         rewards: float32 [B, K] of the K control steps just done; None after a reset.
-        infos: Name -> [B], those of `KEPT_INFOS`; empty after a reset.
+        infos: Name -> [B], those of `KEPT_INFOS`; empty after a reset. If `View.states`, also "states", float32
+            [B, K, 47], the simulator's state after each control step ([B, 1, 47] after a reset).
         busy_s: Total seconds of all workers for it.
     """
 
@@ -61,16 +63,18 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """The form in which a camera image is kept.
+    """The form in which a camera image is kept, and whether the simulator's state is kept too.
 
     Attributes:
         height, width: Size of the camera image, pixels.
         side: The image is resized to side x side with Pillow's bicubic filter; None = kept as it is.
+        states: Whether to keep what a critic of the simulator's state reads, see `state_numbers`.
     """
 
     height: int
     width: int
     side: int | None = None
+    states: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -111,20 +115,31 @@ class Stage:
         images = self._batches[lane].reset([start.spec for start in starts])
         moves = np.stack([start.moves for start in starts], axis=1)
         if len(moves):
-            images = self._carry_out(lane, moves)[-1].images
+            images = self._carry_out(lane, moves)[0][-1].images
         self._view.keep(images, out)
-        return None, {}
+        return None, self._kept([self._state(lane)])
 
     def step(self, lane: int, actions: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, dict]:
-        steps = self._carry_out(lane, actions.swapaxes(0, 1))
+        steps, states = self._carry_out(lane, actions.swapaxes(0, 1))
         self._view.keep(steps[-1].images, out)
         rewards = np.stack([step.rewards for step in steps], axis=1)
-        return rewards, {name: np.array(steps[-1].infos[name]) for name in KEPT_INFOS}
+        return rewards, {name: np.array(steps[-1].infos[name]) for name in KEPT_INFOS} | self._kept(states)
 
-    def _carry_out(self, lane: int, actions: np.ndarray) -> list[Step]:
-        """Carries out actions, [K, B, 7]; only the result of the last one is rendered."""
-        last = len(actions) - 1
-        return [self._batches[lane].step(rows, draw=k == last) for k, rows in enumerate(actions)]
+    def _carry_out(self, lane: int, actions: np.ndarray) -> tuple[list[Step], list[np.ndarray | None]]:
+        """Carries out actions, [K, B, 7], of which only the result of the last one is rendered; returns all states."""
+        steps, states = [], []
+        for left, rows in zip(reversed(range(len(actions))), actions):
+            steps.append(self._batches[lane].step(rows, draw=not left))
+            states.append(self._state(lane))
+        return steps, states
+
+    def _state(self, lane: int) -> np.ndarray | None:
+        if not self._view.states:
+            return None
+        return np.stack([state_numbers(state) for state in self._batches[lane].privileged()])
+
+    def _kept(self, states: list[np.ndarray | None]) -> dict[str, np.ndarray]:
+        return {"states": np.stack(states, axis=1)} if self._view.states else {}
 
     def close(self) -> None:
         for batch in self._batches.values():
