@@ -91,8 +91,8 @@ class BanditBatch:
         return [
             SimpleNamespace(
                 position=np.array([0.1 * colour, 0.0, 0.0]), rotation=np.eye(3), commanded_position=np.zeros(3),
-                qpos=np.zeros(8), finger_forces=np.zeros(2), grasped=False, success=False, earned=0.0, target=still,
-                receptacle=still,
+                qpos=np.zeros(8), finger_forces=np.zeros(2), grasped=False, success=False, earned=0.0, step=self.steps,
+                target=still, receptacle=still,
             )
             for colour in self._colours()
         ]  # fmt: skip

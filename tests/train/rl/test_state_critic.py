@@ -27,7 +27,7 @@ OFT = {"decoding": "parallel", "chunk": 2}
 
 
 def test_numbers_of_a_real_state() -> None:
-    """Lengths in decimetres between end effector, target object and receptacle; the rewards so far at the end."""
+    """Lengths in decimetres between end effector, target object and receptacle; the rewards and the time so far at the end."""
     batch = build_batch("builtin", 1, "cpu", render=False)
     try:
         batch.reset([draw_training("builtin", 1_000_000, 0)])
@@ -44,7 +44,7 @@ def test_numbers_of_a_real_state() -> None:
     assert (low < row[6:9]).all() and (row[6:9] < high).all()
     assert row[18:21] == pytest.approx(10 * (state.receptacle.position - state.target.position), rel=1e-4, abs=1e-5)
     assert row[39:41] == pytest.approx(100 * state.qpos[6:], rel=1e-5)  # fingers, cm
-    assert list(row[-3:]) == [0, 0, 0]
+    assert list(row[-4:]) == [0, 0, 0, 0]
 
 
 def test_the_state_of_every_control_step_is_kept_and_no_image_more() -> None:

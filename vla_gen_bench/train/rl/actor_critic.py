@@ -59,7 +59,8 @@ class ValueSettings(Frozen):
             "concat": all of them. "separate": h0 of a separate backbone, initialised as a copy of the policy's.
             "state": no image but the simulator's state, from a network of its own (asymmetric actor-critic, Pinto et
             al. 2018). It knows the value at every control step, so with `loss.ratio: action` each action of a chunk
-            has an advantage of its own. The policy does not see the state.
+            has an advantage of its own. It also knows the time, so `time_limit` may be "terminal". The policy sees
+            neither.
         lr: Learning rate of the head; a separate backbone uses the policy's rate.
         warmup: First iterations, which train only the head: an untrained critic misleads.
         shared: Whether the value loss also shapes the backbone, as in the reference.

@@ -51,7 +51,7 @@ class Seen(NamedTuple):
         images: uint8 [B, H, W, 3], as `View` keeps them; valid until the lane is stepped.
         rewards: float32 [B, K] of the K control steps just done; None after a reset.
         infos: Name -> [B], those of `KEPT_INFOS`; empty after a reset. If `View.states`, also "states", float32
-            [B, K, 47], the simulator's state after each control step ([B, 1, 47] after a reset).
+            [B, K, 48], the simulator's state after each control step ([B, 1, 48] after a reset).
         busy_s: Total seconds of all workers for it.
     """
 

@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 if TYPE_CHECKING:
     from vla_gen_bench.envs.privileged import BodyState, PrivilegedState
 
-NUMBERS = 47
+NUMBERS = 48
+STEPS = 40
 DECIMETRE, CENTIMETRE = 0.1, 0.01
 
 
@@ -21,7 +22,7 @@ def state_numbers(state: PrivilegedState) -> np.ndarray:
     object from the end effector (also in the latter's frame), the corners of its bounding box, the receptacle from the
     target object, and its corners. Then two columns each of the rotations of end effector and target object, the
     fingers (cm), their forces (log(1 + newtons)), the target object's speed (dm/s), whether it is grasped and
-    whether it is placed, and the rewards so far. Distractors are left out.
+    whether it is placed, the rewards so far, and the control steps so far / 40. Distractors are left out.
     """
     target, receptacle = state.target, state.receptacle
     away = target.position - state.position
@@ -40,7 +41,7 @@ def state_numbers(state: PrivilegedState) -> np.ndarray:
         turned[:, :2].T.ravel(),
         state.qpos[6:] / CENTIMETRE,
         np.log1p(state.finger_forces),
-        [target.speed / DECIMETRE, state.grasped, state.success, state.earned],
+        [target.speed / DECIMETRE, state.grasped, state.success, state.earned, state.step / STEPS],
     )
     return np.concatenate([np.concatenate(lengths) / DECIMETRE, *others]).astype(np.float32)
 
