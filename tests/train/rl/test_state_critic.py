@@ -79,10 +79,10 @@ def rollout_of(rewards: list[list[float]], values: list[float]) -> tuple[SimpleN
 def test_an_action_of_a_chunk_is_credited_with_what_follows_it() -> None:
     """Two chunks of two, gamma 1/2, lambda 0: reward + half the next value - the value."""
     learner, rollout = rollout_of([[0, 1], [0, 0]], [0.5, 0.25, 0.5, 1, 2])
-    advantages, values, returns = estimate(learner, rollout, 0.5, 0, foresee=True, by_action=True)
+    advantages, values, targets = estimate(learner, rollout, 0.5, 0, foresee=True, by_action=True)
     assert advantages[:, 0].tolist() == [[-0.375, 1], [0, 0]]
     assert values[:, 0].tolist() == [0.5, 0.25, 0.5, 1]
-    assert (returns - values)[:, 0].tolist() == [-0.375, 1, 0, 0]
+    assert targets[:, 0].tolist() == [0.625, 1.25, 0.5, 1]  # all rewards after a state, and half the last value
     ended, *_ = estimate(learner, rollout, 0.5, 0, foresee=False, by_action=True)
     assert ended[:, 0].tolist() == [[-0.375, 1], [0, -1]]
 

@@ -42,7 +42,10 @@ class StateCritic(nn.Module):
 def estimate(
     learner: Learner, rollout: Rollout, gamma: float, lam: float, foresee: bool, by_action: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns advantages, and the values and returns of all control steps, float64 [T K, B] each.
+    """Returns advantages, and the values and targets of all control steps, float64 [T K, B] each.
+
+    A target is the discounted sum of all rewards after a state: with a low lambda, what a critic expects of distant
+    rewards would travel a few steps an iteration.
 
     Within a chunk an action is credited with what follows it, and judged by the value of the state it met. That
     state depends on the actions before it, not on the action itself, so the policy gradient stays unbiased.
@@ -56,7 +59,8 @@ def estimate(
         states = torch.from_numpy(rollout.states).to(learner.actor.device)
         values = learner.critic(states).double().cpu().numpy()
     rewards = rollout.rewards.transpose(0, 2, 1).reshape(-1, episodes).astype(np.float64)
-    advantages, returns = adv.gae(rewards, values[:-1], values[-1] * foresee, gamma, lam)
+    advantages, _ = adv.gae(rewards, values[:-1], values[-1] * foresee, gamma, lam)
+    _, returns = adv.gae(rewards, values[:-1], values[-1] * foresee, gamma, 1.0)
     if by_action:
         advantages = advantages.reshape(decisions, chunk, episodes).swapaxes(1, 2)
     else:
