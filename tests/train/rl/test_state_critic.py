@@ -35,7 +35,7 @@ def test_numbers_of_a_real_state() -> None:
     finally:
         batch.close()
     row = state_numbers(state)
-    assert row.shape == (NUMBERS,) and row.dtype == np.float32 and np.abs(row).max() < 10
+    assert row.shape == (NUMBERS,) and row.dtype == np.float32 and np.abs(row).max() < 6
     away = state.target.position - state.position
     assert row[:3] == pytest.approx(10 * state.position, rel=1e-5)
     assert row[6:9] == pytest.approx(10 * away, rel=1e-4, abs=1e-5)
@@ -45,6 +45,17 @@ def test_numbers_of_a_real_state() -> None:
     assert row[18:21] == pytest.approx(10 * (state.receptacle.position - state.target.position), rel=1e-4, abs=1e-5)
     assert row[39:41] == pytest.approx(100 * state.qpos[6:], rel=1e-5)  # fingers, cm
     assert list(row[-4:]) == [0, 0, 0, 0]
+
+
+def test_a_state_is_bounded() -> None:
+    """An object that falls for ever, with fingers pressed together."""
+    state = BanditBatch(1)
+    state.reset([draw_training("builtin", 1_000_000, 0)])
+    thrown = state.privileged()[0]
+    thrown.target.position, thrown.target.speed = np.array([0.0, 0.0, -80.0]), 40.0
+    thrown.finger_forces = np.array([1e6, 0.0])
+    row = state_numbers(thrown)
+    assert np.isfinite(row).all() and np.abs(row).max() == 6
 
 
 def test_the_state_of_every_control_step_is_kept_and_no_image_more() -> None:

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 NUMBERS = 48
 STEPS = 40
+MOST = 6.0
 DECIMETRE, CENTIMETRE = 0.1, 0.01
 
 
 def state_numbers(state: PrivilegedState) -> np.ndarray:
-    """Returns float32 [NUMBERS], most of them of the order of 1.
+    """Returns float32 [NUMBERS], of the order of 1; limited to +-6, for an object may fall for ever.
 
     Lengths are in decimetres and in the base frame: the end effector, its commanded position from there, the target
     object from the end effector (also in the latter's frame), the corners of its bounding box, the receptacle from the
@@ -43,7 +44,8 @@ def state_numbers(state: PrivilegedState) -> np.ndarray:
         np.log1p(state.finger_forces),
         [target.speed / DECIMETRE, state.grasped, state.success, state.earned, state.step / STEPS],
     )
-    return np.concatenate([np.concatenate(lengths) / DECIMETRE, *others]).astype(np.float32)
+    numbers = np.concatenate([np.concatenate(lengths) / DECIMETRE, *others])
+    return np.clip(numbers, -MOST, MOST).astype(np.float32)
 
 
 def _corners(body: BodyState, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
