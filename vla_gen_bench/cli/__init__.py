@@ -23,7 +23,7 @@ COMMANDS = {
     "data": "Show and preview demonstrations.",
     "train": "Train OpenVLA policies: grounding, sft, ppo, grpo, dpo.",
     "study": "Train and evaluate several arms as declared; one page compares them.",
-    "suites": "List, show, draw and check suites.",
+    "suites": "List, show and draw suites, and write their manifests.",
     "policies": "List, show and check policies.",
     "serve": "Serve a policy to other harnesses: openpi, vla-eval, act.",
     "assets": "List, fetch and verify the files of the worlds.",

@@ -112,7 +112,7 @@ def test_bases_that_go_round_or_are_missing_are_named(tmp_path: Path) -> None:
     "changes, message",
     [
         ({"gama": 0.9}, "unknown key 'gama'; did you mean 'gamma'"),
-        ({"value.source": "h1"}, "value.source: input should be 'h0', 'hn', 'concat' or 'separate', got 'h1'"),
+        ({"value.source": "h1"}, "value.source: input should be 'h0', 'hn', 'concat', 'separate' or 'state', got 'h1'"),
         ({"trainer": "dpo"}, "trainer: 'dpo'; this command takes 'ppo'"),
     ],
 )

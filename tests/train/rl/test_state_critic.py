@@ -27,7 +27,7 @@ OFT = {"decoding": "parallel", "chunk": 2}
 
 
 def test_numbers_of_a_real_state() -> None:
-    """Lengths in decimetres between end effector, target object and receptacle; the rewards and the time so far at the end."""
+    """Lengths in decimetres between end effector, target object and receptacle; rewards and time so far at the end."""
     batch = build_batch("builtin", 1, "cpu", render=False)
     try:
         batch.reset([draw_training("builtin", 1_000_000, 0)])
