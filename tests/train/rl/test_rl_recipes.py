@@ -39,6 +39,7 @@ def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) 
     allowed = {
         "ppo-orz": {"gamma", "lam"},
         "ppo-base": {"model"},
+        "ppo-value-state": {"value", "time_limit"},
         "ppo-epochs-1": {"epochs", "target_kl"},
         "ppo-epochs-2": {"target_kl"},
         "ppo-epochs-5": {"epochs", "target_kl"},

@@ -114,6 +114,7 @@ def test_it_learns_the_returns_of_states(checkpoint: Path) -> None:
     assert not learner.critic(torch.from_numpy(states)).any()  # nothing is expected at first
     assert fit(learner, states, returns, 30) < 0.1 * returns.var()
     assert all(torch.equal(value, before[name]) for name, value in learner.weights().items() if name in before)
+    assert float(learner.critic(torch.from_numpy(1000 * states)).detach().abs().max()) <= 1.5
 
 
 def test_ppo_learns_with_it_in_chunks(tmp_path: Path) -> None:

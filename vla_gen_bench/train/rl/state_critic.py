@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
 WIDTH = 256
 BATCH = 512
+BOUND = 1.5
 STREAM = 0x57A7E
 
 
 class StateCritic(nn.Module):
-    """Three layers with GELU between; the last one starts at zero, so nothing is expected at first."""
+    """Three layers with GELU between; the last one starts at zero, so nothing is expected at first.
+
+    Values stay within +-`BOUND`, somewhat more than an episode's rewards add up to: in a state unlike all it learned
+    from, for example of an object thrown off, its error would have no limit.
+    """
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
@@ -36,7 +41,7 @@ class StateCritic(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """float32 [..., NUMBERS] -> [...]."""
-        return self.layers(states)[..., 0]
+        return BOUND * torch.tanh(self.layers(states)[..., 0] / BOUND)
 
 
 def estimate(
