@@ -1,10 +1,10 @@
-"""What a critic lets an action be credited with: `.venv/bin/python benchmarks/critics.py CHECKPOINT --write`.
+"""What a critic lets an action be credited with: `.venv/bin/python benchmarks/critics.py CHECKPOINT --name NAME`.
 
-The checkpoint has a value head, as those that PPO writes. It runs `--iterations` of the recipe of `openvla-ppo` on
-training-pool episodes from a run seed that no training uses. A critic of the simulator's state is fitted to all but the
-last of them, and on the last one both critics estimate the advantage of each action by a one-step temporal difference:
-of the decision that it belongs to, and with the critic of the state also of the action alone. `critics.csv`, under
-docs/experiments/data, has a row per estimate:
+The checkpoint has a value head on h0, as those that PPO with the paper's critic writes. Its policy runs `--iterations`
+of the recipe of `openvla-ppo` on training-pool episodes from a run seed that no training uses. A critic of the
+simulator's state is fitted to all but the last of them, and on the last one both critics estimate the advantage of each
+action by a one-step temporal difference: of the decision that it belongs to, and with the critic of the state also of
+the action alone. With `--write`, `critics.csv`, under docs/experiments/data, gets a row per estimate:
 
 `explained`: the share of the variance of returns that the critic's values explain.
 `power`: the mean square of the advantages, A.
@@ -22,6 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+from gradients import GRADIENT_SEED, collected
 from result_tables import add
 
 from vla_gen_bench import runtime
@@ -35,19 +36,8 @@ from vla_gen_bench.train.rl.learner import Learner, open_simulator, use_threads 
 from vla_gen_bench.train.rl.ppo import PpoRecipe  # noqa: E402
 from vla_gen_bench.train.rl.rollout import Collector, Rollout  # noqa: E402
 from vla_gen_bench.train.rl.state_critic import estimate, fit  # noqa: E402
-from vla_gen_bench.train.starts import starts  # noqa: E402
 
-SEED, PASSES = 88, 12
-
-
-def collected(learner: Learner, recipe: PpoRecipe, iterations: int) -> list[Rollout]:
-    """Returns rollouts with the values of the checkpoint's head and the states of the simulator."""
-    learner.actor.states = True
-    use_threads(1)
-    with open_simulator(recipe, learner.actor, "cpu", runtime.usable_cores()) as simulator:
-        collector = Collector(simulator, learner.actor, recipe.horizon)
-        chosen = [starts(recipe.world, SEED, number, recipe.episodes) for number in range(iterations)]
-        return [collector.collect(each, recipe.sampling, foresee=True) for each in chosen]
+PASSES = 12
 
 
 def state_critic(recipe: PpoRecipe, rollouts: list[Rollout]) -> Learner:
@@ -65,9 +55,9 @@ def rows(recipe: PpoRecipe, learner: Learner, rollout: Rollout) -> list[dict[str
     """Returns the table's rows of one policy; `learner` has the critic of the state."""
     gamma, (decisions, episodes, chunk) = recipe.gamma, rollout.rewards.shape
     head, paid = rollout.values[:-1], adv.chunk_rewards(rollout.rewards, gamma)
-    seen, _ = adv.gae(paid, head, rollout.values[-1], gamma**chunk, 0.0)  # it was trained to see no end
     single, values, returns = estimate(learner, rollout, gamma, 0.0, False, True)
-    whole = paid + gamma**chunk * np.vstack([values[chunk::chunk], np.zeros((1, episodes))]) - values[::chunk]
+    whole, _ = adv.gae(paid, values[::chunk], np.zeros(episodes), gamma**chunk, 0.0)
+    seen, _ = adv.gae(paid, head, rollout.values[-1], gamma**chunk, 0.0)  # this critic was trained to see no end
     happened = (returns - values).reshape(decisions, chunk, episodes).swapaxes(1, 2)
     by_head = adv.explained_variance(head, returns[::chunk])
     by_state = adv.explained_variance(values, returns)
@@ -92,11 +82,16 @@ def rows(recipe: PpoRecipe, learner: Learner, rollout: Rollout) -> list[dict[str
 @click.option("--write", is_flag=True, help="Into the table; otherwise rows are printed alone.")
 def main(checkpoint: Path, name: str, iterations: int, write: bool) -> None:
     """See the top of the file."""
-    changes = {"model.checkpoint": str(checkpoint.resolve()), "value.source": "h0"}
+    changes = {"model.checkpoint": str(checkpoint.resolve()), "value.source": "h0", "time_limit": "bootstrap"}
     recipe = load_recipe(recipe_file("openvla-ppo"), PpoRecipe, changes)
-    *earlier, last = collected(Learner(recipe, join("cpu")), recipe, iterations)
+    learner = Learner(recipe, join("cpu"))
+    learner.actor.states = True
+    with open_simulator(recipe, learner.actor, "cpu", runtime.usable_cores()) as simulator:
+        collector = Collector(simulator, learner.actor, recipe.horizon)
+        *earlier, last = [collected(recipe, collector, GRADIENT_SEED, number) for number in range(iterations)]
     keys = {"policy": name, "temperature": recipe.sampling.temperature, "episodes": recipe.episodes}
-    found = [keys | {"iterations": iterations} | row for row in rows(recipe, state_critic(recipe, earlier), last)]
+    keys |= {"iterations": iterations}
+    found = [keys | row for row in rows(recipe, state_critic(recipe, earlier), last)]
     print(pd.DataFrame(found).to_string(index=False))
     if write:
         add("critics.csv", found, tuple(keys))

@@ -109,9 +109,8 @@ def main(
                 explained = fit_critic(recipe, learner, collected(recipe, collector, GRADIENT_SEED, number))
                 print(f"the critic explained {explained} of the variance of returns", flush=True)
             rollouts = [collected(recipe, collector, GRADIENT_SEED, number) for number in range(iterations)]
-            again = [
-                collected(recipe, collector, TRIES_SEED, number, TRIES) for number in range(iterations // 2 * tries)
-            ]
+            counted = range(iterations // 2 if tries else 0)
+            again = [collected(recipe, collector, TRIES_SEED, number, TRIES) for number in counted]
         use_threads(runtime.usable_cores())
         says = {"policy": name, "temperature": recipe.sampling.temperature}
         sees = says | {"episodes": recipe.episodes, "critic": recipe.value.source, "critic_iterations": critic}

@@ -92,6 +92,7 @@ def readme_table(text: str) -> str:
     return "\n".join([head, "| --- " * (len(names) + 2) + "|", *rows])
 
 
+@cache
 def counted(folder: Path) -> dict[str, Counts]:
     """Returns the counts of each scenario of a log."""
     from vla_gen_bench.log.counts import count_by_scenario
@@ -253,11 +254,11 @@ def replaced(file: Path, results: str) -> str:
 def outputs() -> dict[Path, str]:
     """Returns the text of each file that this tool writes."""
     text = report(*LOGS, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
-    readme = ROOT / "README.md"
+    readme, results = ROOT / "README.md", card_table()
     return {
         ROOT / "docs" / "results.md": page(text),
         readme: replaced(readme, f"{joined(in_words())}\n\n{readme_table(text)}"),
-        **{card: replaced(card, card_table()) for card in CARDS},
+        **{card: replaced(card, results) for card in CARDS},
     }
 
 

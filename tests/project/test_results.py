@@ -85,6 +85,23 @@ def test_the_published_table_follows_from_the_log(folder):
     assert printed == expected
 
 
+@pytest.mark.parametrize("card", ["warmup", "sft", "ppo"])
+def test_a_card_counts_as_the_logs_do(card):
+    """In distribution and under Execution shifts, which all three were run on."""
+    page = (ROOT / "policies" / f"openvla-{card}" / "README.md").read_text()
+    table = re.findall(r"^\| (IND|Execution, mean of 3 rows) \| (\S+) \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
+    assert re.search(r"^\| world .* \| `openvla-warmup` \| `openvla-sft` \| `openvla-ppo` \|$", page, re.MULTILINE)
+    folders = [EXPERIMENTS / "logs" / "openvla-warmup-execution"]
+    folders += [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("sft", "ppo")]
+    expected = [["IND"], ["Execution, mean of 3 rows"]]
+    for folder in folders:
+        found = count_by_scenario(EvalLog(folder).read().rows.values())
+        ind, *shifted = (found[id].success_at_end / 192 for id in load_suite("execution").scenarios)
+        expected[0].append(f"{ind:.3f}")
+        expected[1].append(f"{sum(shifted) / 3:.3f}")
+    assert [list(row) for row in table] == expected
+
+
 COMMITTED = sorted(
     path for folder in ("docs", "leaderboard", "benchmarks") for path in (ROOT / folder).rglob("run.json")
 )

@@ -33,8 +33,8 @@ class Rollout:
         log_probs: float32 [T, B, 7 K].
         values: float32 [T + 1, B], the last row is after the last step; zeros without a critic that reads images.
         rewards: float32 [T, B, K].
-        states: float32 [T K + 1, B, 48], the simulator's state before the first control step and after each, if the
-            critic reads it; else None.
+        states: float32 [T K + 1, B, NUMBERS], the simulator's state before the first control step and after each, if
+            the critic reads it; else None.
         flags: "success" (at the end), "success_once", "held_ever" -> bool [B].
         digests: Digests of the B specs.
         seconds: Wall time "waiting" for the simulator, in the "policy", and in "total"; "sim" is the time that all

@@ -14,7 +14,7 @@ does not affect it (`envs.vector`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
         images: uint8 [B, H, W, 3], as `View` keeps them; valid until the lane is stepped.
         rewards: float32 [B, K] of the K control steps just done; None after a reset.
         infos: Name -> [B], those of `KEPT_INFOS`; empty after a reset. If `View.states`, also "states", float32
-            [B, K, 48], the simulator's state after each control step ([B, 1, 48] after a reset).
+            [B, K, NUMBERS], the simulator's state after each control step ([B, 1, NUMBERS] after a reset).
         busy_s: Total seconds of all workers for it.
     """
 
@@ -115,31 +115,34 @@ class Stage:
         images = self._batches[lane].reset([start.spec for start in starts])
         moves = np.stack([start.moves for start in starts], axis=1)
         if len(moves):
-            images = self._carry_out(lane, moves)[0][-1].images
+            images = list(self._carry_out(lane, moves))[-1].images
         self._view.keep(images, out)
-        return None, self._kept([self._state(lane)])
+        return None, self._kept(self._state(lane))
 
     def step(self, lane: int, actions: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, dict]:
-        steps, states = self._carry_out(lane, actions.swapaxes(0, 1))
+        steps, states = [], []
+        for step in self._carry_out(lane, actions.swapaxes(0, 1)):
+            steps.append(step)
+            states += self._state(lane)
         self._view.keep(steps[-1].images, out)
         rewards = np.stack([step.rewards for step in steps], axis=1)
         return rewards, {name: np.array(steps[-1].infos[name]) for name in KEPT_INFOS} | self._kept(states)
 
-    def _carry_out(self, lane: int, actions: np.ndarray) -> tuple[list[Step], list[np.ndarray | None]]:
-        """Carries out actions, [K, B, 7], of which only the result of the last one is rendered; returns all states."""
-        steps, states = [], []
-        for left, rows in zip(reversed(range(len(actions))), actions):
-            steps.append(self._batches[lane].step(rows, draw=not left))
-            states.append(self._state(lane))
-        return steps, states
+    def _carry_out(self, lane: int, actions: np.ndarray) -> Iterator[Step]:
+        """Carries out actions, [K, B, 7]; only the result of the last one is rendered."""
+        last = len(actions) - 1
+        for k, rows in enumerate(actions):
+            yield self._batches[lane].step(rows, draw=k == last)
 
-    def _state(self, lane: int) -> np.ndarray | None:
+    def _state(self, lane: int) -> list[np.ndarray]:
+        """Returns the present states of the lane, [B, NUMBERS], in a list; an empty one if the view keeps none."""
         if not self._view.states:
-            return None
-        return np.stack([state_numbers(state) for state in self._batches[lane].privileged()])
+            return []
+        return [np.stack([state_numbers(state) for state in self._batches[lane].privileged()])]
 
-    def _kept(self, states: list[np.ndarray | None]) -> dict[str, np.ndarray]:
-        return {"states": np.stack(states, axis=1)} if self._view.states else {}
+    @staticmethod
+    def _kept(states: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"states": np.stack(states, axis=1)} if states else {}
 
     def close(self) -> None:
         for batch in self._batches.values():
