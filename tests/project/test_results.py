@@ -91,7 +91,7 @@ def test_a_card_counts_as_the_logs_do(card):
     page = (ROOT / "policies" / f"openvla-{card}" / "README.md").read_text()
     table = re.findall(r"^\| (IND|Execution, mean of 3 rows) \| (\S+) \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
     assert re.search(r"^\| world .* \| `openvla-warmup` \| `openvla-sft` \| `openvla-ppo` \|$", page, re.MULTILINE)
-    folders = [EXPERIMENTS / "logs" / "openvla-warmup-execution"]
+    folders = [ROOT / "leaderboard" / "logs" / "openvla-warmup-execution-builtin-v2"]
     folders += [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("sft", "ppo")]
     expected = [["IND"], ["Execution, mean of 3 rows"]]
     for folder in folders:
