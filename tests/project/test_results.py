@@ -16,15 +16,16 @@ from vla_gen_bench.log.rows import key_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
+QUICK = sorted(path.parent for path in RESULTS.glob("*/*/run.json"))  # of protocol `quick`
 
 
-@pytest.mark.parametrize("folder", LOGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", [*LOGS, *QUICK], ids=lambda path: "-".join(path.parts[-2:]))
 def test_a_log_holds_exactly_the_suite_s_episodes(folder):
     log = EvalLog(folder)
     header, rows = log.header, log.rows()
     suite, world = load_suite(header.suite.id), header.world.name
     assert header.suite.digest == suite.digest()
-    protocol = suite.protocol
+    protocol = suite.quick if folder in QUICK else suite.protocol
     wanted = {
         (scenario.id, seed, index): draw(scenario, world, seed, index).digest()
         for scenario in suite.scenarios.values()
@@ -36,7 +37,7 @@ def test_a_log_holds_exactly_the_suite_s_episodes(folder):
 
 
 def test_the_published_tables_are_what_the_logs_give():
-    """docs/results.md, with its speeds, and the results in README.md and three cards; `make results` writes them."""
+    """The two pages of results, the results in README.md and three cards; `make results` writes them."""
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         import make_results
@@ -100,6 +101,18 @@ def test_a_card_counts_as_the_logs_do(card):
         expected[0].append(f"{ind:.3f}")
         expected[1].append(f"{sum(shifted) / 3:.3f}")
     assert [list(row) for row in table] == expected
+
+
+def test_the_page_on_robustness_counts_the_expert_as_its_log_does():
+    page = (ROOT / "docs" / "results-robustness.md").read_text()
+    table = re.findall(r"^\| ([A-Z][\w ]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    counts = count_by_scenario(EvalLog(RESULTS / "robustness" / "expert").read().rows.values())
+    expected = {}
+    for scenario in load_suite("robustness").scenarios.values():
+        if scenario.sweep:
+            label = scenario.label.partition(" (")[0]
+            expected.setdefault(label, [label]).append(str(counts[scenario.id].success_at_end))
+    assert [list(row) for row in table] == list(expected.values()) and len(table) == 28
 
 
 COMMITTED = sorted(
