@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,24 @@ def test_one_process_writes_a_folder_at_a_time(tmp_path):
     with locked(tmp_path / "log"):
         (tmp_path / "log" / "file").write_text("")
     assert (tmp_path / "log" / "file").exists()
+
+
+def test_nothing_is_written_to_a_folder_that_took_the_place_of_a_removed_one(tmp_path):
+    """A command's folder is removed while it runs, and a second command begins to write under that name."""
+    folder = tmp_path / "log"
+    first, second = LogWriter(folder), LogWriter(folder)
+    with locked(folder):
+        first.append(row(0))
+        shutil.rmtree(folder)
+        with pytest.raises(UserError, match="was removed while this command wrote there"):
+            first.append(row(1))
+        folder.mkdir()
+        with pytest.raises(UserError, match="was removed while this command wrote there"):
+            first.append(row(1))
+    assert folder.is_dir() and list(folder.iterdir()) == []  # it belongs to the second command
+    with locked(folder):
+        second.append(row(2))
+    assert [each["index"] for each in EvalLog(folder).rows()] == [2]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from vla_gen_bench.errors import UserError
 
+_HELD: dict[Path, int] = {}  # the folders this process has locked, and the descriptor of each
+
 
 @contextmanager
 def locked(folder: Path, failure: str = "{where}: cannot write there ({what}); give another --out") -> Iterator[None]:
@@ -29,12 +31,16 @@ def locked(folder: Path, failure: str = "{where}: cannot write there ({what}); g
         held = _hold(folder)
     except OSError as error:
         raise UserError(failure.format(where=folder, what=error.strerror or error)) from error
+    own = folder.absolute()
+    _HELD[own] = held
     try:
         yield
     finally:
-        with suppress(OSError):  # not empty: something was written
-            for path in made:
-                path.rmdir()
+        del _HELD[own]
+        if _same(held, folder):
+            with suppress(OSError):  # not empty: something was written
+                for path in made:
+                    path.rmdir()
         os.close(held)
 
 
@@ -52,6 +58,19 @@ def sole_writer(folder: Path) -> Iterator[None]:
     except OSError as error:
         where, what = error.filename or folder, error.strerror or error
         raise UserError(refused.format(where=where, what=what)) from error
+
+
+def check_held(folder: Path) -> None:
+    """Makes sure that a folder this process has locked was not removed or replaced since; others pass.
+
+    Call it before writing: a second command may have begun to write to a new folder of the same name.
+
+    Raises:
+        UserError: Another folder has this name now, or none has.
+    """
+    held = _HELD.get(folder.absolute())
+    if held is not None and not _same(held, folder):
+        raise UserError(f"{folder}: was removed while this command wrote there; nothing more is written to that name")
 
 
 def is_held(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from vla_gen_bench.data import gzipped, replace_file
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, read_lines
 from vla_gen_bench.log.folder import UNFINISHED, EvalLog, Line, gather, parse_actions, refusal
+from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.log.rows import Key, Row, key_of
 
 
@@ -174,12 +175,13 @@ def _append(path: Path, row: dict[str, Any]) -> None:
 
 
 class _writing:
-    """Turns a full disk or a missing permission into a `UserError`."""
+    """Turns a removed folder, a full disk or a missing permission into a `UserError`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        check_held(self._folder)
 
     def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, OSError):

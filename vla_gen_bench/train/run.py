@@ -21,6 +21,7 @@ import torch
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.files import RUN_FILE
+from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.log.trackers import WANDB_FILE, wandb_curve
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
@@ -141,8 +142,10 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Replaces the state to resume from; if the disk is full, the earlier one stays.
 
     Raises:
-        UserError: It cannot be written, or a number in it is not finite, so resuming would be pointless.
+        UserError: It cannot be written, the folder was removed meanwhile, or a number in it is not finite, so resuming
+            would be pointless.
     """
+    check_held(folder)
     check_finite(dict(_tensors(state)), str(folder / STATE_FILE))
     draft = folder / f"{STATE_FILE}.tmp"
     try:
@@ -203,10 +206,16 @@ class Curve:
         return self.elapsed_before + time.monotonic() - self._began
 
     def log(self, **numbers: float) -> None:
-        """Appends a row; `wall_s` is filled in. Raises `KeyError` for an undeclared column."""
+        """Appends a row; `wall_s` is filled in.
+
+        Raises:
+            KeyError: A column was not declared.
+            UserError: The run folder was removed meanwhile.
+        """
         unknown = set(numbers) - set(self.columns)
         if unknown:
             raise KeyError(f"undeclared columns {sorted(unknown)}")
+        check_held(self.path.parent)
         row = {"wall_s": round(self.wall_s, 2), **numbers}
         text = {key: "" if value is None else f"{value:.6g}" for key, value in row.items()}
         with self.path.open("a", newline="", encoding="utf-8") as file:

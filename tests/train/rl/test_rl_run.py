@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.log.guard import sole_writer
 from vla_gen_bench.train.closed_loop import CHECK_SEED, ROLLOUT_SEED
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.rl import loop
@@ -148,6 +150,23 @@ def test_a_full_disk_ends_the_run_and_keeps_the_earlier_state(
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["iteration"] == 1
     monkeypatch.setattr(torch, "save", write)
     assert timeless(run(recipe, tmp_path / "run")) == timeless(whole)
+
+
+def test_a_run_whose_folder_is_replaced_leaves_the_new_one_alone(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removes the folder and starts another run in its name while the first one still trains."""
+    out, end = tmp_path / "run", Learner.end_iteration
+
+    def replaced(learner: Learner) -> None:
+        end(learner)
+        shutil.rmtree(out)
+        out.mkdir()
+
+    monkeypatch.setattr(Learner, "end_iteration", replaced)
+    with pytest.raises(UserError, match="was removed while this command wrote there"), sole_writer(out):
+        run(recipe_of("ppo", checkpoint, **SMALL, keep_every=1), out)
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["ppo", "dpo"])

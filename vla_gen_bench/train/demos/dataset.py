@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.episodes.spec import EpisodeSpec, digest_of
 from vla_gen_bench.errors import UserError, shown, suggest
+from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.protocol import STATE, STATE_DIMS, STATE_NAMES
 from vla_gen_bench.train.demos import checks
 from vla_gen_bench.train.demos import lerobot_format as form
@@ -116,6 +117,7 @@ class Writer:
         """Writes the demonstrations taken since the last call as one part."""
         if not self._demos:
             return
+        check_held(self.folder)
         place = form.Place(self.own.get("parts", 0))
         tasks = self._tasks()
         self._write_frames(place, tasks)

@@ -13,7 +13,7 @@ import numpy as np
 
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.errors import UserError
-from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.log.guard import check_held, sole_writer
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.resize import squashed
 
@@ -91,6 +91,7 @@ def _write_part(request: SceneRequest, renderer: Any, first: int) -> None:
     arrays = {name: np.stack([getattr(shot, name) for shot in shots]) for name in ("image", "foreground", *COLUMNS)}
     file = request.out / f"part-{first // PART_SCENES:04d}.npz"
     draft = file.with_suffix(".tmp")
+    check_held(request.out)
     with draft.open("wb") as opened:
         np.savez_compressed(opened, **arrays)
     draft.replace(file)

@@ -15,6 +15,7 @@ from typing import Any
 
 from vla_gen_bench import runtime
 from vla_gen_bench.eval.cluster import Cluster, need_ray
+from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation, open_simulator, use_threads
 from vla_gen_bench.train.rl.rollout import Collector, Rollout
@@ -90,6 +91,7 @@ def _train(
             learner.end_iteration()
             if curve is None:
                 continue
+            check_held(out)  # `_keep` writes too
             numbers |= _keep(recipe, learner, collector, out)
             curve.log(**numbers)
             learner.save(out)
