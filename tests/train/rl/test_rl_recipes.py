@@ -39,9 +39,8 @@ def test_a_comparison_differs_from_the_reference_in_what_it_compares(name: str) 
     allowed = {
         "ppo-orz": {"gamma", "lam"},
         "ppo-base": {"model"},
-        "ppo-value-state": {"value", "time_limit"},
-        "ppo-epochs-1": {"epochs", "target_kl"},
-        "ppo-epochs-2": {"target_kl"},
+        "ppo-epochs-1": {"target_kl"},
+        "ppo-epochs-2": {"epochs", "target_kl"},
         "ppo-epochs-5": {"epochs", "target_kl"},
     }
     recipe, reference = loaded(name).model_dump(), loaded("openvla-ppo").model_dump()
@@ -53,6 +52,12 @@ def test_recipes_of_other_epochs_differ_in_that_alone() -> None:
     recipes = [loaded(f"ppo-epochs-{epochs}").model_dump() for epochs in (1, 2, 5)]
     assert {key for key in recipes[0] if len({str(recipe[key]) for recipe in recipes}) > 1} == {"name", "epochs"}
     assert [recipe["epochs"] for recipe in recipes] == [1, 2, 5]
+
+
+def test_the_recipe_of_1_0_keeps_the_papers_critic() -> None:
+    recipe = load_recipe(EXPERIMENTS / "recipes" / "1.0-ppo.yaml", PpoRecipe)
+    assert (recipe.value.source, recipe.time_limit) == ("h0", "bootstrap")
+    assert (recipe.env_steps, recipe.epochs, recipe.lam, recipe.optimiser.lr) == (983_040, 2, 0.95, 1e-4)
 
 
 @pytest.mark.parametrize(
