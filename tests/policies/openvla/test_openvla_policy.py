@@ -183,7 +183,7 @@ def dead_numbers() -> int:
 def test_bad_observations_are_named(folder: Path) -> None:
     policy, observation = OpenVLAPolicy(folder), example_observation(2)
     with pytest.raises(UserError, match="instruction: expected a sentence"):
-        policy.reset(["put carrot on plate", ""], [1, 2])
+        policy.reset(["put carrot on plate", None], [1, 2])
     policy.reset(observation.instruction, [1, 2])
     with pytest.raises(UserError, match="got float64"):
         policy.act(replace(observation, image=observation.image / 255))

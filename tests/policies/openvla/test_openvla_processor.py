@@ -122,10 +122,17 @@ def test_a_tokenizer_with_other_special_tokens_is_refused(tokenizer: PromptToken
         PromptTokenizer(tokenizer.backend, replace(PICO, text=replace(PICO.text, bos=5)))
 
 
-@pytest.mark.parametrize("instruction", ["", "  \n", None])
-def test_an_empty_instruction_is_refused(tokenizer: PromptTokenizer, instruction: str) -> None:
+@pytest.mark.parametrize("instruction", [None, 3, b"put carrot on plate"])
+def test_an_instruction_that_is_no_text_is_refused(tokenizer: PromptTokenizer, instruction: str) -> None:
     with pytest.raises(UserError, match="instruction: expected a sentence"):
         tokenizer.prompt(instruction)
+
+
+def test_an_empty_instruction_leaves_a_gap_in_the_prompt(tokenizer: PromptTokenizer) -> None:
+    """Suites `controls` and `robustness` have rows without an instruction."""
+    text = tokenizer.backend.decode(tokenizer.prompt("")[1:], skip_special_tokens=False)
+    whole = tokenizer.backend.decode(tokenizer.prompt("carrot")[1:], skip_special_tokens=False)
+    assert text == whole.replace("carrot", "")
 
 
 def test_an_instruction_that_is_too_long_is_refused(tokenizer: PromptTokenizer) -> None:

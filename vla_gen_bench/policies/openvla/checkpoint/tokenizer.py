@@ -55,12 +55,12 @@ class PromptTokenizer:
         return cls(backend, config, str(file))
 
     def prompt(self, instruction: str) -> list[int]:
-        """Returns the token ids of the prompt, BOS first.
+        """Returns the token ids of the prompt, BOS first. An empty instruction leaves a gap in it: a control has none.
 
         Raises:
-            UserError: The instruction is empty, or the prompt leaves no room for image and actions.
+            UserError: The instruction is no text, or the prompt leaves no room for image and actions.
         """
-        if not isinstance(instruction, str) or not instruction.strip():
+        if not isinstance(instruction, str):
             raise UserError(f"instruction: expected a sentence, got {instruction!r}")
         ids = self._ids(instruction)
         if len(ids) > self.longest_prompt:
