@@ -184,10 +184,10 @@ def in_words() -> str:
     start, shifted = rates.pop("ind"), mean(rates.values())
     ppo, sft = (named_first(log)["multi_object_ind"]["share"] for log in LOGS)
     return f"""\
-The references are OpenVLA-nano (1.03 million parameters), trained here on a CPU, one seed each: a pretrained base, then
-a warm-up on 140 demonstrations (IND {start:.3f}, Execution {shifted:.3f}), then SFT or PPO ([how](docs/references.md)).
-When exactly one of two training objects is grasped, it is the named one in {ppo:.2f} (PPO) and {sft:.2f} (SFT) of the
-episodes. World {world()}: success rate, 95% interval, successes/episodes.
+The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters), trained on a CPU, one seed each: a
+base, a warm-up on 140 demonstrations (IND {start:.3f}, Execution {shifted:.3f}), then SFT or PPO. Where they grasp just
+one of two training objects, it is the named one in {ppo:.2f} (PPO) and {sft:.2f} (SFT). World {world()}: success rate, 95%
+interval, successes/episodes.
 """
 
 
