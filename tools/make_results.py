@@ -186,8 +186,8 @@ def in_words() -> str:
     return f"""\
 The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters), trained on a CPU, one seed each: a
 base, a warm-up on 140 demonstrations (IND {start:.3f}, Execution {shifted:.3f}), then SFT or PPO. Where they grasp just
-one of two training objects, it is the named one in {ppo:.2f} (PPO) and {sft:.2f} (SFT). World {world()}: success rate, 95%
-interval, successes/episodes.
+one of two training objects, it is the named one in {ppo:.2f} (PPO) and {sft:.2f} (SFT). World {world()}: success rate,
+95% interval, successes/episodes.
 """
 
 
