@@ -18,31 +18,27 @@ from vla_gen_bench.protocol import ActionSpec, Needs
 @contextmanager
 def running(app: web.Application) -> Iterator[int]:
     """Runs a web application on a free port of this machine and yields the port."""
-    loop, ready, port = asyncio.new_event_loop(), threading.Event(), []
+    loop, ready, ended, port = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), []
 
-    async def start() -> web.AppRunner:
+    async def serve() -> None:
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port.append(site._server.sockets[0].getsockname()[1])
         ready.set()
-        return runner
+        await ended.wait()
+        await runner.cleanup()
 
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        runner = loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-
-    thread = threading.Thread(target=serve, daemon=True)
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
     assert ready.wait(10)
     try:
         yield port[0]
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(ended.set)
         thread.join(10)
+        assert not thread.is_alive()
 
 
 @contextmanager
