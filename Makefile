@@ -50,7 +50,7 @@ bench: setup  ## Measure against the targets; prints a table, writes JSON
 gallery: setup  ## Draw the contact sheets of the suites
 	$(BIN)/vgb gallery $(ARGS)
 
-results: $(PACKAGES)  ## Write docs/results.md and the results in README and cards from the committed logs
+results: $(PACKAGES)  ## Write the pages of results, and the results in README and cards, from the committed logs
 	$(BIN)/python tools/make_results.py
 
 docs: $(PACKAGES)  ## Build the documentation site into build/site

@@ -1,4 +1,6 @@
-"""Writes docs/results.md, and the results in README.md and cards, from committed logs and measurements: `make results`.
+"""Writes docs/results.md, docs/results-robustness.md, and the results in README.md and cards: `make results`.
+
+All come from committed logs and measurements.
 
 No number in them is typed by hand. `tests/project/test_results.py` fails if they differ from what this writes.
 """
@@ -7,13 +9,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from io import StringIO
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -26,7 +30,11 @@ LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for nam
 BASELINE = "openvla-sft"
 START = ROOT / "leaderboard" / "logs" / "openvla-warmup-execution-builtin-v2"  # of what both of them begin with
 CARDS = [ROOT / "policies" / f"openvla-{name}" / "README.md" for name in ("warmup", "sft", "ppo")]
+ROBUSTNESS = {name: RESULTS / "robustness" / name for name in ("openvla-ppo", "openvla-sft", "expert", "hold")}
+COMPARED = [ROBUSTNESS["openvla-ppo"], ROBUSTNESS["openvla-sft"]]
 CONTROLS = [RESULTS / "controls" / name for name in ("openvla-ppo", "openvla-sft")]
+RESPONSE = ROOT / "docs" / "gallery" / "robustness-response.png"
+EXPERT_REACHES = 0.9  # the page names the levels at which the expert succeeds less often
 WEAK = 0.1  # a card names the rows with a lower success rate
 MARKS = ("<!-- results: written by `make results` -->", "<!-- end of results -->")
 README_ROWS = {  # heading of the report's group -> its row in the README
@@ -72,23 +80,28 @@ def tables(text: str) -> list[list[list[str]]]:
     return [[re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()[2:]] for block in blocks]
 
 
-def by_group(table: list[list[str]]) -> Iterator[tuple[str, list[str]]]:
-    """Yields (label in the README, cells) for the rows that the README keeps."""
+def by_group(table: list[list[str]], keep: Callable[[str, str], bool]) -> Iterator[tuple[str, list[str]]]:
+    """Yields (group and row, cells) for the rows with keep(group, row)."""
     group = ""
     for name, *cells in table:
         name = name.strip()
         if name.startswith("**"):
             group = name.strip("*")
-        elif name.strip("*") == README_ROWS.get(group):
+        elif keep(group, name.strip("*")):
             yield (name if name == "IND" else f"{group}, {name.strip('*')}"), [cell.strip() for cell in cells]
+
+
+def in_readme(group: str, row: str) -> bool:
+    """Returns whether README.md has a row of the report."""
+    return row == README_ROWS.get(group)
 
 
 def readme_table(text: str) -> str:
     """Returns five rows of the report: rates of each policy, and the paired difference to the baseline."""
     rates, differences, *_ = tables(text)
     names = re.search(r"^\| scenario \| (.+) \|$", text, re.MULTILINE)[1].split(" | ")
-    others = dict(by_group(differences))
-    rows = [f"| {label} | {' | '.join(cells)} | {others[label][0]} |" for label, cells in by_group(rates)]
+    others = dict(by_group(differences, in_readme))
+    rows = [f"| {label} | {' | '.join(cells)} | {others[label][0]} |" for label, cells in by_group(rates, in_readme)]
     head = f"| | {' | '.join(f'`{name}`' for name in names)} | paired difference |"
     return "\n".join([head, "| --- " * (len(names) + 2) + "|", *rows])
 
@@ -171,6 +184,30 @@ def card_table() -> str:
 def section(text: str, title: str) -> str:
     """Returns what a report in Markdown has under one heading."""
     return re.search(rf"^## {title}\n+(.*?)(?=^## |^- |\Z)", text, re.MULTILINE | re.DOTALL)[1].strip()
+
+
+def kinds_table(text: str) -> str:
+    """Returns IND and the mean of each group of rows, from a report in Markdown."""
+    rates = section(text, "Success rates")
+    rows = by_group(tables(rates)[0], lambda group, row: row == "IND" or row.startswith("mean of"))
+    return "\n".join([*rates.splitlines()[:2], *(f"| {label} | {' | '.join(cells)} |" for label, cells in rows)])
+
+
+def levels_table(folder: Path) -> tuple[str, list[str]]:
+    """Returns a policy's successes at each level of each disturbance, and the levels below EXPERT_REACHES."""
+    from vla_gen_bench.episodes.suite import load_suite
+
+    suite, found = load_suite("robustness"), counted(folder)
+    rows: dict[str, list[str]] = {}
+    low = []
+    for id, scenario in suite.scenarios.items():
+        if scenario.sweep:
+            rows.setdefault(scenario.label.split(" (")[0], []).append(f"{found[id].success_at_end}")
+            if rate(found[id]) < EXPERT_REACHES:
+                low.append(scenario.label)
+    head = "| disturbance | " + " | ".join(str(level) for level in range(1, 6)) + " |"
+    lines = [head, "| --- " * 6 + "|", *(f"| {label} | {' | '.join(cells)} |" for label, cells in rows.items())]
+    return "\n".join(lines), low
 
 
 def joined(paragraph: str, width: int = 200) -> str:
@@ -270,6 +307,47 @@ Two cores of an AMD EPYC at 2.6 GHz, no GPU (`vgb bench`, `vgb bench --rl`, `vgb
 """
 
 
+def robustness_page() -> str:
+    """Returns docs/results-robustness.md."""
+    text = report(*COMPARED, "--baseline", BASELINE, "--format", "md")
+    reached, low = levels_table(ROBUSTNESS["expert"])
+    idle = counted(ROBUSTNESS["hold"]).values()
+    unmoved = f"{sum(each.success_at_end for each in idle)} of {sum(each.episodes for each in idle):,}"
+    return f"""# Robustness of the reference policies
+
+Written by `make results` from committed logs; nothing here is typed by hand.
+
+`vgb eval --policy NAME --suite robustness --quick` in world {world()}: one training seed each, 16 episodes a
+row, the same in every row and for every policy; so intervals are wide. Levels: [robustness.md](robustness.md); numbers:
+[report.md](report.md). Logs: `benchmarks/results/robustness`.
+
+![Success by level of each disturbance](gallery/{RESPONSE.name})
+
+## By kind of disturbance
+{kinds_table(text)}
+
+## By disturbance
+{section(text, "Dose and response")}
+
+Area: success averaged over the levels from IND (level 0) to the highest; in brackets its interval, then its share of
+success in distribution. Halved at level: where success falls below half of that in distribution.
+
+## What can be reached: the privileged expert
+Successes of 16 at each level (`--policy expert --no-render`). It sees the simulator's state, so disturbances of image
+and instruction do not reach it. Below {EXPERT_REACHES:g}: {", ".join(low) or "none"}. `hold`, which never
+moves, succeeds in {unmoved} episodes.
+
+{reached}
+"""
+
+
+def draw_response() -> None:
+    """Draws the picture of docs/results-robustness.md."""
+    with TemporaryDirectory() as folder:
+        report(*COMPARED, "--baseline", BASELINE, "--plots", folder)
+        shutil.copyfile(Path(folder) / "dose-response.png", RESPONSE)
+
+
 def replaced(file: Path, results: str) -> str:
     """Returns the text of a file with what is between its marks replaced."""
     before = file.read_text()
@@ -283,6 +361,7 @@ def outputs() -> dict[Path, str]:
     readme, results = ROOT / "README.md", card_table()
     return {
         ROOT / "docs" / "results.md": page(text),
+        ROOT / "docs" / "results-robustness.md": robustness_page(),
         readme: replaced(readme, f"{joined(in_words())}\n\n{readme_table(text)}"),
         **{card: replaced(card, results) for card in CARDS},
     }
@@ -292,3 +371,4 @@ if __name__ == "__main__":
     for path, content in outputs().items():
         path.write_text(content)
         print(f"wrote {path.relative_to(ROOT)}")
+    draw_response()

@@ -37,7 +37,7 @@ def test_a_log_holds_exactly_the_suite_s_episodes(folder):
 
 
 def test_the_published_tables_are_what_the_logs_give():
-    """docs/results.md, with its speeds, and the results in README.md and three cards; `make results` writes them."""
+    """The two pages of results, the results in README.md and three cards; `make results` writes them."""
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         import make_results
@@ -101,6 +101,18 @@ def test_a_card_counts_as_the_logs_do(card):
         expected[0].append(f"{ind:.3f}")
         expected[1].append(f"{sum(shifted) / 3:.3f}")
     assert [list(row) for row in table] == expected
+
+
+def test_the_page_on_robustness_counts_the_expert_as_its_log_does():
+    page = (ROOT / "docs" / "results-robustness.md").read_text()
+    table = re.findall(r"^\| ([A-Z][\w ]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    counts = count_by_scenario(EvalLog(RESULTS / "robustness" / "expert").read().rows.values())
+    expected = {}
+    for scenario in load_suite("robustness").scenarios.values():
+        if scenario.sweep:
+            label = scenario.label.partition(" (")[0]
+            expected.setdefault(label, [label]).append(str(counts[scenario.id].success_at_end))
+    assert [list(row) for row in table] == list(expected.values()) and len(table) == 28
 
 
 COMMITTED = sorted(
