@@ -15,7 +15,7 @@ from vla_gen_bench.eval.rollout import pack_actions, unpack_actions
 from vla_gen_bench.log import provenance
 from vla_gen_bench.log.counts import count, wilson
 from vla_gen_bench.log.folder import EvalLog
-from vla_gen_bench.log.guard import locked
+from vla_gen_bench.log.guard import is_held, locked
 from vla_gen_bench.log.header import Header
 from vla_gen_bench.log.rows import row_of
 from vla_gen_bench.log.writer import LogWriter
@@ -254,6 +254,16 @@ def test_nothing_is_written_to_a_folder_that_took_the_place_of_a_removed_one(tmp
     with locked(folder):
         second.append(row(2))
     assert [each["index"] for each in EvalLog(folder).rows()] == [2]
+
+
+def test_a_folder_can_be_held_where_the_file_system_has_no_locks(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with locked(tmp_path / "log"):
+        assert not is_held(tmp_path / "log")  # nobody can tell
+        LogWriter(tmp_path / "log").append(row(0))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def locked(folder: Path, failure: str = "{where}: cannot write there ({what}); g
     try:
         yield
     finally:
-        del _HELD[own]
+        _HELD.pop(own, None)  # on a file system without locks a folder may be held twice
         if _same(held, folder):
             with suppress(OSError):  # not empty: something was written
                 for path in made:

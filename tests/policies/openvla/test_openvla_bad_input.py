@@ -157,6 +157,7 @@ def policy(checkpoint: Path) -> OpenVLAPolicy:
     "instruction, message",
     [
         (None, "instruction: expected a sentence, got None"),
+        ("  ", "instruction: expected a sentence"),
         ("put the carrot on the plate " * 50, "makes a prompt of .* tokens; this model takes at most 104"),
     ],
 )

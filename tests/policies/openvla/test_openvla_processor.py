@@ -122,8 +122,8 @@ def test_a_tokenizer_with_other_special_tokens_is_refused(tokenizer: PromptToken
         PromptTokenizer(tokenizer.backend, replace(PICO, text=replace(PICO.text, bos=5)))
 
 
-@pytest.mark.parametrize("instruction", [None, 3, b"put carrot on plate"])
-def test_an_instruction_that_is_no_text_is_refused(tokenizer: PromptTokenizer, instruction: str) -> None:
+@pytest.mark.parametrize("instruction", ["  ", "  \n", None, 3, b"put carrot on plate"])
+def test_an_instruction_that_is_no_sentence_is_refused(tokenizer: PromptTokenizer, instruction: str) -> None:
     with pytest.raises(UserError, match="instruction: expected a sentence"):
         tokenizer.prompt(instruction)
 

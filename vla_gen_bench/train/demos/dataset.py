@@ -115,9 +115,9 @@ class Writer:
 
     def flush(self) -> None:
         """Writes the demonstrations taken since the last call as one part."""
+        check_held(self.folder)  # `finish` writes more, also if no demonstration is left
         if not self._demos:
             return
-        check_held(self.folder)
         place = form.Place(self.own.get("parts", 0))
         tasks = self._tasks()
         self._write_frames(place, tasks)

@@ -55,12 +55,15 @@ class PromptTokenizer:
         return cls(backend, config, str(file))
 
     def prompt(self, instruction: str) -> list[int]:
-        """Returns the token ids of the prompt, BOS first. An empty instruction leaves a gap in it: a control has none.
+        """Returns the token ids of the prompt, BOS first.
+
+        Args:
+            instruction: May be empty, as in the rows of suites `controls` and `robustness` that take it away.
 
         Raises:
-            UserError: The instruction is no text, or the prompt leaves no room for image and actions.
+            UserError: The instruction is no text or only spaces, or the prompt leaves no room for image and actions.
         """
-        if not isinstance(instruction, str):
+        if not isinstance(instruction, str) or instruction and not instruction.strip():
             raise UserError(f"instruction: expected a sentence, got {instruction!r}")
         ids = self._ids(instruction)
         if len(ids) > self.longest_prompt:
