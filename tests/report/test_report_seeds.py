@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -82,4 +84,90 @@ def test_an_incomplete_run_is_marked(runs: dict[str, Run], tmp_path: Path) -> No
 
 def test_every_policy_needs_every_seed(runs: dict[str, Run]) -> None:
     with pytest.raises(UserError, match="one run for each training seed"):
-        compare_seeds({"a": [runs["a0"]], "b": [runs["b0"], runs["b1"]]}, ["0", "1"])
+        compare_seeds({"a": [runs["a0"], runs["a1"]], "b": [runs["b0"], runs["b1"]]}, ["0", "1", "2"])
+
+
+def test_a_single_run_is_compared_with_every_seed(runs: dict[str, Run]) -> None:
+    """The start of a training has no seeds: its rates stand without brackets, and differences are means over pairs."""
+    found = compare_seeds({"a": [runs["a0"]], "b": [runs["b0"], runs["b1"]]}, ["0", "1"])
+    text = to_markdown(seeds_document(found))
+    row = next(line for line in text.splitlines() if line.startswith("| IND |"))
+    _, _, start, trained, _ = row.split("|")
+    assert "(" not in start and re.search(r"\(0\.\d{3}, 0\.\d{3}\)$", trained.strip())
+    assert f"{solved(runs['a0'], 'ind') / COUNT:.3f}" in start
+
+
+def test_means_of_a_dimension_show_each_seed(runs: dict[str, Run]) -> None:
+    text = to_markdown(seeds_document(compare_seeds({"a": [runs["a0"], runs["a1"]]}, ["0", "1"])))
+    each = [
+        sum(solved(runs[name], scenario) for scenario in ("unseen_table", "noise_weak")) / (2 * COUNT)
+        for name in ("a0", "a1")
+    ]
+    row = next(line for line in text.splitlines() if line.startswith("| *mean of 2 rows*"))
+    assert row.endswith(f"({each[0]:.3f}, {each[1]:.3f}) |")
+    assert "Difference" not in text
+
+
+# ---- the command -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def named(runs: dict[str, Run]) -> list[str]:
+    """The runs as a user names them: two seeds of each policy."""
+    return [f"{name[0]}={run.folder}" for name, run in runs.items()]
+
+
+@pytest.mark.parametrize("kind", ["text", "md", "latex", "html"])
+def test_the_command_shows_means_in_every_format(cli, named: list[str], runs: dict[str, Run], kind: str) -> None:
+    done = cli("report", *named, "--over-seeds", "--format", kind)
+    assert done.exit_code == 0, done.stderr
+    mean = (solved(runs["a0"], "ind") + solved(runs["a1"], "ind")) / (2 * COUNT)
+    assert "over 2 training seeds" in done.stdout and f"{mean:.3f}" in done.stdout
+    assert "Difference from a" in done.stdout
+
+
+def test_the_command_compares_with_a_baseline(cli, named: list[str]) -> None:
+    done = cli("report", *named, "--over-seeds", "--baseline", "b")
+    assert "Difference from b" in done.stdout
+
+
+def test_csv_has_each_seed_and_the_mean(cli, named: list[str], runs: dict[str, Run]) -> None:
+    done = cli("report", *named, "--over-seeds", "--format", "csv")
+    lines = [line for line in csv.DictReader(done.stdout.splitlines()) if line["scenario"] == "ind"]
+    values = {(line["policy"], line["kind"]): (float(line["value"]), line["run"]) for line in lines}
+    first, second = (solved(runs[name], "ind") / COUNT for name in ("b0", "b1"))
+    assert values["b", "seed 1"] == (pytest.approx(first), str(runs["b0"].folder))
+    assert values["b", "seed 2"] == (pytest.approx(second), str(runs["b1"].folder))
+    assert values["b", "mean over seeds"] == (pytest.approx((first + second) / 2), "")
+    assert len(values) == len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("keep", "options", "says"),
+    [
+        ([0, 2], [], "--over-seeds needs several runs of one policy"),
+        ([0, 1, 2, 3], ["--baseline", "c"], "--baseline c: not among the policies; known: a, b"),
+        ([0, 1, 2, 3], ["--plots", "pictures"], "--over-seeds prints tables alone"),
+        ([0, 1, 2, 3], ["--stages"], "--over-seeds prints tables alone"),
+        ([0, 1, 2, 3], ["--metric", "sucess"], "--metric sucess: no such metric"),
+        ([0, 0], [], "this run is given twice"),
+    ],
+)
+def test_bad_input_is_named(cli, named: list[str], keep: list[int], options: list[str], says: str) -> None:
+    done = cli("report", *(named[place] for place in keep), "--over-seeds", *options)
+    assert done.exit_code == 2 and says in done.stderr
+
+
+def test_seeds_of_different_numbers_are_refused(cli, named: list[str], tmp_path: Path) -> None:
+    write_log(tmp_path / "a2", {name: [True] * COUNT for name in ("ind", "unseen_table", "noise_weak")}, policy="a2")
+    done = cli("report", *named, f"a={tmp_path / 'a2'}", "--over-seeds")
+    assert done.exit_code == 2 and "b has 2 training seeds and another policy 3" in done.stderr
+
+
+def test_an_incomplete_seed_is_refused_unless_accepted(cli, named: list[str], tmp_path: Path) -> None:
+    outcomes = {name: [True] * (COUNT - 1) + [None] for name in ("ind", "unseen_table", "noise_weak")}
+    write_log(tmp_path / "a1", outcomes, policy="a1")
+    given = [named[0], f"a={tmp_path / 'a1'}", *named[2:], "--over-seeds"]
+    assert cli("report", *given).exit_code == 2
+    accepted = cli("report", *given, "--allow-partial")
+    assert accepted.exit_code == 0 and accepted.stdout.startswith("PARTIAL: ")

@@ -48,8 +48,11 @@ SHOWN_PROBLEMS = 20
 )
 @click.option("--allow-partial", is_flag=True, help="Accept missing and errored episodes, and mark what they touch.")
 @click.option("--suite", metavar="NAME|FILE", help="The runs' suite, where it is not found by itself.")
+@click.option("--over-seeds", is_flag=True, help="Runs of one label are training seeds of one policy: mean and spread.")
 @click.option("--curves", is_flag=True, hidden=True)
-def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite, curves):
+def report(
+    runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite, over_seeds, curves
+):
     """Compare evaluation logs: rates, drops from IND, and tests against a baseline.
 
     RUN is a log folder of `vgb eval`, or LABEL=FOLDER. All must be on one suite in one world. docs/report.md defines
@@ -57,16 +60,45 @@ def report(runs, baseline, kind, out, metric, confidence, plots, stages, video_m
     """
     if curves:
         raise UserError("--curves has become a command: vgb curves RUN... --out FILE.png")
+    if over_seeds and (plots is not None or stages):
+        raise UserError("--over-seeds prints tables alone: leave out --plots and --stages")
     with collection_paused():
+        if over_seeds:
+            return _over_seeds(runs, baseline, kind, out, metric, confidence, allow_partial, suite)
         _report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite)
 
 
-def _report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite) -> None:
-    from vla_gen_bench.report.api import ENDINGS, WIDTH_OF_A_FILE, report_of
+def _over_seeds(runs, baseline, kind, out, metric, confidence, allow_partial, suite) -> None:
+    from vla_gen_bench.report.provenance import remarks
+    from vla_gen_bench.report.seeds import compare_seeds, grouped, render_seeds
 
-    kind = kind or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
+    kind = _kind(kind, out)
+    loaded = _load(runs, repeat_labels=True)
+    groups = grouped(loaded, baseline)
+    seeds = [str(place + 1) for place in range(max(map(len, groups.values())))]
+    found = compare_seeds(groups, seeds, metric, confidence, suite_name=suite, allow_partial=allow_partial)
+    _write(render_seeds(found, kind, _width(out), remarks(loaded)), out)
+
+
+def _kind(kind: str | None, out: Path | None) -> str:
+    """Returns the format, by --format or the ending of --out, which must be writable."""
+    from vla_gen_bench.report.api import ENDINGS
+
     if out is not None:
         ensure_writable(out, "give another --out")
+    return kind or (ENDINGS.get(out.suffix.lower(), "text") if out else "text")
+
+
+def _width(out: Path | None) -> int:
+    from vla_gen_bench.report.api import WIDTH_OF_A_FILE
+
+    return shutil.get_terminal_size().columns if out is None and sys.stdout.isatty() else WIDTH_OF_A_FILE
+
+
+def _report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite) -> None:
+    from vla_gen_bench.report.api import report_of
+
+    kind = _kind(kind, out)
     if plots is not None:
         ensure_writable(plots / "rates.svg", "give another --plots")
     found = report_of(_load(runs), baseline, metric, confidence, suite, allow_partial)
@@ -74,15 +106,14 @@ def _report(runs, baseline, kind, out, metric, confidence, plots, stages, video_
         click.echo(f"{printable(found.lost)}; name it with --suite", err=True)
     for path in found.write_plots(plots) if plots else ():
         click.echo(f"wrote {path}", err=True)
-    width = shutil.get_terminal_size().columns if out is None and sys.stdout.isatty() else WIDTH_OF_A_FILE
-    _write(found.render(kind, stages=stages, width=width, video_mib=video_mib), out)
+    _write(found.render(kind, stages=stages, width=_width(out), video_mib=video_mib), out)
 
 
-def _load(names: Sequence[str]) -> list[Run]:
+def _load(names: Sequence[str], *, repeat_labels: bool = False) -> list[Run]:
     """Reads the runs, and reports the lines that do not count."""
     from vla_gen_bench.report.load import load_runs
 
-    runs = load_runs(names)
+    runs = load_runs(names, repeat_labels=repeat_labels)
     for run in runs:
         for problem in run.problems[:SHOWN_PROBLEMS]:
             click.echo(f"{printable(problem)}; left out", err=True)

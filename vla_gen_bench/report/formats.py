@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -181,17 +181,27 @@ def to_csv(comparison: Comparison) -> str:
     Fields that do not apply are empty: means have no k, the baseline no difference. A stage's value is its share. For
     kinds that name items of a pool, k is the number of items and n the equivalent number of independent episodes.
     """
+    return csv_text(csv_lines(comparison))
+
+
+def csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Returns lines as CSV with the columns of every report."""
     file = io.StringIO()
     writer = csv.DictWriter(file, CSV_FIELDS, restval="", lineterminator="\n")
     writer.writeheader()
+    writer.writerows(map(plain_cells, lines))
+    return file.getvalue()
+
+
+def csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Yields the lines of `to_csv`: column -> value, those that do not apply left out."""
     for policy, run in enumerate(comparison.runs):
         against = comparison.baseline not in (None, policy)
         common = {
             "policy": run.label, "run": str(run.folder), "metric": comparison.metric, "level": comparison.level,
             "baseline": comparison.labels[comparison.baseline] if against else "",
         }  # fmt: skip
-        writer.writerows(plain_cells(common | fields) for fields in _csv_rows(comparison, policy))
-    return file.getvalue()
+        yield from (common | fields for fields in _csv_rows(comparison, policy))
 
 
 def plain_cells(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,11 +71,12 @@ class Run:
 
 
 @collection_paused()
-def load_runs(names: Sequence[str]) -> list[Run]:
+def load_runs(names: Sequence[str], *, repeat_labels: bool = False) -> list[Run]:
     """Reads the runs of a report.
 
     Args:
         names: Log folders; `LABEL=FOLDER` names the column.
+        repeat_labels: Runs may share a label; otherwise what differs between their folders is added to it.
 
     Raises:
         UserError: A folder holds no log, or two names are the same folder.
@@ -86,7 +87,8 @@ def load_runs(names: Sequence[str]) -> list[Run]:
     if twice:
         raise UserError(f"{twice[0]}: this run is given twice; leave one out")
     headers = [read_header(folder) for _, folder in parted]
-    labels = _labels([label for label, _ in parted], headers, [folder for _, folder in parted])
+    names = [printable(label or header.policy.name) for (label, _), header in zip(parted, headers)]
+    labels = names if repeat_labels else _distinct(names, [folder for _, folder in parted])
     return [_run(label, folder, header) for label, (_, folder), header in zip(labels, parted, headers)]
 
 
@@ -95,9 +97,8 @@ def _parted(name: str) -> tuple[str, Path]:
     return (label, Path(folder)) if equals and not Path(name).exists() else ("", Path(name))
 
 
-def _labels(given: list[str], headers: list[Header], folders: list[Path]) -> list[str]:
-    """Returns the policy's name; runs that share one are distinguished by the parts of their folders that differ."""
-    names = [printable(label or header.policy.name) for label, header in zip(given, headers)]
+def _distinct(names: list[str], folders: list[Path]) -> list[str]:
+    """Returns the names; runs that share one are distinguished by the parts of their folders that differ."""
     shared = [folder.resolve().parts for name, folder in zip(names, folders) if names.count(name) > 1]
     head, tail = _common(shared), _common([parts[::-1] for parts in shared])
     labels = []

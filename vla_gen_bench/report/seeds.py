@@ -7,18 +7,21 @@ are the independent units, never (seed, episode) pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from vla_gen_bench.errors import UserError, printable
+from vla_gen_bench.errors import UserError, printable, suggest
 from vla_gen_bench.log.suites import find_suite_of
 from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison, compare
+from vla_gen_bench.report.formats import csv_lines, csv_text, to_latex, to_markdown, to_text
 from vla_gen_bench.report.load import Run, check_comparable
 from vla_gen_bench.report.notes import few_notes, partial_notes
 from vla_gen_bench.report.outcomes import METRICS
 from vla_gen_bench.report.scenarios import ScenarioInfo, describe, title_of
-from vla_gen_bench.report.summaries import FLIPS, MEAN, RESAMPLES, Summary
+from vla_gen_bench.report.summaries import CONTROL, FLIPS, MEAN, RESAMPLES, Summary
 from vla_gen_bench.report.table import best_places, estimate_text, summary_label, title
 
 OVERALL = "ood"
@@ -31,12 +34,14 @@ class SeedComparison:
     Attributes:
         infos: The scenarios, in the order of the table.
         seeds: Names of the training seeds, the same for all policies.
+        folders: Of each policy, the folders of its runs, one per seed; all the same for a single run.
         by_scenario: Its summaries are the mean of each scenario over the seeds, in the order of `infos`.
         by_dimension: Its summaries are the means and drops of each dimension over its scenarios and the seeds.
     """
 
     infos: tuple[ScenarioInfo, ...]
     seeds: tuple[str, ...]
+    folders: tuple[tuple[Path, ...], ...]
     by_scenario: Comparison
     by_dimension: Comparison
 
@@ -47,32 +52,48 @@ class SeedComparison:
 
 
 def compare_seeds(
-    policies: Mapping[str, Sequence[Run]], seeds: Sequence[str], metric: str | None = None, level: float = 0.95
+    policies: Mapping[str, Sequence[Run]],
+    seeds: Sequence[str],
+    metric: str | None = None,
+    level: float = 0.95,
+    *,
+    suite_name: str | None = None,
+    allow_partial: bool = True,
 ) -> SeedComparison:
     """Compares policies over training seeds.
 
     Args:
-        policies: Label -> the runs of its seeds, in the order of `seeds`. A policy that was not trained here repeats
-            its one run.
+        policies: Label -> the runs of its seeds, in the order of `seeds`; or a single run, which is compared with every
+            seed of the others. The first policy is the baseline.
         seeds: Names of the seeds.
         metric: A key of `METRICS`; None = the suite's.
         level: Confidence of every interval.
+        suite_name: The runs' suite, if it is not found automatically.
+        allow_partial: Accept missing and errored episodes, and mark the numbers they affect.
 
     Raises:
-        UserError: The runs cannot be compared, as in a report; incomplete ones can, and are marked.
+        UserError: The runs cannot be compared, as in a report, or a policy lacks a seed.
     """
-    if any(len(runs) != len(seeds) for runs in policies.values()):
-        raise UserError("every policy needs one run for each training seed")
+    for label, group in policies.items():
+        if len(group) not in (1, len(seeds)):
+            raise UserError(
+                f"{label} has {len(group)} training seeds and another policy {len(seeds)}: every policy needs one run "
+                "for each training seed, or a single run; leave some out"
+            )
+    if metric not in (None, *METRICS):
+        raise UserError(f"--metric {metric}: no such metric{suggest(str(metric), METRICS)}")
+    policies = {label: [*group] * (len(seeds) // len(group)) for label, group in policies.items()}
     runs = list({id(run): run for group in policies.values() for run in group}.values())
-    check_comparable(runs, allow_partial=True)
-    suite = find_suite_of(runs[0].header, None)
+    check_comparable(runs, allow_partial)
+    suite = find_suite_of(runs[0].header, suite_name)
     infos = describe({name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}, suite)
     chosen = metric or (suite.protocol.metric if suite else "success_at_end")
     joined = [_joined(label, group) for label, group in policies.items()]
     rows = [replace(_plain(info), id=_row(info.id, place)) for info in infos for place in range(len(seeds))]
     alone = [replace(row, dimension=_own_dimension(info)) for row, info in zip(rows, _each(infos, len(seeds)))]
     found = [compare(joined, some, 0, chosen, level) for some in (alone, rows)]
-    return SeedComparison(tuple(infos), tuple(seeds), *found)
+    folders = tuple(tuple(run.folder for run in group) for group in policies.values())
+    return SeedComparison(tuple(infos), tuple(seeds), folders, *found)
 
 
 def _each(infos: Sequence[ScenarioInfo], times: int) -> list[ScenarioInfo]:
@@ -105,7 +126,68 @@ def _joined(label: str, runs: Sequence[Run]) -> Run:
     return replace(runs[0], label=printable(label), episodes=renamed, planned=planned, problems=problems)
 
 
+def grouped(runs: Sequence[Run], baseline: str | None) -> dict[str, list[Run]]:
+    """Returns label -> its runs, in the order given, the baseline first.
+
+    Args:
+        runs: Of `load_runs` with `repeat_labels`.
+        baseline: A label; None for the first.
+
+    Raises:
+        UserError: No run has the baseline's label, or no label has several runs.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.label, []).append(run)
+    first = next(iter(groups)) if baseline is None else baseline
+    if first not in groups:
+        raise UserError(f"--baseline {first}: not among the policies{suggest(first, list(groups))}")
+    if all(len(group) == 1 for group in groups.values()):
+        raise UserError("--over-seeds needs several runs of one policy: give them one label, as in sft=RUN sft=RUN")
+    return {first: groups.pop(first), **groups}
+
+
 # ---- as tables ------------------------------------------------------------------------------------------------
+
+
+def render_seeds(comparison: SeedComparison, kind: str, width: int, notes: Sequence[str] = ()) -> str:
+    """Returns a comparison over seeds in one of the formats of `vgb report`.
+
+    Args:
+        kind: text, md, latex, csv or html.
+        width: Line width of plain text, in characters.
+        notes: Further remarks below the tables.
+    """
+    if kind == "csv":
+        return csv_text(_csv_lines(comparison))
+    tables = seeds_document(comparison)
+    tables = replace(tables, notes=(*tables.notes, *notes))
+    if kind == "html":
+        from vla_gen_bench.report.page import plain_page, tables_html
+
+        return plain_page(tables.title, "", [("tables", "Tables", tables_html(tables, 3))])
+    return to_text(tables, width) if kind == "text" else to_markdown(tables) if kind == "md" else to_latex(tables)
+
+
+def _csv_lines(comparison: SeedComparison) -> Iterator[dict[str, Any]]:
+    """Yields each seed's scenarios (kind `seed NAME`), their means (`mean over seeds`), then means and drops.
+
+    A seed's p is not corrected: the tests of a comparison over seeds are those of the means.
+    """
+    scenarios = {_own_dimension(info): info for info in comparison.infos}
+    folders = dict(zip(comparison.by_dimension.labels, comparison.folders))
+    for line in csv_lines(comparison.by_dimension):
+        if line["kind"] == "scenario":
+            id, place = line["scenario"].rsplit(" | ", 1)
+            folder = str(folders[line["policy"]][int(place)])
+            yield line | {"kind": f"seed {comparison.seeds[int(place)]}", "scenario": id, "run": folder, "p_holm": ""}
+        elif not line["kind"].startswith("stage "):
+            yield line | {"run": ""}
+    for line in csv_lines(comparison.by_scenario):
+        info = scenarios.get(line["dimension"])
+        if info and line["kind"] == MEAN:
+            names = {"dimension": info.dimension, "scenario": info.id, "label": info.label}
+            yield line | names | {"kind": "mean over seeds", "run": ""}
 
 
 def seeds_document(comparison: SeedComparison) -> Document:
@@ -150,19 +232,29 @@ def _rates(comparison: SeedComparison) -> Cells:
     def cells(of: Summary, info: ScenarioInfo | None) -> tuple[Text, ...]:
         best = best_places([estimate.value for estimate in of.estimates], fair) if of.kind == MEAN else []
         texts = [estimate_text(of.kind, estimate, place in best) for place, estimate in enumerate(of.estimates)]
-        if info is None:
+        if of.kind != MEAN:
             return tuple(texts)
-        each = [rows[_row(info.id, place)] for place in range(len(comparison.seeds))]
-        return tuple(
-            replace(text, note=f"{text.note} {_by_seed([row.cells[place].rate for row in each])}".strip())
-            for place, text in enumerate(texts)
-        )
+        ids = [info.id] if info else [each.id for each in comparison.infos if _counts_in(of.dimension, each)]
+        seeds = range(len(comparison.seeds))
+
+        def shown(place: int, text: Text) -> Text:
+            each = [_mean([rows[_row(id, seed)].cells[place].rate for id in ids]) for seed in seeds]
+            several = len(set(comparison.folders[place])) > 1
+            return replace(text, note=f"{text.note} ({', '.join(each)})".strip()) if several else text
+
+        return tuple(shown(place, text) for place, text in enumerate(texts))
 
     return cells
 
 
-def _by_seed(rates: Sequence[float | None]) -> str:
-    return f"({', '.join('-' if rate is None else f'{rate:.3f}' for rate in rates)})"
+def _counts_in(dimension: str, info: ScenarioInfo) -> bool:
+    """Whether a scenario counts in the mean of a dimension, or in that of all shifted scenarios."""
+    return info.dimension not in ("ind", CONTROL) if dimension == OVERALL else info.dimension == dimension
+
+
+def _mean(rates: Sequence[float | None]) -> str:
+    known = [rate for rate in rates if rate is not None]
+    return f"{round(sum(known) / len(known), 9):.3f}" if known and len(known) == len(rates) else "-"
 
 
 def _differences(of: Summary, others: Sequence[int]) -> tuple[Text, ...]:
@@ -174,15 +266,23 @@ def _notes(comparison: SeedComparison) -> list[str]:
     count = len(comparison.seeds)
     percent = f"{100 * comparison.by_dimension.level:g}%"
     what = METRICS[comparison.by_dimension.metric]
+    single = any(len(set(folders)) == 1 for folders in comparison.folders)
     return [
         f"Rate: {what}, the mean over {count} training seeds; in brackets that of each: {', '.join(comparison.seeds)}.",
+        *(["Without brackets: a single run, compared with every seed of the others."] if single else ()),
         f"Intervals ({percent}): percentiles of {RESAMPLES} bootstrap samples of the episode ids, drawn jointly for "
         "all seeds, rows and policies (fixed seed). "
         "They cover the choice of episodes, not the choice of training seeds.",
-        f"Differences: the same episodes and the same training seeds, paired. Tests: sign flips over the episode ids "
-        f"({FLIPS:,} flips), an id's differences summed over the seeds. Primary tests: the means of the dimensions, "
-        "corrected by Holm over the dimensions of each pair of policies; secondary: the rows, corrected over the rows. "
-        "The mean of all shifted scenarios sums them up, not corrected. * < 0.05, ** < 0.01, *** < 0.001.",
+        *([_differences_note()] if len(comparison.folders) > 1 else ()),
         *few_notes(comparison.by_dimension),
         *partial_notes(comparison.by_dimension),
     ]
+
+
+def _differences_note() -> str:
+    return (
+        f"Differences: the same episodes and the same training seeds, paired. Tests: sign flips over the episode ids "
+        f"({FLIPS:,} flips), an id's differences summed over the seeds. Primary tests: the means of the dimensions, "
+        "corrected by Holm over the dimensions of each pair of policies; secondary: the rows, corrected over the rows. "
+        "The mean of all shifted scenarios sums them up, not corrected. * < 0.05, ** < 0.01, *** < 0.001."
+    )

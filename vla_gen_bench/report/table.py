@@ -179,7 +179,8 @@ def estimate_text(kind: str, estimate: Estimate, best: bool = False, signed: boo
     if signed and kind == RELATIVE:
         unit = " pp"  # percentage points, the unit of a difference of percentages
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
-    value, low, high = (form.format(scale * number + 0.0) for number in (estimate.value, estimate.low, estimate.high))
+    numbers = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (form.format(round(scale * number, 9) + 0.0) for number in numbers)  # sums differ by their order
     interval = "" if isnan(estimate.low) else f"[{low}, {high}]"
     p = estimate.p if estimate.p_holm is None else estimate.p_holm
     test = "" if p is None else f"p {mean_p_text(p, estimate.p)}"
