@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-LOGS = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("ppo", "sft")]
+PPO, SFT, WARMUP, BASE = (
+    ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("ppo", "sft", "warmup", "base")
+)  # training seed 0
+LOGS = [PPO, SFT]
 BASELINE = "openvla-sft"
-START = ROOT / "leaderboard" / "logs" / "openvla-warmup-execution-builtin-v2"  # of what both of them begin with
-CARDS = [ROOT / "policies" / f"openvla-{name}" / "README.md" for name in ("warmup", "sft", "ppo")]
+CARDS = [ROOT / "policies" / f"openvla-{name}" / "README.md" for name in ("base", "warmup", "sft", "ppo")]
 ROBUSTNESS = {name: RESULTS / "robustness" / name for name in ("openvla-ppo", "openvla-sft", "expert", "hold")}
 COMPARED = [ROBUSTNESS["openvla-ppo"], ROBUSTNESS["openvla-sft"]]
 CONTROLS = [RESULTS / "controls" / name for name in ("openvla-ppo", "openvla-sft")]
@@ -139,7 +141,7 @@ def listening_table() -> str:
     from vla_gen_bench.log.folder import EvalLog
 
     lines = ["| policy | scenario | exactly one grasped | the named one | share |", "| --- | --- | --- | --- | --- |"]
-    for log in LOGS:
+    for log in (*LOGS, WARMUP, BASE):
         policy = EvalLog(log).header.policy.name
         for name, found in named_first(log).items():
             share = f"{found['share']:.3f} \\[{found['low']:.3f}, {found['high']:.3f}\\]"
@@ -148,11 +150,11 @@ def listening_table() -> str:
 
 
 def card_table() -> str:
-    """Returns the results of the references next to those of their common start: one table for all their cards."""
+    """Returns the results of the references, from the base on: one table for all their cards."""
     from vla_gen_bench.episodes.suite import load_suite
     from vla_gen_bench.log.folder import EvalLog
 
-    shown = [START, *reversed(LOGS)]
+    shown = [BASE, WARMUP, SFT, PPO]
     rates = [{name: rate(counts) for name, counts in counted(log).items()} for log in shown]
     suite = load_suite("all").scenarios
     groups = {"IND": ["ind"]}
@@ -161,19 +163,14 @@ def card_table() -> str:
             groups.setdefault(scenario.dimension.capitalize(), []).append(id)
     lines = {
         f"{name}, mean of {len(ids)} rows" if len(ids) > 1 else name: [
-            f"{mean(own[id] for id in ids):.3f}" if ids[0] in own else "-" for own in rates
+            f"{mean(own[id] for id in ids):.3f}" for own in rates
         ]
         for name, ids in groups.items()
     }
-    named = [named_first(log).get("multi_object_ind") for log in shown]
-    lines["grasped the named one of two training objects"] = [
-        "-" if each is None else f"{each['share']:.3f}" for each in named
-    ]
+    named = [named_first(log)["multi_object_ind"]["share"] for log in shown]
+    lines["grasped the named one of two training objects"] = [f"{share:.3f}" for share in named]
     lines[f"rows below {WEAK:g}"] = [
-        (", ".join(f"{suite[id].label} {own[id]:.3f}" for id in suite if own[id] < WEAK) or "none")
-        if own.keys() == suite.keys()
-        else "-"
-        for own in rates
+        ", ".join(f"{suite[id].label} {own[id]:.3f}" for id in suite if own[id] < WEAK) or "none" for own in rates
     ]
     names = [f"`{EvalLog(log).header.policy.name}`" for log in shown]
     head = [f"world {world()}", *names]
@@ -217,15 +214,48 @@ def joined(paragraph: str, width: int = 200) -> str:
 
 def in_words() -> str:
     """Returns the paragraph above the table of README.md."""
-    rates = {name: rate(counts) for name, counts in counted(START).items()}
-    start, shifted = rates.pop("ind"), mean(rates.values())
+    from vla_gen_bench.episodes.suite import load_suite
+
+    suite, found = load_suite("all").scenarios, counted(WARMUP)
+    start = {
+        dimension: mean(rate(found[id]) for id in suite if suite[id].dimension == dimension)
+        for dimension in ("ind", "vision", "semantics", "execution")
+    }
     ppo, sft = (named_first(log)["multi_object_ind"]["share"] for log in LOGS)
+    seeds = ", ".join(f"{len(logs)} of {name[8:].upper()}" for name, logs in several_seeds().items())
     return f"""\
-The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters), trained on a CPU, one seed each: a
-base, a warm-up on 140 demonstrations (IND {start:.3f}, Execution {shifted:.3f}), then SFT or PPO. Where they grasp just
-one of two training objects, it is the named one in {ppo:.2f} (PPO) and {sft:.2f} (SFT). World {world()}: success rate,
-95% interval, successes/episodes.
+The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters), trained on a CPU: a base, a warm-up on
+140 demonstrations (IND {start["ind"]:.3f}, Vision {start["vision"]:.3f}, Semantics {start["semantics"]:.3f}, Execution
+{start["execution"]:.3f}), then SFT or PPO. Where they grasp just one of two training objects, it is the named one in
+{ppo:.2f} (PPO) and {sft:.2f} (SFT). World {world()}, training seed 0
+([training seeds](docs/results.md#over-training-seeds): {seeds}): success rate, 95% interval, successes/episodes.
 """
+
+
+def seeds_of(name: str) -> list[Path]:
+    """Returns the logs of a policy's training seeds, from seed 0 on."""
+    published = ROOT / "leaderboard" / "logs" / f"{name}-all-builtin-v2"
+    return [published, *sorted((RESULTS / "seeds").glob(f"{name}-[1-9]"))]
+
+
+def several_seeds() -> dict[str, list[Path]]:
+    """Returns the logs of each policy with several training seeds: as many as all of these have."""
+    logs = {name: seeds_of(name) for name in ("openvla-sft", "openvla-ppo")}
+    logs = {name: its for name, its in logs.items() if len(its) > 1}
+    shared = min(map(len, logs.values()))
+    return {name: its[:shared] for name, its in logs.items()}
+
+
+def seeds_section() -> str:
+    """Returns the tables over training seeds: against the warm-up and, as far as there are logs, PPO against SFT."""
+    trained = [f"{name}={log}" for name, logs in several_seeds().items() for log in logs]
+    starts = [f"openvla-base={BASE}", f"openvla-warmup={WARMUP}"]
+    shared = ("--over-seeds", "--format", "md")
+    parts = [report(*trained, *starts, "--baseline", "openvla-warmup", *shared)]
+    if len(several_seeds()) > 1:
+        parts.append(report(*trained, "--baseline", BASELINE, *shared).partition("## Difference")[2])
+    first, *others = (re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE) for text in parts)
+    return "\n\n".join([first, *(f"#### Difference {text}" for text in others)]).replace(f"{ROOT}/", "")
 
 
 def controls_table() -> str:
@@ -272,11 +302,19 @@ def page(text: str) -> str:
 Written by `make results` from committed logs; nothing here is typed by hand.
 
 ## Reference policies
-`openvla-ppo` and `openvla-sft` (OpenVLA-nano, 1.03 million parameters) on all 3,072 episodes of world {world()}:
-`vgb eval --policy NAME --suite all --num-envs 8`. Logs: `leaderboard/logs/`; cards: `policies/`. `vgb report --baseline
-{BASELINE} --format md` prints the tables; every number is defined in [report.md](report.md).
+`openvla-ppo` and `openvla-sft` (OpenVLA-nano, 1.03 million parameters), the warm-up from which both were trained and
+the base before it, on all 3,072 episodes of world {world()}: `vgb eval --policy NAME --suite all --num-envs 8`.
+Training seed 0. Logs: `leaderboard/logs/`; cards: `policies/`. `vgb report --baseline {BASELINE} --format md` prints
+the tables; every number is defined in [report.md](report.md).
 
 {re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
+
+## Over training seeds
+The same trainings with other seeds, evaluated once each: run 1 is seed 0, run 2 seed 1, run 3 seed 2. Weights:
+`policies/NAME/seeds/`; logs: `benchmarks/results/seeds/` and, of seed 0, `leaderboard/logs/`. All start from the one
+warm-up.
+
+{seeds_section()}
 
 ## Listening: which of two objects is grasped
 Of the episodes that grasped exactly one of two objects: how many grasped the named one
@@ -357,12 +395,15 @@ def replaced(file: Path, results: str) -> str:
 
 def outputs() -> dict[Path, str]:
     """Returns the text of each file that this tool writes."""
-    text = report(*LOGS, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
+    two, four = (
+        report(*logs, "--baseline", BASELINE, "--format", "md").replace(f"{ROOT}/", "")
+        for logs in (LOGS, [*LOGS, WARMUP, BASE])
+    )
     readme, results = ROOT / "README.md", card_table()
     return {
-        ROOT / "docs" / "results.md": page(text),
+        ROOT / "docs" / "results.md": page(four),
         ROOT / "docs" / "results-robustness.md": robustness_page(),
-        readme: replaced(readme, f"{joined(in_words())}\n\n{readme_table(text)}"),
+        readme: replaced(readme, f"{joined(in_words())}\n\n{readme_table(two)}"),
         **{card: replaced(card, results) for card in CARDS},
     }
 

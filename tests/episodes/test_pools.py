@@ -423,3 +423,12 @@ def test_a_plugins_effect_gets_its_params_and_a_seed(monkeypatch):
         seeds.add(effect.params["seed"])
     assert len(seeds) == 20
     assert glare.shift.describe() == "glare strength 2; noise alpha 0.3"
+
+
+@pytest.mark.parametrize("displacement", [0.005, 0.01, 0.02, 0.03, 0.06])
+def test_a_layout_moved_out_never_starts_with_the_object_on_the_receptacle(displacement):
+    """Near the grid the ring's corners close in: a pair drawn at 3 cm may be too close at 1 cm."""
+    moved = scenario(layout={"pool": "outside", "displacement": displacement})
+    for index in range(400):
+        spec = draw(moved, WORLD, 0, index)
+        assert distance(spec.target.position[:2], spec.receptacle.position[:2]) > 0.07, index

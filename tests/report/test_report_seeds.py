@@ -136,8 +136,8 @@ def test_csv_has_each_seed_and_the_mean(cli, named: list[str], runs: dict[str, R
     lines = [line for line in csv.DictReader(done.stdout.splitlines()) if line["scenario"] == "ind"]
     values = {(line["policy"], line["kind"]): (float(line["value"]), line["run"]) for line in lines}
     first, second = (solved(runs[name], "ind") / COUNT for name in ("b0", "b1"))
-    assert values["b", "seed 1"] == (pytest.approx(first), str(runs["b0"].folder))
-    assert values["b", "seed 2"] == (pytest.approx(second), str(runs["b1"].folder))
+    assert values["b", "run 1"] == (pytest.approx(first), str(runs["b0"].folder))
+    assert values["b", "run 2"] == (pytest.approx(second), str(runs["b1"].folder))
     assert values["b", "mean over seeds"] == (pytest.approx((first + second) / 2), "")
     assert len(values) == len(lines) == 6
 

@@ -75,7 +75,7 @@ def _over_seeds(runs, baseline, kind, out, metric, confidence, allow_partial, su
     kind = _kind(kind, out)
     loaded = _load(runs, repeat_labels=True)
     groups = grouped(loaded, baseline)
-    seeds = [str(place + 1) for place in range(max(map(len, groups.values())))]
+    seeds = [f"run {place + 1}" for place in range(max(map(len, groups.values())))]
     found = compare_seeds(groups, seeds, metric, confidence, suite_name=suite, allow_partial=allow_partial)
     _write(render_seeds(found, kind, _width(out), remarks(loaded)), out)
 

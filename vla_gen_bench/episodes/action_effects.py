@@ -25,7 +25,7 @@ ACTION_EFFECTS = (
         Levels(
             {"steps": (1, 2, 3, 4, 5)},
             "a control step is 0.2 s: one is a slow camera or a 7B model on one GPU, five a model far away; the "
-            "expert, which foresees nothing, itself falls to 14, 8, 1, 0 and 1 of 16",
+            "expert, which foresees nothing, itself reaches 14, 5, 0, 0 and 0 of 16",
         ),
     ),
     EffectSpec(

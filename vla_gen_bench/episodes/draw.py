@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 from vla_gen_bench.episodes import geometry, wording
-from vla_gen_bench.episodes.axes import AXES, phrasings, unseen_joint_offsets
+from vla_gen_bench.episodes.axes import AXES, DISPLACEMENT, phrasings, unseen_joint_offsets
 from vla_gen_bench.episodes.built_in_effects import placed
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
 from vla_gen_bench.episodes.effects import find_effect
@@ -186,13 +187,17 @@ class _Episode:
     def _pair(self) -> tuple[Point, Point]:
         """Returns target and receptacle positions.
 
-        "outside" moves one draw in or out; "ring" makes a new draw at each distance.
+        "outside" moves one draw in or out, of pairs that are far enough apart at its smallest displacement and so at
+        all of them; "ring" makes a new draw at each distance.
         """
         stream, layout = self.stream("layout"), self.shift.choice("layout")
         if layout.pool != "outside":
             return stream.choice(geometry.pairs(self.points()))
-        here, there = stream.choice(geometry.pairs(geometry.ring()))
-        moved = dict(zip(geometry.ring(), self.points(), strict=True))
+        ring, nearest = geometry.ring(), geometry.ring(DISPLACEMENT["displacement"].low)
+        near = dict(zip(ring, nearest, strict=True))
+        draws = (stream.choice(geometry.pairs(ring), draw) for draw in count())
+        here, there = next((a, b) for a, b in draws if geometry.distance(near[a], near[b]) > geometry.PAIR_DISTANCE_M)
+        moved = dict(zip(ring, self.points(), strict=True))
         return moved[here], moved[there]
 
     def _clutter(self) -> tuple[Placed, ...]:

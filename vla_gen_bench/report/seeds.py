@@ -170,7 +170,7 @@ def render_seeds(comparison: SeedComparison, kind: str, width: int, notes: Seque
 
 
 def _csv_lines(comparison: SeedComparison) -> Iterator[dict[str, Any]]:
-    """Yields each seed's scenarios (kind `seed NAME`), their means (`mean over seeds`), then means and drops.
+    """Yields each seed's scenarios (kind: its name), their means (`mean over seeds`), then means and drops.
 
     A seed's p is not corrected: the tests of a comparison over seeds are those of the means.
     """
@@ -180,7 +180,7 @@ def _csv_lines(comparison: SeedComparison) -> Iterator[dict[str, Any]]:
         if line["kind"] == "scenario":
             id, place = line["scenario"].rsplit(" | ", 1)
             folder = str(folders[line["policy"]][int(place)])
-            yield line | {"kind": f"seed {comparison.seeds[int(place)]}", "scenario": id, "run": folder, "p_holm": ""}
+            yield line | {"kind": comparison.seeds[int(place)], "scenario": id, "run": folder, "p_holm": ""}
         elif not line["kind"].startswith("stage "):
             yield line | {"run": ""}
     for line in csv_lines(comparison.by_scenario):
