@@ -190,21 +190,23 @@ def kinds_table(text: str) -> str:
     return "\n".join([*rates.splitlines()[:2], *(f"| {label} | {' | '.join(cells)} |" for label, cells in rows)])
 
 
-def levels_table(folder: Path) -> tuple[str, list[str]]:
-    """Returns a policy's successes at each level of each disturbance, and the levels below EXPERT_REACHES."""
+def levels_table(folder: Path) -> tuple[str, str]:
+    """Returns a policy's successes at each level of each disturbance, and in words the levels below EXPERT_REACHES."""
     from vla_gen_bench.episodes.suite import load_suite
 
     suite, found = load_suite("robustness"), counted(folder)
     rows: dict[str, list[str]] = {}
-    low = []
+    low: dict[str, list[int]] = {}
     for id, scenario in suite.scenarios.items():
         if scenario.sweep:
-            rows.setdefault(scenario.label.split(" (")[0], []).append(f"{found[id].success_at_end}")
+            label = scenario.label.split(" (")[0]
+            rows.setdefault(label, []).append(f"{found[id].success_at_end}")
             if rate(found[id]) < EXPERT_REACHES:
-                low.append(scenario.label)
+                low.setdefault(label, []).append(scenario.level)
     head = "| disturbance | " + " | ".join(str(level) for level in range(1, 6)) + " |"
     lines = [head, "| --- " * 6 + "|", *(f"| {label} | {' | '.join(cells)} |" for label, cells in rows.items())]
-    return "\n".join(lines), low
+    below = "; ".join(f"{label.lower()} at level {', '.join(map(str, levels))}" for label, levels in low.items())
+    return "\n".join(lines), below or "nothing"
 
 
 def joined(paragraph: str, width: int = 200) -> str:
@@ -372,7 +374,7 @@ success in distribution. Halved at level: where success falls below half of that
 
 ## What can be reached: the privileged expert
 Successes of 16 at each level (`--policy expert --no-render`). It sees the simulator's state, so disturbances of image
-and instruction do not reach it. Below {EXPERT_REACHES:g}: {", ".join(low) or "none"}. `hold`, which never
+and instruction do not reach it. Below a rate of {EXPERT_REACHES:g}: {low}. `hold`, which never
 moves, succeeds in {unmoved} episodes.
 
 {reached}
