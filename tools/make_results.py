@@ -230,7 +230,9 @@ The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters),
 140 demonstrations (IND {start["ind"]:.3f}, Vision {start["vision"]:.3f}, Semantics {start["semantics"]:.3f}, Execution
 {start["execution"]:.3f}), then SFT or PPO. Where they grasp just one of two training objects, it is the named one in
 {ppo:.2f} (PPO) and {sft:.2f} (SFT). World {world()}, training seed 0
-([training seeds](docs/results.md#over-training-seeds): {seeds}): success rate, 95% interval, successes/episodes.
+([training seeds](docs/results.md#over-training-seeds): {seeds}): success rate, 95% interval, successes/episodes; in the
+last column how many episodes only PPO and only SFT solved, and p, corrected by Holm in all rows but the last
+([definitions](docs/report.md)).
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.evaluate import Request, make_plan
 from vla_gen_bench.eval.open_log import check_identity
+from vla_gen_bench.resources import data_dir
 
 SUITE = """
 id: plugged
@@ -51,3 +53,20 @@ def test_an_effect_that_was_edited_does_not_continue_a_log(folder: Path) -> None
         UserError, match="of another run: effects sunset_effect:Dark is 'module [0-9a-f]{16}', now 'module"
     ):
         check_identity(folder, there, identity())
+
+
+@pytest.mark.parametrize(
+    ("weights", "log"),
+    [
+        ("runs/train/first/checkpoint", "runs/openvla-first/execution-builtin"),
+        ("runs/train/second/checkpoint/", "runs/openvla-second/execution-builtin"),
+        ("runs/train/first/checkpoints/040", "runs/openvla-040/execution-builtin"),
+    ],
+)
+def test_the_weights_of_two_trainings_have_two_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, log: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data_dir() / "policies" / "openvla-sft" / "checkpoint", tmp_path / weights)
+    plan = make_plan(Request(policy="openvla", suites=("execution",), checkpoint=weights))
+    assert str(plan.folder) == log

@@ -174,8 +174,16 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     return Plan(request, suite, scenarios, card, mine, _manifest(jobs), folder, identity, backend, sensors)
 
 
+CHECKPOINT_FOLDER = "checkpoint"  # what every training calls its weights
+
+
 def _run_name(card: Card, request: Request) -> str:
-    return card.name if request.checkpoint is None else f"{card.name}-{Path(request.checkpoint).name}"
+    """Returns the name of the run's folder; trainings all name their weights `checkpoint`: then by the run."""
+    if request.checkpoint is None:
+        return card.name
+    weights = Path(request.checkpoint)
+    own = weights.resolve().parent.name if weights.name == CHECKPOINT_FOLDER else weights.name
+    return f"{card.name}-{own or weights.name}"
 
 
 def default_folder(policy: str, suite: str, world: str) -> Path:

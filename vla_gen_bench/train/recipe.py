@@ -162,7 +162,7 @@ def load_recipe(path: Path, kind: type[R], changes: dict[str, Any] | None = None
 
 
 def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Returns a recipe's plain data, merged over its `base`, if it names one: a file in the same folder."""
+    """Returns a recipe's plain data, merged over its `base`, if it names one: a path relative to its folder."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping")

@@ -129,6 +129,23 @@ def test_a_mapping_that_does_not_fit_is_named(tmp_path, mapping, message):
         load(renamed(tmp_path), mapping=mapping, world="builtin")
 
 
+def test_another_frame_rate_has_to_be_stated(tmp_path):
+    """At 15 frames a second an action learned as a control step is a third of the motion."""
+    folder = foreign(tmp_path, demo(0))
+    info = json.loads((folder / "meta/info.json").read_text())
+    (folder / "meta/info.json").write_text(json.dumps(info | {"fps": 15}))
+    with pytest.raises(UserError, match="15 frames a second, and the benchmark acts at 5.*data_map.fps: 15"):
+        load(folder, mapping=DataMap(), world="builtin")
+    assert len(load(folder, mapping=DataMap(fps=15), world="builtin")) == 1
+
+
+@pytest.mark.parametrize("adapter", [(), ({"scale": {"translation": 1}},)])
+def test_a_gripper_from_0_to_1_is_not_learned_as_open(tmp_path, adapter):
+    mapping = DataMap(image="top", action="act", adapter=adapter)
+    with pytest.raises(UserError, match=r"has a gripper from 0 to 1; here \+1 is open and -1 closed"):
+        load(renamed(tmp_path), mapping=mapping, world="builtin")
+
+
 def test_several_cameras_need_a_mapping(tmp_path):
     folder = renamed(tmp_path)
     info = json.loads((folder / "meta/info.json").read_text())

@@ -401,6 +401,7 @@ def load_any(
 ) -> Demos:
     """Reads any LeRobotDataset v3.0. No foreground mask, so no replaced tables; states only from our data."""
     info = form.read_info(folder)
+    reader.check_rate(info, mapping, folder)
     camera = reader.camera_of(info, mapping, folder)
     state = [key for key in ("observation.state",) if info["features"].get(key, {}).get("names") == list(STATE_NAMES)]
     if mapping.action not in info["features"]:

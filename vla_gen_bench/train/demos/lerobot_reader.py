@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import numpy as np
 from pydantic import Field
 
 from vla_gen_bench.episodes.spec import Frozen
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.converters import parse_adapter
 from vla_gen_bench.protocol import ACTION_DIMS
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.resize import squashed
 
+GRIPPER_ROUNDING = 1e-3  # a gripper command may miss 1 by as much
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[0-9a-fA-F]{7,40})?$")
 
 
@@ -31,12 +32,15 @@ class DataMap(Frozen):
         action: Feature of the action, [7] after the adapter: the benchmark's convention.
         adapter: Converters of the actions, see `policies.converters`; those that read the state or images do not work.
         side: Side of the images in memory, pixels; resized like the model's processor does.
+        fps: Frames a second of the data. Each frame is learned as one control step, of which the benchmark has five a
+            second; another rate has to be stated.
     """
 
     image: str | None = None
     action: str = "action"
     adapter: tuple[str | dict[str, Any], ...] = ()
     side: int = Field(96, ge=16, le=1024)
+    fps: float = Field(form.FPS, gt=0, le=1000)
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,21 @@ def camera_of(info: dict[str, Any], mapping: DataMap, folder: Path) -> str:
     return found[0]
 
 
+def check_rate(info: Mapping[str, Any], mapping: DataMap, folder: Path) -> None:
+    """Raises `UserError` unless the data have the stated number of frames a second."""
+    if info.get("fps") != mapping.fps:
+        rate = shown(info.get("fps"))
+        raise UserError(
+            f"{folder}: {rate} frames a second, and the benchmark acts at {form.FPS}. Resample it, or learn its frames "
+            f"as control steps all the same with data_map.fps: {rate}"
+        )
+
+
 def converted(actions: np.ndarray, mapping: DataMap, folder: Path) -> np.ndarray:
-    """Returns float32 [F, 7] in the benchmark's convention; raises `UserError` if the adapter's output differs."""
+    """Returns float32 [F, 7] in the benchmark's convention; raises `UserError` if the adapter's output differs.
+
+    A gripper that runs from 0 to 1 differs: everything would be learned as open.
+    """
     values = np.asarray(actions, np.float64).reshape(len(actions), 1, -1)
     try:
         for converter in parse_adapter(mapping.adapter, "data_map.adapter", folder):
@@ -135,6 +152,12 @@ def converted(actions: np.ndarray, mapping: DataMap, folder: Path) -> np.ndarray
         raise UserError(f"{folder}: '{mapping.action}' has {values.shape[-1]} numbers; data_map.adapter must make it 7")
     if not np.isfinite(values).all():
         raise UserError(f"{folder}: '{mapping.action}' has NaN or infinity in it")
+    gripper = values[..., -1]
+    if len(gripper) and (np.abs(gripper).max() > 1 + GRIPPER_ROUNDING or (gripper.min() >= 0 and gripper.min() < 0.5)):
+        raise UserError(
+            f"{folder}: '{mapping.action}' has a gripper from {gripper.min():g} to {gripper.max():g}; here +1 is open "
+            "and -1 closed. Convert it, for example with data_map.adapter: [{gripper: {closed: 0, open: 1}}]"
+        )
     return values[:, 0].astype(np.float32)
 
 
