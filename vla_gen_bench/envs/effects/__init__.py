@@ -88,14 +88,14 @@ class RunningEffects:
 
     def __init__(self, env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> None:
         kinds = ("action", "state", "image")
-        self._built: dict[str, list[tuple[list[int], Any]]] = {kind: [] for kind in kinds}
+        self._built: dict[str, list[tuple[list[int] | slice, Any]]] = {kind: [] for kind in kinds}
         for kind, rows, effect in _build(env, specs, kinds):
-            self._built[kind].append((rows, effect))
+            self._built[kind].append((_index(rows), effect))
 
     def need_image(self, steps: torch.Tensor) -> bool:
         """Returns whether later images depend on those after control step `steps` [B], which must then be rendered."""
-        looks = [(rows[0], effect.needs) for rows, effect in self._built["image"] if hasattr(effect, "needs")]
-        return any(needs(int(steps[row])) for row, needs in looks)
+        looks = [(steps[rows][0], effect.needs) for rows, effect in self._built["image"] if hasattr(effect, "needs")]
+        return any(needs(int(step)) for step, needs in looks)
 
     def actions(self, actions: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """Returns the actions [B, 7] to execute in control step `steps` [B]."""
@@ -114,7 +114,6 @@ class RunningEffects:
         for rows, effect in self._built["image"]:
             images[rows] = effect.apply(images[rows], foreground[rows])
         return images
-
 
     def measured(self, states: np.ndarray) -> np.ndarray:
         """Returns the robots' states [B, N] as a policy receives them; modifies `states` in place."""
@@ -136,6 +135,12 @@ def _build(
         rows, found = [row for row, _ in entries], find_effect(name)
         if found.kind in kinds:
             yield found.kind, rows, found.factory(env, rows, [params for _, params in entries])
+
+
+def _index(rows: list[int]) -> list[int] | slice:
+    """Returns an index of these rows: a slice where one will do, because it copies no images."""
+    whole = slice(rows[0], rows[-1] + 1)
+    return whole if rows == list(range(whole.start, whole.stop)) else rows
 
 
 def schedule(spec: EpisodeSpec) -> tuple:

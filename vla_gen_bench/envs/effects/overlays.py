@@ -74,13 +74,13 @@ class Noise(_Overlay):
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[1:3]
-        mixed = []
+        mixed = torch.empty_like(images)
         for row, (top, left, bottom, right) in enumerate(bounding_boxes(foreground).tolist()):
             y = min(max((top + bottom) // 2, 1), height - 1)
             x = min(max((left + right) // 2, 1), width - 1)
             overlay = self._scaled[row][y : y + height, x : x + width]
-            mixed.append((overlay + (1.0 - self.alpha[row]) * images[row].float()).clamp(0, 255).to(torch.uint8))
-        return torch.stack(mixed)
+            mixed[row] = (images[row] * (1.0 - self.alpha[row])).add_(overlay)  # within 0 to 255, so it needs no clamp
+        return mixed
 
     @cached_property
     def _scaled(self) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 
+from vla_gen_bench.envs.compositing import stacked
 from vla_gen_bench.envs.effects.random_numbers import noise_start, normal_bank, uniform
 
 GAMMA = 2.2  # as the shader's
@@ -30,7 +31,7 @@ class SensorEffect:
         changed = [
             self.changed(image, place, steps[self._rows[place]]) for place, image in enumerate(images.cpu().numpy())
         ]
-        return torch.from_numpy(np.stack(changed)).to(images.device)
+        return torch.from_numpy(stacked(changed)).to(images.device)
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
         """Returns the image [H, W, 3] of row `place` after control step `step`."""
@@ -152,13 +153,13 @@ class TargetColour(SensorEffect):
 
     def prepare(self) -> None:
         gains = [np.array(row["gain"])[:, None] ** (1 / GAMMA) for row in self._params]
-        self._tables = [np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8) for gain in gains]  # [3, 256] each
+        tables = [np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8) for gain in gains]  # [3, 256] each
+        self._tables = [np.ascontiguousarray(table.T[None]) for table in tables]  # [1, 256, 3], for cv2.LUT
 
     def apply(self, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         self._mask = self._env.role_mask(self._env.segmentation, "target").cpu().numpy()
         return super().apply(images, foreground)
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
-        image, seen = image.copy(), self._mask[self._rows[place]]
-        image[seen] = self._tables[place][np.arange(3), image[seen]]
-        return image
+        seen = self._mask[self._rows[place]].view(np.uint8)
+        return cv2.copyTo(cv2.LUT(image, self._tables[place]), seen, image.copy())
