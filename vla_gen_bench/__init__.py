@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vla_gen_bench.log.folder import EvalLog, read_log
     from vla_gen_bench.policies.registry import load_policy
     from vla_gen_bench.protocol import ActionSpec, Observation, Policy
-    from vla_gen_bench.report.api import Report, compare
+    from vla_gen_bench.report.api import Report, SeedReport, compare, compare_seeds
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,9 +33,11 @@ __all__ = [
     "Observation",
     "Policy",
     "Report",
+    "SeedReport",
     "Suite",
     "UserError",
     "compare",
+    "compare_seeds",
     "evaluate",
     "load_policy",
     "load_suite",
@@ -48,9 +50,11 @@ _MODULES = {
     "Observation": "protocol",
     "Policy": "protocol",
     "Report": "report.api",
+    "SeedReport": "report.api",
     "Suite": "episodes.suite",
     "UserError": "errors",
     "compare": "report.api",
+    "compare_seeds": "report.api",
     "evaluate": "eval.api",
     "load_policy": "policies.registry",
     "load_suite": "episodes.suite",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from report_logs import write_log
 
+import vla_gen_bench as vgb
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.report.api import report_of
 from vla_gen_bench.report.formats import to_markdown
@@ -140,6 +141,20 @@ def test_csv_has_each_seed_and_the_mean(cli, named: list[str], runs: dict[str, R
     assert values["b", "run 2"] == (pytest.approx(second), str(runs["b1"].folder))
     assert values["b", "mean over seeds"] == (pytest.approx((first + second) / 2), "")
     assert len(values) == len(lines) == 6
+
+
+def test_python_and_the_command_agree(cli, named: list[str], runs: dict[str, Run], tmp_path: Path) -> None:
+    folders = {name: [runs[f"{name}{seed}"].folder for seed in (0, 1)] for name in ("a", "b")}
+    start = {name: [True] * COUNT for name in ("ind", "unseen_table", "noise_weak")}
+    write_log(tmp_path / "start", start, policy="start")
+    report = vgb.compare_seeds(folders | {"start": tmp_path / "start"}, baseline="b")
+    assert "Difference from b" in str(report) and "<table>" in report._repr_html_()
+    for kind in ("md", "latex", "csv", "html"):
+        shown = cli("report", *named, "--over-seeds", "--format", kind).stdout
+        assert shown == vgb.compare_seeds(folders).render(kind)
+    frame = report.frame()
+    assert len(frame[(frame.kind == "mean over seeds") & (frame.scenario == "ind")]) == 3
+    assert report.write(tmp_path / "seeds.md").read_text() == report.render("md")
 
 
 @pytest.mark.parametrize(

@@ -69,15 +69,11 @@ def report(
 
 
 def _over_seeds(runs, baseline, kind, out, metric, confidence, allow_partial, suite) -> None:
-    from vla_gen_bench.report.provenance import remarks
-    from vla_gen_bench.report.seeds import compare_seeds, grouped, render_seeds
+    from vla_gen_bench.report.api import seed_report_of
 
     kind = _kind(kind, out)
-    loaded = _load(runs, repeat_labels=True)
-    groups = grouped(loaded, baseline)
-    seeds = [f"run {place + 1}" for place in range(max(map(len, groups.values())))]
-    found = compare_seeds(groups, seeds, metric, confidence, suite_name=suite, allow_partial=allow_partial)
-    _write(render_seeds(found, kind, _width(out), remarks(loaded)), out)
+    found = seed_report_of(_load(runs, repeat_labels=True), baseline, metric, confidence, suite, allow_partial)
+    _write(found.render(kind, width=_width(out)), out)
 
 
 def _kind(kind: str | None, out: Path | None) -> str:

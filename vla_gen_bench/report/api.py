@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.suites import find_suite_of
-from vla_gen_bench.report import formats
+from vla_gen_bench.report import formats, seeds
 from vla_gen_bench.report.blocks import Document
 from vla_gen_bench.report.compare import Comparison, find_baseline
 from vla_gen_bench.report.compare import compare as compare_runs
@@ -22,6 +22,7 @@ from vla_gen_bench.report.outcomes import METRICS
 from vla_gen_bench.report.provenance import remarks
 from vla_gen_bench.report.robustness import robustness_notes, with_robustness
 from vla_gen_bench.report.scenarios import describe
+from vla_gen_bench.report.seeds import SeedComparison, grouped, seeds_csv, seeds_document
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import document
 
@@ -35,8 +36,90 @@ WIDTH_OF_A_FILE = 160
 LogLike = str | os.PathLike[str] | EvalLog
 
 
+class _Rendered:
+    """What can be done with every report, from its tables and its formats."""
+
+    def tables(self) -> Document:
+        """Returns the tables and their notes, from which all formats are written."""
+        raise NotImplementedError
+
+    def render(self, kind: str = "text", *, width: int = WIDTH_OF_A_FILE) -> str:
+        """Returns the report as text; see the classes."""
+        raise NotImplementedError
+
+    def frame(self) -> pandas.DataFrame:
+        """Returns the lines of the CSV: one per policy and scenario, stage, mean or drop, with intervals and tests."""
+        import pandas
+
+        return pandas.read_csv(io.StringIO(self.render("csv")))
+
+    def write(self, path: str | os.PathLike[str], **options: bool | float) -> Path:
+        """Writes the report in the format of the path's suffix (.html, .md, .tex, .csv, .txt); options of `render`."""
+        target = Path(path)
+        text = self.render(ENDINGS.get(target.suffix.lower(), "text"), **options)  # type: ignore[arg-type]
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror})") from None
+        return target
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def _repr_html_(self) -> str:
+        from vla_gen_bench.report.page import tables_html
+
+        return tables_html(self.tables())
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in FORMATS:
+        raise UserError(f"format '{kind}': no such format{suggest(kind, FORMATS)}")
+
+
+def _rendered(tables: Document, kind: str, width: int) -> str:
+    if kind == "text":
+        return formats.to_text(tables, width)
+    return formats.to_markdown(tables) if kind == "md" else formats.to_latex(tables)
+
+
 @dataclass(frozen=True)
-class Report:
+class SeedReport(_Rendered):
+    """A comparison of policies over their training seeds, to view or to write.
+
+    Attributes:
+        comparison: The numbers; docs/report.md defines each.
+        notes: Remarks on the origin of the numbers.
+    """
+
+    comparison: SeedComparison
+    notes: tuple[str, ...]
+
+    def tables(self) -> Document:
+        """Returns the tables and their notes, from which all formats are written."""
+        return seeds_document(self.comparison, self.notes)
+
+    def render(self, kind: str = "text", *, width: int = WIDTH_OF_A_FILE) -> str:
+        """Returns the report as text.
+
+        Args:
+            kind: One of `FORMATS`.
+            width: Line width of plain text, in characters.
+        """
+        _check_kind(kind)
+        if kind == "csv":
+            return seeds_csv(self.comparison)
+        tables = self.tables()
+        if kind == "html":
+            from vla_gen_bench.report.page import plain_page, tables_html
+
+            return plain_page(tables.title, "", [("tables", "Tables", tables_html(tables, 3))])
+        return _rendered(tables, kind, width)
+
+
+@dataclass(frozen=True)
+class Report(_Rendered):
     """A comparison of runs, to view or to write.
 
     Attributes:
@@ -48,12 +131,6 @@ class Report:
     comparison: Comparison
     notes: tuple[str, ...]
     lost: str = ""
-
-    def frame(self) -> pandas.DataFrame:
-        """Returns one line per policy and scenario, stage, mean or drop, with intervals and tests."""
-        import pandas
-
-        return pandas.read_csv(io.StringIO(formats.to_csv(self.comparison)))
 
     def summary(self) -> list[str]:
         """Returns the findings of the comparison, in sentences."""
@@ -83,41 +160,18 @@ class Report:
             width: Line width of plain text, in characters.
             video_mib: Maximum size of the videos embedded in a page, MiB.
         """
-        if kind not in FORMATS:
-            raise UserError(f"format '{kind}': no such format{suggest(kind, FORMATS)}")
+        _check_kind(kind)
         if kind == "csv":
             return formats.to_csv(self.comparison)
         if kind == "html":
             from vla_gen_bench.report.page import to_page
 
             return to_page(self.comparison, self._all_notes, video_mib, self.figures)
-        tables = self.tables(stages)
-        if kind == "text":
-            return formats.to_text(tables, width)
-        return formats.to_markdown(tables) if kind == "md" else formats.to_latex(tables)
+        return _rendered(self.tables(stages), kind, width)
 
     def tables(self, stages: bool = False) -> Document:
         """Returns the tables and their notes, from which all formats are written."""
         return with_robustness(document(self.comparison, stages, self._all_notes), self.comparison)
-
-    def write(self, path: str | os.PathLike[str], **options: bool | float) -> Path:
-        """Writes the report in the format of the path's suffix (.html, .md, .tex, .csv, .txt); options of `render`."""
-        target = Path(path)
-        text = self.render(ENDINGS.get(target.suffix.lower(), "text"), **options)  # type: ignore[arg-type]
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{target}: cannot be written ({error.strerror})") from None
-        return target
-
-    def __str__(self) -> str:
-        return self.render()
-
-    def _repr_html_(self) -> str:
-        from vla_gen_bench.report.page import tables_html
-
-        return tables_html(self.tables())
 
     @property
     def _all_notes(self) -> tuple[str, ...]:
@@ -152,6 +206,50 @@ def compare(
         UserError: A folder holds no log, the runs cannot be compared, or episodes are missing.
     """
     return report_of(_loaded(runs), baseline, metric, level, suite, allow_partial)
+
+
+def compare_seeds(
+    policies: Mapping[str, LogLike | Sequence[LogLike]],
+    baseline: str | None = None,
+    *,
+    metric: str | None = None,
+    level: float = 0.95,
+    suite: str | None = None,
+    allow_partial: bool = False,
+) -> SeedReport:
+    """Compares policies over training seeds: means over seeds, each seed's rates, differences from a baseline.
+
+    ```python
+    report = vgb.compare_seeds({"sft": ["runs/s0", "runs/s1"], "ppo": ["runs/p0", "runs/p1"], "start": "runs/w"})
+    ```
+
+    Args:
+        policies: Name -> the logs of its training seeds, in the same order for all; a single log is compared with
+            every seed of the others.
+        baseline: Name of the policy that the others are compared with; None for the first.
+        metric: "success_at_end" or "success_once"; None for the suite's.
+        level: Confidence of every interval.
+        suite: The runs' suite, if it is not found automatically.
+        allow_partial: Accept missing and errored episodes, and mark the numbers they affect.
+
+    Raises:
+        UserError: As for `compare`; or numbers of seeds differ.
+    """
+    names = [
+        f"{name}={_folder(log)}"
+        for name, logs in policies.items()
+        for log in ([logs] if isinstance(logs, str | os.PathLike | EvalLog) else logs)
+    ]
+    return seed_report_of(load_runs(names, repeat_labels=True), baseline, metric, level, suite, allow_partial)
+
+
+def seed_report_of(
+    runs: list[Run], baseline: str | None, metric: str | None, level: float, suite: str | None, allow_partial: bool
+) -> SeedReport:
+    """Like `compare_seeds`, for runs that are already loaded: those of one label are seeds of one policy."""
+    groups, names = grouped(runs, baseline)
+    found = seeds.compare_seeds(groups, names, metric, level, suite_name=suite, allow_partial=allow_partial)
+    return SeedReport(found, tuple(remarks(runs)))
 
 
 def report_of(

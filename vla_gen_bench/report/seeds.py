@@ -16,7 +16,7 @@ from vla_gen_bench.errors import UserError, printable, suggest
 from vla_gen_bench.log.suites import find_suite_of
 from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison, compare
-from vla_gen_bench.report.formats import csv_lines, csv_text, to_latex, to_markdown, to_text
+from vla_gen_bench.report.formats import csv_lines, csv_text
 from vla_gen_bench.report.load import Run, check_comparable
 from vla_gen_bench.report.notes import few_notes, partial_notes
 from vla_gen_bench.report.outcomes import METRICS
@@ -126,8 +126,8 @@ def _joined(label: str, runs: Sequence[Run]) -> Run:
     return replace(runs[0], label=printable(label), episodes=renamed, planned=planned, problems=problems)
 
 
-def grouped(runs: Sequence[Run], baseline: str | None) -> dict[str, list[Run]]:
-    """Returns label -> its runs, in the order given, the baseline first.
+def grouped(runs: Sequence[Run], baseline: str | None) -> tuple[dict[str, list[Run]], list[str]]:
+    """Returns label -> its runs, in the order given, the baseline first; and names for their places.
 
     Args:
         runs: Of `load_runs` with `repeat_labels`.
@@ -139,34 +139,21 @@ def grouped(runs: Sequence[Run], baseline: str | None) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.label, []).append(run)
+    names = [f"run {place + 1}" for place in range(max(map(len, groups.values())))]
     first = next(iter(groups)) if baseline is None else baseline
     if first not in groups:
         raise UserError(f"--baseline {first}: not among the policies{suggest(first, list(groups))}")
-    if all(len(group) == 1 for group in groups.values()):
+    if len(names) == 1:
         raise UserError("--over-seeds needs several runs of one policy: give them one label, as in sft=RUN sft=RUN")
-    return {first: groups.pop(first), **groups}
+    return {first: groups.pop(first), **groups}, names
 
 
 # ---- as tables ------------------------------------------------------------------------------------------------
 
 
-def render_seeds(comparison: SeedComparison, kind: str, width: int, notes: Sequence[str] = ()) -> str:
-    """Returns a comparison over seeds in one of the formats of `vgb report`.
-
-    Args:
-        kind: text, md, latex, csv or html.
-        width: Line width of plain text, in characters.
-        notes: Further remarks below the tables.
-    """
-    if kind == "csv":
-        return csv_text(_csv_lines(comparison))
-    tables = seeds_document(comparison)
-    tables = replace(tables, notes=(*tables.notes, *notes))
-    if kind == "html":
-        from vla_gen_bench.report.page import plain_page, tables_html
-
-        return plain_page(tables.title, "", [("tables", "Tables", tables_html(tables, 3))])
-    return to_text(tables, width) if kind == "text" else to_markdown(tables) if kind == "md" else to_latex(tables)
+def seeds_csv(comparison: SeedComparison) -> str:
+    """Returns the numbers in full, in the columns of every report."""
+    return csv_text(_csv_lines(comparison))
 
 
 def _csv_lines(comparison: SeedComparison) -> Iterator[dict[str, Any]]:
@@ -190,15 +177,16 @@ def _csv_lines(comparison: SeedComparison) -> Iterator[dict[str, Any]]:
             yield line | names | {"kind": "mean over seeds", "run": ""}
 
 
-def seeds_document(comparison: SeedComparison) -> Document:
-    """Returns the tables: rates over seeds and episodes, and differences from the first policy."""
+def seeds_document(comparison: SeedComparison, notes: Sequence[str] = ()) -> Document:
+    """Returns the tables: rates over seeds and episodes, differences from the first policy. `notes` come last."""
     rates = _block("Success rates", comparison, comparison.by_dimension.labels, _rates(comparison))
     labels = comparison.by_dimension.labels
     others = range(1, len(labels))
     apart = _block(f"Difference from {labels[0]}", comparison, labels[1:], lambda of, _: _differences(of, others))
     blocks = (rates, apart) if len(labels) > 1 else (rates,)
     count = len(comparison.seeds)
-    return Document(f"{title(comparison.by_dimension)}, over {count} training seeds", blocks, tuple(_notes(comparison)))
+    name = f"{title(comparison.by_dimension)}, over {count} training seeds"
+    return Document(name, blocks, (*_notes(comparison), *notes))
 
 
 Cells = Callable[[Summary, ScenarioInfo | None], tuple[Text, ...]]
