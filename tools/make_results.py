@@ -314,9 +314,8 @@ the tables; every number is defined in [report.md](report.md).
 {re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
 
 ## Over training seeds
-The same trainings with other seeds, evaluated once each: run 1 is seed 0, run 2 seed 1, run 3 seed 2. Weights:
-`policies/NAME/seeds/`; logs: `benchmarks/results/seeds/` and, of seed 0, `leaderboard/logs/`. All start from the one
-warm-up.
+The same trainings with other seeds, evaluated once each: run 1 is seed 0, run 2 seed 1, run 3 seed 2. Weights, curves
+and logs of seeds 1 and 2: `benchmarks/results/seeds/`. All start from the one warm-up.
 
 {seeds_section()}
 

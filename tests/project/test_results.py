@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from published import EXPERIMENTS, RESULTS
 
 from vla_gen_bench.episodes.suite import draw, load_suite
@@ -16,10 +17,11 @@ from vla_gen_bench.log.rows import key_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
-QUICK = sorted(path.parent for path in RESULTS.glob("*/*/run.json"))  # of protocol `quick`
+SEEDS = sorted(path.parent for path in RESULTS.glob("seeds/*/run.json"))
+QUICK = sorted(path.parent for path in RESULTS.glob("*/*/run.json") if path.parent not in SEEDS)  # protocol `quick`
 
 
-@pytest.mark.parametrize("folder", [*LOGS, *QUICK], ids=lambda path: "-".join(path.parts[-2:]))
+@pytest.mark.parametrize("folder", [*LOGS, *QUICK, *SEEDS], ids=lambda path: "-".join(path.parts[-2:]))
 def test_a_log_holds_exactly_the_suite_s_episodes(folder):
     log = EvalLog(folder)
     header, rows = log.header, log.rows()
@@ -37,7 +39,7 @@ def test_a_log_holds_exactly_the_suite_s_episodes(folder):
 
 
 def test_the_published_tables_are_what_the_logs_give():
-    """The two pages of results, the results in README.md and three cards; `make results` writes them."""
+    """The two pages of results, the results in README.md and four cards; `make results` writes them."""
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         import make_results
@@ -46,7 +48,7 @@ def test_the_published_tables_are_what_the_logs_give():
     written = make_results.outputs()
     assert [path for path, text in written.items() if path.read_text() != text] == []
     cards = [text for path, text in written.items() if path.parent.name.startswith("openvla-")]
-    assert len(cards) == 3 and all("| `openvla-sft` | `openvla-ppo` |\n" in text for text in cards)
+    assert len(cards) == 4 and all("| `openvla-sft` | `openvla-ppo` |\n" in text for text in cards)
     assert len(re.findall(r"^\| .*\d/192 \|", written[ROOT / "docs" / "results.md"], re.MULTILINE)) >= 32
 
 
@@ -86,21 +88,38 @@ def test_the_published_table_follows_from_the_log(folder):
     assert printed == expected
 
 
-@pytest.mark.parametrize("card", ["warmup", "sft", "ppo"])
+REFERENCES = ["base", "warmup", "sft", "ppo"]
+
+
+@pytest.mark.parametrize("card", REFERENCES)
 def test_a_card_counts_as_the_logs_do(card):
-    """In distribution and under Execution shifts, which all three were run on."""
     page = (ROOT / "policies" / f"openvla-{card}" / "README.md").read_text()
-    table = re.findall(r"^\| (IND|Execution, mean of 3 rows) \| (\S+) \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
-    assert re.search(r"^\| world .* \| `openvla-warmup` \| `openvla-sft` \| `openvla-ppo` \|$", page, re.MULTILINE)
-    folders = [ROOT / "leaderboard" / "logs" / "openvla-warmup-execution-builtin-v2"]
-    folders += [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("sft", "ppo")]
-    expected = [["IND"], ["Execution, mean of 3 rows"]]
-    for folder in folders:
-        found = count_by_scenario(EvalLog(folder).read().rows.values())
-        ind, *shifted = (found[id].success_at_end / 192 for id in load_suite("execution").scenarios)
-        expected[0].append(f"{ind:.3f}")
-        expected[1].append(f"{sum(shifted) / 3:.3f}")
-    assert [list(row) for row in table] == expected
+    head = " \\| ".join(f"`openvla-{name}`" for name in REFERENCES)
+    assert re.search(rf"^\| world .* \| {head} \|$", page, re.MULTILINE)
+    groups = {"IND": ["ind"]}
+    for name in ("vision", "semantics", "execution"):
+        ids = [id for id in load_suite(name).scenarios if id != "ind"]
+        groups[f"{name.capitalize()}, mean of {len(ids)} rows"] = ids
+    folders = [ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in REFERENCES]
+    counts = [count_by_scenario(EvalLog(folder).read().rows.values()) for folder in folders]
+    for label, ids in groups.items():
+        means = [sum(found[id].success_at_end / 192 for id in ids) / len(ids) for found in counts]
+        assert f"| {label} | {' | '.join(f'{mean:.3f}' for mean in means)} |" in page
+
+
+@pytest.mark.parametrize("folder", SEEDS, ids=lambda path: path.name)
+def test_a_training_seed_s_log_is_of_its_weights_and_its_row_is_published(folder):
+    name, _, seed = folder.name.rpartition("-")
+    recipe, published = (
+        yaml.safe_load((place / "recipe.yaml").read_text()) for place in (folder, SEEDS[0].parent / f"{name}-1")
+    )
+    assert recipe["seed"] == int(seed) and {**recipe, "seed": 1} == published
+    log = EvalLog(folder)
+    assert log.header.policy.params == 1_029_760
+    counts = count_by_scenario(log.read().rows.values())
+    page = (ROOT / "docs" / "results.md").read_text().partition("## Over training seeds")[2]
+    row = next(line for line in page.splitlines() if line.startswith("| IND |"))
+    assert re.search(rf"[( ]{counts['ind'].success_at_end / 192:.3f}[,)]", row)
 
 
 def test_the_page_on_robustness_counts_the_expert_as_its_log_does():

@@ -83,7 +83,8 @@ def fault_of(data: Any) -> str:
 
 def row_of(data: Mapping[str, Any]) -> Row:
     """Returns a row that passed `fault_of`, typed; fields of other versions are left out."""
-    return Row(*map(data.get, KEPT))
+    values: list[Any] = [*map(data.get, KEPT)]
+    return Row(*values)
 
 
 def _sound(data: dict[str, Any]) -> bool:
