@@ -236,30 +236,38 @@ last column how many episodes only PPO and only SFT solved, and p, corrected by 
 """
 
 
-def seeds_of(name: str) -> list[Path]:
-    """Returns the logs of a policy's training seeds, from seed 0 on."""
+def seeds_of(name: str) -> dict[int, Path]:
+    """Returns training seed -> log of a policy; seed 0 is the published one."""
+    others = sorted((RESULTS / "seeds").glob(f"{name}-[1-9]"))
     published = ROOT / "leaderboard" / "logs" / f"{name}-all-builtin-v2"
-    return [published, *sorted((RESULTS / "seeds").glob(f"{name}-[1-9]"))]
+    return {0: published, **{int(log.name.rpartition("-")[2]): log for log in others}}
 
 
-def several_seeds() -> dict[str, list[Path]]:
-    """Returns the logs of each policy with several training seeds: as many as all of these have."""
+def several_seeds() -> dict[str, dict[int, Path]]:
+    """Returns training seed -> log of each policy with several seeds: those that all of these policies have."""
     logs = {name: seeds_of(name) for name in ("openvla-sft", "openvla-ppo")}
     logs = {name: its for name, its in logs.items() if len(its) > 1}
-    shared = min(map(len, logs.values()))
-    return {name: its[:shared] for name, its in logs.items()}
+    shared = sorted(set.intersection(*(set(its) for its in logs.values())))
+    return {name: {seed: its[seed] for seed in shared} for name, its in logs.items()}
 
 
 def seeds_section() -> str:
     """Returns the tables over training seeds: against the warm-up and, as far as there are logs, PPO against SFT."""
-    trained = [f"{name}={log}" for name, logs in several_seeds().items() for log in logs]
+    found = several_seeds()
+    trained = [f"{name}={log}" for name, logs in found.items() for log in logs.values()]
+    places = ", ".join(f"run {place + 1} is seed {seed}" for place, seed in enumerate(next(iter(found.values()))))
     starts = [f"openvla-base={BASE}", f"openvla-warmup={WARMUP}"]
     shared = ("--over-seeds", "--format", "md")
     parts = [report(*trained, *starts, "--baseline", "openvla-warmup", *shared)]
-    if len(several_seeds()) > 1:
+    if len(found) > 1:
         parts.append(report(*trained, "--baseline", BASELINE, *shared).partition("## Difference")[2])
     first, *others = (re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE) for text in parts)
-    return "\n\n".join([first, *(f"#### Difference {text}" for text in others)]).replace(f"{ROOT}/", "")
+    tables = "\n\n".join([first, *(f"#### Difference {text}" for text in others)]).replace(f"{ROOT}/", "")
+    return f"""\
+The same trainings with other seeds, evaluated once each: {places}. Weights, curves and logs of all but seed 0:
+`benchmarks/results/seeds/`. All start from the one warm-up.
+
+{tables}"""
 
 
 def controls_table() -> str:
@@ -314,9 +322,6 @@ the tables; every number is defined in [report.md](report.md).
 {re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)}
 
 ## Over training seeds
-The same trainings with other seeds, evaluated once each: run 1 is seed 0, run 2 seed 1, run 3 seed 2. Weights, curves
-and logs of seeds 1 and 2: `benchmarks/results/seeds/`. All start from the one warm-up.
-
 {seeds_section()}
 
 ## Listening: which of two objects is grasped

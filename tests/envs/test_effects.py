@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from vla_gen_bench.envs.compositing import (
     load_image,
     without_alpha,
 )
+from vla_gen_bench.envs.effects import RunningEffects
 from vla_gen_bench.envs.effects.overlays import Noise, Texture
 from vla_gen_bench.episodes import effects
 from vla_gen_bench.episodes.effects import EffectSpec, find_effect
@@ -153,6 +156,33 @@ def plugin(monkeypatch):
         monkeypatch.setattr(effects, "plugin_points", lambda: {name: EntryPoint(name, value, effects.GROUP)})
 
     return install
+
+
+class Late:
+    """Shows the image before, which it keeps as it got it."""
+
+    kind = "image"
+
+    def __init__(self, env, rows, params) -> None:
+        self.last = None
+
+    def apply(self, images, foreground):
+        shown = images if self.last is None else self.last
+        self.last = images
+        return shown
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 1], [0, 2], [1, 2], [0, 1, 2]])
+def test_an_effect_may_keep_the_images_it_got(rows):
+    """Whether the rows of a batch that have the effect lie next to one another or not."""
+    late = Effect(name=f"{__name__}:Late")
+    specs = [SimpleNamespace(effects=(late,) if row in rows else ()) for row in range(3)]
+    running = RunningEffects(None, specs)
+    seen = []
+    for step in range(1, 5):
+        images = torch.full((3, 4, 5, 3), step, dtype=torch.uint8)
+        seen.append(running.images(images, torch.ones(3, 4, 5, dtype=torch.bool))[:, 0, 0, 0].tolist())
+    assert seen == [[max(1, step - (row in rows)) for row in range(3)] for step in range(1, 5)]
 
 
 def test_a_plugin_adds_an_effect(plugin):

@@ -70,3 +70,15 @@ def test_the_weights_of_two_trainings_have_two_logs(
     shutil.copytree(data_dir() / "policies" / "openvla-sft" / "checkpoint", tmp_path / weights)
     plan = make_plan(Request(policy="openvla", suites=("execution",), checkpoint=weights))
     assert str(plan.folder) == log
+
+
+def test_linked_weights_are_named_by_where_the_link_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = data_dir() / "policies" / "openvla-sft" / "checkpoint"
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint").symlink_to(weights)
+    request = Request(policy="openvla", suites=("execution",), checkpoint=str(tmp_path / "second" / "checkpoint"))
+    assert str(make_plan(request).folder) == "runs/openvla-second/execution-builtin"
+    monkeypatch.chdir(tmp_path / "first")
+    request = Request(policy="openvla", suites=("execution",), checkpoint="./checkpoint")
+    assert str(make_plan(request).folder) == "runs/openvla-first/execution-builtin"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +188,62 @@ def test_an_incomplete_seed_is_refused_unless_accepted(cli, named: list[str], tm
     assert cli("report", *given).exit_code == 2
     accepted = cli("report", *given, "--allow-partial")
     assert accepted.exit_code == 0 and accepted.stdout.startswith("PARTIAL: ")
+
+
+def test_other_episodes_are_refused_rather_than_called_paired(cli, named: list[str], tmp_path: Path) -> None:
+    fewer = {name: [True] * (COUNT // 2) for name in ("ind", "unseen_table", "noise_weak")}
+    write_log(tmp_path / "start", fewer, policy="start")
+    done = cli("report", *named, f"start={tmp_path / 'start'}", "--over-seeds", "--allow-partial")
+    assert done.exit_code == 2 and "not the same episodes" in done.stderr
+
+
+def test_what_a_single_run_lacks_is_counted_once(cli, named: list[str], tmp_path: Path) -> None:
+    outcomes = {name: [True] * (COUNT - 1) + [None] for name in ("ind", "unseen_table", "noise_weak")}
+    write_log(tmp_path / "start", outcomes, policy="start")
+    done = cli("report", *named, f"start={tmp_path / 'start'}", "--over-seeds", "--allow-partial")
+    assert done.exit_code == 0 and "start: 3 errored" in " ".join(done.stdout.split())
+
+
+def test_the_baseline_is_a_label_a_policy_or_a_folder(cli, named: list[str], runs: dict[str, Run]) -> None:
+    for name in ("b", "b1", str(runs["b1"].folder)):  # the policies of these logs are called as the logs
+        assert "Difference from b" in cli("report", *named, "--over-seeds", "--baseline", name).stdout
+
+
+def test_a_policy_with_one_privileged_seed_is_never_marked_best(tmp_path: Path) -> None:
+    outcomes = {name: [True] * COUNT for name in ("ind", "unseen_table", "noise_weak")}
+    worse = {name: [place % 2 == 0 for place in range(COUNT)] for name in outcomes}
+    least = {name: [place % 4 == 0 for place in range(COUNT)] for name in outcomes}
+    for name, given in (("a0", outcomes), ("a1", outcomes), ("b0", worse), ("b1", worse), ("c0", least), ("c1", least)):
+        write_log(tmp_path / name, given, policy=name)
+    header = tmp_path / "a1" / "run.json"
+    data = json.loads(header.read_text())
+    data["policy"]["privileged"] = True
+    header.write_text(json.dumps(data))
+    logs = {name: [tmp_path / f"{name}{seed}" for seed in (0, 1)] for name in ("a", "b", "c")}
+    row = next(line for line in vgb.compare_seeds(logs).render("md").splitlines() if line.startswith("| IND |"))
+    assert "**1.000**" not in row and "**0.500**" in row
+
+
+def test_names_are_taken_as_they_are(runs: dict[str, Run]) -> None:
+    a, b = ([runs[f"{name}{seed}"].folder for seed in (0, 1)] for name in ("a", "b"))
+    assert vgb.compare_seeds({"lr=1e-4": a, "b": b}).comparison.by_dimension.labels == ["lr=1e-4", "b"]
+    assert vgb.compare({"lr=1e-4": a[0], "b": b[0]}).comparison.labels == ["lr=1e-4", "b"]
+    for policies, says in (
+        ({}, "--over-seeds needs several runs"),
+        ({"a": [], "b": b}, "a: no logs; give one, or one for each training seed"),
+        ({"a\n": a, "a\\n": b}, "two policies would have this name"),
+    ):
+        with pytest.raises(UserError, match=re.escape(says)):
+            vgb.compare_seeds(policies)
+
+
+def test_a_suite_that_is_not_found_is_named(cli, named: list[str], runs: dict[str, Run], tmp_path: Path) -> None:
+    for name, run in runs.items():
+        shutil.copytree(run.folder, tmp_path / name)
+        header = tmp_path / name / "run.json"
+        data = json.loads(header.read_text())
+        data["suite"] |= {"id": "my", "digest": "0" * 16}
+        data["suite"].pop("definition", None)
+        header.write_text(json.dumps(data))
+    done = cli("report", *(f"{name[0]}={tmp_path / name}" for name in runs), "--over-seeds")
+    assert done.exit_code == 0 and "is not found here" in done.stderr and "name it with --suite" in done.stderr

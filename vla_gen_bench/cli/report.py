@@ -73,7 +73,13 @@ def _over_seeds(runs, baseline, kind, out, metric, confidence, allow_partial, su
 
     kind = _kind(kind, out)
     found = seed_report_of(_load(runs, repeat_labels=True), baseline, metric, confidence, suite, allow_partial)
+    _say_lost(found.lost)
     _write(found.render(kind, width=_width(out)), out)
+
+
+def _say_lost(lost: str) -> None:
+    if lost:
+        click.echo(f"{printable(lost)}; name it with --suite", err=True)
 
 
 def _kind(kind: str | None, out: Path | None) -> str:
@@ -98,8 +104,7 @@ def _report(runs, baseline, kind, out, metric, confidence, plots, stages, video_
     if plots is not None:
         ensure_writable(plots / "rates.svg", "give another --plots")
     found = report_of(_load(runs), baseline, metric, confidence, suite, allow_partial)
-    if found.lost:
-        click.echo(f"{printable(found.lost)}; name it with --suite", err=True)
+    _say_lost(found.lost)
     for path in found.write_plots(plots) if plots else ():
         click.echo(f"wrote {path}", err=True)
     _write(found.render(kind, stages=stages, width=_width(out), video_mib=video_mib), out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -181,9 +182,8 @@ def _run_name(card: Card, request: Request) -> str:
     """Returns the name of the run's folder; trainings all name their weights `checkpoint`: then by the run."""
     if request.checkpoint is None:
         return card.name
-    weights = Path(request.checkpoint)
-    own = weights.resolve().parent.name if weights.name == CHECKPOINT_FOLDER else weights.name
-    return f"{card.name}-{own or weights.name}"
+    weights = Path(os.path.abspath(request.checkpoint))  # not resolved: a link is named by where it lies
+    return f"{card.name}-{weights.parent.name if weights.name == CHECKPOINT_FOLDER else weights.name}"
 
 
 def default_folder(policy: str, suite: str, world: str) -> Path:

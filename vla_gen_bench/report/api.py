@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, printable, suggest
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.suites import find_suite_of
 from vla_gen_bench.report import formats, seeds
 from vla_gen_bench.report.blocks import Document
 from vla_gen_bench.report.compare import Comparison, find_baseline
 from vla_gen_bench.report.compare import compare as compare_runs
-from vla_gen_bench.report.load import Run, check_comparable, load_runs
+from vla_gen_bench.report.load import Run, check_comparable, load_labelled, load_runs
 from vla_gen_bench.report.outcomes import METRICS
 from vla_gen_bench.report.provenance import remarks
 from vla_gen_bench.report.robustness import robustness_notes, with_robustness
@@ -91,10 +91,12 @@ class SeedReport(_Rendered):
     Attributes:
         comparison: The numbers; docs/report.md defines each.
         notes: Remarks on the origin of the numbers.
+        lost: Why scenarios could not be grouped; "" if they were.
     """
 
     comparison: SeedComparison
     notes: tuple[str, ...]
+    lost: str = ""
 
     def tables(self) -> Document:
         """Returns the tables and their notes, from which all formats are written."""
@@ -235,12 +237,17 @@ def compare_seeds(
     Raises:
         UserError: As for `compare`; or numbers of seeds differ.
     """
-    names = [
-        f"{name}={_folder(log)}"
-        for name, logs in policies.items()
-        for log in ([logs] if isinstance(logs, str | os.PathLike | EvalLog) else logs)
-    ]
-    return seed_report_of(load_runs(names, repeat_labels=True), baseline, metric, level, suite, allow_partial)
+    parted = []
+    for name, logs in policies.items():
+        its = [logs] if isinstance(logs, str | os.PathLike | EvalLog) else [*logs]
+        if not its:
+            raise UserError(f"{name}: no logs; give one, or one for each training seed")
+        parted += [(name, Path(_folder(log))) for log in its]
+    shown = [printable(name) for name in policies]
+    twin = next((name for name in policies if shown.count(printable(name)) > 1), None)
+    if twin is not None:
+        raise UserError(f"{printable(twin)}: two policies would have this name; give them different ones")
+    return seed_report_of(load_labelled(parted, repeat_labels=True), baseline, metric, level, suite, allow_partial)
 
 
 def seed_report_of(
@@ -249,7 +256,7 @@ def seed_report_of(
     """Like `compare_seeds`, for runs that are already loaded: those of one label are seeds of one policy."""
     groups, names = grouped(runs, baseline)
     found = seeds.compare_seeds(groups, names, metric, level, suite_name=suite, allow_partial=allow_partial)
-    return SeedReport(found, tuple(remarks(runs)))
+    return SeedReport(found, tuple(remarks(runs)), _lost(runs[0], suite))
 
 
 def report_of(
@@ -264,16 +271,20 @@ def report_of(
     ids = {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
     chosen = metric or (found.protocol.metric if found else "success_at_end")
     comparison = compare_runs(runs, describe(ids, found), place, chosen, level, found)
-    what = runs[0].header.suite
-    lost = "" if found else f"suite '{what.id}' ({what.digest}) is not found here: scenarios are not grouped"
-    return Report(comparison, tuple(remarks(runs)), lost)
+    return Report(comparison, tuple(remarks(runs)), _lost(runs[0], suite))
+
+
+def _lost(run: Run, suite: str | None) -> str:
+    what = run.header.suite
+    found = find_suite_of(run.header, suite)
+    return "" if found else f"suite '{what.id}' ({what.digest}) is not found here: scenarios are not grouped"
 
 
 def _loaded(runs: LogLike | Sequence[LogLike] | Mapping[str, LogLike]) -> list[Run]:
     if isinstance(runs, str | os.PathLike | EvalLog):
         runs = [runs]
     if isinstance(runs, Mapping):
-        return load_runs([f"{label}={_folder(run)}" for label, run in runs.items()])
+        return load_labelled([(label, Path(_folder(run))) for label, run in runs.items()])
     return load_runs([_folder(run) for run in runs])
 
 

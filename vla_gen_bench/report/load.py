@@ -70,7 +70,6 @@ class Run:
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
-@collection_paused()
 def load_runs(names: Sequence[str], *, repeat_labels: bool = False) -> list[Run]:
     """Reads the runs of a report.
 
@@ -81,7 +80,12 @@ def load_runs(names: Sequence[str], *, repeat_labels: bool = False) -> list[Run]
     Raises:
         UserError: A folder holds no log, or two names are the same folder.
     """
-    parted = [_parted(name) for name in names]
+    return load_labelled([_parted(name) for name in names], repeat_labels=repeat_labels)
+
+
+@collection_paused()
+def load_labelled(parted: Sequence[tuple[str, Path]], *, repeat_labels: bool = False) -> list[Run]:
+    """Like `load_runs`, of (label, folder); an empty label stands for the policy's name."""
     folders = [folder.resolve() for _, folder in parted]
     twice = [folder for folder in folders if folders.count(folder) > 1]
     if twice:

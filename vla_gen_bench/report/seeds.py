@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from vla_gen_bench.errors import UserError, printable, suggest
@@ -34,14 +33,14 @@ class SeedComparison:
     Attributes:
         infos: The scenarios, in the order of the table.
         seeds: Names of the training seeds, the same for all policies.
-        folders: Of each policy, the folders of its runs, one per seed; all the same for a single run.
+        runs: Of each policy, its runs in the order of `seeds`, or its single run.
         by_scenario: Its summaries are the mean of each scenario over the seeds, in the order of `infos`.
         by_dimension: Its summaries are the means and drops of each dimension over its scenarios and the seeds.
     """
 
     infos: tuple[ScenarioInfo, ...]
     seeds: tuple[str, ...]
-    folders: tuple[tuple[Path, ...], ...]
+    runs: tuple[tuple[Run, ...], ...]
     by_scenario: Comparison
     by_dimension: Comparison
 
@@ -74,17 +73,19 @@ def compare_seeds(
     Raises:
         UserError: The runs cannot be compared, as in a report, or a policy lacks a seed.
     """
-    for label, group in policies.items():
+    if metric not in (None, *METRICS):
+        raise UserError(f"--metric {metric}: no such metric{suggest(str(metric), METRICS)}")
+    groups = [tuple({run.folder: run for run in group}.values()) for group in policies.values()]
+    for label, group in zip(policies, groups):
         if len(group) not in (1, len(seeds)):
             raise UserError(
                 f"{label} has {len(group)} training seeds and another policy {len(seeds)}: every policy needs one run "
                 "for each training seed, or a single run; leave some out"
             )
-    if metric not in (None, *METRICS):
-        raise UserError(f"--metric {metric}: no such metric{suggest(str(metric), METRICS)}")
-    policies = {label: [*group] * (len(seeds) // len(group)) for label, group in policies.items()}
-    runs = list({id(run): run for group in policies.values() for run in group}.values())
+    runs = [run for group in groups for run in group]
     check_comparable(runs, allow_partial)
+    _check_same_episodes(runs)
+    policies = {label: [*group] * (len(seeds) // len(group)) for label, group in zip(policies, groups)}
     suite = find_suite_of(runs[0].header, suite_name)
     infos = describe({name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}, suite)
     chosen = metric or (suite.protocol.metric if suite else "success_at_end")
@@ -92,8 +93,20 @@ def compare_seeds(
     rows = [replace(_plain(info), id=_row(info.id, place)) for info in infos for place in range(len(seeds))]
     alone = [replace(row, dimension=_own_dimension(info)) for row, info in zip(rows, _each(infos, len(seeds)))]
     found = [compare(joined, some, 0, chosen, level) for some in (alone, rows)]
-    folders = tuple(tuple(run.folder for run in group) for group in policies.values())
-    return SeedComparison(tuple(infos), tuple(seeds), folders, *found)
+    return SeedComparison(tuple(infos), tuple(seeds), tuple(groups), *found)
+
+
+def _check_same_episodes(runs: Sequence[Run]) -> None:
+    """Raises `UserError` if a complete run has other episodes than another, or an incomplete one has more."""
+    whole = [run for run in runs if not run.defect()]
+    first = max(whole or runs, key=lambda run: len(run.episodes))
+    for run in runs:
+        odd = run.episodes.keys() - first.episodes.keys()
+        if odd or (whole and not run.defect() and run.episodes.keys() != first.episodes.keys()):
+            raise UserError(
+                f"{run.folder} and {first.folder}: not the same episodes, so training seeds cannot be compared by "
+                "them; evaluate all with the same --episodes, --seeds and --scenario"
+            )
 
 
 def _each(infos: Sequence[ScenarioInfo], times: int) -> list[ScenarioInfo]:
@@ -131,21 +144,33 @@ def grouped(runs: Sequence[Run], baseline: str | None) -> tuple[dict[str, list[R
 
     Args:
         runs: Of `load_runs` with `repeat_labels`.
-        baseline: A label; None for the first.
+        baseline: A label, or a policy or folder of one label only; None for the first.
 
     Raises:
-        UserError: No run has the baseline's label, or no label has several runs.
+        UserError: No label, or more than one, is the baseline, or no label has several runs.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.label, []).append(run)
-    names = [f"run {place + 1}" for place in range(max(map(len, groups.values())))]
-    first = next(iter(groups)) if baseline is None else baseline
-    if first not in groups:
-        raise UserError(f"--baseline {first}: not among the policies{suggest(first, list(groups))}")
-    if len(names) == 1:
+    if not any(len(group) > 1 for group in groups.values()):
         raise UserError("--over-seeds needs several runs of one policy: give them one label, as in sft=RUN sft=RUN")
+    names = [f"run {place + 1}" for place in range(max(map(len, groups.values())))]
+    first = next(iter(groups)) if baseline is None else _baseline(groups, baseline)
     return {first: groups.pop(first), **groups}, names
+
+
+def _baseline(groups: Mapping[str, Sequence[Run]], name: str) -> str:
+    if printable(name) in groups:
+        return printable(name)
+    known = {
+        label: {part for run in runs for part in (run.policy, str(run.folder), str(run.folder.resolve()))}
+        for label, runs in groups.items()
+    }
+    found = [label for label, parts in known.items() if name.rstrip("/") in parts]
+    if len(found) != 1:
+        several = f"several policies are called so; give one of: {', '.join(groups)}"
+        raise UserError(f"--baseline {name}: {several if found else 'not among the policies' + suggest(name, groups)}")
+    return found[0]
 
 
 # ---- as tables ------------------------------------------------------------------------------------------------
@@ -162,12 +187,13 @@ def _csv_lines(comparison: SeedComparison) -> Iterator[dict[str, Any]]:
     A seed's p is not corrected: the tests of a comparison over seeds are those of the means.
     """
     scenarios = {_own_dimension(info): info for info in comparison.infos}
-    folders = dict(zip(comparison.by_dimension.labels, comparison.folders))
+    runs = dict(zip(comparison.by_dimension.labels, comparison.runs))
     for line in csv_lines(comparison.by_dimension):
         if line["kind"] == "scenario":
             id, place = line["scenario"].rsplit(" | ", 1)
-            folder = str(folders[line["policy"]][int(place)])
-            yield line | {"kind": comparison.seeds[int(place)], "scenario": id, "run": folder, "p_holm": ""}
+            its = runs[line["policy"]]
+            run = its[int(place) % len(its)]  # a single run stands for every seed
+            yield line | {"kind": comparison.seeds[int(place)], "scenario": id, "run": str(run.folder), "p_holm": ""}
         elif not line["kind"].startswith("stage "):
             yield line | {"run": ""}
     for line in csv_lines(comparison.by_scenario):
@@ -214,7 +240,7 @@ def _summaries(comparison: SeedComparison, dimension: str, count: int, cells: Ce
 
 
 def _rates(comparison: SeedComparison) -> Cells:
-    fair = [not run.header.policy.privileged for run in comparison.by_dimension.runs]
+    fair = [not any(run.header.policy.privileged for run in group) for group in comparison.runs]
     rows = {row.info.id: row for row in comparison.by_dimension.rows}
 
     def cells(of: Summary, info: ScenarioInfo | None) -> tuple[Text, ...]:
@@ -227,7 +253,7 @@ def _rates(comparison: SeedComparison) -> Cells:
 
         def shown(place: int, text: Text) -> Text:
             each = [_mean([rows[_row(id, seed)].cells[place].rate for id in ids]) for seed in seeds]
-            several = len(set(comparison.folders[place])) > 1
+            several = len(comparison.runs[place]) > 1
             return replace(text, note=f"{text.note} ({', '.join(each)})".strip()) if several else text
 
         return tuple(shown(place, text) for place, text in enumerate(texts))
@@ -254,16 +280,18 @@ def _notes(comparison: SeedComparison) -> list[str]:
     count = len(comparison.seeds)
     percent = f"{100 * comparison.by_dimension.level:g}%"
     what = METRICS[comparison.by_dimension.metric]
-    single = any(len(set(folders)) == 1 for folders in comparison.folders)
+    single = any(len(group) == 1 for group in comparison.runs)
+    labelled = zip(comparison.by_dimension.labels, comparison.runs)
+    given = [replace(run, label=label) for label, group in labelled for run in group]
     return [
         f"Rate: {what}, the mean over {count} training seeds; in brackets that of each: {', '.join(comparison.seeds)}.",
         *(["Without brackets: a single run, compared with every seed of the others."] if single else ()),
         f"Intervals ({percent}): percentiles of {RESAMPLES} bootstrap samples of the episode ids, drawn jointly for "
         "all seeds, rows and policies (fixed seed). "
         "They cover the choice of episodes, not the choice of training seeds.",
-        *([_differences_note()] if len(comparison.folders) > 1 else ()),
+        *([_differences_note()] if len(comparison.runs) > 1 else ()),
         *few_notes(comparison.by_dimension),
-        *partial_notes(comparison.by_dimension),
+        *partial_notes(replace(comparison.by_dimension, runs=given)),
     ]
 
 

@@ -20,7 +20,7 @@ from vla_gen_bench.errors import UserError
 from vla_gen_bench.protocol import STATE_NAMES
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.demos.dataset import Writer, load
-from vla_gen_bench.train.demos.lerobot_reader import DataMap, local_folder
+from vla_gen_bench.train.demos.lerobot_reader import DataMap, converted, local_folder
 
 
 def observed(item, wrist: bool = False):
@@ -139,11 +139,39 @@ def test_another_frame_rate_has_to_be_stated(tmp_path):
     assert len(load(folder, mapping=DataMap(fps=15), world="builtin")) == 1
 
 
-@pytest.mark.parametrize("adapter", [(), ({"scale": {"translation": 1}},)])
-def test_a_gripper_from_0_to_1_is_not_learned_as_open(tmp_path, adapter):
-    mapping = DataMap(image="top", action="act", adapter=adapter)
-    with pytest.raises(UserError, match=r"has a gripper from 0 to 1; here \+1 is open and -1 closed"):
-        load(renamed(tmp_path), mapping=mapping, world="builtin")
+def test_data_at_both_rates_are_learned_together(tmp_path):
+    """A recipe has one `data_map` for all its data: ours at five frames a second and others'."""
+    ours = foreign(tmp_path / "ours", demo(0))
+    assert len(load(ours, mapping=DataMap(fps=15), world="builtin")) == 1
+
+
+def test_a_rate_that_is_not_stated_leaves_a_recipe_as_it_was():
+    """Runs from before the field resume: their recipes equal today's."""
+    assert "fps" not in DataMap(image="top").model_dump() and DataMap(fps=15).model_dump()["fps"] == 15
+
+
+@pytest.mark.parametrize(
+    ("gripper", "fine"),
+    [
+        ([1, -1, 1, 1], True),
+        ([1, 1, 1, 1], True),
+        ([-1, -1, -1, -1], True),
+        ([1 - 1e-7, -1 + 1e-7, 1, 1], True),
+        ([0, 1, 0, 1], False),
+        ([-1e-7, 1, 0, 1], False),
+        ([-0.02, 0.5, 1, 1], False),
+        ([-1, 0, 0, -1], False),
+        ([2, -2, 2, 2], False),
+    ],
+)
+def test_a_gripper_is_1_or_minus_1(tmp_path, gripper, fine):
+    actions = np.zeros((4, 7))
+    actions[:, 6] = gripper
+    if fine:
+        assert converted(actions, DataMap(), tmp_path).shape == (4, 7)
+    else:
+        with pytest.raises(UserError, match=r"has a gripper from .*; here it is 1 \(open\) or -1 \(closed\)"):
+            converted(actions, DataMap(), tmp_path)
 
 
 def test_several_cameras_need_a_mapping(tmp_path):

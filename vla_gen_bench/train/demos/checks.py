@@ -1,7 +1,8 @@
 """What training requires of demonstrations: each violation is an error that names file and field.
 
 Other programs write LeRobotDatasets too, and rewrite those of `vgb collect`. Reordered rows would pair images with
-actions of other moments, another rate would change the length of moves, and a 0/1 gripper would never close.
+actions of other moments, another rate would change the length of moves, and of a 0/1 gripper no frame would count as
+closing.
 """
 
 from __future__ import annotations

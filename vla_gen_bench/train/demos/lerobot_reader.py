@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError, shown, suggest
@@ -32,8 +32,8 @@ class DataMap(Frozen):
         action: Feature of the action, [7] after the adapter: the benchmark's convention.
         adapter: Converters of the actions, see `policies.converters`; those that read the state or images do not work.
         side: Side of the images in memory, pixels; resized like the model's processor does.
-        fps: Frames a second of the data. Each frame is learned as one control step, of which the benchmark has five a
-            second; another rate has to be stated.
+        fps: Frames a second that data may have besides the benchmark's five. Each frame is learned as one control
+            step, so another rate has to be stated.
     """
 
     image: str | None = None
@@ -41,6 +41,11 @@ class DataMap(Frozen):
     adapter: tuple[str | dict[str, Any], ...] = ()
     side: int = Field(96, ge=16, le=1024)
     fps: float = Field(form.FPS, gt=0, le=1000)
+
+    @model_serializer(mode="wrap")
+    def _without_default_rate(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves the rate out unless it is stated: runs from before the field continue."""
+        return {key: value for key, value in plain(self).items() if key != "fps" or value != form.FPS}
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def camera_of(info: dict[str, Any], mapping: DataMap, folder: Path) -> str:
 
 def check_rate(info: Mapping[str, Any], mapping: DataMap, folder: Path) -> None:
     """Raises `UserError` unless the data have the stated number of frames a second."""
-    if info.get("fps") != mapping.fps:
+    if info.get("fps") not in (form.FPS, mapping.fps):
         rate = shown(info.get("fps"))
         raise UserError(
             f"{folder}: {rate} frames a second, and the benchmark acts at {form.FPS}. Resample it, or learn its frames "
@@ -139,7 +144,8 @@ def check_rate(info: Mapping[str, Any], mapping: DataMap, folder: Path) -> None:
 def converted(actions: np.ndarray, mapping: DataMap, folder: Path) -> np.ndarray:
     """Returns float32 [F, 7] in the benchmark's convention; raises `UserError` if the adapter's output differs.
 
-    A gripper that runs from 0 to 1 differs: everything would be learned as open.
+    A gripper that is neither 1 nor -1 differs: frames before a grasp would not be recognised, and from -1 to 0 the
+    policy would only ever close.
     """
     values = np.asarray(actions, np.float64).reshape(len(actions), 1, -1)
     try:
@@ -153,10 +159,11 @@ def converted(actions: np.ndarray, mapping: DataMap, folder: Path) -> np.ndarray
     if not np.isfinite(values).all():
         raise UserError(f"{folder}: '{mapping.action}' has NaN or infinity in it")
     gripper = values[..., -1]
-    if len(gripper) and (np.abs(gripper).max() > 1 + GRIPPER_ROUNDING or (gripper.min() >= 0 and gripper.min() < 0.5)):
+    if (np.abs(np.abs(gripper) - 1) > GRIPPER_ROUNDING).any():
         raise UserError(
-            f"{folder}: '{mapping.action}' has a gripper from {gripper.min():g} to {gripper.max():g}; here +1 is open "
-            "and -1 closed. Convert it, for example with data_map.adapter: [{gripper: {closed: 0, open: 1}}]"
+            f"{folder}: '{mapping.action}' has a gripper from {gripper.min():g} to {gripper.max():g}; here it is 1 "
+            "(open) or -1 (closed). Convert it, for example with "
+            "data_map.adapter: [{gripper: {closed: 0, open: 1, binarise: true}}]"
         )
     return values[:, 0].astype(np.float32)
 
