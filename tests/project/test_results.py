@@ -11,9 +11,13 @@ import yaml
 from published import EXPERIMENTS, RESULTS
 
 from vla_gen_bench.episodes.suite import draw, load_suite
+from vla_gen_bench.eval.evaluate import checkpoint_digest
 from vla_gen_bench.log.counts import count_by_scenario
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.rows import key_of
+from vla_gen_bench.train.recipe import load_recipe
+from vla_gen_bench.train.rl.ppo import PpoRecipe
+from vla_gen_bench.train.sft.trainer import SftRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
@@ -108,14 +112,16 @@ def test_a_card_counts_as_the_logs_do(card):
 
 
 @pytest.mark.parametrize("folder", SEEDS, ids=lambda path: path.name)
-def test_a_training_seed_s_log_is_of_its_weights_and_its_row_is_published(folder):
+def test_a_training_seed_is_of_the_published_recipe_and_its_log_of_its_weights(folder):
     name, _, seed = folder.name.rpartition("-")
-    recipe, published = (
-        yaml.safe_load((place / "recipe.yaml").read_text()) for place in (folder, SEEDS[0].parent / f"{name}-1")
-    )
-    assert recipe["seed"] == int(seed) and {**recipe, "seed": 1} == published
+    kind = SftRecipe if name == "openvla-sft" else PpoRecipe
+    published = load_recipe(ROOT / "policies" / name / "recipe.yaml", kind, {"seed": int(seed)}).model_dump(mode="json")
+    used = yaml.safe_load((folder / "recipe.yaml").read_text())
+    assert used["model"].pop("checkpoint") in ("openvla-warmup", "policies/openvla-warmup/checkpoint")
+    assert published["model"].pop("checkpoint") == "openvla-warmup" and used == published
     log = EvalLog(folder)
-    assert log.header.policy.params == 1_029_760
+    assert log.header.policy.name == name
+    assert log.header.policy.checkpoint == checkpoint_digest(str(folder / "checkpoint"))
     counts = count_by_scenario(log.read().rows.values())
     page = (ROOT / "docs" / "results.md").read_text().partition("## Over training seeds")[2]
     row = next(line for line in page.splitlines() if line.startswith("| IND |"))
