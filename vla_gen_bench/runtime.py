@@ -111,12 +111,25 @@ def tell_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def starting_process() -> Iterator[None]:
-    """Delays Ctrl-C while a child process starts, whose interpreter would otherwise print a traceback."""
+    """Delays Ctrl-C while a child process starts, whose interpreter would otherwise print a traceback.
+
+    The child inherits the blocked signal. Blocking delays nothing here if another thread receives it (a progress bar
+    has one), so a handler notes it until the end.
+    """
+    noted: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    swapped = threading.current_thread() is threading.main_thread() and callable(handler)
+    if swapped:
+        signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if swapped:
+            signal.signal(signal.SIGINT, handler)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
 
 
 def begin_worker(parent: int) -> None:

@@ -74,9 +74,13 @@ def test_alpha_zero_changes_nothing():
         np.testing.assert_array_equal(first_image(overlay(name, 0.0))[0], plain)
 
 
-def test_effects_apply_in_order():
-    a, b = overlay("texture", 0.5), overlay("noise", 0.5)
-    assert not np.array_equal(first_image(a, b)[0], first_image(b, a)[0])
+@pytest.mark.parametrize(("order", "seen"), [(("Invert", "Halve"), 122), (("Halve", "Invert"), 250)])
+def test_effects_apply_in_order(order, seen):
+    """255 - 10, halved; or 255 - 5."""
+    spec = SimpleNamespace(effects=[Effect(name=f"{__name__}:{name}") for name in order])
+    images = torch.full((1, 4, 5, 3), 10, dtype=torch.uint8)
+    changed = RunningEffects(None, [spec]).images(images, torch.ones(1, 4, 5, dtype=torch.bool))
+    assert (changed == seen).all()
 
 
 def test_noise_crop_follows_the_foreground_centre():
@@ -156,6 +160,11 @@ def plugin(monkeypatch):
         monkeypatch.setattr(effects, "plugin_points", lambda: {name: EntryPoint(name, value, effects.GROUP)})
 
     return install
+
+
+class Halve(Invert):
+    def apply(self, images, foreground):
+        return images // 2
 
 
 class Late:

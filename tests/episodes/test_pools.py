@@ -379,7 +379,11 @@ def test_training_and_evaluation_seeds_do_not_meet():
         draw(IND, WORLD, -1, 0)
     with pytest.raises(UserError, match="count from 0"):
         draw(IND, WORLD, 0, -1)
-    assert draw_training(WORLD, 1_000_000, 3).model_dump(exclude={"seed"}) != flat(draw(IND, WORLD, 0, 3))
+    trained, evaluated = (
+        {spec(index).model_copy(update={"seed": 0}).model_dump_json() for index in range(192)}
+        for spec in (lambda index: draw_training(WORLD, 1_000_000, index), lambda index: draw(IND, WORLD, 0, index))
+    )
+    assert len(trained) == len(evaluated) == 192 and not trained & evaluated
 
 
 def test_training_is_in_distribution():

@@ -198,7 +198,23 @@ def test_spanish_has_a_word_for_everything_both_worlds_name():
         assert {item.name for item in (*catalog.objects, *catalog.receptacles)} <= WORDS.keys()
 
 
-def test_quick_runs_the_suites_share(cli, write):
+def test_quick_runs_the_suites_share(cli, write, monkeypatch):
+    plans = []
+
+    def kept(plan, *_, **__):
+        plans.append(plan)
+        raise UserError("enough")
+
+    monkeypatch.setattr("vla_gen_bench.eval.evaluate.evaluate", kept)
+    file = write(MINE.replace("seeds: [3]}", "seeds: [3, 4]}\nquick: {episodes_per_seed: 2, seeds: [3]}"))
+    for flags in ((), ("--quick",)):
+        done = cli("eval", "--policy", "expert", "--suite", file, "--scenario", "ind", *flags)
+        assert done.exit_code == 2 and "enough" in done.stderr
+    whole, quick = ([job.key for job in plan.jobs] for plan in plans)
+    assert len(whole) == 8 and quick == [("ind", 3, 0), ("ind", 3, 1)]
+
+
+def test_quick_and_a_number_of_episodes_exclude_each_other(cli, write):
     done = cli("eval", "--policy", "expert", "--suite", write(MINE), "--quick", "--episodes", "3")
     assert done.exit_code == 2 and "--quick stands for the suite's own choice" in done.stderr
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from sim import environment, simple_spec
 
+from vla_gen_bench.cli.eval import _table_row
 from vla_gen_bench.envs.vector import EnvBatch
 from vla_gen_bench.episodes.suite import draw, load_suite
 from vla_gen_bench.eval.rollout import episode_seed, run_episode
@@ -442,3 +443,13 @@ def test_a_corrupted_pack_is_named(cli, folder, monkeypatch):
     monkeypatch.setenv("VGB_BUILTIN_DIR", "pack")
     done = evaluate(cli)
     assert done.exit_code == 2 and f"{damaged.relative_to('pack')} is damaged; delete that folder" in done.stderr
+
+
+def test_a_row_of_the_table_that_eval_prints():
+    """Rate of the episodes with an outcome, interval, k/n, rate at any time, drop from IND, errors."""
+    far = {"episodes": 5, "errors": 1, "success_at_end": 1, "success_once": 2, "ci95": [0.05, 0.7]}
+    ind = {"episodes": 4, "errors": 0, "success_at_end": 3, "success_once": 4, "ci95": [0.3, 0.95]}
+    row = _table_row("Far", far, ind, "success_at_end")
+    assert row == ["Far", "0.250", "0.050 to 0.700", "1/4", "0.500", "50.0 pp", "1"]
+    assert _table_row("IND", ind, ind, "success_at_end") == ["IND", "0.750", "0.300 to 0.950", "3/4", "1.000", "", ""]
+    assert _table_row("Far", far, ind, "success_once")[1:6] == ["0.500", "0.050 to 0.700", "2/4", "0.250", "50.0 pp"]

@@ -55,6 +55,22 @@ def test_an_effect_that_was_edited_does_not_continue_a_log(folder: Path) -> None
         check_identity(folder, there, identity())
 
 
+def test_a_secret_option_is_hidden_in_the_log_s_identity(folder: Path) -> None:
+    given = {"api_key": "k", "n": 3}
+    request = Request(policy="pol:Mine", suites=("suite.yaml",), options=given)
+    (folder / "pol.py").write_text("class Mine:\n    def __init__(self, api_key, n): pass\n")
+    assert make_plan(request).identity["policy"]["options"] == {"api_key": "(hidden)", "n": 3}
+
+
+def test_another_version_of_the_simulator_does_not_continue_a_log(folder: Path) -> None:
+    there = identity()
+    assert set(there["simulator"]) >= {"mani_skill", "sapien"}
+    for name in there["simulator"]:
+        other = {**there, "simulator": {**there["simulator"], name: "0"}}
+        with pytest.raises(UserError, match=f"of another run: simulator {name} is '0'"):
+            check_identity(folder, other, identity())
+
+
 @pytest.mark.parametrize(
     ("weights", "log"),
     [

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -71,12 +72,31 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
-def test_ctrl_c_waits_while_a_process_starts() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        with runtime.starting_process():
-            os.kill(os.getpid(), signal.SIGINT)
-            blocked = subprocess.run(["grep", "SigBlk", "/proc/self/status"], capture_output=True, text=True).stdout
-            assert int(blocked.split()[1], 16) & (1 << (signal.SIGINT - 1))  # so a new process starts with it held
+@pytest.mark.parametrize("threads", [0, 1])
+def test_ctrl_c_waits_while_a_process_starts(threads: int) -> None:
+    """Of several threads, as of a progress bar, one that blocks nothing receives the signal."""
+    handler, reached, end = signal.getsignal(signal.SIGINT), [], threading.Event()
+    others = [threading.Thread(target=end.wait, daemon=True) for _ in range(threads)]
+    [thread.start() for thread in others]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with runtime.starting_process():
+                os.kill(os.getpid(), signal.SIGINT)
+                blocked = subprocess.run(["grep", "SigBlk", "/proc/self/status"], capture_output=True, text=True).stdout
+                reached.append(int(blocked.split()[1], 16) & (1 << (signal.SIGINT - 1)))
+    finally:
+        end.set()
+    assert reached and reached[0]  # so a new process starts with it held
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+def test_without_ctrl_c_a_start_leaves_no_trace() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with runtime.starting_process():
+        pass
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_what_is_printed_meanwhile_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:

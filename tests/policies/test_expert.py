@@ -85,6 +85,11 @@ def test_expert_is_deterministic_with_and_without_noise():
         np.testing.assert_array_equal(first, second)
 
 
+def test_noise_changes_what_the_expert_does():
+    spec = spec_of("ind", seed=30, index=5)
+    assert not np.array_equal(play(spec, Expert(noise=1.0), steps=25)[0], play(spec, Expert(), steps=25)[0])
+
+
 def test_noisy_expert_still_succeeds():
     assert play(spec_of("ind", seed=30, index=6), Expert(noise=1.0))[1]["success"]
 

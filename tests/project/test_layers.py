@@ -102,6 +102,17 @@ def _imports() -> list[tuple[str, str]]:
     return [(module, other) for module in _modules() for other in _imported(module)]
 
 
+def test_imports_are_absolute():
+    """These tests read module names; a relative import would pass them unseen."""
+    relative = [
+        (module, node.lineno)
+        for module, file in _modules().items()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
 @lru_cache(maxsize=None)
 def _imported(module: str) -> frozenset[str]:
     names = {name for node in _nodes(ast.parse(_modules()[module].read_text())) for name in _names(node)}

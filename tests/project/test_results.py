@@ -124,8 +124,14 @@ def test_a_training_seed_is_of_the_published_recipe_and_its_log_of_its_weights(f
     assert log.header.policy.checkpoint == checkpoint_digest(str(folder / "checkpoint"))
     counts = count_by_scenario(log.read().rows.values())
     page = (ROOT / "docs" / "results.md").read_text().partition("## Over training seeds")[2]
-    row = next(line for line in page.splitlines() if line.startswith("| IND |"))
-    assert re.search(rf"[( ]{counts['ind'].success_at_end / 192:.3f}[,)]", row)
+    head = next(line for line in page.splitlines() if line.startswith("| scenario |")).split(" | ")
+    row = next(line for line in page.splitlines() if line.startswith("| IND |")).split(" | ")
+    rates = re.search(r"\((.+)\)", row[head.index(name)])[1].split(", ")
+    assert rates[int(seed)] == f"{counts['ind'].success_at_end / 192:.3f}"
+
+
+def test_training_seeds_are_there():
+    assert {"openvla-sft-1", "openvla-sft-2"} <= {path.name for path in SEEDS}
 
 
 def test_the_page_on_robustness_counts_the_expert_as_its_log_does():

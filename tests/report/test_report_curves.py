@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from published import EXPERIMENTS, PRESETS
 
+from vla_gen_bench.errors import UserError
 from vla_gen_bench.report.curves import curves_figure, grouped, load_trainings, mean_curve, points
 
 
@@ -41,6 +42,24 @@ def test_mean_and_interval_over_seeds_by_hand():
 def test_one_seed_is_drawn_as_it_is():
     x, mean, half = mean_curve([(np.array([1.0, 5]), np.array([0.2, 0.4]))])
     assert x.tolist() == [1, 5] and mean.tolist() == [0.2, 0.4] and np.isnan(half).all()
+
+
+def test_seeds_whose_wall_times_do_not_overlap_have_no_mean_over_it(tmp_path):
+    """One seed trained on a busy machine: as many samples, at other times. The figure must not be lost for it."""
+    rows = [[f"{i},{i * 10},{start + i},1,{i / 10}" for i in range(1, 5)] for start in (0, 100)]
+    made = load_trainings([training(tmp_path / f"a{seed}", "x", its, seed=seed) for seed, its in enumerate(rows)])
+    left, right = curves_figure(made, "success").axes
+    drawn = [[line for line in axes.lines if len(line.get_xdata())] for axes in (left, right)]
+    thick = [[line for line in lines if line.get_linewidth() > 1] for lines in drawn]
+    assert [len(lines) for lines in thick] == [1, 0]
+    assert len([line for line in right.lines if line.get_linewidth() < 1]) == 2
+
+
+def test_seeds_of_different_lengths_are_named(tmp_path):
+    rows = [[f"{start + i},{start + i},{i},1,{i / 10}" for i in range(1, 5)] for start in (0, 100)]
+    made = load_trainings([training(tmp_path / f"a{seed}", "x", its, seed=seed) for seed, its in enumerate(rows)])
+    with pytest.raises(UserError, match="the seeds of x have no stretch in common; give runs of similar length"):
+        curves_figure(made, "success")
 
 
 def test_rows_without_the_metric_are_left_out(trainings):

@@ -139,14 +139,15 @@ def mean_curve(
         level: Confidence.
 
     Returns:
-        x [G], mean [G], and the half-width of Student's t interval over seeds [G]; NaN for a single seed.
+        x [G], mean [G], and the half-width of Student's t interval over seeds [G]; NaN for a single seed. Empty if the
+        curves have no stretch in common.
     """
     start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     if len(curves) == 1:
         x, y = curves[0]
         return x, y, np.full(len(x), np.nan)
     if start > end:
-        raise UserError("the seeds of a recipe have no stretch in common; give runs of similar length")
+        return np.empty(0), np.empty(0), np.empty(0)
     from scipy.stats import t
 
     grid = np.linspace(start, end, GRID)
@@ -160,12 +161,16 @@ def curves_figure(
 ) -> Figure:
     """Draws the metric against the amount of training and against wall time.
 
-    Thick lines: the mean over the seeds of a recipe, with a shaded interval. Thin lines: single seeds.
+    Thick lines: the mean over the seeds of a recipe, with a shaded interval. Thin lines: single seeds. Against wall
+    time there is no mean of seeds whose times do not overlap, as on a machine that was busy for some of them.
 
     Args:
         trainings: Runs, grouped by recipe here; or the groups: label -> the seeds of one line.
         metric: A column of the curves.
         level: Confidence of the interval.
+
+    Raises:
+        UserError: Runs share no measure of the amount of training, or seeds of a recipe no stretch of it.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -183,6 +188,8 @@ def curves_figure(
             label = f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name
             for axes, x, factor in ((panels[0], amount, 1), (panels[1], WALL, scale)):
                 found = [points(run, x, metric) for run in seeds]
+                if x == amount and not len(mean_curve(found)[0]):
+                    raise UserError(f"the seeds of {name} have no stretch in common; give runs of similar length")
                 _draw_group(axes, [(x * factor, y) for x, y in found], place, label, level)
         panels[0].xaxis.set_major_formatter(EngFormatter(sep=""))
         panels[0].set(xlabel=AMOUNTS[amount], ylabel=metric.replace("_", " "))

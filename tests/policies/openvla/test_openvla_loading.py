@@ -264,7 +264,8 @@ def test_a_foreign_config_is_written_back_with_its_own_fields() -> None:
     fields = {**size("7b").fields, "hf_llm_id": "meta-llama/Llama-2-7b-hf", "norm_stats": {"x": STATS}}
     again = config_fields(parse_config(fields, "config.json"))
     assert {key: again[key] for key in fields} == fields
-    assert parse_config(again, "config.json") == parse_config(again, "config.json")
+    read, reread = (replace(parse_config(given, "config.json"), fields={}) for given in (fields, again))
+    assert read == reread
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:

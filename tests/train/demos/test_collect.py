@@ -39,6 +39,9 @@ def test_gripper_faults_invert_the_command_for_their_time_and_end() -> None:
     closed = np.array([0, 0, 0, 0, 0, 0, SHUT])
     commands = [disturb.apply(closed)[6] for _ in range(40)]
     assert commands[0] == OPEN and commands.count(OPEN) >= DROP_STEPS[0]
+    rare = next(d for d in (Disturbance(1_000_000, i, 1e-9) for i in range(9)) if d.scale)
+    rare._forced, rare._left = OPEN, 3  # a fault that began just now, and no other follows
+    assert [rare.apply(closed)[6] for _ in range(9)] == [OPEN] * 3 + [SHUT] * 6
     none = Disturbance(1_000_000, 0, 0.0)
     assert (none.apply(closed) == closed).all()
 

@@ -115,9 +115,12 @@ def test_collecting_into_a_folder_of_something_else_is_refused(tmp_path: Path) -
         Writer(tmp_path, SIDE, {"world": "builtin"})
 
 
-def test_pictures_are_decoded_once_for_a_ladder_of_sizes(tmp_path: Path) -> None:
+def test_pictures_are_decoded_once_for_a_ladder_of_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path, [demo(index) for index in range(3)])
     assert (load(tmp_path, 1).images == load(tmp_path).images[:4]).all()
+    with monkeypatch.context() as patched:
+        patched.setattr("vla_gen_bench.train.demos.image_cache._decode", lambda *_: pytest.fail("decoded again"))
+        assert (load(tmp_path, 1).images == load(tmp_path).images[:4]).all()
     assert len(list((tmp_path / "cache").iterdir())) == 2  # one per camera
     for file in (tmp_path / "cache").iterdir():
         file.write_bytes(file.read_bytes()[:200])  # cut off

@@ -106,11 +106,15 @@ def test_shifts_move_by_whole_pixels_and_repeat_the_edge() -> None:
     camera = fr.Camera(
         images, images[..., 0], np.array([0]), np.zeros((1, 8, 8, 3), np.float32), fr.Augment(shift=0.125)
     )
-    moved = camera.take(np.array([0]), np.random.default_rng(1))[0, 0].numpy() * 255
     original = images[0, ..., 0]
     rows, columns = np.indices((8, 8))
     shifts = [original[np.clip(rows + dy, 0, 7), np.clip(columns + dx, 0, 7)] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-    assert any(np.allclose(moved, shifted, atol=1e-3) for shifted in shifts)
+    seen = set()
+    for seed in range(200):
+        moved = camera.take(np.array([0]), np.random.default_rng(seed))[0, 0].numpy() * 255
+        (which,) = [place for place, shifted in enumerate(shifts) if np.allclose(moved, shifted, atol=1e-3)]
+        seen.add(which)
+    assert seen == set(range(9))  # by one pixel in every direction, and not at all
 
 
 def test_show_tells_counts_and_shares(demos: Demos) -> None:

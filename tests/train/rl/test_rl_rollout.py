@@ -233,13 +233,16 @@ def test_a_gripper_closes_only_while_the_arm_wanders() -> None:
 
 
 def test_greedy_rollouts_draw_nothing(actor: ActorCritic) -> None:
-    first, second = (
+    """Two tries from one scene: alike where nothing is drawn, different where actions are sampled."""
+    chosen = starts("builtin", 0, 0, 2, group=2)
+    greedy, sampled = (
         Collector(LocalSimulator(BanditBatch, actor.view(240, 320), 2), actor, 4).collect(
-            starts("builtin", 0, iteration, 2)[:1] * 2, Sampling(temperature=0)
+            chosen, Sampling(temperature=temperature)
         )
-        for iteration in (0, 0)
+        for temperature in (0, 1)
     )
-    assert np.array_equal(first.tokens[:, 0], second.tokens[:, 1])
+    assert np.array_equal(greedy.tokens[:, 0], greedy.tokens[:, 1])
+    assert not np.array_equal(sampled.tokens[:, 0], sampled.tokens[:, 1])
 
 
 def test_chunks_are_carried_out_and_paid_as_one_decision(tmp_path: Path) -> None:
