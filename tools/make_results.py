@@ -230,8 +230,8 @@ The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters),
 140 demonstrations (IND {start["ind"]:.3f}, Vision {start["vision"]:.3f}, Semantics {start["semantics"]:.3f}, Execution
 {start["execution"]:.3f}), then SFT or PPO. Where they grasp just one of two training objects, it is the named one in
 {ppo:.2f} (PPO) and {sft:.2f} (SFT). World {world()}, training seed 0
-([training seeds](docs/results.md#over-training-seeds): {seeds}): success rate, 95% interval, successes/episodes; in the
-last column how many episodes only PPO and only SFT solved, and p, corrected by Holm in all rows but the last
+([seeds](docs/results.md#over-training-seeds): {seeds}): success rate, 95% interval, successes/episodes; the difference
+with the episodes that only PPO : only SFT solved, and p, corrected by Holm in all rows but the last
 ([definitions](docs/report.md)).
 """
 
@@ -411,7 +411,7 @@ def outputs() -> dict[Path, str]:
     return {
         ROOT / "docs" / "results.md": page(four),
         ROOT / "docs" / "results-robustness.md": robustness_page(),
-        readme: replaced(readme, f"{joined(in_words())}\n\n{readme_table(two)}"),
+        readme: replaced(readme, f"{joined(in_words(), 340)}\n\n{readme_table(two)}"),
         **{card: replaced(card, results) for card in CARDS},
     }
 

@@ -19,8 +19,8 @@ def remarks(runs: Sequence[Run]) -> list[str]:
     notes = [printable(source)]
     sizes = [f"{run.label} {model_size(run.header.policy.params)}" for run in runs if run.header.policy.params]
     if sizes:
-        notes.append(f"Model sizes: {', '.join(sizes)}.")
-    privileged = [run.label for run in runs if run.header.policy.privileged]
+        notes.append(f"Model sizes: {', '.join(dict.fromkeys(sizes))}.")
+    privileged = dict.fromkeys(run.label for run in runs if run.header.policy.privileged)
     if privileged:
         notes.append(f"Privileged, sees the simulator's state and is never marked best: {', '.join(privileged)}.")
     for what, values in (("simulator", _simulators(runs)), ("backend", _backends(runs))):
