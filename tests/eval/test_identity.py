@@ -57,8 +57,8 @@ def test_an_effect_that_was_edited_does_not_continue_a_log(folder: Path) -> None
 
 def test_a_secret_option_is_hidden_in_the_log_s_identity(folder: Path) -> None:
     given = {"api_key": "k", "n": 3}
-    request = Request(policy="pol:Mine", suites=("suite.yaml",), options=given)
-    (folder / "pol.py").write_text("class Mine:\n    def __init__(self, api_key, n): pass\n")
+    request = Request(policy="secretive:Mine", suites=("suite.yaml",), options=given)
+    (folder / "secretive.py").write_text("class Mine:\n    def __init__(self, api_key, n): pass\n")
     assert make_plan(request).identity["policy"]["options"] == {"api_key": "(hidden)", "n": 3}
 
 
