@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from io import StringIO
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PPO, SFT, WARMUP, BASE = (
-    ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2" for name in ("ppo", "sft", "warmup", "base")
-)  # training seed 0
+PUBLISHED = {  # policy -> its log, of training seed 0
+    f"openvla-{name}": ROOT / "leaderboard" / "logs" / f"openvla-{name}-all-builtin-v2"
+    for name in ("ppo", "sft", "warmup", "base")
+}
+PPO, SFT, WARMUP, BASE = PUBLISHED.values()
 LOGS = [PPO, SFT]
 BASELINE = "openvla-sft"
 CARDS = [ROOT / "policies" / f"openvla-{name}" / "README.md" for name in ("base", "warmup", "sft", "ppo")]
@@ -122,6 +125,16 @@ def rate(counts: Counts) -> float:
     return counts.success_at_end / counts.episodes
 
 
+def dimension_means(folder: Path) -> dict[str, float]:
+    """Returns the mean success rate of the rows of each dimension of suite `all`, IND first."""
+    from vla_gen_bench.episodes.suite import load_suite
+
+    rates: dict[str, list[float]] = {}
+    for id, scenario in load_suite("all").scenarios.items():
+        rates.setdefault(scenario.dimension, []).append(rate(counted(folder)[id]))
+    return {dimension: mean(own) for dimension, own in rates.items()}
+
+
 @cache
 def named_first(folder: Path) -> dict[str, dict[str, float]]:
     """Returns, per scenario with one distractor object, how often the object grasped alone is the named one."""
@@ -156,17 +169,10 @@ def card_table() -> str:
 
     shown = [BASE, WARMUP, SFT, PPO]
     rates = [{name: rate(counts) for name, counts in counted(log).items()} for log in shown]
-    suite = load_suite("all").scenarios
-    groups = {"IND": ["ind"]}
-    for id, scenario in suite.items():
-        if scenario.dimension != "ind":
-            groups.setdefault(scenario.dimension.capitalize(), []).append(id)
-    lines = {
-        f"{name}, mean of {len(ids)} rows" if len(ids) > 1 else name: [
-            f"{mean(own[id] for id in ids):.3f}" for own in rates
-        ]
-        for name, ids in groups.items()
-    }
+    suite, means = load_suite("all").scenarios, [dimension_means(log) for log in shown]
+    lines = {"IND": [f"{own['ind']:.3f}" for own in means]}
+    for name, size in Counter(scenario.dimension for scenario in suite.values() if scenario.dimension != "ind").items():
+        lines[f"{name.capitalize()}, mean of {size} rows"] = [f"{own[name]:.3f}" for own in means]
     named = [named_first(log)["multi_object_ind"]["share"] for log in shown]
     lines["grasped the named one of two training objects"] = [f"{share:.3f}" for share in named]
     lines[f"rows below {WEAK:g}"] = [
@@ -216,13 +222,7 @@ def joined(paragraph: str, width: int = 200) -> str:
 
 def in_words() -> str:
     """Returns the paragraph above the table of README.md."""
-    from vla_gen_bench.episodes.suite import load_suite
-
-    suite, found = load_suite("all").scenarios, counted(WARMUP)
-    start = {
-        dimension: mean(rate(found[id]) for id in suite if suite[id].dimension == dimension)
-        for dimension in ("ind", "vision", "semantics", "execution")
-    }
+    start = dimension_means(WARMUP)
     ppo, sft = (named_first(log)["multi_object_ind"]["share"] for log in LOGS)
     seeds = ", ".join(f"{len(logs)} of {name[8:].upper()}" for name, logs in several_seeds().items())
     return f"""\
@@ -239,8 +239,7 @@ with the episodes that only PPO : only SFT solved, and p, corrected by Holm in a
 def seeds_of(name: str) -> dict[int, Path]:
     """Returns training seed -> log of a policy; seed 0 is the published one."""
     others = sorted((RESULTS / "seeds").glob(f"{name}-[1-9]"))
-    published = ROOT / "leaderboard" / "logs" / f"{name}-all-builtin-v2"
-    return {0: published, **{int(log.name.rpartition("-")[2]): log for log in others}}
+    return {0: PUBLISHED[name], **{int(log.name.rpartition("-")[2]): log for log in others}}
 
 
 def several_seeds() -> dict[str, dict[int, Path]]:
@@ -388,7 +387,7 @@ moves, succeeds in {unmoved} episodes.
 
 
 def draw_response() -> None:
-    """Draws the picture of docs/results-robustness.md."""
+    """Draws the figure of docs/results-robustness.md."""
     with TemporaryDirectory() as folder:
         report(*COMPARED, "--baseline", BASELINE, "--plots", folder)
         shutil.copyfile(Path(folder) / "dose-response.png", RESPONSE)

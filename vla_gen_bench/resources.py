@@ -7,6 +7,7 @@ from pathlib import Path
 from vla_gen_bench.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
+CHECKPOINT = "checkpoint"  # the folder of weights in the folder of a training run or a policy
 
 
 def data_dir() -> Path:

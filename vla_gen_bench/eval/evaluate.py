@@ -31,6 +31,7 @@ from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.policies.sizes import params_of
 from vla_gen_bench.protocol import Needs
+from vla_gen_bench.resources import CHECKPOINT
 from vla_gen_bench.runtime import usable_cores
 
 
@@ -175,15 +176,12 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     return Plan(request, suite, scenarios, card, mine, _manifest(jobs), folder, identity, backend, sensors)
 
 
-CHECKPOINT_FOLDER = "checkpoint"  # what every training calls its weights
-
-
 def _run_name(card: Card, request: Request) -> str:
     """Returns the name of the run's folder; trainings all name their weights `checkpoint`: then by the run."""
     if request.checkpoint is None:
         return card.name
     weights = Path(os.path.abspath(request.checkpoint))  # not resolved: a link is named by where it lies
-    return f"{card.name}-{weights.parent.name if weights.name == CHECKPOINT_FOLDER else weights.name}"
+    return f"{card.name}-{weights.parent.name if weights.name == CHECKPOINT else weights.name}"
 
 
 def default_folder(policy: str, suite: str, world: str) -> Path:

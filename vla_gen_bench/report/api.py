@@ -17,8 +17,8 @@ from vla_gen_bench.report import formats, seeds
 from vla_gen_bench.report.blocks import Document
 from vla_gen_bench.report.compare import Comparison, find_baseline
 from vla_gen_bench.report.compare import compare as compare_runs
-from vla_gen_bench.report.load import Run, check_comparable, load_labelled, load_runs
-from vla_gen_bench.report.outcomes import METRICS
+from vla_gen_bench.report.load import Run, check_comparable, load_labelled, load_runs, scenario_ids
+from vla_gen_bench.report.outcomes import chosen_metric
 from vla_gen_bench.report.provenance import remarks
 from vla_gen_bench.report.robustness import robustness_notes, with_robustness
 from vla_gen_bench.report.scenarios import describe
@@ -29,6 +29,8 @@ from vla_gen_bench.report.table import document
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
+
+    from vla_gen_bench.episodes.suite import Suite
 
 FORMATS = ("text", "md", "latex", "csv", "html")
 ENDINGS = {".txt": "text", ".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
@@ -256,7 +258,7 @@ def seed_report_of(
     """Like `compare_seeds`, for runs that are already loaded: those of one label are seeds of one policy."""
     groups, names = grouped(runs, baseline)
     found = seeds.compare_seeds(groups, names, metric, level, suite_name=suite, allow_partial=allow_partial)
-    return SeedReport(found, tuple(remarks(runs)), _lost(runs[0], suite))
+    return SeedReport(found, tuple(remarks(runs)), _lost(runs[0], found.suite))
 
 
 def report_of(
@@ -264,19 +266,14 @@ def report_of(
 ) -> Report:
     """Like `compare`, for runs that are already loaded."""
     check_comparable(runs, allow_partial)
-    if metric not in (None, *METRICS):
-        raise UserError(f"--metric {metric}: no such metric{suggest(str(metric), METRICS)}")
-    place = find_baseline(runs, baseline)
     found = find_suite_of(runs[0].header, suite)
-    ids = {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
-    chosen = metric or (found.protocol.metric if found else "success_at_end")
-    comparison = compare_runs(runs, describe(ids, found), place, chosen, level, found)
-    return Report(comparison, tuple(remarks(runs)), _lost(runs[0], suite))
+    chosen, place = chosen_metric(metric, found), find_baseline(runs, baseline)
+    comparison = compare_runs(runs, describe(scenario_ids(runs), found), place, chosen, level, found)
+    return Report(comparison, tuple(remarks(runs)), _lost(runs[0], found))
 
 
-def _lost(run: Run, suite: str | None) -> str:
+def _lost(run: Run, found: Suite | None) -> str:
     what = run.header.suite
-    found = find_suite_of(run.header, suite)
     return "" if found else f"suite '{what.id}' ({what.digest}) is not found here: scenarios are not grouped"
 
 

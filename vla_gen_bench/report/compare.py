@@ -120,11 +120,28 @@ def find_baseline(runs: Sequence[Run], name: str | None) -> int | None:
     """
     if name is None:
         return 0 if len(runs) > 1 else None
-    names = [{run.label, run.policy, str(run.folder), str(run.folder.resolve())} for run in runs]
-    found = [place for place, known in enumerate(names) if name.rstrip("/") in known]
+    place = named_place(name, [(run.label, [run]) for run in runs], "runs")
+    return place if len(runs) > 1 else None
+
+
+def named_place(name: str, groups: Sequence[tuple[str, Sequence[Run]]], what: str) -> int:
+    """Returns the position of the group of runs that `name` stands for: its label, or a policy or folder in it.
+
+    Args:
+        groups: (label, runs).
+        what: What the groups are, for the messages of the errors.
+
+    Raises:
+        UserError: No group, or more than one, has this name.
+    """
+    known = [
+        {label, *(part for run in runs for part in (run.policy, str(run.folder), str(run.folder.resolve())))}
+        for label, runs in groups
+    ]
+    found = [place for place, parts in enumerate(known) if name.rstrip("/") in parts]
     if len(found) == 1:
-        return found[0] if len(runs) > 1 else None
-    labels = [run.label for run in runs]
+        return found[0]
+    labels = [label for label, _ in groups]
     if found:
-        raise UserError(f"--baseline {name}: several runs are called so; give one of: {', '.join(labels)}")
-    raise UserError(f"--baseline {name}: not among the runs{suggest(name, labels)}")
+        raise UserError(f"--baseline {name}: several {what} are called so; give one of: {', '.join(labels)}")
+    raise UserError(f"--baseline {name}: not among the {what}{suggest(name, labels)}")

@@ -188,9 +188,9 @@ def curves_figure(
             label = f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name
             for axes, x, factor in ((panels[0], amount, 1), (panels[1], WALL, scale)):
                 found = [points(run, x, metric) for run in seeds]
-                if x == amount and not len(mean_curve(found)[0]):
+                averaged = _draw_group(axes, [(x * factor, y) for x, y in found], place, label, level)
+                if x == amount and not averaged:
                     raise UserError(f"the seeds of {name} have no stretch in common; give runs of similar length")
-                _draw_group(axes, [(x * factor, y) for x, y in found], place, label, level)
         panels[0].xaxis.set_major_formatter(EngFormatter(sep=""))
         panels[0].set(xlabel=AMOUNTS[amount], ylabel=metric.replace("_", " "))
         if all(run.curve[metric].dropna().between(0, 1).all() for run in runs):
@@ -206,7 +206,8 @@ def curves_figure(
 
 def _draw_group(
     axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], place: int, label: str, level: float
-) -> None:
+) -> bool:
+    """Returns whether the curves have a mean; see `mean_curve`."""
     look = line_style(place)
     x, mean, half = mean_curve(curves, level)
     axes.plot(x, mean, label=label, markevery=max(1, len(x) // 8), markersize=4, linewidth=1.6, **look)
@@ -215,6 +216,7 @@ def _draw_group(
         for seed_x, seed_y in curves:
             axes.plot(seed_x, seed_y, color=look["color"], linewidth=0.5, alpha=0.6)
     axes.grid(color="#dddddd", linewidth=0.6)
+    return len(x) > 0
 
 
 def _time_unit(seconds: float) -> tuple[float, str]:

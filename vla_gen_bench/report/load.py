@@ -123,6 +123,11 @@ def _run(label: str, folder: Path, header: Header) -> Run:
     return Run(label, folder, header, reading.rows, header.planned(), reading.problems, len(reading.repeated))
 
 
+def scenario_ids(runs: Sequence[Run]) -> set[str]:
+    """Returns the ids of all scenarios that the runs planned or ran."""
+    return {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
+
+
 def check_comparable(runs: Sequence[Run], allow_partial: bool) -> None:
     """Raises `UserError` if runs differ in suite, world or a sampled episode, or are incomplete and may not be."""
     first = runs[0]

@@ -10,10 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vla_gen_bench.episodes.suite import Suite
+from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.log.counts import METRICS, Counts
 from vla_gen_bench.report.load import Run
 
-__all__ = ["METRICS", "Cell", "cell_of", "episode_ids", "outcome_array"]
+__all__ = ["METRICS", "Cell", "cell_of", "chosen_metric", "episode_ids", "outcome_array"]
+
+
+def chosen_metric(given: str | None, suite: Suite | None) -> str:
+    """Returns the metric that was given, or the suite's; raises `UserError` if there is no such metric."""
+    if given not in (None, *METRICS):
+        raise UserError(f"--metric {given}: no such metric{suggest(str(given), METRICS)}")
+    return given or (suite.protocol.metric if suite else "success_at_end")
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vla_gen_bench.errors import UserError, printable, suggest
+from vla_gen_bench.episodes.suite import Suite
+from vla_gen_bench.errors import UserError, printable
 from vla_gen_bench.log.suites import find_suite_of
 from vla_gen_bench.report.blocks import Block, Document, Line, Text
-from vla_gen_bench.report.compare import Comparison, compare
+from vla_gen_bench.report.compare import Comparison, compare, named_place
 from vla_gen_bench.report.formats import csv_lines, csv_text
-from vla_gen_bench.report.load import Run, check_comparable
+from vla_gen_bench.report.load import Run, check_comparable, scenario_ids
 from vla_gen_bench.report.notes import few_notes, partial_notes
-from vla_gen_bench.report.outcomes import METRICS
+from vla_gen_bench.report.outcomes import METRICS, chosen_metric
 from vla_gen_bench.report.scenarios import ScenarioInfo, describe, title_of
 from vla_gen_bench.report.summaries import CONTROL, FLIPS, MEAN, RESAMPLES, Summary
 from vla_gen_bench.report.table import best_places, estimate_text, summary_label, title
@@ -34,6 +35,7 @@ class SeedComparison:
         infos: The scenarios, in the order of the table.
         seeds: Names of the training seeds, the same for all policies.
         runs: Of each policy, its runs in the order of `seeds`, or its single run.
+        suite: The runs' suite, None if it was not found.
         by_scenario: Its summaries are the mean of each scenario over the seeds, in the order of `infos`.
         by_dimension: Its summaries are the means and drops of each dimension over its scenarios and the seeds.
     """
@@ -41,6 +43,7 @@ class SeedComparison:
     infos: tuple[ScenarioInfo, ...]
     seeds: tuple[str, ...]
     runs: tuple[tuple[Run, ...], ...]
+    suite: Suite | None
     by_scenario: Comparison
     by_dimension: Comparison
 
@@ -73,8 +76,6 @@ def compare_seeds(
     Raises:
         UserError: The runs cannot be compared, as in a report, or a policy lacks a seed.
     """
-    if metric not in (None, *METRICS):
-        raise UserError(f"--metric {metric}: no such metric{suggest(str(metric), METRICS)}")
     groups = [tuple({run.folder: run for run in group}.values()) for group in policies.values()]
     for label, group in zip(policies, groups):
         if len(group) not in (1, len(seeds)):
@@ -87,13 +88,12 @@ def compare_seeds(
     _check_same_episodes(runs)
     policies = {label: [*group] * (len(seeds) // len(group)) for label, group in zip(policies, groups)}
     suite = find_suite_of(runs[0].header, suite_name)
-    infos = describe({name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}, suite)
-    chosen = metric or (suite.protocol.metric if suite else "success_at_end")
+    infos, chosen = describe(scenario_ids(runs), suite), chosen_metric(metric, suite)
     joined = [_joined(label, group) for label, group in policies.items()]
     rows = [replace(_plain(info), id=_row(info.id, place)) for info in infos for place in range(len(seeds))]
     alone = [replace(row, dimension=_own_dimension(info)) for row, info in zip(rows, _each(infos, len(seeds)))]
     found = [compare(joined, some, 0, chosen, level) for some in (alone, rows)]
-    return SeedComparison(tuple(infos), tuple(seeds), tuple(groups), *found)
+    return SeedComparison(tuple(infos), tuple(seeds), tuple(groups), suite, *found)
 
 
 def _check_same_episodes(runs: Sequence[Run]) -> None:
@@ -162,15 +162,7 @@ def grouped(runs: Sequence[Run], baseline: str | None) -> tuple[dict[str, list[R
 def _baseline(groups: Mapping[str, Sequence[Run]], name: str) -> str:
     if printable(name) in groups:
         return printable(name)
-    known = {
-        label: {part for run in runs for part in (run.policy, str(run.folder), str(run.folder.resolve()))}
-        for label, runs in groups.items()
-    }
-    found = [label for label, parts in known.items() if name.rstrip("/") in parts]
-    if len(found) != 1:
-        several = f"several policies are called so; give one of: {', '.join(groups)}"
-        raise UserError(f"--baseline {name}: {several if found else 'not among the policies' + suggest(name, groups)}")
-    return found[0]
+    return [*groups][named_place(name, [*groups.items()], "policies")]
 
 
 # ---- as tables ------------------------------------------------------------------------------------------------

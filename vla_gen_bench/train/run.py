@@ -25,13 +25,14 @@ from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.log.trackers import WANDB_FILE, wandb_curve
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
+from vla_gen_bench.resources import CHECKPOINT
 from vla_gen_bench.strict_yaml import read_yaml
 from vla_gen_bench.train.guard import INFO_FILE
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
 from vla_gen_bench.train.student import checkpoint_of
 
-CURVE_FILE, STATE_FILE, CHECKPOINT, TENSORBOARD = "curve.csv", "state.pt", "checkpoint", "tensorboard"
+CURVE_FILE, STATE_FILE, TENSORBOARD = "curve.csv", "state.pt", "tensorboard"
 MADE_FOLDERS = (CHECKPOINT, "checkpoints", "videos", TENSORBOARD)
 FOREIGN = {INFO_FILE: "demonstrations", RUN_FILE: "an evaluation's log"}
 

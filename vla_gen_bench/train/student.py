@@ -96,9 +96,9 @@ def build_student(recipe: Recipe, statistics: dict[str, Any] | None, device: tor
 
 def checkpoint_of(name: str) -> str | Path:
     """Returns the checkpoint folder of a policy whose card names one; any other text unchanged."""
-    from vla_gen_bench.resources import data_dir
+    from vla_gen_bench.resources import CHECKPOINT, data_dir
 
-    folder = data_dir() / "policies" / name / "checkpoint"
+    folder = data_dir() / "policies" / name / CHECKPOINT
     return folder if folder.is_dir() else name
 
 
