@@ -27,6 +27,18 @@ STEPS = 7  # the teleport happens in the fifth
 MIXED = [spec_of("multi_object_ood", index=2), spec_of("texture_strong", index=3), table1_spec()]
 TELEPORTS = [spec_of("object_reposition", index=2), spec_of("object_reposition", index=3)]
 TELEPORTS.append(draw(load_suite("table1").select(["object_reposition"])[0], "builtin", 0, 1))  # keeps its velocity
+SCENES = [  # camera, light, bodies and table differ from row to row
+    simple_spec(effects=tuple(Effect(name=name, params=params) for name, params in changes.items()))
+    for changes in (
+        {
+            "camera_position": {"offset": [0.02, -0.03, 0.01]},
+            "light_direction": {"direction": [0.6, 0.2, -0.8]},
+            "light_shadow": {"share": 0.9},
+        },
+        {"target_scale": {"scale": 1.15}, "target_friction": {"coefficient": 0.3}, "camera_zoom": {"zoom": 1.2}},
+        {"table_friction": {"coefficient": 0.05}, "target_mass": {"factor": 5.0}, "light_colour": {"gain": [1, 2, 3]}},
+    )
+]
 
 
 def one_by_one(self: TargetDeltaPoseController, target) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,7 +60,7 @@ def gpu():
         yield emulated_batch(3)
 
 
-@pytest.mark.parametrize("specs", [MIXED, TELEPORTS], ids=["mixed", "teleports"])
+@pytest.mark.parametrize("specs", [MIXED, TELEPORTS, SCENES], ids=["mixed", "teleports", "scenes"])
 def test_a_batch_equals_its_episodes_run_alone(gpu, monkeypatch, specs):
     """Unequal numbers of distractors, an effect in one row, a teleport in all: states, images, rewards and flags."""
     monkeypatch.setattr(TargetDeltaPoseController, "solve_all", one_by_one)

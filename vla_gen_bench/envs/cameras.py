@@ -33,8 +33,9 @@ _WRIST_POSE = sapien.Pose(  # on gripper_link, x forward, z up: 25 degrees about
     (0.0254045, 0.0, 0.0824748), (np.cos(np.radians(12.5)), 0.0, np.sin(np.radians(12.5)), 0.0)
 )
 _WRIST_FOCAL, _WRIST_CENTRE = 240 / np.tan(np.radians(29)), (319.5, 239.5)  # 58 degrees over 480 rows
+FIXED_LINK = "base_link"
 _MOUNTS = {
-    EXTERNAL: ("base_link", _EXTERNAL_POSE, _EXTERNAL_FOCAL, _EXTERNAL_CENTRE),
+    EXTERNAL: (FIXED_LINK, _EXTERNAL_POSE, _EXTERNAL_FOCAL, _EXTERNAL_CENTRE),
     WRIST: ("gripper_link", _WRIST_POSE, _WRIST_FOCAL, _WRIST_CENTRE),
 }
 _TO_IMAGE_AXES = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # x forward, z up -> z forward, y down

@@ -22,6 +22,7 @@ from vla_gen_bench.envs.cameras import UIDS
 from vla_gen_bench.envs.compositing import composite, foreground_mask
 from vla_gen_bench.envs.effects import RunningEffects, scene_setups
 from vla_gen_bench.envs.effects.camera import aim_cameras, table_image
+from vla_gen_bench.envs.effects.shadows import CastShadows
 from vla_gen_bench.envs.judge import Judge
 from vla_gen_bench.envs.poses import BodyPoses
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
@@ -162,7 +163,7 @@ class PickPlaceEnv(BaseEnv):
         self._close_viewer()
         self._sensors, self._human_render_cameras, self._hidden_objects = {}, {}, []
         self._things, self._effects, self._points, self.judge = [], None, {}, None
-        self._camera_params = self._table = self._wrist = self._poses = None
+        self._camera_params = self._table = self._wrist = self._poses = self._shadows = None
         vars(self).pop("segmentation_id_map", None)  # ManiSkill's map of the old bodies would keep their textures alive
         agent = getattr(self, "agent", None)  # none before the first reset
         scene.release(self.scene, getattr(agent, "robot", None), agent)
@@ -240,6 +241,7 @@ class PickPlaceEnv(BaseEnv):
         tables = [table_image(self.pack, spec.table, setup, self.image_size) for spec, setup in views]
         self._tables = torch.stack(tables).to(self.device)
         self._background = self._table.per_scene_id
+        self._shadows = CastShadows(self)
         self._effects = RunningEffects(self, self._specs)
         self._wrist = WristView(self) if WRIST in self.cameras else None
 
@@ -340,9 +342,11 @@ class PickPlaceEnv(BaseEnv):
 
     def _picture(self, render: torch.Tensor, segmentation: torch.Tensor, camera: str) -> torch.Tensor:
         self.segmentation, foreground = segmentation, self.foreground(segmentation)
-        if camera == EXTERNAL:
-            return self._effects.images(composite(render, foreground, self._tables), foreground)
-        return self._wrist.effects.images(composite(render, foreground, self._wrist.tables()), foreground)
+        outside = camera == EXTERNAL
+        tables, effects = (self._tables, self._effects) if outside else (self._wrist.tables(), self._wrist.effects)
+        images = composite(render, foreground, tables)
+        self._shadows.cast(images, segmentation, foreground, self._sensors[UIDS[camera]].camera)
+        return effects.images(images, foreground)
 
     def get_obs(self, info: dict | None = None, unflattened: bool = False) -> dict:
         if self.draws:

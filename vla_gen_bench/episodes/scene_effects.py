@@ -157,6 +157,18 @@ SCENE_EFFECTS = (
         ),
     ),
     EffectSpec(
+        "light_shadow",
+        "scene",
+        {"share": Number(0.6, 0.0, 1.0, unit="of the main light")},
+        _as_written,
+        f"{REALISED}:LightShadow",
+        Levels(
+            {"share": (0.2, 0.4, 0.6, 0.8, 1.0)},
+            "from a lamp behind a wide screen to a bare one; the main light is 65% of the light on the table, so a "
+            "full shadow has 0.62 of the pixel value around it",
+        ),
+    ),
+    EffectSpec(
         "target_scale",
         "scene",
         {"percent": Number(10.0, 0.0, 40.0, unit="%")},

@@ -109,8 +109,8 @@ def _plane(view: View, z: float, offset: tuple[float, float]) -> tuple[np.ndarra
     return position[0] + reach * ray[0], position[1] + reach * ray[1]
 
 
-def _distance(table: Table, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Signed distance (m) to the table's outline, negative inside."""
+def distance(table: Table, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Signed distance (m) from world points of the plane to the table's outline, negative inside."""
     u, v = paint.turn(x - np.float32(table.centre[0]), y - np.float32(table.centre[1]), table.degrees)
     du, dv = np.abs(u) - (table.half[0] - table.corner), np.abs(v) - (table.half[1] - table.corner)
     outside = np.hypot(np.maximum(du, 0), np.maximum(dv, 0))
@@ -120,7 +120,7 @@ def _distance(table: Table, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _surroundings(view: View, table: Table) -> np.ndarray:
     """Floor with the table's soft shadow, and wall, slightly out of focus: RGB [H, W, 3]."""
     x, y = _plane(view, FLOOR_Z, (0.5, 0.5))
-    shadow = 0.45 + 0.55 * paint.step(-0.1, 0.4, _distance(table, x, y))
+    shadow = 0.45 + 0.55 * paint.step(-0.1, 0.4, distance(table, x, y))
     image = table.floor(x, y) * shadow[..., None]
     if table.wall is not None:
         image = _add_wall(view, image, x, y, *table.wall)
@@ -147,8 +147,8 @@ def _add_wall(
 def _table_layer(view: View, table: Table, offset: tuple[float, float], below: np.ndarray) -> np.ndarray:
     """One subsample of the image: top, rim and the visible side of the table over the surroundings."""
     x, y = _plane(view, TOP_Z, offset)
-    inside = _distance(table, x, y)
-    side = (inside >= 0) & (_distance(table, *_plane(view, TOP_Z - table.thickness, offset)) < 0)
+    inside = distance(table, x, y)
+    side = (inside >= 0) & (distance(table, *_plane(view, TOP_Z - table.thickness, offset)) < 0)
     image = below.copy()
     image[side] = paint.rgb(table.edge) * np.float32(0.62)
     top = inside < -table.rim

@@ -81,6 +81,13 @@ class LightDirection(SceneChange):
         return replace(setup, lights=(replace(main, direction=tuple(direction)), *others))
 
 
+class LightShadow(SceneChange):
+    """Lets bodies keep `share` of the main light off what lies below them."""
+
+    def changed(self, setup: SceneSetup, share: float) -> SceneSetup:
+        return replace(setup, shadow=share)
+
+
 class TargetScale(SceneChange):
     """Multiplies the target's size by `scale`; its mass follows its volume."""
 

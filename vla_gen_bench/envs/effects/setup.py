@@ -27,7 +27,7 @@ class CameraSetup:
 
 @dataclass(frozen=True)
 class LightSetup:
-    """A directional light: where it shines to (world frame, any length) and its colour (1 = full); no shadow."""
+    """A directional light: where it shines to (world frame, any length) and its colour (1 = full)."""
 
     direction: tuple[float, float, float]
     colour: Colour
@@ -65,6 +65,7 @@ class SceneSetup:
         camera, ambient, lights: Camera and lighting.
         bodies: Role ("target", "receptacle", "distractor_object_0", ...) -> its changes; only for changed bodies.
         table_friction: Friction of the table's surface; None = ManiSkill's default material.
+        shadow: Share of the main light, the first, that bodies keep off what lies below them.
     """
 
     camera: CameraSetup = CameraSetup()
@@ -72,6 +73,7 @@ class SceneSetup:
     lights: tuple[LightSetup, ...] = LIGHTS
     bodies: Mapping[str, BodySetup] = field(default_factory=dict)
     table_friction: float | None = None
+    shadow: float = 0.0
 
     def body(self, role: str) -> BodySetup:
         """Returns how the body in `role` differs from the catalogue."""
