@@ -1,15 +1,20 @@
-"""Converters for rotation notations, for absolute poses, and for deltas from another starting pose."""
+"""Converters for rotation notations, for absolute poses, and for deltas from another starting pose.
+
+Commands import this module for its names alone, so scipy.spatial, a third of their start, is imported on first use.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import PrivateAttr
-from scipy.spatial.transform import Rotation
 
 from vla_gen_bench.policies.converters.base import Converter
 from vla_gen_bench.protocol import STATE, Observation
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
 
 Notation = Literal["euler_XYZ", "euler_xyz", "axis_angle", "quaternion_wxyz", "quaternion_xyzw", "rot6d"]
 SIZES = {
@@ -23,6 +28,8 @@ def parse_rotation(values: np.ndarray, notation: Notation) -> Rotation:
     `euler_XYZ`: Rx Ry Rz, the benchmark's; `euler_xyz`: Rz Ry Rx (static axes, ROS, transforms3d's default);
     `rot6d`: the matrix's first two columns (Zhou et al. 2019), made orthonormal by Gram-Schmidt.
     """
+    from scipy.spatial.transform import Rotation
+
     flat = values.reshape(-1, values.shape[-1])
     if notation == "axis_angle":
         return Rotation.from_rotvec(flat)
@@ -110,7 +117,7 @@ class AbsolutePose(_FromPose):
 
     def _goals(self, action: np.ndarray, measured: tuple[np.ndarray, Rotation]) -> list[tuple[np.ndarray, Rotation]]:
         positions, rotations, _ = split(action[None], self.given, "absolute")
-        turned = rotations * DOWN if self.from_down else rotations
+        turned = rotations * _down() if self.from_down else rotations
         return [(position, turned[k]) for k, position in enumerate(positions[0])]
 
 
@@ -135,14 +142,19 @@ class FromMeasured(_FromPose):
         return goals
 
 
-DOWN = Rotation.from_matrix([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+def _down() -> Rotation:
+    """Returns the rotation of a gripper that points straight down."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_matrix([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
 def _measured(observation: Observation) -> list[tuple[np.ndarray, Rotation]]:
     position = observation.part("ee_position").astype(np.float64)
     quaternion = np.roll(observation.part("ee_quaternion").astype(np.float64), -1, axis=1)
     assert STATE["ee_quaternion"].names[0] == "qw"
-    return [(p, Rotation.from_quat(q)) for p, q in zip(position, quaternion, strict=True)]
+    rotations = parse_rotation(quaternion, "quaternion_xyzw")
+    return [(p, rotations[row]) for row, p in enumerate(position)]
 
 
 def _deltas(
