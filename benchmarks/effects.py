@@ -2,6 +2,8 @@
 
 Processor time, all threads. Rounds of IND and every effect alternate; the lower quartile is shown, because other load
 on the machine can only add time.
+
+    python benchmarks/effects.py [WORLD [EFFECT ...]]
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ def scenario(name: str) -> Scenario:
     return Scenario(id=name, label=name, dimension="vision", shift=Shift.parse({"effects": written}))
 
 
-def main(world: str) -> None:
+def main(world: str = "builtin", *chosen: str) -> None:
     """Prints a line per effect: milliseconds of a step and of a reset, and the cost of an episode relative to IND's."""
     env = PickPlaceEnv(world=world)
-    names = ["ind", *built_in_effects()]
+    names = ["ind", *(chosen or built_in_effects())]
     steps: dict[str, list[float]] = {name: [] for name in names}
     resets: dict[str, list[float]] = {name: [] for name in names}
     for index in range(ROUNDS + 1):
@@ -60,4 +62,4 @@ def main(world: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "builtin")
+    main(*sys.argv[1:])

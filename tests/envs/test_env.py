@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from sim import CAMERA, STILL, environment, image, poses, simple_spec, spec_of
 
 import vla_gen_bench.envs as envs
 from vla_gen_bench.envs import robot
+from vla_gen_bench.envs.task import grasping, placed_on
 from vla_gen_bench.episodes.spec import Placed
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.contract import example_observation
+from vla_gen_bench.policies.expert import Expert
 
 
 def rollout(env, spec, actions):
@@ -141,6 +146,28 @@ def test_gripper_action_is_a_position():
         for _ in range(6):
             env.step(np.array([0, 0, 0.01, 0, 0, 0, command], np.float32))
         np.testing.assert_allclose(env.privileged_state().qpos[6:], finger, atol=1e-3)
+
+
+def test_the_judge_is_what_the_rules_say_with_and_without_contacts():
+    """A whole episode of the expert, from no contact to the placement."""
+    env, expert = environment("builtin", "none"), Expert()
+    env.reset(options={"spec": spec_of("multi_object_ind", index=1)})
+    expert.reset(list(env.instructions), [0])
+    seen = set()
+    for _ in range(60):
+        look = replace(example_observation(1), privileged=[env.privileged_state()])
+        env.step(expert.act(look)[0, 0])
+        judge = env.judge
+        force = {side: judge.forces[f"{side}/target"] for side in ("left", "right")}
+        links = {"left": env.agent.finger1_link, "right": env.agent.finger2_link}
+        turned = {side: link.pose.to_transformation_matrix()[:, :3, 1] for side, link in links.items()}
+        expected = grasping(force["left"], turned["left"]) & grasping(force["right"], -turned["right"])
+        offset = judge.positions["target"] - judge.positions["receptacle"]
+        sizes = judge.extents["target"], judge.extents["receptacle"]
+        placed = placed_on(offset, *sizes, judge.forces["target/receptacle"])
+        assert judge.grasped.tolist() == expected.tolist() and judge.success.tolist() == placed.tolist()
+        seen.add((any(bool(force.any()) for force in judge.forces.values()), bool(expected), bool(placed)))
+    assert {(False, False, False), (True, True, False), (True, False, True)} <= seen
 
 
 def test_the_table_image_is_behind_everything():

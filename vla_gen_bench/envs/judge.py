@@ -41,6 +41,7 @@ class Judge:
         self.extents = {role: thing.over(self._batch, self._extent(thing), 0.0) for role, thing in self._things.items()}
         self._placements = self._meetings()
         self._placed_extents = [torch.stack([self.extents[pair[side]] for pair in self._placements]) for side in (0, 1)]
+        self._on_cpu = not scene.gpu_sim_enabled  # there, looking at a value does not wait for a device
         self.progress = task.Progress.start(self._batch, self._device)
         self.update(torch.zeros(self._batch, dtype=torch.int32, device=self._device))
 
@@ -54,10 +55,14 @@ class Judge:
         self.forces = dict(zip(self._contacts.names, forces, strict=True))
         self.positions = dict(zip(self._things, poses[2:, :, :3], strict=True))
         self.positions["gripper"] = (poses[0, :, :3] + poses[1, :, :3]) / 2
-        fingers = forces[: 2 * len(self._objects)].view(len(self._objects), 2, self._batch, 3)
-        grasped = task.grasping(fingers, _openings(poses[:2, :, 3:])).all(1)  # [objects, B]
+        self._fingers = forces[: 2 * len(self._objects)].view(len(self._objects), 2, self._batch, 3)
+        if self._on_cpu and not forces.any():  # every rule needs a force: half of an episode's steps have none
+            self.grasped, self.success = torch.zeros(2, self._batch, dtype=torch.bool)
+            self.progress.update(step, self.grasped, self.success, {})
+            return
+        grasped = task.grasping(self._fingers, _openings(poses[:2, :, 3:])).all(1)  # [objects, B]
         placed = self._placed(forces)  # [placements, B]
-        self._fingers, self.grasped, self.success = fingers, grasped[0], placed[0]
+        self.grasped, self.success = grasped[0], placed[0]
         self.progress.update(step, self.grasped, self.success, self._wrong(grasped, placed))
 
     def info(self) -> dict[str, torch.Tensor]:
