@@ -363,8 +363,9 @@ def robustness_page() -> str:
 Written by `make results` from committed logs; nothing here is typed by hand.
 
 `vgb eval --policy NAME --suite robustness --quick` in world {world()}: one training seed each, 16 episodes a
-row, the same in every row and for every policy; so intervals are wide. Levels: [robustness.md](robustness.md); numbers:
-[report.md](report.md). Logs: `benchmarks/results/robustness`.
+row, each the same IND episode with one disturbance, for every policy alike; so intervals are wide. `≤ control`: not
+above what the policy reaches without an instruction or on a black image. Levels: [robustness.md](robustness.md);
+numbers: [report.md](report.md). Logs: `benchmarks/results/robustness`.
 
 ![Success by level of each disturbance](gallery/{RESPONSE.name})
 

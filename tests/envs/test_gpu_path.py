@@ -27,17 +27,23 @@ STEPS = 7  # the teleport happens in the fifth
 MIXED = [spec_of("multi_object_ood", index=2), spec_of("texture_strong", index=3), table1_spec()]
 TELEPORTS = [spec_of("object_reposition", index=2), spec_of("object_reposition", index=3)]
 TELEPORTS.append(draw(load_suite("table1").select(["object_reposition"])[0], "builtin", 0, 1))  # keeps its velocity
-SCENES = [  # camera, light, bodies and table differ from row to row
-    simple_spec(effects=tuple(Effect(name=name, params=params) for name, params in changes.items()))
-    for changes in (
-        {
-            "camera_position": {"offset": [0.02, -0.03, 0.01]},
-            "light_direction": {"direction": [0.6, 0.2, -0.8]},
-            "light_shadow": {"share": 0.9},
-        },
-        {"target_scale": {"scale": 1.15}, "target_friction": {"coefficient": 0.3}, "camera_zoom": {"zoom": 1.2}},
-        {"table_friction": {"coefficient": 0.05}, "target_mass": {"factor": 5.0}, "light_colour": {"gain": [1, 2, 3]}},
-    )
+CHANGES = [  # camera, light, bodies and table differ from row to row
+    {
+        "camera_position": {"offset": [0.02, -0.03, 0.01]},
+        "light_direction": {"direction": [0.6, 0.2, -0.8]},
+        "light_shadow": {"share": 0.9},
+    },
+    {"target_scale": {"scale": 1.15}, "target_friction": {"coefficient": 0.3}, "camera_zoom": {"zoom": 1.2}},
+    {
+        "table_friction": {"coefficient": 0.05},
+        "target_mass": {"factor": 5.0},
+        "light_colour": {"gain": [1, 2, 3]},
+        "light_shadow": {"share": 0.6},
+    },
+]
+SCENES = [
+    spec.model_copy(update={"effects": tuple(Effect(name=name, params=params) for name, params in changes.items())})
+    for spec, changes in zip([simple_spec(), simple_spec(), spec_of("multi_object_ind", index=3)], CHANGES, strict=True)
 ]
 
 

@@ -28,15 +28,12 @@ scenarios:
 
 
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", (*SUITES, *LARGE))
 def test_episodes_are_those_of_the_manifest(name, world):
-    check_manifest(load_suite(name), world)
-
-
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("name", LARGE)
-def test_first_episodes_are_those_of_the_manifest(name, world):
-    """All of them take half a minute: `vgb suites manifest NAME --check`."""
+    """All of them, but the first of each row in the large suites of other worlds, which draw as `builtin` does."""
+    if name not in LARGE or world == "builtin":
+        check_manifest(load_suite(name), world)
+        return
     suite = load_suite(name)
     stored = json.loads(manifest_path(suite, world).read_text())
     assert stored["suite_digest"] == suite.digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,11 +79,14 @@ def _to_base(pose: np.ndarray) -> np.ndarray:
 
 def collision_points(thing: Thing, row: int) -> np.ndarray:
     """Returns [N, 3] vertices of the convex pieces in the actor's frame, metres."""
-    clouds = []
-    for shape in thing.actor._bodies[thing.index(row)].collision_shapes:
+    return np.concatenate(list(convex_pieces(thing.actor._bodies[thing.index(row)])))
+
+
+def convex_pieces(body: sapien.physx.PhysxRigidBaseComponent) -> Iterator[np.ndarray]:
+    """Yields the vertices [N, 3] of each of a body's convex collision pieces, in its own frame, metres."""
+    for shape in body.collision_shapes:
         transform = shape.local_pose.to_transformation_matrix()
-        clouds.append((shape.vertices * shape.scale) @ transform[:3, :3].T + transform[:3, 3])
-    return np.concatenate(clouds).astype(np.float64)
+        yield ((shape.vertices * shape.scale) @ transform[:3, :3].T + transform[:3, 3]).astype(np.float64)
 
 
 def _body(env: PickPlaceEnv, thing: Thing, row: int) -> BodyState:

@@ -164,8 +164,8 @@ SCENE_EFFECTS = (
         f"{REALISED}:LightShadow",
         Levels(
             {"share": (0.2, 0.4, 0.6, 0.8, 1.0)},
-            "from a lamp behind a wide screen to a bare one; the main light is 65% of the light on the table, so a "
-            "full shadow has 0.62 of the pixel value around it",
+            "from a faint shadow to one that keeps off all of the main light, 65% of the light on the table: a pixel "
+            "there has 0.62 of its value",
         ),
     ),
     EffectSpec(

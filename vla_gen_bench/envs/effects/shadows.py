@@ -2,14 +2,14 @@
 
 SAPIEN's fast shader casts no shadows, and the table is an image behind the rendered bodies. So shadows are computed
 from geometry. A body's collision pieces are convex; the shadow of a convex piece on a plane is the convex hull of its
-vertices, projected along the light. The table is such a plane. An object or receptacle is shaded as if all that is
-visible of it were at the height of its top. The robot casts shadows and receives none.
+vertices above the plane, projected along the light. The table is such a plane. An object or receptacle is shaded as if
+all that is visible of it were at the height of its top. The robot casts shadows and receives none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -26,15 +26,20 @@ from vla_gen_bench.envs.effects.scene_changes import irradiance
 from vla_gen_bench.envs.effects.sensor import GAMMA
 from vla_gen_bench.envs.effects.setup import SceneSetup
 from vla_gen_bench.envs.poses import Body, BodyPoses
+from vla_gen_bench.envs.privileged import convex_pieces
 from vla_gen_bench.envs.scene import TABLE_CENTRE, TABLE_HALF_SIZE, Thing
 
 if TYPE_CHECKING:
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
 
 CELL_M = 0.005  # of a shadow map
-SOFT_CELLS = 3  # width of a shadow's soft edge, 15 mm: a 10 cm lamp 1 m above, a body 15 cm above the table
+SOFT_CELLS = 3  # box that softens edges
+CUT = 122  # of 255, taken off the softened map: OpenCV draws a polygon 0.7 cells wider than it is on each side
+# With both, an edge is 1 cm wide (95% to 5%), as under a 10 cm lamp 1 m above a body 10 cm above the table, and its
+# middle lies on the geometric edge.
+_SOFT_EDGE = np.clip((np.arange(256) - CUT) * 255 / (255 - CUT), 0, 255).astype(np.uint8)
 MARGIN_M = 0.01  # of the map around an object
-ABOVE_M = 0.001  # what rises less above a plane casts no shadow on it
+ABOVE_M = 0.001  # what rises less above a plane casts no shadow on it; a body on the table may sink in by less
 _FRACTION = 4  # bits of a vertex's position within a cell
 
 
@@ -84,15 +89,18 @@ class View(NamedTuple):
 
 
 class CastShadows:
-    """The shadows in the images of an environment's running episodes, of those whose setup has any."""
+    """The shadows in the images of an environment's running episodes, of those whose setup has any.
+
+    Made when robot and bodies are in their places, because the external camera's view is read once.
+    """
 
     def __init__(self, env: PickPlaceEnv) -> None:
         rows = {row: setup for row, setup in enumerate(env.setups) if setup.shadow > 0 and _shines_down(setup)}
         bodies = [*(link for link in env.agent.robot.links if link._bodies[0].collision_shapes), *env.things]
         self._poses = BodyPoses(bodies, env.num_envs, env.gpu_sim_enabled) if rows else None
-        self._scenes = {row: Scene(bodies, row, setup) for row, setup in rows.items()}
+        self._scenes = {row: Scene(setup, _pieces(bodies, row), _ids(bodies, row)) for row, setup in rows.items()}
         self._outlines = {row: _outline(env.world.name, env.specs[row].table) for row in rows}
-        self._fixed: dict[int, View] = {}  # of the external camera
+        self._fixed: dict[int, View] = {}  # sub-scene -> view of the external camera, which never moves in an episode
 
     def cast(
         self, images: torch.Tensor, segmentation: torch.Tensor, foreground: torch.Tensor, camera: RenderCamera
@@ -126,9 +134,16 @@ class CastShadows:
 
 
 class Scene:
-    """The convex pieces of one sub-scene's bodies, and its main light."""
+    """The convex pieces of one sub-scene's bodies, and its main light.
 
-    def __init__(self, bodies: list[Body], row: int, setup: SceneSetup) -> None:
+    Args:
+        pieces: (index of the body, vertices [N, 3] in its frame) of each.
+        things: (index of the body, its id in a segmentation) of those that receive shadows.
+    """
+
+    def __init__(
+        self, setup: SceneSetup, pieces: Sequence[tuple[int, np.ndarray]], things: Sequence[tuple[int, int]] = ()
+    ) -> None:
         main, *others = setup.lights
         x, y, z = main.direction
         self._slant = np.array([x, y], float) / -z  # metres sideways for each metre down
@@ -136,17 +151,12 @@ class Scene:
         lost = setup.shadow * np.maximum(total - irradiance(setup.ambient, tuple(others)), 0) / total
         left = np.maximum(1 - np.arange(256)[:, None] / 255 * lost, 0) ** (1 / GAMMA)
         self._curve = np.rint(255 * left).astype(np.uint8)[None]  # [1, 256, 3]: factor of 255 by shade
-        pieces = [(index, points) for index, body in enumerate(bodies) for points in _pieces(body, row)]
         lengths = [len(points) for _, points in pieces]
         self._starts = np.cumsum([0, *lengths[:-1]])
         self._parts = [slice(start, start + length) for start, length in zip(self._starts, lengths, strict=True)]
         self._local = np.concatenate([points for _, points in pieces])
         self._owner = np.repeat([index for index, _ in pieces], lengths)  # of the vertices
-        self._things = [
-            (index, int(body.actor.per_scene_id[body.index(row)]))
-            for index, body in enumerate(bodies)
-            if isinstance(body, Thing) and row in body.rows
-        ]
+        self._things = things
 
     def move(self, poses: np.ndarray) -> None:
         """Moves the bodies to `poses` [N, 7], world frame; NaN where the sub-scene lacks one."""
@@ -154,11 +164,10 @@ class Scene:
         there = ~np.isnan(poses[:, 0])
         turns[there] = Rotation.from_quat(poses[there, 3:], scalar_first=True).as_matrix()
         self._points = np.einsum("nij,nj->ni", turns[self._owner], self._local) + poses[self._owner, :3]
-        height = np.maximum(self._points[:, 2:] - TABLE.z, 0)
-        self._spots = (self._points[:, :2] + self._slant * height).astype(np.float32)  # on the table
-        self._hulls = [cv2.convexHull(self._spots[part])[:, 0] for part in self._parts]
+        self._spots = (self._points[:, :2] + self._slant * (self._points[:, 2:] - TABLE.z)).astype(np.float32)
         self._low, self._high = (of.reduceat(self._spots, self._starts) for of in (np.minimum, np.maximum))
-        self._tops = np.maximum.reduceat(self._points[:, 2], self._starts)
+        self._bottoms, self._tops = (of.reduceat(self._points[:, 2], self._starts) for of in (np.minimum, np.maximum))
+        self._hulls: dict[int, np.ndarray] = {}
 
     def shade(self, ids: np.ndarray, bodies: np.ndarray, view: View, outline: np.ndarray | None) -> np.ndarray:
         """Returns uint8 [H, W], how far each pixel is in the shadow; 255 = fully.
@@ -177,7 +186,7 @@ class Scene:
             casting = self.casting(window)
             if casting:
                 mask = (ids == id).view(np.uint8)
-                _cover(shade, mask, cv2.boundingRect(mask), self.shadow(window, casting), window, view)
+                _cover(shade, mask, cv2.boundingRect(mask), self.shadow(window, casting), window, view, on=True)
         return shade
 
     def casting(self, window: Window) -> list[int]:
@@ -191,9 +200,22 @@ class Scene:
         drawn = np.zeros((window.cells, window.cells), np.uint8)
         start = (self._slant * (TABLE.z - window.z) / CELL_M + window.origin) * (1 << _FRACTION)
         for piece in pieces:
-            cells = np.rint(self._hulls[piece] * ((1 << _FRACTION) / CELL_M) + start).astype(np.int32)
+            cells = np.rint(self._hull(piece, window.z) * ((1 << _FRACTION) / CELL_M) + start).astype(np.int32)
             cv2.fillConvexPoly(drawn, cells, 255, cv2.LINE_AA, _FRACTION)
-        return cv2.blur(drawn, (SOFT_CELLS, SOFT_CELLS))
+        return cv2.LUT(cv2.blur(drawn, (SOFT_CELLS, SOFT_CELLS)), _SOFT_EDGE)
+
+    def _hull(self, piece: int, height: float) -> np.ndarray:
+        """Returns [N, 2], the outline of a piece's shadow on the plane at `height`, moved along the light to the table.
+
+        Only what lies above the plane casts it.
+        """
+        if self._bottoms[piece] > height - ABOVE_M:  # the same on all planes below the piece
+            if piece not in self._hulls:
+                self._hulls[piece] = cv2.convexHull(self._spots[self._parts[piece]])[:, 0]
+            return self._hulls[piece]
+        points = _upper_part(self._points[self._parts[piece]], height)
+        spots = points[:, :2] + self._slant * (points[:, 2:] - TABLE.z)
+        return cv2.convexHull(spots.astype(np.float32))[:, 0]
 
     def _above(self, index: int) -> Window:
         """Returns the window around a body, at the height of its top."""
@@ -210,6 +232,14 @@ class Scene:
             part = np.s_[top : top + height, left : left + width]
             factors = cv2.LUT(cv2.merge([shade[part]] * 3), self._curve)
             image[part] = cv2.multiply(image[part], factors, scale=1 / 255)
+
+
+def _upper_part(points: np.ndarray, height: float) -> np.ndarray:
+    """Returns points [N, 3] whose convex hull is the part above a plane of the hull of `points`."""
+    above = points[:, 2] >= height
+    upper, lower = points[above], points[~above]
+    share = (upper[:, None, 2:] - height) / (upper[:, None, 2:] - lower[None, :, 2:])
+    return np.concatenate([upper, (upper[:, None] + share * (lower - upper[:, None])).reshape(-1, 3)])
 
 
 def _shines_down(setup: SceneSetup) -> bool:
@@ -238,21 +268,28 @@ def pinhole(position: np.ndarray, rotation: np.ndarray, matrix: np.ndarray) -> V
 
 
 def _cover(
-    shade: np.ndarray, mask: np.ndarray, rectangle: tuple[int, ...], drawn: np.ndarray, window: Window, view: View
+    shade: np.ndarray,
+    mask: np.ndarray,
+    rectangle: tuple[int, ...],
+    drawn: np.ndarray,
+    window: Window,
+    view: View,
+    on: bool = False,
 ) -> None:
     """Writes the shadow map `drawn` of a plane into the pixels of `shade` in `mask` and the rectangle.
 
     Args:
         rectangle: Left, top, width, height.
+        on: Pixels beyond the map have the value of its edge, not 0: the sides of the thing whose top it is.
     """
     left, top, width, height = rectangle
-    if not width or not height:
+    if not width or not height or view.position[2] <= window.z:  # such a camera sees no top
         return
     part = np.s_[top : top + height, left : left + width]
     to_plane = view.to_plane(window.z)
     to_plane[:, 2] += to_plane[:, 0] * left + to_plane[:, 1] * top
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpPerspective(drawn, window.to_cells() @ to_plane, (width, height), flags=flags)
+    flags, beyond = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE if on else cv2.BORDER_CONSTANT
+    seen = cv2.warpPerspective(drawn, window.to_cells() @ to_plane, (width, height), flags=flags, borderMode=beyond)
     a, b, c = to_plane[2]
     if min(c, c + a * width, c + b * height, c + a * width + b * height) <= 0:
         y, x = np.mgrid[0:height, 0:width]
@@ -263,7 +300,7 @@ def _cover(
 def _extent(drawn: np.ndarray, window: Window, view: View, size: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Returns the left, top, width and height of a rectangle that contains all of a shadow in an image of `size`."""
     left, top, width, height = cv2.boundingRect(drawn)
-    if not width:
+    if not width or view.position[2] <= window.z:
         return 0, 0, 0, 0
     (a, b, c), (d, e, f), (g, h, i) = np.linalg.inv(window.to_cells() @ view.to_plane(window.z)).tolist()
     corners = [(x, y) for x in (left - 1, left + width) for y in (top - 1, top + height)]
@@ -277,19 +314,24 @@ def _extent(drawn: np.ndarray, window: Window, view: View, size: tuple[int, ...]
     return left, top, right - left, bottom - top
 
 
-def _pieces(body: Body, row: int) -> Iterator[np.ndarray]:
-    """Yields the vertices [N, 3] of each convex piece, in the body's frame; none if sub-scene `row` lacks the body."""
-    if isinstance(body, Link):
-        shapes = body._bodies[row].collision_shapes
-    else:
-        shapes = body.actor._bodies[body.index(row)].collision_shapes if row in body.rows else ()
-    for shape in shapes:
-        transform = shape.local_pose.to_transformation_matrix()
-        yield ((shape.vertices * shape.scale) @ transform[:3, :3].T + transform[:3, 3]).astype(np.float64)
+def _pieces(bodies: list[Body], row: int) -> list[tuple[int, np.ndarray]]:
+    """Returns the convex pieces of the bodies that sub-scene `row` has, see `Scene`."""
+    there = {index: body for index, body in enumerate(bodies) if isinstance(body, Link) or row in body.rows}
+    parts = {
+        index: body._bodies[row] if isinstance(body, Link) else body.actor._bodies[body.index(row)]
+        for index, body in there.items()
+    }
+    return [(index, points) for index, part in parts.items() for points in convex_pieces(part)]
+
+
+def _ids(bodies: list[Body], row: int) -> list[tuple[int, int]]:
+    """Returns index and id of each object and receptacle that sub-scene `row` has."""
+    things = [(index, body) for index, body in enumerate(bodies) if isinstance(body, Thing) and row in body.rows]
+    return [(index, int(thing.actor.per_scene_id[thing.index(row)])) for index, thing in things]
 
 
 def _outline(world: str, table: str) -> np.ndarray | None:
-    """Returns uint8 [cells, cells], 255 on the table's top; None where only a photograph of the table is known."""
+    """Returns uint8 [cells, cells], 255 on the table's top; None in other worlds: shadows fall on all of the image."""
     found = next((row for row in tables.TABLES if world == "builtin" and row.id == table), None)
     if found is None:
         return None
