@@ -1,9 +1,11 @@
 """Shadows of the main light, against rays traced through the bodies' collision pieces."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
-from sim import CAMERA, environment, image, simple_spec
+from sim import CAMERA, environment, image, simple_spec, spec_of
 
 from vla_gen_bench.assets.builtin import tables
 from vla_gen_bench.envs.cameras import TABLE_TOP_M, table_homography
@@ -184,6 +186,19 @@ def test_the_share_sets_the_depth_and_the_order_of_effects_does_not_matter():
     assert core.sum() > 300 and np.median(half[core] / plain[core]) == pytest.approx(expected, abs=0.01)
     np.testing.assert_array_equal(seen(FULL, SLANTED)[1], seen(SLANTED, FULL)[1])
     np.testing.assert_array_equal(seen(Effect(name="light_shadow", params={"share": 0.0}))[1], plain)
+
+
+def test_the_photographed_world_has_shadows_too(shared_dir):
+    os.environ.setdefault("VGB_RL4VLA_DIR", str(shared_dir / "assets"))
+    env, views = environment("rl4vla"), []
+    for effects in ((), (FULL,)):
+        spec = spec_of("multi_object_ind", world="rl4vla").model_copy(update={"effects": effects})
+        views.append(image(env.reset(options={"spec": spec})[0]).astype(float))
+    plain, dark = views
+    robot = env.role_mask(env.segmentation, "robot")[0].numpy()
+    np.testing.assert_array_equal(dark[robot], plain[robot])
+    shaded = (dark < 0.7 * plain).all(2)
+    assert 0.01 < shaded.mean() < 0.3 and np.median(dark[shaded] / plain[shaded]) == pytest.approx(DARK, abs=0.02)
 
 
 def test_light_from_below_casts_nothing():
