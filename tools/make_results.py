@@ -37,7 +37,9 @@ BASELINE = "openvla-sft"
 CARDS = [ROOT / "policies" / f"openvla-{name}" / "README.md" for name in ("base", "warmup", "sft", "ppo")]
 ROBUSTNESS = {name: RESULTS / "robustness" / name for name in ("openvla-ppo", "openvla-sft", "expert", "hold")}
 COMPARED = [ROBUSTNESS["openvla-ppo"], ROBUSTNESS["openvla-sft"]]
-CONTROLS = [RESULTS / "controls" / name for name in ("openvla-ppo", "openvla-sft")]
+CONTROLS, PAIRS = (
+    [RESULTS / suite / name for name in ("openvla-ppo", "openvla-sft")] for suite in ("controls", "compositional")
+)
 RESPONSE = ROOT / "docs" / "gallery" / "robustness-response.png"
 EXPERT_REACHES = 0.9  # the page names the levels at which the expert succeeds less often
 WEAK = 0.1  # a card names the rows with a lower success rate
@@ -352,10 +354,17 @@ Two cores of an AMD EPYC at 2.6 GHz, no GPU (`vgb bench`, `vgb bench --rl`, `vgb
 """
 
 
+def episodes_each(log: Path) -> int:
+    """Returns the number of episodes of each row of a log."""
+    (count,) = {each.episodes for each in counted(log).values()}
+    return count
+
+
 def robustness_page() -> str:
     """Returns docs/results-robustness.md."""
     text = report(*COMPARED, "--baseline", BASELINE, "--format", "md")
     reached, low = levels_table(ROBUSTNESS["expert"])
+    pairs = section(report(*PAIRS, "--baseline", BASELINE, "--format", "md"), "Interactions")
     idle = counted(ROBUSTNESS["hold"]).values()
     unmoved = f"{sum(each.success_at_end for each in idle)} of {sum(each.episodes for each in idle):,}"
     return f"""# Robustness of the reference policies
@@ -377,6 +386,13 @@ numbers: [report.md](report.md). Logs: `benchmarks/results/robustness`.
 
 Area: success averaged over the levels from IND (level 0) to the highest; in brackets its interval, then its share of
 success in distribution. Halved at level: where success falls below half of that in distribution.
+
+## Two shifts at once
+`vgb eval --policy NAME --suite compositional --quick`: {episodes_each(PAIRS[0])} episodes a row. Interaction: success under
+both shifts less what the sum of their single losses leaves of success in distribution. Below 0 two shifts cost more than
+the sum of their separate costs, above 0 less. Logs: `benchmarks/results/compositional`.
+
+{pairs}
 
 ## What can be reached: the privileged expert
 Successes of 16 at each level (`--policy expert --no-render`). It sees the simulator's state, so disturbances of image
