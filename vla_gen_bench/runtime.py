@@ -61,15 +61,18 @@ def prepare(threads: int | None = None, alone: bool = False) -> None:
 
 
 def limit_threads(threads: int) -> None:
-    """Caps OpenMP and torch at `threads` in this process. A user's OMP_NUM_THREADS wins.
+    """Caps OpenMP, torch and OpenCV at `threads` in this process. A user's OMP_NUM_THREADS wins.
 
-    Works before torch is imported (through the environment) and after (through torch itself).
+    Works before torch and OpenCV are imported (through the environment) and after (through the libraries themselves).
     """
     chosen = os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    torch = sys.modules.get("torch")
+    count = int(chosen.split(",")[0])  # it may be a list, one number per nesting level
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(count))
+    torch, opencv = sys.modules.get("torch"), sys.modules.get("cv2")
     if torch is not None:
-        # OMP_NUM_THREADS may be a list, one number per nesting level.
-        torch.set_num_threads(int(chosen.split(",")[0]))
+        torch.set_num_threads(count)
+    if opencv is not None:
+        opencv.setNumThreads(count)
 
 
 def narrow_threads(threads: int) -> None:

@@ -345,3 +345,16 @@ except KeyboardInterrupt as error:
 def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(name: str, quiet: bool) -> None:
     done = subprocess.run([sys.executable, "-c", START.format(name=name)], capture_output=True, text=True)
     assert done.stdout.split() == [str(quiet), "UserInterrupt"]
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before the imports", "after them"])
+@pytest.mark.parametrize("given, expected", [("", 1), ("2,1", 2)], ids=["as asked", "the user's wins"])
+def test_a_worker_keeps_its_libraries_to_its_threads(early, given, expected):
+    cap, load = "runtime.limit_threads(1)", "import cv2, torch"
+    code = "; ".join(["from vla_gen_bench import runtime", *((cap, load) if early else (load, cap))])
+    code += "; print(torch.get_num_threads(), cv2.getNumThreads())"
+    ours = ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+    clean = {name: value for name, value in os.environ.items() if name not in ours}
+    environment = clean | ({"OMP_NUM_THREADS": given} if given else {})
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(expected)] * 2

@@ -143,7 +143,7 @@ def test_the_page_on_robustness_counts_the_expert_as_its_log_does():
         if scenario.sweep:
             label = scenario.label.partition(" (")[0]
             expected.setdefault(label, [label]).append(str(counts[scenario.id].success_at_end))
-    assert [list(row) for row in table] == list(expected.values()) and len(table) == 28
+    assert [list(row) for row in table] == list(expected.values()) and len(table) == 29
 
 
 COMMITTED = sorted(

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -69,7 +71,8 @@ class Window(NamedTuple):
 TABLE = Window(TABLE_CENTRE[0], TABLE_CENTRE[1], TABLE_HALF_SIZE[0], TABLE_TOP_M)
 
 
-class View(NamedTuple):
+@dataclass(frozen=True)
+class View:
     """A camera: its position [3] in the world, and the 3x3 matrix from (column, row, 1) to the pixel's ray.
 
     Integers are pixel centres; a ray has the length 1 along the optical axis.
@@ -77,6 +80,11 @@ class View(NamedTuple):
 
     position: np.ndarray
     rays: np.ndarray
+
+    @cached_property
+    def of_table(self) -> list[list[float]]:
+        """The 3x3 matrix from (column, row, 1) of the table's cells to pixels; its last element is negative behind."""
+        return np.linalg.inv(TABLE.to_cells() @ self.to_plane(TABLE.z)).tolist()
 
     def to_plane(self, height: float) -> np.ndarray:
         """Returns the 3x3 matrix from (column, row, 1) to (x, y, 1) on a horizontal plane.
@@ -180,7 +188,7 @@ class Scene:
         drawn = self.shadow(TABLE, self.casting(TABLE))
         drawn = drawn if outline is None else cv2.bitwise_and(drawn, outline)
         shade = np.zeros(ids.shape, np.uint8)
-        _cover(shade, (~bodies).view(np.uint8), _extent(drawn, TABLE, view, ids.shape), drawn, TABLE, view)
+        _cover(shade, (~bodies).view(np.uint8), _extent(drawn, view, ids.shape), drawn, TABLE, view)
         for index, id in self._things:
             window = self._above(index)
             casting = self.casting(window)
@@ -199,9 +207,11 @@ class Scene:
         """Returns uint8 [cells, cells], 255 in the full shadow of `pieces`."""
         drawn = np.zeros((window.cells, window.cells), np.uint8)
         start = (self._slant * (TABLE.z - window.z) / CELL_M + window.origin) * (1 << _FRACTION)
-        for piece in pieces:
-            cells = np.rint(self._hull(piece, window.z) * ((1 << _FRACTION) / CELL_M) + start).astype(np.int32)
-            cv2.fillConvexPoly(drawn, cells, 255, cv2.LINE_AA, _FRACTION)
+        hulls = [self._hull(piece, window.z) for piece in pieces]
+        if hulls:
+            cells = np.rint(np.concatenate(hulls) * ((1 << _FRACTION) / CELL_M) + start).astype(np.int32)
+            for hull in np.split(cells, np.cumsum([len(hull) for hull in hulls[:-1]])):
+                cv2.fillConvexPoly(drawn, hull, 255, cv2.LINE_AA, _FRACTION)
         return cv2.LUT(cv2.blur(drawn, (SOFT_CELLS, SOFT_CELLS)), _SOFT_EDGE)
 
     def _hull(self, piece: int, height: float) -> np.ndarray:
@@ -297,12 +307,12 @@ def _cover(
     cv2.copyTo(seen, mask[part], shade[part])
 
 
-def _extent(drawn: np.ndarray, window: Window, view: View, size: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Returns the left, top, width and height of a rectangle that contains all of a shadow in an image of `size`."""
+def _extent(drawn: np.ndarray, view: View, size: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Returns left, top, width and height of a part of an image of `size` that contains all shadows on the table."""
     left, top, width, height = cv2.boundingRect(drawn)
-    if not width or view.position[2] <= window.z:
+    if not width or view.position[2] <= TABLE.z:
         return 0, 0, 0, 0
-    (a, b, c), (d, e, f), (g, h, i) = np.linalg.inv(window.to_cells() @ view.to_plane(window.z)).tolist()
+    (a, b, c), (d, e, f), (g, h, i) = view.of_table
     corners = [(x, y) for x in (left - 1, left + width) for y in (top - 1, top + height)]
     depths = [g * x + h * y + i for x, y in corners]
     if min(depths) <= 0:  # behind the camera
