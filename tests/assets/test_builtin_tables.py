@@ -96,7 +96,7 @@ def test_painted_grid_crossings_lie_where_the_camera_projects_them(pack):
 def test_workspace_lies_on_every_table_with_a_margin():
     x, y = np.meshgrid(np.linspace(-0.30, -0.02, 8), np.linspace(-0.14, 0.14, 8))
     for table in tables.TABLES:
-        assert tables._distance(table, x, y).max() < -0.02 - table.rim, table.id
+        assert tables.distance(table, x, y).max() < -0.02 - table.rim, table.id
 
 
 def test_patterns_repeat_for_a_key_and_differ_between_keys():
