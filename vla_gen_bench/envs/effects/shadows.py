@@ -164,6 +164,7 @@ class Scene:
         self._parts = [slice(start, start + length) for start, length in zip(self._starts, lengths, strict=True)]
         self._local = np.concatenate([points for _, points in pieces])
         self._owner = np.repeat([index for index, _ in pieces], lengths)  # of the vertices
+        self._bodies = {index: _span(self._owner == index) for index, _ in pieces}
         self._things = things
 
     def move(self, poses: np.ndarray) -> None:
@@ -173,8 +174,11 @@ class Scene:
         turns[there] = Rotation.from_quat(poses[there, 3:], scalar_first=True).as_matrix()
         self._points = np.einsum("nij,nj->ni", turns[self._owner], self._local) + poses[self._owner, :3]
         self._spots = (self._points[:, :2] + self._slant * (self._points[:, 2:] - TABLE.z)).astype(np.float32)
-        self._low, self._high = (of.reduceat(self._spots, self._starts) for of in (np.minimum, np.maximum))
-        self._bottoms, self._tops = (of.reduceat(self._points[:, 2], self._starts) for of in (np.minimum, np.maximum))
+        low, high = (
+            of.reduceat(np.column_stack([self._spots, self._points[:, 2]]), self._starts)
+            for of in (np.minimum, np.maximum)
+        )
+        self._low, self._high, self._bottoms, self._tops = low[:, :2], high[:, :2], low[:, 2].tolist(), high[:, 2]
         self._hulls: dict[int, np.ndarray] = {}
 
     def shade(self, ids: np.ndarray, bodies: np.ndarray, view: View, outline: np.ndarray | None) -> np.ndarray:
@@ -209,9 +213,10 @@ class Scene:
         start = (self._slant * (TABLE.z - window.z) / CELL_M + window.origin) * (1 << _FRACTION)
         hulls = [self._hull(piece, window.z) for piece in pieces]
         if hulls:
-            cells = np.rint(np.concatenate(hulls) * ((1 << _FRACTION) / CELL_M) + start).astype(np.int32)
-            for hull in np.split(cells, np.cumsum([len(hull) for hull in hulls[:-1]])):
-                cv2.fillConvexPoly(drawn, hull, 255, cv2.LINE_AA, _FRACTION)
+            cells, end = np.rint(np.concatenate(hulls) * ((1 << _FRACTION) / CELL_M) + start).astype(np.int32), 0
+            for hull in hulls:
+                first, end = end, end + len(hull)
+                cv2.fillConvexPoly(drawn, cells[first:end], 255, cv2.LINE_AA, _FRACTION)
         return cv2.LUT(cv2.blur(drawn, (SOFT_CELLS, SOFT_CELLS)), _SOFT_EDGE)
 
     def _hull(self, piece: int, height: float) -> np.ndarray:
@@ -229,7 +234,7 @@ class Scene:
 
     def _above(self, index: int) -> Window:
         """Returns the window around a body, at the height of its top."""
-        points = self._points[self._owner == index]
+        points = self._points[self._bodies[index]]
         low, high = points.min(0).tolist(), points.max(0).tolist()
         x, y = ((low[axis] + high[axis]) / 2 for axis in (0, 1))
         half = max(high[axis] - low[axis] for axis in (0, 1)) / 2
@@ -242,6 +247,12 @@ class Scene:
             part = np.s_[top : top + height, left : left + width]
             factors = cv2.LUT(cv2.merge([shade[part]] * 3), self._curve)
             image[part] = cv2.multiply(image[part], factors, scale=1 / 255)
+
+
+def _span(chosen: np.ndarray) -> slice:
+    """Returns the slice of the true elements, which lie side by side."""
+    (places,) = np.nonzero(chosen)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def _upper_part(points: np.ndarray, height: float) -> np.ndarray:
