@@ -388,10 +388,10 @@ Area: success averaged over the levels from IND (level 0) to the highest; in bra
 success in distribution. Halved at level: where success falls below half of that in distribution.
 
 ## Two shifts at once
-`vgb eval --policy NAME --suite compositional`: {episodes_each(PAIRS[0])} episodes a row. Interaction: success under both
-shifts less what the sum of their single losses leaves of success in distribution. Below 0 two shifts cost more than
-the sum of their separate costs, above 0 less. The intervals are not corrected for their number: about one in 20 misses
-the truth. Logs: `benchmarks/results/compositional`.
+`vgb eval --policy NAME --suite compositional`: {episodes_each(PAIRS[0])} episodes a row. Interaction: success
+under both shifts less what the sum of their single losses leaves of success in distribution. Below 0 two shifts cost
+more than the sum of their separate costs, above 0 less. The intervals are not corrected for their number: about one in
+20 misses the truth. Logs: `benchmarks/results/compositional`.
 
 {pairs}
 

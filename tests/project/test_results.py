@@ -21,11 +21,14 @@ from vla_gen_bench.train.sft.trainer import SftRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
-SEEDS = sorted(path.parent for path in RESULTS.glob("seeds/*/run.json"))
-QUICK = sorted(path.parent for path in RESULTS.glob("*/*/run.json") if path.parent not in SEEDS)  # protocol `quick`
+SEEDS, PAIRS, *QUICK = (  # the last two have the episodes of protocol `quick`
+    sorted(path.parent for path in RESULTS.glob(f"{name}/*/run.json"))
+    for name in ("seeds", "compositional", "controls", "robustness")
+)
+QUICK = sum(QUICK, [])
 
 
-@pytest.mark.parametrize("folder", [*LOGS, *QUICK, *SEEDS], ids=lambda path: "-".join(path.parts[-2:]))
+@pytest.mark.parametrize("folder", [*LOGS, *QUICK, *SEEDS, *PAIRS], ids=lambda path: "-".join(path.parts[-2:]))
 def test_a_log_holds_exactly_the_suite_s_episodes(folder):
     log = EvalLog(folder)
     header, rows = log.header, log.rows()
