@@ -65,7 +65,7 @@ def on_the_table(env, towards):
     each = [blocked(np.column_stack([x + a, y + b, np.full(len(x), TABLE_TOP_M)]), towards, bodies) for a, b in around]
     column, row = (tables.project(np.column_stack([x, y, np.full(len(x), TABLE_TOP_M)])) / 2).T
     visible = (column > 0) & (column < 320) & (row > 0) & (row < 240)
-    outline = next(table for table in tables.TABLES if table.id == env.specs[0].table)
+    outline = tables.named(env.specs[0].table)
     visible &= tables.distance(outline, x, y) < -0.02
     pixel = np.column_stack([row, column])[visible].astype(int)
     free = ~env.foreground(env.segmentation)[0].numpy()[tuple(pixel.T)]
@@ -103,7 +103,7 @@ def test_floor_and_wall_are_not_shaded_in_a_world_whose_tables_are_known():
     column, row = np.meshgrid(np.arange(320) + 0.5, np.arange(240) + 0.5)
     view = pinhole(*tables.camera_pose()[::-1], env.get_sensor_params()[CAMERA]["intrinsic_cv"][0].numpy())
     x, y, fall = np.tensordot(view.to_plane(TABLE_TOP_M), np.stack([column - 0.5, row - 0.5, np.ones_like(row)]), 1)
-    outline = next(table for table in tables.TABLES if table.id == env.specs[0].table)
+    outline = tables.named(env.specs[0].table)
     beyond = (tables.distance(outline, x / fall, y / fall) > 0.01) & ~env.foreground(env.segmentation)[0].numpy()
     assert beyond.sum() > 3000 and (dark[~beyond] < plain[~beyond]).sum() > 1000
     np.testing.assert_array_equal(dark[beyond], plain[beyond])

@@ -21,11 +21,11 @@ from vla_gen_bench.train.sft.trainer import SftRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = sorted(path.parent for path in RESULTS.glob("*/run.json"))
-SEEDS, PAIRS, *QUICK = (  # the last two have the episodes of protocol `quick`
+SEEDS, PAIRS, CONTROLS, ROBUSTNESS = (
     sorted(path.parent for path in RESULTS.glob(f"{name}/*/run.json"))
     for name in ("seeds", "compositional", "controls", "robustness")
 )
-QUICK = sum(QUICK, [])
+QUICK = [*CONTROLS, *ROBUSTNESS]  # logs of protocol `quick`
 
 
 @pytest.mark.parametrize("folder", [*LOGS, *QUICK, *SEEDS, *PAIRS], ids=lambda path: "-".join(path.parts[-2:]))

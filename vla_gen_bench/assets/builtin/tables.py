@@ -314,3 +314,8 @@ TABLES = (
 )
 
 TRAIN_COUNT = 16
+
+
+def named(id: str) -> Table:
+    """Returns the table with this id."""
+    return next(table for table in TABLES if table.id == id)

@@ -52,10 +52,9 @@ def table_image(pack: Pack, table: str, setup: SceneSetup, size: tuple[int, int]
 
 
 def _painted(table: str, camera: CameraSetup, size: tuple[int, int]) -> np.ndarray:
-    row = next(row for row in tables.TABLES if row.id == table)
     width = max(size[1], round(size[0] * FULL_SIZE[1] / FULL_SIZE[0]))  # another aspect ratio is stretched afterwards
     view = replace(tables.STANDARD.scaled(width), mount=(camera.position, camera.quaternion))
-    seen = np.array(to_image(tables.render(row, view=replace(view, focal=view.focal * camera.zoom))))
+    seen = np.array(to_image(tables.render(tables.named(table), view=replace(view, focal=view.focal * camera.zoom))))
     return seen if seen.shape[:2] == size else cv2.resize(seen, size[::-1], interpolation=cv2.INTER_AREA)
 
 

@@ -104,8 +104,11 @@ class CastShadows:
 
     def __init__(self, env: PickPlaceEnv) -> None:
         rows = {row: setup for row, setup in enumerate(env.setups) if setup.shadow > 0 and _shines_down(setup)}
+        self._poses = None
+        if not rows:  # as in nearly all episodes
+            return
         bodies = [*(link for link in env.agent.robot.links if link._bodies[0].collision_shapes), *env.things]
-        self._poses = BodyPoses(bodies, env.num_envs, env.gpu_sim_enabled) if rows else None
+        self._poses = BodyPoses(bodies, env.num_envs, env.gpu_sim_enabled)
         self._scenes = {row: Scene(setup, _pieces(bodies, row), _ids(bodies, row)) for row, setup in rows.items()}
         self._outlines = {row: _outline(env.world.name, env.specs[row].table) for row in rows}
         self._fixed: dict[int, View] = {}  # sub-scene -> view of the external camera, which never moves in an episode
@@ -164,7 +167,7 @@ class Scene:
         self._parts = [slice(start, start + length) for start, length in zip(self._starts, lengths, strict=True)]
         self._local = np.concatenate([points for _, points in pieces])
         self._owner = np.repeat([index for index, _ in pieces], lengths)  # of the vertices
-        self._bodies = {index: _span(self._owner == index) for index, _ in pieces}
+        self._vertices = {index: _span(self._owner == index) for index, _ in things}
         self._things = things
 
     def move(self, poses: np.ndarray) -> None:
@@ -234,7 +237,7 @@ class Scene:
 
     def _above(self, index: int) -> Window:
         """Returns the window around a body, at the height of its top."""
-        points = self._points[self._bodies[index]]
+        points = self._points[self._vertices[index]]
         low, high = points.min(0).tolist(), points.max(0).tolist()
         x, y = ((low[axis] + high[axis]) / 2 for axis in (0, 1))
         half = max(high[axis] - low[axis] for axis in (0, 1)) / 2
@@ -353,9 +356,8 @@ def _ids(bodies: list[Body], row: int) -> list[tuple[int, int]]:
 
 def _outline(world: str, table: str) -> np.ndarray | None:
     """Returns uint8 [cells, cells], 255 on the table's top; None in other worlds: shadows fall on all of the image."""
-    found = next((row for row in tables.TABLES if world == "builtin" and row.id == table), None)
-    if found is None:
+    if world != "builtin":
         return None
     across = (np.arange(TABLE.cells) + 0.5) * CELL_M - TABLE.half
     x, y = np.meshgrid(across + TABLE.x, across + TABLE.y)
-    return np.where(tables.distance(found, x, y) < 0, 255, 0).astype(np.uint8)
+    return np.where(tables.distance(tables.named(table), x, y) < 0, 255, 0).astype(np.uint8)
