@@ -98,41 +98,55 @@ def quiet() -> None:
 
 
 class UserInterrupt(KeyboardInterrupt):
-    """Ctrl-C after `tell_ctrl_c`, to distinguish it from a policy's own `raise KeyboardInterrupt`."""
+    """Ctrl-C after `catch_signals`, to distinguish it from a policy's own `raise KeyboardInterrupt`."""
 
 
-def tell_ctrl_c() -> None:
-    """Makes Ctrl-C raise `UserInterrupt` in this process."""
+class Terminated(UserInterrupt):
+    """SIGTERM after `catch_signals`: a queue's limit, a preemption, `kill`."""
 
-    def interrupt(*_: object) -> None:
-        raise UserInterrupt
 
-    main_thread = threading.current_thread() is threading.main_thread()
-    if main_thread and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
-        signal.signal(signal.SIGINT, interrupt)
+_RAISED = {signal.SIGINT: UserInterrupt, signal.SIGTERM: Terminated}
+
+
+def catch_signals() -> None:
+    """Makes Ctrl-C raise `UserInterrupt` in this process, and SIGTERM `Terminated`."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise _RAISED[signal.Signals(number)]
+
+    if threading.current_thread() is threading.main_thread():
+        for number in _RAISED:
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                signal.signal(number, interrupt)
+
+
+def interrupted_status(error: BaseException | None) -> int:
+    """Returns the exit status of a command that a signal interrupted: 128 and the signal's number, as in a shell."""
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
 @contextlib.contextmanager
 def starting_process() -> Iterator[None]:
-    """Delays Ctrl-C while a child process starts, whose interpreter would otherwise print a traceback.
+    """Delays Ctrl-C and SIGTERM while a child process starts, whose interpreter would otherwise print a traceback.
 
-    The child inherits the blocked signal. Blocking delays nothing here if another thread receives it (a progress bar
-    has one), so a handler notes it until the end.
+    The child inherits the blocked signals. Blocking delays nothing here if another thread receives them (a progress bar
+    has one), so a handler notes them until the end.
     """
     noted: list[int] = []
-    handler = signal.getsignal(signal.SIGINT)
-    swapped = threading.current_thread() is threading.main_thread() and callable(handler)
-    if swapped:
-        signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handlers = {number: signal.getsignal(number) for number in _RAISED}
+    main_thread = threading.current_thread() is threading.main_thread()
+    swapped = {number: handler for number, handler in handlers.items() if main_thread and callable(handler)}
+    for number in swapped:
+        signal.signal(number, lambda number, _: noted.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISED)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if swapped:
-            signal.signal(signal.SIGINT, handler)
+        for number, handler in swapped.items():
+            signal.signal(number, handler)
         if noted:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(noted[0])
 
 
 def begin_worker(parent: int) -> None:
@@ -142,7 +156,7 @@ def begin_worker(parent: int) -> None:
         parent: Process id, passed by the parent because the parent may have ended before this call.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `starting_process`
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _RAISED)  # see `starting_process`
     end_with(parent)
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # signals that a terminal or `timeout` sends to the group go to the parent

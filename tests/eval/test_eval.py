@@ -382,7 +382,8 @@ def test_a_custom_suite_is_found_in_the_log_alone(cli, folder):
     assert again.exit_code == 0 and "as logged, bit for bit" in again.stderr
 
 
-def test_ctrl_c_keeps_finished_episodes_and_the_same_command_goes_on(cli, folder):
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_finished_episodes_and_the_same_command_continues(cli, folder, number, status):
     (folder / "short.yaml").write_text(SUITE.format(version=1).replace("horizon: 5", "horizon: 40"))
     command = [
         sys.executable,
@@ -411,9 +412,9 @@ def test_ctrl_c_keeps_finished_episodes_and_the_same_command_goes_on(cli, folder
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
+    assert process.returncode == status and "interrupted" in errors and "Traceback" not in errors
     kept = [stable(row) for row in rows()]
     assert 2 <= len(kept) < 8
     assert cli("eval", "--policy", "hold", "--suite", "short.yaml", "--workers", 1, "--out", "log").exit_code == 0

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from living import alive, waited
 from sim import spec_of
 
 from vla_gen_bench import runtime
@@ -41,13 +42,6 @@ time.sleep(60)
 BUSY = "sys.stderr.flush(); sys.stdout.flush(); sys.setswitchinterval(100)\\nwhile True: pass"  # lets no thread run
 
 
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_a_busy_worker_ends_with_its_parent(ending: signal.Signals) -> None:
     code = PARENT.replace("{work}", BUSY)
@@ -57,46 +51,60 @@ def test_a_busy_worker_ends_with_its_parent(ending: signal.Signals) -> None:
         assert os.getpgid(child) == child != os.getpgid(parent.pid)
         assert alive(child)
         parent.send_signal(ending)
-        deadline = time.monotonic() + 10
-        while alive(child) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not alive(child)
+        assert waited(lambda: not alive(child), 10)
 
 
 @pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
+def heeds_signals() -> Iterator[None]:
     """A process that a shell starts in the background ignores SIGINT, and so do its children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    runtime.catch_signals()
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("heeds_ctrl_c")
+@pytest.mark.usefixtures("heeds_signals")
+@pytest.mark.parametrize(
+    "number, raised", [(signal.SIGINT, runtime.UserInterrupt), (signal.SIGTERM, runtime.Terminated)]
+)
 @pytest.mark.parametrize("threads", [0, 1])
-def test_ctrl_c_waits_while_a_process_starts(threads: int) -> None:
+def test_a_signal_waits_while_a_process_starts(number: signal.Signals, raised: type, threads: int) -> None:
     """Of several threads, as of a progress bar, one that blocks nothing receives the signal."""
-    handler, reached, end = signal.getsignal(signal.SIGINT), [], threading.Event()
+    handler, reached, end = signal.getsignal(number), [], threading.Event()
     others = [threading.Thread(target=end.wait, daemon=True) for _ in range(threads)]
     [thread.start() for thread in others]
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(raised) as caught:
             with runtime.starting_process():
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
                 blocked = subprocess.run(["grep", "SigBlk", "/proc/self/status"], capture_output=True, text=True).stdout
-                reached.append(int(blocked.split()[1], 16) & (1 << (signal.SIGINT - 1)))
+                reached.append(int(blocked.split()[1], 16) & (1 << (number - 1)))
     finally:
         end.set()
+    assert caught.type is raised
     assert reached and reached[0]  # so a new process starts with it held
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(number) is handler
 
 
-@pytest.mark.usefixtures("heeds_ctrl_c")
-def test_without_ctrl_c_a_start_leaves_no_trace() -> None:
-    handler = signal.getsignal(signal.SIGINT)
+@pytest.mark.usefixtures("heeds_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_without_a_signal_a_start_leaves_no_trace(number: signal.Signals) -> None:
+    handler = signal.getsignal(number)
     with runtime.starting_process():
         pass
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.getsignal(number) is handler
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        runtime.catch_signals()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_what_is_printed_meanwhile_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
@@ -332,7 +340,7 @@ sys.argv = [{name!r}]
 import vla_gen_bench
 print(signal.getsignal(signal.SIGINT) == signal.SIG_DFL)
 from vla_gen_bench import runtime
-runtime.tell_ctrl_c()
+runtime.catch_signals()
 try:
     os.kill(os.getpid(), signal.SIGINT)
 except KeyboardInterrupt as error:
@@ -340,7 +348,7 @@ except KeyboardInterrupt as error:
 """
 
 
-@pytest.mark.usefixtures("heeds_ctrl_c")
+@pytest.mark.usefixtures("heeds_signals")
 @pytest.mark.parametrize("name, quiet", [("/usr/bin/vgb", True), ("-m", True), ("/home/me/notebook.py", False)])
 def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(name: str, quiet: bool) -> None:
     done = subprocess.run([sys.executable, "-c", START.format(name=name)], capture_output=True, text=True)

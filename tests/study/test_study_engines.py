@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from living import alive, waited
 
 from vla_gen_bench.study.engines import Local, reason, run_command
 
@@ -49,20 +50,6 @@ def test_a_command_s_status_and_output_are_kept(tmp_path: Path) -> None:
 )
 def test_why_a_command_failed_is_one_line(text: str, code: int, expected: str) -> None:
     assert reason(text, code) == expected
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def waited(condition, seconds: float = 120) -> bool:
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.05)
-    return bool(condition())
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])

@@ -72,16 +72,16 @@ def vgb() -> None:
 def main() -> None:
     """Entry point: a user error prints one line on stderr and exits with code 2."""
     runtime.end_with_caller()
-    runtime.tell_ctrl_c()
+    runtime.catch_signals()
     runtime.prepare(alone=sys.argv[1:2] in (["train"], ["bench"]))
     try:
         sys.exit(vgb.main(standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except click.Abort:
+    except click.Abort as error:
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(runtime.interrupted_status(error.__cause__))
     except UserError as error:
         click.echo(f"error: {printable(error, keep=LINE_END)}", err=True)
         sys.exit(2)

@@ -211,9 +211,9 @@ def _evaluate(plan: Plan) -> Summary:
     try:
         with live:
             return evaluate(plan, live.start, live.update, live.note)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         live.say(f"interrupted; finished episodes are in {plan.folder}, the same command resumes there")
-        sys.exit(130)
+        sys.exit(runtime.interrupted_status(error))
 
 
 def _print_table(summary: Summary) -> None:

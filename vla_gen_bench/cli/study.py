@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vla_gen_bench import runtime
 from vla_gen_bench.cli.cluster_options import ADDRESS, WAIT, cluster_of
 from vla_gen_bench.cli.numbers import WORKERS, Real, Whole
 from vla_gen_bench.errors import UserError, printable, suggest
@@ -87,7 +88,6 @@ def _standings(parts: Mapping[str, Part], folder: Path) -> dict[str, Standing]:
 @contextmanager
 def _engine(cluster: Any) -> Iterator[Engine]:
     """Yields the engine; stdout stays for results."""
-    from vla_gen_bench import runtime
 
     with runtime.stdout_for_results():
         if cluster is None:
@@ -121,9 +121,9 @@ def _run(
         with engine as running:
             try:
                 found = Run(parts, running, _event(parts)).all()
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
                 _say("interrupted; finished parts stay, and the same command resumes")
-                sys.exit(130)
+                sys.exit(runtime.interrupted_status(error))
         for path in write_page(declared, parts, found, folder):
             _say(f"wrote {path}")
     return found

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from bandit import new_checkpoint
+from living import alive, waited
 from rl_runs import recipe_of, run
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -192,7 +193,35 @@ def test_a_run_killed_in_the_middle_of_an_iteration_goes_on_as_if_nothing_had_ha
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
-def train_slowly(name: str, checkpoint: str, out: str) -> None:
+TERMINATED = """
+import sys
+from vla_gen_bench import runtime
+import test_rl_run
+runtime.catch_signals()
+try:
+    test_rl_run.train_slowly(*sys.argv[1:], workers=1)
+except runtime.Terminated:
+    sys.exit(143)
+"""
+
+
+def test_sigterm_ends_a_run_and_its_workers_and_frees_their_memory(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ended"
+    command = [sys.executable, "-c", TERMINATED, "ppo", str(checkpoint), str(out)]
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parent, env=os.environ | PATH, stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "slow").is_file() and process.poll() is None:
+        time.sleep(0.02)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and errors == ""  # no word of leaked shared memory
+    assert len(workers) == 2  # the simulator's, and Python's resource tracker
+    assert waited(lambda: not any(map(alive, workers)), 10)
+
+
+def train_slowly(name: str, checkpoint: str, out: str, workers: int = 0) -> None:
     """In a process of its own: the second iteration's first optimiser step leaves a file and then takes for ever."""
     step, done = Learner.step, Path(out) / "slow"
 
@@ -204,7 +233,7 @@ def train_slowly(name: str, checkpoint: str, out: str) -> None:
         return norm
 
     Learner.step = slow
-    run(recipe_of(name, Path(checkpoint), **KILLED[name]), Path(out))
+    run(recipe_of(name, Path(checkpoint), **KILLED[name]), Path(out), workers=workers)
 
 
 def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
