@@ -32,7 +32,8 @@ from vla_gen_bench.cli.numbers import SEED, WORKERS, Real, Whole
     "--cameras", default="external", show_default=True, metavar="NAMES", help="external, or external,wrist for both."
 )
 @click.option(
-    "--render-size", metavar="PIXELS|HxW",
+    "--render-size",
+    metavar="PIXELS|HxW",
     help="Draw images of this size; equal to --image-size they are stored as drawn.  [default: the world's]",
 )
 @click.option("--seed", type=SEED, default=1_000_000, show_default=True, help="Training seed to draw episodes from.")

@@ -99,8 +99,7 @@ POOL_LEVELS: dict[tuple[str, str], Levels] = {
     ),
     ("joint_offset", "unseen"): Levels(
         {"scale": (0.2, 0.4, 0.7, 1.0, 1.3)},
-        "1.0 is the paper's unseen robot pose, up to 0.15 rad a joint and 0.6 at the wrist; 1.3 is "
-        "a third beyond it",
+        "1.0 is the paper's unseen robot pose, up to 0.15 rad a joint and 0.6 at the wrist; 1.3 is a third beyond it",
     ),
     ("clutter", "train"): _CLUTTER_LEVELS,
     ("clutter", "unseen"): _CLUTTER_LEVELS,
@@ -162,6 +161,7 @@ PRETRAIN_PHRASINGS = {
 def phrasings(world: str, pool: str) -> tuple[str, ...]:
     """Returns the instruction templates in `pool` ("train" or "unseen") of a world."""
     return (PRETRAIN_PHRASINGS if world == "pretrain" else PHRASINGS)[pool]
+
 
 JOINT_STEPS = (-0.15, -0.08, 0.0, 0.08, 0.15)
 WRIST_ROTATE_STEPS = (-0.6, -0.3, 0.0, 0.3, 0.6)

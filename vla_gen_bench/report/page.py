@@ -67,8 +67,7 @@ def to_page(
         css=(assets / "page.css").read_text(encoding="utf-8"),
         js=(assets / "page.js").read_text(encoding="utf-8"),
         summary=_summary(comparison),
-        navigation=_links(sections)
-        + '<a href="#episodes">Every episode</a><a href="#source">Where it comes from</a>',
+        navigation=_links(sections) + '<a href="#episodes">Every episode</a><a href="#source">Where it comes from</a>',
         sections=_bodies(sections),
         provenance=_provenance(comparison.runs),
         data=json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),

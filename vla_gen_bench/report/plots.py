@@ -199,7 +199,11 @@ def wins_figure(comparison: Comparison) -> Figure:
     _margins(
         figure,
         legend_above(figure, panels[0], title, 4, _policy_legend(comparison, others)),
-        left=1.75, right=0.1, bottom=0.1, hspace=0.4 / tall, wspace=0.06
+        left=1.75,
+        right=0.1,
+        bottom=0.1,
+        hspace=0.4 / tall,
+        wspace=0.06,
     )
     return figure
 

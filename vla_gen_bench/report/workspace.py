@@ -34,9 +34,7 @@ LEAST_WIDTH = 5.0  # inches; the title over one map
 @once_per_comparison
 def coverage_rows(comparison: Comparison) -> dict[str, list[dict[str, Any]]] | None:
     """Returns label -> the `coverage` fields of its episodes that have one, None if there are none."""
-    found = {
-        run.label: [row.coverage for row in run.episodes.values() if row.coverage] for run in comparison.runs
-    }
+    found = {run.label: [row.coverage for row in run.episodes.values() if row.coverage] for run in comparison.runs}
     return {label: rows for label, rows in found.items() if rows} or None
 
 

@@ -41,9 +41,7 @@ def test_rollouts_do_not_depend_on_the_number_of_workers(actor: ActorCritic) -> 
         assert_same(collected(actor, WorkerSimulator(BanditBatch, view, 2, 2, workers)), alone)
 
 
-def test_only_the_lost_workers_episodes_are_run_again_with_the_same_outcome(
-    actor: ActorCritic, tmp_path: Path
-) -> None:
+def test_only_the_lost_workers_episodes_are_run_again_with_the_same_outcome(actor: ActorCritic, tmp_path: Path) -> None:
     """Five episodes in lanes of two: one worker has 0, 2 and 4, the other 1 and 3; 4 has not started when one dies."""
     poison, diary, notes = tmp_path / "poison", tmp_path / "diary", []
     poison.touch()

@@ -112,9 +112,7 @@ def _checked(image: Any, ndim: int, name: str) -> np.ndarray:
     return image
 
 
-def _history(
-    flat: Mapping[str, Any], camera: str, needs: Needs, images: Mapping[str, np.ndarray]
-) -> np.ndarray | None:
+def _history(flat: Mapping[str, Any], camera: str, needs: Needs, images: Mapping[str, np.ndarray]) -> np.ndarray | None:
     frames = next((flat[name] for name in (f"observation/history/{camera}", f"history/{camera}") if name in flat), None)
     if frames is None:
         return None

@@ -88,9 +88,7 @@ def features(side: int, wrist: bool = False) -> dict[str, Any]:
         key: {"dtype": "video", "shape": [side, side, 3], "names": ["height", "width", "channels"], "info": video}
         for key in cameras(wrist)
     }
-    numbers = {
-        key: {"dtype": "float32", "shape": [len(names)], "names": list(names)} for key, names in NUMBERS.items()
-    }
+    numbers = {key: {"dtype": "float32", "shape": [len(names)], "names": list(names)} for key, names in NUMBERS.items()}
     indices = {key: {"dtype": "int64", "shape": [1], "names": None} for key in INDICES}
     return {**pictures, **numbers, "timestamp": {"dtype": "float32", "shape": [1], "names": None}, **indices}
 

@@ -108,9 +108,7 @@ def _cores(processes: Processes) -> int:
 
 
 @contextmanager
-def _workers(
-    recipe: RlRecipe, processes: Processes, say: Callable[[str], None], options: RlOptions
-) -> Iterator[int]:
+def _workers(recipe: RlRecipe, processes: Processes, say: Callable[[str], None], options: RlOptions) -> Iterator[int]:
     """Yields the number of workers; stays connected to the cluster, if there is one, meanwhile."""
     if options.cluster is None:
         yield _cores(processes) if options.workers is None else options.workers
@@ -119,9 +117,7 @@ def _workers(
     from vla_gen_bench.eval.ray_cluster import connected
 
     most = recipe.together // recipe.lanes  # a collector steps one episode of every lane, at least
-    with connected(
-        options.cluster, options.workers, say, most, all_needed=True, commands=processes.count
-    ) as count:
+    with connected(options.cluster, options.workers, say, most, all_needed=True, commands=processes.count) as count:
         yield count
 
 

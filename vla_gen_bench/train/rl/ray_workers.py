@@ -22,6 +22,7 @@ from vla_gen_bench.train.rl.team import START_LIMIT_S, STEP_LIMIT_S, Answer, Ord
 
 PING_S = 2.0  # a dead actor answers at once, with an error; a busy one later
 
+
 class EpisodeActor:
     """Runs on a node: the episodes of one place of a `TeamSimulator`, or of several.
 
