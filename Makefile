@@ -58,7 +58,7 @@ docs: $(PACKAGES)  ## Build the documentation site into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "open build/site/index.html, or serve it: $(BIN)/python -m http.server --directory build/site --bind 127.0.0.1"
 
-doctor: $(PACKAGES)  ## Say what this machine can run
+doctor: $(PACKAGES)  ## Show what this machine can run
 	$(BIN)/vgb doctor $(ARGS)
 
 lint: $(PACKAGES)  ## Check style with ruff and the public API's types with pyright (make setup EXTRAS=test,lint)

@@ -8,6 +8,7 @@ last line and skipped; the tests that need it skip too, with a message.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -89,13 +90,19 @@ def _run(command: list) -> str | None:
     return None if done.returncode == 0 else (lines[-1] if lines else f"exit status {done.returncode}")
 
 
-def main(arguments: list[str]) -> None:
-    folder = Path(arguments[0]).resolve() if arguments else FOLDER
-    for name in arguments[1:] or ENVIRONMENTS:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", default=FOLDER, type=Path)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"out of {', '.join(ENVIRONMENTS)}; all by default")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(ENVIRONMENTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    folder = given.folder.resolve()
+    for name in given.names or ENVIRONMENTS:
         print(f"{name}: installing", flush=True)
         problem = install(name, folder)
         print(f"{name}: {'ready' if problem is None else f'NOT INSTALLED, its tests will skip: {problem}'}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

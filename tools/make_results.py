@@ -40,6 +40,7 @@ COMPARED = [ROBUSTNESS["openvla-ppo"], ROBUSTNESS["openvla-sft"]]
 CONTROLS, PAIRS = (
     [RESULTS / suite / name for name in ("openvla-ppo", "openvla-sft")] for suite in ("controls", "compositional")
 )
+PAPER = [ROOT / "leaderboard" / "entries" / f"paper-openvla-7b-{name}.json" for name in ("ppo", "sft")]
 RESPONSE = ROOT / "docs" / "gallery" / "robustness-response.png"
 EXPERT_REACHES = 0.9  # the page names the levels at which the expert succeeds less often
 WEAK = 0.1  # a card names the rows with a lower success rate
@@ -54,7 +55,7 @@ README_ROWS = {  # heading of the report's group -> its row in the README
 SPEEDS = {  # a line of `vgb bench` (regular expression) -> its name on the page
     r"builtin: step, 320x240, median of whole episodes": "world `builtin`: one step with its 320x240 image, median",
     r"builtin: reset with a fresh scene, median": "world `builtin`: reset with a fresh scene, median",
-    r"vgb eval --policy expert --suite execution.*": "the expert on suite execution, 768 episodes, set-up included",
+    r"vgb eval --policy expert --suite execution.*": "the expert on suite execution, 768 episodes, set-up included (world version 1)",
     r"first use of the builtin assets": "first use: generating all assets of `builtin`",
     r"vgb --help": "`vgb --help`",
     r"rl4vla: step, 640x480, median of whole episodes": "world `rl4vla`: one step with its 640x480 image, median",
@@ -230,11 +231,12 @@ def in_words() -> str:
     return f"""\
 The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters), trained on a CPU: a base, a warm-up on
 140 demonstrations (IND {start["ind"]:.3f}, Vision {start["vision"]:.3f}, Semantics {start["semantics"]:.3f}, Execution
-{start["execution"]:.3f}), then SFT or PPO. Where they grasp just one of two training objects, it is the named one in
-{ppo:.2f} (PPO) and {sft:.2f} (SFT). World {world()}, training seed 0
-([seeds](docs/results.md#over-training-seeds): {seeds}): success rate, 95% interval, successes/episodes; the difference
-with the episodes that only PPO : only SFT solved, and p, corrected by Holm in all rows but the last
-([definitions](docs/report.md)).
+{start["execution"]:.3f}), then SFT or PPO. With two training objects on the table, of the episodes in which PPO grasps exactly
+one, {ppo:.0%} grasp the named one; for SFT, {sft:.0%}. World {world()}, training seed 0
+([seeds](docs/results.md#over-training-seeds): {seeds}). Columns: success rate, 95% interval, successes/episodes; then
+the paired difference, its interval, for IND the number of episodes solved only by PPO : only by SFT, and p
+(Holm-corrected except in the last row; [definitions](docs/report.md)). [Compared with the
+paper](docs/results.md#compared-with-the-paper).
 """
 
 
@@ -302,6 +304,31 @@ def speed_table() -> str:
     return "\n".join(["| | measured | target |", "| --- | --- | --- |", *rows])
 
 
+def evaluation_times() -> str:
+    """Returns in words how long one core took for the logs of suite `all`."""
+    from vla_gen_bench.log.folder import EvalLog
+
+    minutes = {log: sum(row["duration_s"] or 0 for row in EvalLog(log).rows()) / 60 for log in (SFT, PPO)}
+    return ", ".join(f"`{EvalLog(log).header.policy.name}` {each:.0f} minutes" for log, each in minutes.items())
+
+
+def paper_table() -> str:
+    """Returns what PPO gains over SFT in each dimension, here and in the paper's Table 1."""
+    from vla_gen_bench.episodes.suite import load_suite
+
+    dimensions: dict[str, list[str]] = {}
+    for id, scenario in load_suite("all").scenarios.items():
+        dimensions.setdefault(scenario.dimension, []).append(id)
+    ppo, sft = (json.loads(file.read_text())["results"] for file in PAPER)
+    here = [dimension_means(log) for log in (PPO, SFT)]
+    lines = ["| | rows | here | paper |", "| --- | --- | --- | --- |"]
+    for name, ids in dimensions.items():
+        theirs = mean(ppo[id]["rate"] - sft[id]["rate"] for id in ids)
+        label = "IND" if name == "ind" else name.capitalize()
+        lines.append(f"| {label} | {len(ids)} | {here[0][name] - here[1][name]:+.3f} | {theirs:+.3f} |")
+    return "\n".join(lines)
+
+
 def world() -> str:
     """Returns the world of the published logs, with its version."""
     header = json.loads((LOGS[0] / "run.json").read_text())["world"]
@@ -334,11 +361,21 @@ Of the episodes that grasped exactly one of two objects: how many grasped the na
 ## Controls: what the policies use
 Success on the same 64 episodes with an input and without it (`vgb eval --policy NAME --suite controls --quick`; logs:
 `benchmarks/results/controls`), and the difference. A policy uses an input if the interval of the difference lies above
-0. What it reaches without the instruction, or with a wrong one, is what a row of Semantics is to be compared with.
+0. Compare each row of Semantics with the rate without an instruction or with a wrong one. Neither policy receives the
+robot's state, so "No state" changes nothing they observe: its differences from IND show how far two rows of 64 episodes
+differ by the policy's sampling alone, whose random numbers depend on the scenario.
 
 {controls_table()}
 
 {section(report(*CONTROLS, "--baseline", BASELINE, "--format", "md"), "What it uses")}
+
+## Compared with the paper
+PPO minus SFT, means of rows of success rates:
+
+{paper_table()}
+
+The paper's policies have 7 billion parameters and are evaluated in world `rl4vla` (`leaderboard/entries/paper-*`).
+Models, data, assets and episodes differ, so this does not test the paper's claim.
 
 ## Ceiling: the privileged expert
 Sees the simulator's state. Log: `benchmarks/results/expert-builtin` (`vgb eval --policy expert --suite all
@@ -351,6 +388,9 @@ Two cores of an AMD EPYC at 2.6 GHz, no GPU (`vgb bench`, `vgb bench --rl`, `vgb
 `benchmarks/results/bench-*.json`).
 
 {speed_table()}
+
+All {sum(each.episodes for each in counted(PPO).values()):,} episodes of suite `all` on one core with `--workers 1 --num-envs 8` (sums of `duration_s` in the
+logs): {evaluation_times()}.
 """
 
 
@@ -388,10 +428,12 @@ Area: success averaged over the levels from IND (level 0) to the highest; in bra
 success in distribution. Halved at level: where success falls below half of that in distribution.
 
 ## Two shifts at once
-`vgb eval --policy NAME --suite compositional`: {episodes_each(PAIRS[0])} episodes a row. Interaction: success
-under both shifts less what the sum of their single losses leaves of success in distribution. Below 0 two shifts cost
-more than the sum of their separate costs, above 0 less. The intervals are not corrected for their number: about one in
-20 misses the truth. Logs: `benchmarks/results/compositional`.
+`vgb eval --policy NAME --suite compositional`: {episodes_each(PAIRS[0])} episodes a row. Interaction: the success
+rate under both shifts minus the rate expected if their separate losses added up (IND minus both losses). Negative:
+together they cost more than the sum; positive: less. The intervals are not corrected for multiple comparisons: about
+one in 20 does not contain the true value. Two rows are milder than their namesakes in suite `all`: *Unseen position*
+(3 cm outside, training orientations) and *Unseen robot pose* (0.7 of the offset), as at level 3 of suite `robustness`.
+Logs: `benchmarks/results/compositional`.
 
 {pairs}
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ scenarios:
   both:   {combine: [table, object]}
   mute:   {label: No instruction, dimension: control, shift: {instruction: none}}
   blind:  {label: Black image, dimension: control, shift: {effects: [black_image]}}
+  numb:   {label: No state, dimension: control, shift: {effects: [no_state]}}
 """
 SUCCESSES = {
     "ind": 20,
@@ -35,6 +37,7 @@ SUCCESSES = {
     "both": 4,
     "mute": 19,
     "blind": 2,
+    "numb": 12,
 }
 
 
@@ -114,6 +117,30 @@ def test_tables_name_what_a_policy_uses_and_mark_rows_not_above_it(cli, log):
     marked = [line for line in cli("report", log).stdout.splitlines() if "≤ control" in line]
     labels = " ".join(marked)
     assert "Blur (0.018 of the width)" in labels and "Object" in labels  # 0.0 and 0.7 against 0.95 without instruction
+
+
+@pytest.mark.parametrize(
+    "sensors, privileged, shown",
+    [
+        ({}, False, {"sees", "uses language"}),
+        ({"state": True}, False, {"sees", "uses language", "uses the state"}),
+        ({"state": True}, True, set()),
+    ],
+)
+def test_what_a_policy_does_not_receive_is_said_and_not_measured(cli, log, tmp_path, sensors, privileged, shown):
+    """Without the input an episode differs by the policy's sampling alone, 20 of 20 against 12 of 20 here."""
+    copy = tmp_path / "log"
+    shutil.copytree(log, copy)
+    header = json.loads((copy / "run.json").read_text())
+    header["policy"]["privileged"] = privileged
+    (copy / "run.json").write_text(json.dumps(header | {"sensors": sensors}))
+    text = cli("report", copy).stdout
+    assert text.count("not an input") == 3 - len(shown) + 1  # and once in the note
+    rows = csv.DictReader(io.StringIO(cli("report", copy, "--format", "csv").stdout))
+    uses = {row["kind"]: row for row in rows if row["kind"] in ("sees", "uses language", "uses the state")}
+    assert set(uses) == shown
+    if "uses the state" in shown:
+        assert float(uses["uses the state"]["value"]) == pytest.approx(0.4)
 
 
 def test_page_and_plots_hold_the_small_multiples(cli, log, tmp_path):

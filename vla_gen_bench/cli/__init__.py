@@ -27,7 +27,7 @@ COMMANDS = {
     "policies": "List, show and check policies.",
     "serve": "Serve a policy to other harnesses: openpi, vla-eval, act.",
     "assets": "List, fetch and verify the files of the worlds.",
-    "plan": "Say how many episodes a comparison of two policies needs.",
+    "plan": "Compute how many episodes a comparison of two policies needs.",
     "leaderboard": "Add, validate and build the published leaderboard.",
     "gallery": "Draw a labelled image of every scenario of a suite.",
     "bench": "Measure this machine: step, reset, set-up, throughput.",

@@ -24,7 +24,7 @@ from vla_gen_bench.cli.numbers import SEED, WORKERS, Real, Whole
     type=Real(0, 1),
     default=0.0,
     show_default=True,
-    help="Share that begins up to 13 cm, 10 cm and 28 degrees elsewhere.",
+    help="Share of episodes that start with the arm moved: up to 13 cm sideways, 10 cm vertically, 28 degrees in yaw.",
 )
 @click.option("--world", default="builtin", show_default=True, help="Asset world: builtin, rl4vla or pretrain.")
 @click.option("--image-size", type=Whole(32, 2048), default=96, show_default=True, help="Side, pixels.")
@@ -40,7 +40,7 @@ from vla_gen_bench.cli.numbers import SEED, WORKERS, Real, Whole
 @click.option(
     "--shift", "shifts", multiple=True, metavar="AXIS=POOL", help="Draw an axis from another training pool; repeat."
 )
-@click.option("--swap", is_flag=True, help="Two episodes a scene: each of two objects is asked for.")
+@click.option("--swap", is_flag=True, help="Two episodes per scene, one for each object named.")
 @click.option("--drop-small-actions", is_flag=True, help="Leave out frames that hardly move, as the paper.")
 @click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")

@@ -65,7 +65,7 @@ def histogram(actions, names, bins: int = 32) -> str:
 @data.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("preview.mp4"), show_default=True)
-@click.option("--episodes", type=EPISODES, default=8, show_default=True, help="At most so many.")
+@click.option("--episodes", type=EPISODES, default=8, show_default=True, help="Maximum number of demonstrations.")
 def preview(folder: Path, out: Path, episodes: int) -> None:
     """Write an mp4 of the first demonstrations in FOLDER, with instruction and phase."""
     import numpy as np

@@ -54,7 +54,7 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
 )
-@click.option("--quick", is_flag=True, help="The suite's quick share of its episodes; without it, the rest follows.")
+@click.option("--quick", is_flag=True, help="Run only the suite's quick subset; a later run without it adds the rest to the same log.")
 @click.option("--shard", metavar="I/N", help="Run part I of N of the episodes; 'vgb merge' joins the logs.")
 @click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option(
@@ -135,7 +135,8 @@ def evaluate_command(
 
     Finished episodes are on disk at once: after Ctrl-C or a crash the same command resumes where it stopped. The table
     shows success at the end of the episode (the headline), its 95% Wilson interval, success at any time, and the drop
-    from the in-distribution scenario. Exit status: 0 done, 1 done with errored episodes, 2 bad input.
+    from the in-distribution scenario. Exit status: 0 done, 1 done with errored episodes, 2 bad input,
+    130 after Ctrl-C, 143 after SIGTERM.
     """
     from vla_gen_bench.eval.evaluate import Request, make_plan
     from vla_gen_bench.eval.shards import parse_shard

@@ -21,7 +21,7 @@ FOLDER = click.option(
     help="A leaderboard.  [default: leaderboard/ of this checkout]",
 )
 LOGS = click.option(
-    "--log", "logs", multiple=True, metavar="ID=DIR", help="Where a log behind a URL lies here; repeat."
+    "--log", "logs", multiple=True, metavar="ID=DIR", help="Local copy of a log that is hosted elsewhere; repeat."
 )
 
 
@@ -42,7 +42,7 @@ def leaderboard() -> None:
 @click.option(
     "--trained-on-suite/--not-trained-on-suite",
     default=None,
-    help="Whether episodes or held-out parts of the suite were seen; must be said.",
+    help="Whether episodes or held-out parts of the suite were seen; required.",
 )
 @click.option("--weights", type=click.Choice(["finetuned", "shared"]), help="For this task family, or over several.")
 @click.option("--base", help="The model it started from.")

@@ -128,7 +128,7 @@ def _print(baseline, detect, episodes, test: Test, designs: list[Design], pilot:
     title = f"baseline rate {baseline:.3f}, two-sided alpha {test.alpha:.3g}{holm}, power {test.power:g}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     wanted = [] if detect is None else [_arrow(baseline, detect, 1), _arrow(baseline, detect, -1)]
-    for name in ("comparison", *wanted, f"{episodes} find, up", f"{episodes} find, down"):
+    for name in ("comparison", *wanted, f"detectable rise ({episodes})", f"detectable fall ({episodes})"):
         table.add_column(name, justify="left" if name == "comparison" else "right", no_wrap=True)
     for design in designs:
         sides = (design.up, design.down)

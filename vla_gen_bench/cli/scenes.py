@@ -22,7 +22,7 @@ from vla_gen_bench.cli.numbers import Whole
 )
 @click.option("--world", default="pretrain", show_default=True, help="Whose assets.")
 @click.option("--image-size", type=Whole(32, 480), default=128, show_default=True, help="Side, pixels.")
-@click.option("--seed", type=Whole(0, 999_999), default=0, show_default=True, help="Scenes are its draws.")
+@click.option("--seed", type=Whole(0, 999_999), default=0, show_default=True, help="Seed of the scenes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def scenes(count: int, out: Path, split: str, world: str, image_size: int, seed: int, as_json: bool) -> None:
     """Render still scenes for `vgb train grounding`: several things on a table, and the place of each.

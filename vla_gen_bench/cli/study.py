@@ -54,7 +54,8 @@ def study(file, out, status, dry_run, redo, workers, num_envs, processes, engine
 
     STUDY.yaml names arms (recipe, changes, data, training seeds), evaluations and questions. Each training and each
     evaluation is a part; a finished one never runs again, and after Ctrl-C or a crash the same command resumes. A part
-    that fails stops only those that need it. Exit status: 0 all parts done, 1 some failed, 2 bad input.
+    that fails stops only those that need it. Exit status: 0 all parts done, 1 some failed, 2 bad input,
+    130 after Ctrl-C, 143 after SIGTERM.
     """
     from vla_gen_bench.study.declaration import read_study
 

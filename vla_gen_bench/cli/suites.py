@@ -105,7 +105,7 @@ def levels() -> None:
 def preview(name: str, world: str, out: Path | None, seed: int, index: int) -> None:
     """Draw a contact sheet of suite NAME (a name or a YAML file): each disturbance's levels next to IND.
 
-    All images are the first of the same episode, so what differs between two of them is the shift alone.
+    Every image is the first frame of the same episode, so what differs between two of them is the shift alone.
     """
     from vla_gen_bench.eval.preview import write_preview
 

@@ -104,7 +104,7 @@ POOL_LEVELS: dict[tuple[str, str], Levels] = {
     ("clutter", "train"): _CLUTTER_LEVELS,
     ("clutter", "unseen"): _CLUTTER_LEVELS,
     ("phrasing", "paraphrase"): Levels(
-        _GRADES, "another verb; two steps; another order; a wish or question; among other things that are said"
+        _GRADES, "another verb; two steps; another order; a wish or question; embedded in unrelated talk"
     ),
     ("phrasing", "polite"): Levels(_GRADES, "from one word to three clauses around the unchanged instruction"),
     ("phrasing", "typos"): Levels({"count": (1, 2, 3, 4, 6)}, "people leave 1 to 2 typing errors in 20 letters"),

@@ -97,7 +97,7 @@ SCENE_EFFECTS = (
         f"{REALISED}:CameraPosition",
         Levels(
             {"metres": (0.02, 0.04, 0.06, 0.09, 0.12)},
-            "2 cm is how far off a camera put back by hand is; at 12 cm, a quarter of its distance from the table, "
+            "2 cm is a typical error when a camera is remounted by hand; at 12 cm, a quarter of its distance from the table, "
             "some of the training square leaves the image in 1 of 8 episodes",
         ),
     ),
@@ -164,8 +164,8 @@ SCENE_EFFECTS = (
         f"{REALISED}:LightShadow",
         Levels(
             {"share": (0.2, 0.4, 0.6, 0.8, 1.0)},
-            "from a faint shadow to one that keeps off all of the main light, 65% of the light on the table: a pixel "
-            "there has 0.62 of its value",
+            "from a faint shadow to one that blocks all of the main light, which is 65% of the light on the "
+            "table: pixel values there fall to 0.62 of what they were",
         ),
     ),
     EffectSpec(

@@ -47,7 +47,7 @@ def evaluate(
             with `reset`, `act` and `action_spec`, run in this process.
         suite: Name or path of a suite, a `Suite`, or several of them.
         scenarios: Ids, or compositions such as "unseen_table + noise_weak"; None for all.
-        world: "builtin" or "rl4vla".
+        world: "builtin", "rl4vla" or "pretrain".
         episodes: Per scenario and seed; None for the suite's own number.
         seeds: None for the suite's own.
         checkpoint: Weights, for named policies that take them.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.log.header import Header
 from vla_gen_bench.report.compare import Comparison, once_per_comparison
 from vla_gen_bench.report.contrasts import paired_contrast
 from vla_gen_bench.report.scenarios import ScenarioInfo
@@ -28,16 +29,20 @@ class Use:
     Attributes:
         difference, low, high: Of the success rates, with Newcombe's interval.
         pairs: Episodes.
+        received: Whether the policy receives the input at all; if not, the difference is the noise of its sampling.
     """
 
     difference: float
     low: float
     high: float
     pairs: int
+    received: bool = True
 
     @property
     def verdict(self) -> str:
         """Returns "yes" if the input helps, "no sign" if the interval contains 0, "worse" if it hurts."""
+        if not self.received:
+            return "not an input"
         return "yes" if self.low > 0 else "worse" if self.high < 0 else "no sign"
 
 
@@ -63,10 +68,16 @@ def controls(comparison: Comparison) -> list[Control]:
         reference = bare.get(_key(_given_back(info.shift))) if taken and info.shift else None
         if reference is not None:
             uses = tuple(
-                _use(outcomes[p, reference], outcomes[p, place], comparison.level) for p in range(len(outcomes))
+                _use(outcomes[p, reference], outcomes[p, place], comparison.level, receives(run.header, str(taken)))
+                for p, run in enumerate(comparison.runs)
             )
             found.append(Control(str(taken), info, infos[reference], uses))
     return found
+
+
+def receives(header: Header, input: str) -> bool:
+    """Returns whether the policy of a log receives an input; a privileged one acts on the simulator's state alone."""
+    return not header.policy.privileged and (input != "state" or bool(header.sensors.get("state")))
 
 
 def not_above_control(comparison: Comparison) -> dict[str, tuple[bool, ...]]:
@@ -100,12 +111,12 @@ def _not_above(ours: np.ndarray, control: np.ndarray, level: float) -> bool:
     return use is not None and use.low <= 0
 
 
-def _use(given: np.ndarray, without: np.ndarray, level: float) -> Use | None:
+def _use(given: np.ndarray, without: np.ndarray, level: float, received: bool = True) -> Use | None:
     shared = np.isfinite(given) & np.isfinite(without)
     if not shared.any():
         return None
     fields = paired_contrast(given[shared] == 1, without[shared] == 1, level)
-    return Use(fields["difference"], fields["low"], fields["high"], fields["pairs"])
+    return Use(fields["difference"], fields["low"], fields["high"], fields["pairs"], received)
 
 
 def input_of(info: ScenarioInfo) -> str | None:

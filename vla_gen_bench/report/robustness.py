@@ -16,14 +16,15 @@ from vla_gen_bench.report.scenarios import title_of
 NOT_ABOVE = "≤ control"
 NOTES = {
     "What it uses": "A policy uses an input if it is better with it than without, over the same episodes: yes where "
-    "the interval of the difference lies above 0, 'no sign' where it holds 0. "
+    "the interval of the difference lies above 0, 'no sign' where it holds 0, 'not an input' where the policy does not "
+    "receive it. "
     f"{NOT_ABOVE}: by that interval not above what the policy reaches without an instruction or on a black image.",
     "Dose and response": "Area: success averaged over the levels from IND (level 0) to the highest, by the trapezoid "
     "rule; in brackets its bootstrap interval, then its share of success in distribution. Halved at level: where "
     "success falls below half of that in distribution, between two levels by a straight line.",
-    "Interactions": "Interaction: success under both shifts less what the sum of their single losses leaves of IND. "
-    "Negative: together they cost more than the sum. 'floor': the single losses add up to more than IND, so nothing "
-    "follows.",
+    "Interactions": "Interaction: the success rate under both shifts minus the expected one, which is IND minus the "
+    "loss under each shift alone. Negative: together they cost more than the sum. 'floor': the two losses add up to "
+    "more than IND, so nothing follows.",
 }
 
 
@@ -122,7 +123,7 @@ def _interactions_block(comparison: Comparison, found: list[Interaction]) -> Blo
 def _joint_text(joint: Joint | None) -> Text:
     if joint is None:
         return Text("-")
-    sums = f"both {joint.rate:.3f}, sum leaves {joint.expected:.3f}{' floor' if joint.floored else ''}"
+    sums = f"both {joint.rate:.3f}, expected {joint.expected:.3f}{' floor' if joint.floored else ''}"
     return Text(f"{joint.interaction.value:+.3f}", f"{_interval(joint.interaction, '{:+.3f}')} {sums}".strip())
 
 
@@ -132,7 +133,7 @@ def _joint_text(joint: Joint | None) -> Text:
 def _controls_block(comparison: Comparison, found: list[Control]) -> Block:
     sections: dict[str, list[Line]] = {}
     for control in found:
-        label = f"{control.reference.label} less {control.info.label}"
+        label = f"{control.reference.label} minus {control.info.label}"
         line = Line(label, tuple(_use_text(use) for use in control.uses), scenario=control.info.id)
         sections.setdefault(INPUTS[control.input].capitalize(), []).append(line)
     return Block("What it uses", tuple(comparison.labels), tuple((k, tuple(v)) for k, v in sections.items()))
@@ -141,6 +142,8 @@ def _controls_block(comparison: Comparison, found: list[Control]) -> Block:
 def _use_text(use: Use | None) -> Text:
     if use is None:
         return Text("-")
+    if not use.received:
+        return Text(use.verdict)
     return Text(use.verdict, f"{use.difference:+.3f} [{use.low:+.3f}, {use.high:+.3f}]")
 
 
@@ -165,7 +168,7 @@ def csv_rows(comparison: Comparison, policy: int) -> Iterator[dict]:
             }
     for control in controls(comparison):
         use = control.uses[policy]
-        if use is not None:
+        if use is not None and use.received:
             number = _csv_number(Bounded(use.difference, use.low, use.high))
             common = {"dimension": control.info.dimension, "scenario": control.info.id, "label": control.info.label}
             yield {"kind": INPUTS[control.input], **common, **number, "n": use.pairs}

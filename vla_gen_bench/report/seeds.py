@@ -292,5 +292,5 @@ def _differences_note() -> str:
         f"Differences: the same episodes and the same training seeds, paired. Tests: sign flips over the episode ids "
         f"({FLIPS:,} flips), an id's differences summed over the seeds. Primary tests: the means of the dimensions, "
         "corrected by Holm over the dimensions of each pair of policies; secondary: the rows, corrected over the rows. "
-        "The mean of all shifted scenarios sums them up, not corrected. * < 0.05, ** < 0.01, *** < 0.001."
+        "The mean of all shifted scenarios summarises them; its p is not corrected. * < 0.05, ** < 0.01, *** < 0.001."
     )
