@@ -54,7 +54,11 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--seeds", callback=parse_seeds, metavar="INTS", help="Separated by commas.  [default: the suite's, 0,1,2]"
 )
-@click.option("--quick", is_flag=True, help="Run only the suite's quick subset; a later run without it adds the rest to the same log.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Run only the suite's quick subset; a later run without it adds the rest to the same log.",
+)
 @click.option("--shard", metavar="I/N", help="Run part I of N of the episodes; 'vgb merge' joins the logs.")
 @click.option("--workers", type=WORKERS, help="Worker processes.  [default: one per core]")
 @click.option(

@@ -19,7 +19,9 @@ from vla_gen_bench.errors import UserError
 @click.option("--protocol", type=click.Choice(["openpi", "vla-eval", "act"]), default="openpi", show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=Whole(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--batch", type=Whole(1, 1024), default=16, show_default=True, help="Maximum number of requests in a batch.")
+@click.option(
+    "--batch", type=Whole(1, 1024), default=16, show_default=True, help="Maximum number of requests in a batch."
+)
 @click.option(
     "--wait-ms",
     type=Real(0, 1000),
@@ -31,7 +33,13 @@ from vla_gen_bench.errors import UserError
     "--instances", type=Whole(1, 1024), default=16, show_default=True,
     help="Maximum number of copies of a policy that keeps state.",
 )  # fmt: skip
-@click.option("--connections", type=Whole(1, 65536), default=256, show_default=True, help="Maximum number of simultaneous connections.")
+@click.option(
+    "--connections",
+    type=Whole(1, 65536),
+    default=256,
+    show_default=True,
+    help="Maximum number of simultaneous connections.",
+)
 @click.option("--max-message-mib", type=Real(0.1, 1024), default=16.0, show_default=True, help="Largest message.")
 def serve(policy, checkpoint, options, protocol, host, port, batch, wait_ms, instances, connections, max_message_mib):
     """Serve a policy to other harnesses, and to `vgb eval --policy PROTOCOL://HOST:PORT`.

@@ -34,7 +34,11 @@ def train() -> None:
 @train.command()
 @common_options
 @click.option("--data", multiple=True, type=click.Path(file_okay=False), help="Demonstrations (vgb collect); repeat.")
-@click.option("--demos", type=Whole(1, 10_000_000), help="Use only the first N of each data set, so smaller sets are subsets of larger ones.")
+@click.option(
+    "--demos",
+    type=Whole(1, 10_000_000),
+    help="Use only the first N of each data set, so smaller sets are subsets of larger ones.",
+)
 @PROCESSES
 def sft(
     recipe: str, out: Path | None, changes: tuple[str, ...], fresh: bool, device: str, wandb: str | None,

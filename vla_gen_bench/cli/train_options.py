@@ -11,7 +11,9 @@ import click
 def common_options(command: Any) -> Any:
     """Adds the options of every trainer."""
     options = (
-        click.option("--recipe", required=True, metavar="FILE|NAME", help="A YAML file, a policy with a recipe, or a preset."),
+        click.option(
+            "--recipe", required=True, metavar="FILE|NAME", help="A YAML file, a policy with a recipe, or a preset."
+        ),
         click.option(
             "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder.  [default: runs/train/NAME]"
         ),

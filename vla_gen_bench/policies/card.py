@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.errors import UserError, one_line, printable
 from vla_gen_bench.policies.identity import card_files, checkpoint_digests, code_digests, option_files
-from vla_gen_bench.policies.importing import make_importable
+from vla_gen_bench.policies.importing import look_in
 from vla_gen_bench.protocol import EXTERNAL, Needs
 from vla_gen_bench.strict_yaml import check_keys, parse, read_yaml
 
@@ -178,9 +178,9 @@ class Card(Frozen):
         folder = self.source.folder
         if self.source.kind == "built-in":
             return {}
+        look_in(folder)
         if folder is None:
             return {"code": code_digests(self.factory)}
-        make_importable(folder)
         checkpoint = folder / self.checkpoint if self.checkpoint else None
         files = option_files({key: value for key, value in self.kwargs.items() if _is_absolute(value)})
         return {

@@ -12,7 +12,7 @@ from typing import Any
 from vla_gen_bench.errors import UserError, printable, suggest
 from vla_gen_bench.policies.card import REFERENCE_PATTERN, Card
 from vla_gen_bench.policies.contract import PolicyError, describe_failure, no_exit
-from vla_gen_bench.policies.importing import find_spec, make_importable
+from vla_gen_bench.policies.importing import find_spec, imported_from_elsewhere, look_in
 from vla_gen_bench.runtime import UserInterrupt
 
 Factory = Callable[..., Any]
@@ -25,9 +25,7 @@ def build(card: Card, options: dict[str, Any]) -> Any:
         UserError: The factory cannot be imported, does not accept an option, or misses a required one.
         PolicyError: The factory raised.
     """
-    if card.source.kind == "folder":
-        make_importable(card.source.folder)
-    factory = import_factory(card.factory, card.label)
+    factory = import_factory(card.factory, card.label, card.source.folder if card.source.kind == "folder" else None)
     _check_options(factory, card.kwargs, f"{card.label}: kwargs of its card")
     _check_options(factory, options, card.label)
     arguments = {**card.kwargs, **options}
@@ -37,12 +35,24 @@ def build(card: Card, options: dict[str, Any]) -> Any:
     return _call(factory, arguments, card)
 
 
-def import_factory(reference: str, label: str) -> Factory:
-    """Imports `module:attr`; searches the working directory last, for policies that are not installed."""
+def import_factory(reference: str, label: str, folder: Path | None = None) -> Factory:
+    """Imports `module:attr`; searches the working directory last, for policies that are not installed.
+
+    Args:
+        folder: The card's, see `look_in`.
+
+    Raises:
+        UserError: It cannot be imported, or another policy's module of the same name has been.
+    """
     if not re.fullmatch(REFERENCE_PATTERN, reference):
         raise UserError(f"{label}: '{printable(reference)}' is not module:attr")
-    make_importable(Path.cwd())
+    look_in(folder)
     module, _, attribute = reference.partition(":")
+    top = module.partition(".")[0]
+    if other := imported_from_elsewhere(top):
+        raise UserError(
+            f"{label}: another module '{top}' is imported already, {other}; rename one, or use a new process"
+        )
     try:
         with no_exit():
             found: Any = importlib.import_module(module)

@@ -8,17 +8,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-import site
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from vla_gen_bench.data import read_json
 from vla_gen_bench.policies.digests import file_digests, parts_below, sha256_of
-from vla_gen_bench.policies.importing import find_spec
+from vla_gen_bench.policies.importing import find_spec, is_installed
 
 OWN_PACKAGE = __name__.partition(".")[0]
 EFFECTS = "vla_gen_bench.effects"
@@ -122,7 +119,7 @@ def _module_files(name: str, installed: bool) -> Iterator[tuple[Path, str]]:
         return
     roots = [Path(place) for place in spec.submodule_search_locations or []]
     origin = Path(spec.origin) if spec.origin else None
-    if not installed and any(_is_installed(place) for place in [*roots, *filter(None, [origin])]):
+    if not installed and any(is_installed(place) for place in [*roots, *filter(None, [origin])]):
         return
     for root in roots:
         yield from ((file, f"{name}/{file.relative_to(root).as_posix()}") for file in parts_below(root))
@@ -177,16 +174,3 @@ def _exists(text: str) -> bool:
         return bool(text) and Path(text).expanduser().exists()
     except (OSError, ValueError):
         return False
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether a module's file or folder belongs to an installed distribution or the standard library."""
-    place = path.resolve()
-    elsewhere = {"site-packages", "dist-packages"} & set(place.parts)  # another environment on the path
-    return bool(elsewhere) or any(place.is_relative_to(home) for home in _homes())
-
-
-@lru_cache(maxsize=1)
-def _homes() -> frozenset[Path]:
-    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return frozenset(Path(home).resolve() for home in [*site.getsitepackages(), site.getusersitepackages(), *paths])
