@@ -16,7 +16,7 @@ from vla_gen_bench.log import provenance
 from vla_gen_bench.log.counts import count, wilson
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.guard import is_held, locked
-from vla_gen_bench.log.header import Header
+from vla_gen_bench.log.header import Header, Planned
 from vla_gen_bench.log.rows import row_of
 from vla_gen_bench.log.writer import LogWriter
 
@@ -156,6 +156,54 @@ def test_wilson_without_trials_says_nothing():
 
 def disorder(writer, *rows: dict) -> None:
     (writer.folder / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_rows_frames_and_counts_agree_about_an_episode_that_errored_first(writer):
+    disorder(writer, row(0, status="error"), row(1), row(0))
+    assert writer.log.rows() == [row(1), row(0)] and writer.log.counts()["ind"].errors == 0
+
+
+def test_a_row_of_another_run_is_refused_by_rows_as_by_counts(writer):
+    writer.write_header({**HEADER, "run": "a" * 16})
+    disorder(writer, {**row(0), "run": "a" * 16}, {**row(1), "run": "b" * 16})
+    assert writer.log.counts()["ind"].episodes == 1
+    with pytest.raises(UserError, match=r"episodes.jsonl:2: a row of another run \(bbbb"):
+        writer.log.frame()
+
+
+def test_an_appended_gzipped_log_keeps_its_actions(writer):
+    writer.append(row(0), "abc")
+    for name in ("episodes.jsonl", "actions.jsonl"):
+        path = writer.folder / name
+        path.with_name(f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    writer.unpack()
+    writer.append(row(1), "def")
+    assert writer.log.rows() == [row(0), row(1)]
+    assert [writer.log.actions(("ind", 0, index)) for index in (0, 1)] == ["abc", "def"]
+
+
+def planned(*sessions: tuple[int, list[int]]) -> Planned:
+    """What sessions planned, each of so many episodes of each seed, in two scenarios."""
+    manifests = [
+        {"scenarios": ["a", "b"], "episodes": 2 * each * len(seeds), "seeds": seeds} for each, seeds in sessions
+    ]
+    return Header.model_validate({**HEADER, "sessions": [{"manifest": each} for each in manifests]}).planned()
+
+
+def test_what_is_missing_is_found_by_episode_not_by_number():
+    """Two sessions of one seed each: all of seed 1 and one of seed 0 are as many as one session planned, not as two."""
+    seed_0, seed_1 = ([(name, seed, index) for name in "ab" for index in range(2)] for seed in (0, 1))
+    both = planned((2, [0]), (2, [1]))
+    assert both.missing([*seed_0, *seed_1]) == {} and both.scenarios == {"a", "b"}
+    assert both.missing(seed_1) == {"a": 2, "b": 2}
+    assert both.missing([*seed_0[1:], *seed_1, ("a", 0, 7)]) == {"a": 1}  # an episode that none planned fills no gap
+
+
+def test_the_larger_plan_of_a_seed_counts_and_plans_without_seeds_count_numbers():
+    assert planned((1, [0]), (3, [0, 1])).missing([("a", 0, 0)]) == {"a": 5, "b": 6}
+    old = {"manifest": {"scenarios": ["a"], "episodes": 3}}
+    assert Header.model_validate({**HEADER, "sessions": [old]}).planned().missing([("a", 5, 9)]) == {"a": 2}
 
 
 def test_two_writers_rows_count_once_and_a_resume_drops_them(writer):

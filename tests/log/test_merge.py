@@ -131,6 +131,19 @@ def test_what_is_missing_is_counted_and_the_log_written(cli, tmp_path: Path) -> 
     assert cli("report", tmp_path / "out", "--allow-partial").exit_code == 0
 
 
+def test_an_extra_episode_of_another_seed_hides_no_missing_one(cli, tmp_path: Path) -> None:
+    """Two logs of one seed each; the first lacks an episode of four."""
+    rows = [row("ind", seed, index, True) for seed in (0, 1) for index in range(4)]
+    logs = shards(tmp_path, rows[:3], rows[4:])
+    for seed, log in enumerate(logs):
+        draws = [["ind", seed, index, f"ind-{seed}-{index}"] for index in range(4)]
+        manifest = {"scenarios": ["ind"], "seeds": [seed], "episodes": 4, "digest": digest_of(draws)}
+        changed(log, sessions=[{"started": "2026-01-01T00:00:00Z", "manifest": manifest}])
+    ran = cli("merge", *logs, "--out", tmp_path / "out")
+    assert ran.exit_code == 1 and "missing: 1 of ind" in ran.stderr
+    assert "1 missing" in cli("report", tmp_path / "out").stderr
+
+
 @pytest.mark.parametrize(
     ("part", "value", "expected"),
     [

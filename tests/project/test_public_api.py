@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -104,7 +105,32 @@ def test_the_digest_of_an_object_is_its_source_and_state():
     assert card_of_object(Plain(1)).digest() != card_of_object(Plain(2)).digest()
 
 
+@pytest.mark.parametrize("kind", [lambda: Still(), lambda: Plain(1)], ids=["cannot be pickled", "can be pickled"])
+def test_an_object_that_was_changed_between_two_runs_does_not_continue_its_log(suite, kind):
+    policy = kind()
+    vgb.evaluate(policy, suite, scenarios=["ind"], progress=False, out="log")
+    policy.number = 3  # new weights, as it were
+    with pytest.raises(vgb.UserError, match="the log there is of another run: policy digest"):
+        vgb.evaluate(policy, suite, progress=False, out="log")
+
+
+def test_the_code_of_an_object_is_the_whole_of_its_modules(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "object_base_module.py").write_text("SPEED = 1\nclass Base:\n    def act(self): return SPEED\n")
+    (tmp_path / "object_own_module.py").write_text(
+        "import object_base_module\nfrom vla_gen_bench import ActionSpec\nclass Own(object_base_module.Base):\n"
+        "    action_spec = ActionSpec()\n    def reset(self, instructions, seeds): pass\n"
+    )
+    own = importlib.import_module("object_own_module").Own
+    old = card_of_object(own()).digest()
+    assert card_of_object(own()).digest() == old
+    (tmp_path / "object_base_module.py").write_text("SPEED = 2\nclass Base:\n    def act(self): return SPEED\n")
+    assert card_of_object(own()).digest() != old
+
+
 class Plain(Still):
+    acts = fails_at = 0
+
     def __init__(self, number: int) -> None:
         self.number = number
 

@@ -70,6 +70,7 @@ def evaluate(
     runtime.prepare()
     from vla_gen_bench.eval.evaluate import Request, make_plan
     from vla_gen_bench.eval.evaluate import evaluate as run
+    from vla_gen_bench.policies.objects import note_run
 
     given = isinstance(policy, str)
     if not given and (options or checkpoint is not None or workers not in (None, 1)):
@@ -94,8 +95,12 @@ def evaluate(
         plan, engine = make_plan(request), {}
     else:
         plan, engine = _for_object(request, policy, name)
-    with _callbacks(plan, progress) as callbacks, _main_left_alone():
-        run(plan, *callbacks, **engine)
+    try:
+        with _callbacks(plan, progress) as callbacks, _main_left_alone():
+            run(plan, *callbacks, **engine)
+    finally:
+        if not given:
+            note_run(policy)
     return read_log(plan.folder)
 
 

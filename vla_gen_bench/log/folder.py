@@ -7,7 +7,7 @@ episode can be replayed without the policy.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vla_gen_bench.data import parse_line
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.counts import Counts, count_by_scenario
-from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, read_lines
+from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, read_lines
 from vla_gen_bench.log.header import Header, read_header
 from vla_gen_bench.log.rows import Key, Row, fault_of, key_of, row_of
 
@@ -87,21 +87,22 @@ class EvalLog:
         return gather(self.lines(feed), run)
 
     def rows(self, *, forgive_last: bool = False) -> list[dict[str, Any]]:
-        """Returns the first row of every episode, as the JSON object that was written.
+        """Returns the row of every episode that `read` counts, as the JSON object that was written.
 
         Args:
             forgive_last: Leave out an unfinished last line, which a killed process may leave.
 
         Raises:
-            UserError: A line is malformed; the message names file and line.
+            UserError: A line is malformed, or of another run; the message names file and line.
         """
-        found: dict[Key, dict[str, Any]] = {}
-        for line in self.lines():
-            if line.data is not None:
-                found.setdefault(key_of(line.data), line.data)
-            elif not (forgive_last and line.problem == UNFINISHED):
-                raise refusal(line)
-        return list(found.values())
+        run = self.header.run if (self.folder / RUN_FILE).exists() else None
+        lines = [line for line in self.lines() if not (forgive_last and line.problem == UNFINISHED)]
+        for line in lines:
+            problem = line.problem or foreign(line, run)
+            if problem:
+                raise refusal(line._replace(problem=problem))
+        chosen = by_key(lines, gather(iter(lines), run).rows)
+        return [line.data for line in chosen.values() if line.data]
 
     def frame(self) -> pandas.DataFrame:
         """Returns the rows as a data frame, one row per episode; raises like `rows`."""
@@ -140,8 +141,8 @@ def gather(lines: Iterator[Line], run: str | None) -> Reading:
             continue
         row = row_of(line.data)
         first = rows.get(row.key)
-        if row.run and run and row.run != run:
-            problems.append(f"{line.where}: a row of another run ({row.run}; run.json is of {run})")
+        if other := foreign(line, run):
+            problems.append(f"{line.where}: {other}")
         elif first is None or (row.ok and not first.ok):
             rows[row.key] = row
         elif not row.ok or row.agrees(first):
@@ -150,6 +151,22 @@ def gather(lines: Iterator[Line], run: str | None) -> Reading:
             disputed[row.key] = None
             problems.append(f"{line.where}: episode {row.name} is there twice, with another end; the first counts")
     return Reading(rows, tuple(problems), tuple(repeated), tuple(disputed))
+
+
+def foreign(line: Line, run: str | None) -> str:
+    """Returns what is wrong with a valid line that is not of the run, "" if nothing; older logs' rows name no run."""
+    other = line.data.get("run") if line.data else None
+    return f"a row of another run ({other}; run.json is of {run})" if other and run and other != run else ""
+
+
+def by_key(lines: Iterable[Line], rows: Mapping[Key, Row]) -> dict[Key, Line]:
+    """Returns the line of each row that `gather` chose: the episode's first one with the row's status."""
+    found: dict[Key, Line] = {}
+    for line in lines:
+        key = key_of(line.data) if line.data else None
+        if key in rows and line.data and line.data["status"] == rows[key].status:
+            found.setdefault(key, line)
+    return found
 
 
 def parse_actions(text: bytes) -> dict[str, Any] | None:

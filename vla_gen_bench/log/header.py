@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ from vla_gen_bench.assets.world import FIRST_VERSION, world_label
 from vla_gen_bench.data import mistake_text, read_json
 from vla_gen_bench.errors import UserError, one_line
 from vla_gen_bench.log.files import RUN_FILE
+from vla_gen_bench.log.rows import Key
 
 FORMAT = 1  # of the files of a log; one of a later format is not guessed at
 
@@ -77,6 +83,58 @@ class Manifest(_Part):
     episodes: int = 0
     seeds: tuple[int, ...] = ()
     digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The episodes that the sessions of a log planned, all together.
+
+    Attributes:
+        keyed: (scenario, seed) -> number of episodes; their indices count from 0.
+        counted: Scenario -> number of episodes, by sessions of older versions, which did not write their seeds.
+    """
+
+    keyed: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    counted: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def by(cls, manifest: Manifest) -> Planned:
+        """Returns what one session planned: the same indices of each scenario and seed."""
+        each = manifest.episodes // max(1, len(manifest.scenarios))
+        if not manifest.seeds:
+            return cls(counted=dict.fromkeys(manifest.scenarios, each))
+        return cls(
+            {(name, seed): each // len(manifest.seeds) for name in manifest.scenarios for seed in manifest.seeds}
+        )
+
+    def __or__(self, other: Planned) -> Planned:
+        return Planned(_largest(self.keyed, other.keyed), _largest(self.counted, other.counted))
+
+    @property
+    def scenarios(self) -> set[str]:
+        """The ids of all scenarios with planned episodes."""
+        return {scenario for scenario, _ in self.keyed} | set(self.counted)
+
+    def renamed(self, name: Callable[[str], str]) -> Planned:
+        """Returns the same numbers for scenarios of other ids."""
+        keyed = {(name(scenario), seed): count for (scenario, seed), count in self.keyed.items()}
+        return Planned(keyed, {name(scenario): count for scenario, count in self.counted.items()})
+
+    def missing(self, done: Iterable[Key]) -> Counter[str]:
+        """Returns the number of planned episodes that are not among `done`, by scenario; without complete scenarios."""
+        there: Counter[str] = Counter()
+        by_seed: Counter[tuple[str, int]] = Counter()
+        for scenario, seed, index in done:
+            there[scenario] += 1
+            by_seed[scenario, seed] += index < self.keyed.get((scenario, seed), 0)
+        missing: Counter[str] = Counter()
+        for (scenario, seed), count in self.keyed.items():
+            missing[scenario] += count - by_seed[scenario, seed]
+        return +(missing | (Counter(self.counted) - there))
+
+
+def _largest(first: Mapping[Any, int], second: Mapping[Any, int]) -> dict[Any, int]:
+    return {key: max(first.get(key, 0), second.get(key, 0)) for key in (*first, *second)}
 
 
 class Session(_Part):
@@ -147,14 +205,9 @@ class Header(_Part):
             applied.append(str(self.connection.get("codec", "unknown")))
         return one_line(" + ".join(applied) or "none")
 
-    def planned(self) -> dict[str, int]:
-        """Returns the number of episodes planned for each scenario: the maximum over all sessions."""
-        planned: dict[str, int] = {}
-        for manifest in (session.manifest or Manifest() for session in self.sessions):
-            for scenario in manifest.scenarios:
-                each = manifest.episodes // len(manifest.scenarios)
-                planned[scenario] = max(planned.get(scenario, 0), each)
-        return planned
+    def planned(self) -> Planned:
+        """Returns the episodes that the sessions planned, all together."""
+        return reduce(or_, (Planned.by(session.manifest or Manifest()) for session in self.sessions), Planned())
 
 
 def model_size(params: int | None) -> str:

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from multiprocessing import get_context
+from operator import or_
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from vla_gen_bench.errors import UserError, shown
 from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, VIDEOS, present, read_lines
 from vla_gen_bench.log.folder import UNFINISHED, EvalLog
 from vla_gen_bench.log.guard import locked, sole_writer
-from vla_gen_bench.log.header import Manifest, read_header
+from vla_gen_bench.log.header import Manifest, Planned, read_header
 from vla_gen_bench.log.rows import Key, row_of
 from vla_gen_bench.log.writer import LogWriter, header_text
 from vla_gen_bench.runtime import allow_open_files, usable_cores
@@ -50,7 +52,7 @@ class Survey:
     Attributes:
         folder: The log folder.
         header: The JSON object of its `run.json`.
-        planned: Number of episodes of each scenario, as planned by its sessions.
+        planned: The episodes that its sessions planned.
         last: The plan of the last session.
         rows: Key -> (start, end, whether it has an outcome, the content that equal episodes share).
         unfinished: Whether its last line was cut off, as happens when a process is killed.
@@ -58,7 +60,7 @@ class Survey:
 
     folder: Path
     header: dict[str, Any]
-    planned: dict[str, int]
+    planned: Planned
     last: Manifest
     rows: dict[Key, tuple[int, int, bool, tuple]]
     unfinished: bool = False
@@ -304,12 +306,9 @@ def _header(surveys: Sequence[Survey]) -> dict[str, Any]:
 
 
 def _outcome(surveys: Sequence[Survey], places: Mapping[Key, Place], repeated: int) -> Merged:
-    planned: Counter[str] = Counter()
-    for survey_ in surveys:
-        planned |= Counter(survey_.planned)
-    there = Counter(scenario for scenario, _, _ in places)
+    planned = reduce(or_, (survey_.planned for survey_ in surveys))
     bad = Counter(key[0] for key, place in places.items() if not surveys[place.source].rows[key][2])
     notes = tuple(
         f"{survey_.folder}: its last line was cut off, and is left out" for survey_ in surveys if survey_.unfinished
     )
-    return Merged(len(places), repeated, planned - there, bad, notes)
+    return Merged(len(places), repeated, planned.missing(places), bad, notes)

@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vla_gen_bench.data import gzipped, replace_file
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, read_lines
-from vla_gen_bench.log.folder import UNFINISHED, EvalLog, Line, gather, parse_actions, refusal
+from vla_gen_bench.log.folder import UNFINISHED, EvalLog, Line, by_key, gather, parse_actions, refusal
 from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.log.rows import Key, Row, key_of
 
@@ -83,11 +83,11 @@ class LogWriter:
 
     def unpack(self) -> None:
         """Decompresses a gzipped log, since only a plain one can be appended to."""
-        path = self.folder / EPISODES_FILE
-        if gzipped(path).exists() and not path.exists():
-            lines = list(read_lines(path))
-            with _writing(self.folder):
-                replace_file(path, b"".join(lines))
+        for path in (self.folder / ACTIONS_FILE, self.folder / EPISODES_FILE):
+            if gzipped(path).exists() and not path.exists():
+                lines = list(read_lines(path))
+                with _writing(self.folder):
+                    replace_file(path, b"".join(lines))
 
     def sort(self, scenarios: Sequence[str]) -> dict[Key, Row]:
         """Puts the rows in the order of `scenarios`, others after them, and returns them.
@@ -101,8 +101,8 @@ class LogWriter:
             raise refusal(bad)
         rows = gather(iter(lines), None).rows
         order = sorted(rows, key=lambda key: (rank.get(key[0], len(rank)), *key))
-        first = _by_key(lines, rows)
-        self._rewrite([first[key] for key in order])
+        first = by_key(lines, rows)
+        self._rewrite([first[key].text for key in order])
         return {key: rows[key] for key in order}
 
     def _rewrite(self, lines: list[bytes]) -> None:
@@ -136,17 +136,7 @@ def header_text(header: Mapping[str, Any]) -> str:
 
 
 def _first_lines(lines: Sequence[Line], rows: dict[Key, Row]) -> list[bytes]:
-    return list(_by_key(lines, rows).values())
-
-
-def _by_key(lines: Iterable[Line], rows: dict[Key, Row]) -> dict[Key, bytes]:
-    """Returns each row's line, in file order: the episode's first line with the row's status."""
-    found: dict[Key, bytes] = {}
-    for line in lines:
-        key = key_of(line.data) if line.data else None
-        if key in rows and line.data and line.data["status"] == rows[key].status:
-            found.setdefault(key, line.text)
-    return found
+    return [line.text for line in by_key(lines, rows).values()]
 
 
 def _notes(repeats: int, disputed: int) -> list[str]:

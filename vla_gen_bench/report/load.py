@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vla_gen_bench.errors import UserError, printable
 from vla_gen_bench.log.folder import EvalLog
-from vla_gen_bench.log.header import Header, read_header
+from vla_gen_bench.log.header import Header, Planned, read_header
 from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.runtime import collection_paused
 
@@ -26,7 +26,7 @@ class Run:
         folder: Its path.
         header: The content of `run.json`.
         episodes: One row for each (scenario, seed, index), in file order.
-        planned: Number of episodes planned for each scenario, if the header has it.
+        planned: The episodes that its sessions planned, if the header has them.
         problems: Invalid lines, each as `file:line: what is wrong`.
         repeats: Number of lines that repeat another line of their episode; they do not count.
     """
@@ -35,7 +35,7 @@ class Run:
     folder: Path
     header: Header
     episodes: dict[Key, Row]
-    planned: dict[str, int]
+    planned: Planned
     problems: tuple[str, ...]
     repeats: int = 0
 
@@ -53,8 +53,7 @@ class Run:
 
     def missing(self) -> Counter[str]:
         """Returns the number of planned episodes without a row, by scenario; complete scenarios are left out."""
-        done = {scenario: len(rows) for scenario, rows in self.by_scenario.items()}
-        return +(Counter(self.planned) - Counter(done))
+        return self.planned.missing(self.episodes)
 
     def errored(self) -> Counter[str]:
         """Returns the number of errored episodes, by scenario."""
@@ -125,7 +124,7 @@ def _run(label: str, folder: Path, header: Header) -> Run:
 
 def scenario_ids(runs: Sequence[Run]) -> set[str]:
     """Returns the ids of all scenarios that the runs planned or ran."""
-    return {name for run in runs for name in (*run.planned, *(key[0] for key in run.episodes))}
+    return {name for run in runs for name in (*run.planned.scenarios, *(key[0] for key in run.episodes))}
 
 
 def check_comparable(runs: Sequence[Run], allow_partial: bool) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 from vla_gen_bench.episodes.suite import Suite
@@ -134,7 +136,8 @@ def _joined(label: str, runs: Sequence[Run]) -> Run:
         for (scenario, *rest), row in run.episodes.items()
     }
     renamed = {key: replace(row, scenario=key[0]) for key, row in episodes.items()}
-    planned = {_row(name, place): count for place, run in enumerate(runs) for name, count in run.planned.items()}
+    named = (run.planned.renamed(partial(_row, place=place)) for place, run in enumerate(runs))
+    planned = reduce(or_, named)
     problems = tuple(dict.fromkeys(problem for run in runs for problem in run.problems))
     return replace(runs[0], label=printable(label), episodes=renamed, planned=planned, problems=problems)
 
