@@ -243,6 +243,20 @@ def test_partly_shared_episodes_are_paired_over_the_shared_ones(cli, tmp_path, s
     assert float(one["difference"]) == pytest.approx(1 / 8)
 
 
+def test_the_difference_of_means_is_the_mean_of_the_rows_differences(cli, tmp_path, suite):
+    """base solves 2 of the first 7 episodes and all of the last 3, which short did not run: +2/7 in both rows."""
+    solved = [True] * 2 + [False] * 5 + [True] * 3
+    base = write_log(tmp_path / "base", dict.fromkeys(BASE, solved), policy="base", suite=suite)
+    short = write_log(tmp_path / "short", dict.fromkeys(BASE, [True] * 4 + [False] * 3), policy="short", suite=suite)
+    rows = table(cli, base, short)
+    each = [float(rows["scenario", name, "short"]["difference"]) for name in ("noise_20", "noise_80")]
+    mean = rows["mean", "vision", "short"]
+    assert each == pytest.approx([2 / 7] * 2) and float(mean["difference"]) == pytest.approx(2 / 7)
+    assert float(mean["value"]) == pytest.approx(4 / 7) and float(rows["mean", "vision", "base"]["value"]) == 0.5
+    drop = rows["drop", "vision", "short"]
+    assert float(drop["difference"]) == pytest.approx(0) and float(drop["value"]) == pytest.approx(0)
+
+
 def test_means_over_other_episodes_are_not_tested():
     ours, theirs = np.ones((2, 4)), np.zeros((2, 4))
     assert mean_tests(np.stack([theirs, ours]), 0)[1] == pytest.approx(0.125, abs=0.005)  # 2 * 2^-4

@@ -63,11 +63,17 @@ def contrasts_of(
 def _contrast(ours: np.ndarray, theirs: np.ndarray, level: float) -> dict:
     """Paired over the shared episodes if these are at least half of the larger run's; else unpaired over all."""
     did, they_did = np.isfinite(ours), np.isfinite(theirs)
-    shared = did & they_did
-    if shared.sum() >= PAIRED_SHARE * max(did.sum(), they_did.sum()):
+    shared = shared_ids(did, they_did)
+    if shared is not None:
         return paired_contrast(ours[shared] == 1, theirs[shared] == 1, level)
     counts = int(ours[did].sum()), int(did.sum()), int(theirs[they_did].sum()), int(they_did.sum())
     return unpaired_contrast(*counts, level)
+
+
+def shared_ids(did: np.ndarray, they_did: np.ndarray) -> np.ndarray | None:
+    """Returns which episode ids of a row both policies ran, bool [N]; None if too few to pair the row."""
+    shared = did & they_did
+    return shared if shared.sum() >= PAIRED_SHARE * max(did.sum(), they_did.sum()) else None
 
 
 def paired_contrast(ours: np.ndarray, theirs: np.ndarray, level: float) -> dict:

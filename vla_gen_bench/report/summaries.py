@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vla_gen_bench.report import stats
+from vla_gen_bench.report.contrasts import shared_ids
 from vla_gen_bench.report.outcomes import Cell
 from vla_gen_bench.report.scenarios import ScenarioInfo
 
@@ -50,7 +51,8 @@ class Summary:
         dimension: A dimension, or "ood" for all of them.
         rows: Number of scenarios in the mean.
         estimates: One per policy.
-        differences: One per policy, from the baseline; None at the baseline and without one.
+        differences: One per policy, from the baseline, over the episodes that both ran in each row (in rows that share
+            too little to be paired, over all); None at the baseline and without one.
     """
 
     kind: str
@@ -71,6 +73,7 @@ def summaries_of(
     few = few_ids(outcomes)
     tests = {} if baseline is None else _tests(outcomes, groups, baseline)
     partial = np.array([[cell.partial for cell in row] for row in cells])
+    unequal = {} if baseline is None else _unequal_pairs(outcomes, baseline)
     summaries = []
     for dimension, rows in groups.items():
         for kind in (MEAN, ABSOLUTE, RELATIVE) if ind else (MEAN,):
@@ -79,13 +82,41 @@ def summaries_of(
             estimates = _estimates(value, spread, flags, level, few)
             differences = [None] * len(value)
             if baseline is not None:
-                against = value - value[baseline], spread - spread[:, [baseline]], flags | flags[baseline]
-                differences = [*_estimates(*against, level, few)]
+                gain, gains = value - value[baseline], spread - spread[:, [baseline]]
+                for policy, pair in unequal.items():
+                    (ours, theirs), both = _figure(kind, pair[0], ind, rows), _figure(kind, pair[1], ind, rows)
+                    gain[policy], gains[:, policy] = ours - theirs, both[:, 0] - both[:, 1]
+                differences = [*_estimates(gain, gains, flags | flags[baseline], level, few)]
                 if kind == MEAN:
                     differences = [replace(found, **test) for found, test in zip(differences, tests[dimension])]
                 differences[baseline] = None
             summaries.append(Summary(kind, dimension, len(rows), estimates, tuple(differences)))
     return tuple(summaries)
+
+
+def _unequal_pairs(outcomes: np.ndarray, baseline: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Returns, for each policy that ran other episodes than the baseline, both policies' rates over what they share.
+
+    So the difference of two means is the mean of the rows' differences. Rows that share too little to be paired count
+    in full.
+
+    Returns:
+        Policy -> rates [S, 2] and bootstrap samples [R, S, 2], of the policy and the baseline.
+    """
+    found = {}
+    for policy, ours in enumerate(outcomes):
+        pair = np.stack([ours, outcomes[baseline]])
+        done = np.isfinite(pair)
+        if (done[0] == done[1]).all():
+            continue
+        for row in range(pair.shape[1]):
+            shared = shared_ids(*done[:, row])
+            if shared is not None:
+                pair[:, row, ~shared] = np.nan
+        n = np.isfinite(pair).sum(axis=2)
+        rates = np.divide(np.nansum(pair, axis=2), n, out=np.full(n.shape, np.nan), where=n > 0)
+        found[policy] = rates.T, bootstrap_rates(pair)
+    return found
 
 
 def _groups(infos: Sequence[ScenarioInfo]) -> dict[str, list[int]]:
