@@ -55,7 +55,8 @@ README_ROWS = {  # heading of the report's group -> its row in the README
 SPEEDS = {  # a line of `vgb bench` (regular expression) -> its name on the page
     r"builtin: step, 320x240, median of whole episodes": "world `builtin`: one step with its 320x240 image, median",
     r"builtin: reset with a fresh scene, median": "world `builtin`: reset with a fresh scene, median",
-    r"vgb eval --policy expert --suite execution.*": "the expert on suite execution, 768 episodes, set-up included (world version 1)",
+    r"vgb eval --policy expert --suite execution.*": "the expert on suite execution, 768 episodes, set-up included "
+    "(world version 1)",
     r"first use of the builtin assets": "first use: generating all assets of `builtin`",
     r"vgb --help": "`vgb --help`",
     r"rl4vla: step, 640x480, median of whole episodes": "world `rl4vla`: one step with its 640x480 image, median",
@@ -231,8 +232,8 @@ def in_words() -> str:
     return f"""\
 The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters), trained on a CPU: a base, a warm-up on
 140 demonstrations (IND {start["ind"]:.3f}, Vision {start["vision"]:.3f}, Semantics {start["semantics"]:.3f}, Execution
-{start["execution"]:.3f}), then SFT or PPO. With two training objects on the table, of the episodes in which PPO grasps exactly
-one, {ppo:.0%} grasp the named one; for SFT, {sft:.0%}. World {world()}, training seed 0
+{start["execution"]:.3f}), then SFT or PPO. With two training objects on the table, of the episodes in which PPO grasps
+exactly one, {ppo:.0%} grasp the named one; for SFT, {sft:.0%}. World {world()}, training seed 0
 ([seeds](docs/results.md#over-training-seeds): {seeds}). Columns: success rate, 95% interval, successes/episodes; then
 the paired difference, its interval, for IND the number of episodes solved only by PPO : only by SFT, and p
 (Holm-corrected except in the last row; [definitions](docs/report.md)). [Compared with the
@@ -389,8 +390,8 @@ Two cores of an AMD EPYC at 2.6 GHz, no GPU (`vgb bench`, `vgb bench --rl`, `vgb
 
 {speed_table()}
 
-All {sum(each.episodes for each in counted(PPO).values()):,} episodes of suite `all` on one core with `--workers 1 --num-envs 8` (sums of `duration_s` in the
-logs): {evaluation_times()}.
+All {sum(each.episodes for each in counted(PPO).values()):,} episodes of suite `all` on one core with `--workers 1
+--num-envs 8` (sums of `duration_s` in the logs): {evaluation_times()}.
 """
 
 

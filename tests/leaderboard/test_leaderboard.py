@@ -218,6 +218,12 @@ def test_a_log_of_another_version_of_the_suite_is_refused(submit, tmp_path):
     assert done.exit_code == 2 and f"suite digest: is {'1' * 16}, this checkout has" in done.stderr
 
 
+CELL = {
+    "planned": 192, "n": 192, "errors": 0, "success_at_end": 0, "success_once": None, "rate": 0.0, "low": 0.0,
+    "high": 0.019616,
+}  # fmt: skip
+
+
 # ---- validate ----------------------------------------------------------------------------------------------
 
 
@@ -287,7 +293,27 @@ def test_a_log_behind_a_url_is_checked_where_it_is_at_hand(cli, submit, folder, 
 def test_unknown_ids_are_suggested(cli, submit, folder, tmp_path):
     submit(make_run(tmp_path / "run"))
     done = cli("leaderboard", "validate", "acme-smal-builtin", "--folder", folder)
-    assert done.exit_code == 2 and "did you mean 'acme-small-builtin'?" in done.stderr
+    assert done.exit_code == 2 and "entries: no entry 'acme-smal-builtin'; did you mean" in done.stderr
+    assert "acme-smal-builtin.json" not in done.stderr  # no such file
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "message"),
+    [
+        (("results",), {"my_row": CELL}, "results.my_row: no such scenario; expected some of: ind, "),
+        (("results", "ind"), {**CELL, "planned": 0, "n": 0}, "results.ind.n: is 0; expected at least one episode"),
+        (("protocol", "sensors"), {"cameras": 5}, "protocol.sensors: cameras: input should be a valid"),
+        (("protocol", "sensors"), {"camera": ["wrist"]}, "protocol.sensors: camera: "),
+    ],
+)
+def test_what_cannot_be_built_is_not_valid(cli, folder, path, to, message):
+    (folder / "entries").mkdir(parents=True, exist_ok=True)
+    name = "paper-openvla-7b-ppo"
+    shutil.copy(ROOT / "leaderboard" / "entries" / f"{name}.json", folder / "entries")
+    edit(folder, name, *path, to=to)
+    for command in ("validate", "build"):
+        done = cli("leaderboard", command, "--folder", folder)
+        assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 # ---- ranks -------------------------------------------------------------------------------------------------

@@ -189,6 +189,18 @@ def test_joined_demonstrations_keep_state_and_wrist_camera_if_all_have_them(tmp_
     assert mixed.observed is None and mixed.wrist is None
 
 
+@pytest.mark.parametrize(
+    ("policy", "options", "says"),
+    [
+        ("expert", ["--replay", "/no/such/data"], "sees the simulator's state, which demonstrations lack"),
+        ("hold", ["--frames", "20"], "add --replay DATA, or leave it out"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(cli, policy, options, says):
+    done = cli("policies", "check", policy, *options)
+    assert done.exit_code == 2 and says in done.stderr
+
+
 def test_check_replays_demonstrations(cli, tmp_path):
     from demos import written
 

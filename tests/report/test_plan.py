@@ -158,7 +158,7 @@ def test_the_table_shows_both_directions(cli):
     assert "to 0.800" in text and "1,092" in text and "1,250" in text and "paired, correlation 0.60" in text
     assert "paired" not in cli("plan", "--detect", 0.05, "--unpaired").stdout.replace("unpaired", "")
     assert "unpaired" not in cli("plan", "--detect", 0.05, "--paired").stdout
-    assert "192 find" in cli("plan").stdout
+    assert "detectable rise (192)" in cli("plan").stdout
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,19 @@ def test_the_table_shows_both_directions(cli):
 def test_bad_requests_are_named(cli, arguments, message):
     done = cli("plan", *arguments)
     assert done.exit_code == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize("more", [["--unpaired"], ["--detect", "0.05"], ["--tests", "3", "--alpha", "0.09"]])
+def test_a_power_that_chance_alone_reaches_is_refused(cli, more):
+    done = cli("plan", "--power", "0.03", *more)
+    assert done.exit_code == 2 and "--power 0.03: must be above alpha, 0.0" in done.stderr
+
+
+def test_episodes_without_end_detect_next_to_nothing(cli):
+    for alike in (["--discordance", "0.001"], ["--unpaired"]):
+        done = cli("plan", "--episodes", 10_000_000, *alike, "--json")
+        assert done.exit_code == 0, done.stderr
+        assert all(0 < each["up"]["detectable"] < 0.001 for each in json.loads(done.stdout)["designs"])
 
 
 def test_the_alpha_after_holm_is_offered_and_planned_with(cli):

@@ -116,6 +116,8 @@ def test_videos_are_embedded_up_to_a_size(page, runs, cli, tmp_path):
     assert list(data_of(page)["videos"]) == ["0:0"]
     ran = cli("report", *runs, "--allow-partial", "--videos", 0, "--out", tmp_path / "small.html")
     assert ran.exit_code == 0 and data_of((tmp_path / "small.html").read_text())["videos"] == {}
+    ran = cli("report", *runs, "--allow-partial", "--videos", 0, "--out", tmp_path / "small.md")
+    assert ran.exit_code == 2 and "--videos is for HTML pages, and this report is md" in ran.stderr
 
 
 def test_svg_ids_are_made_unique():

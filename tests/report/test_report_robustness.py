@@ -4,13 +4,15 @@ import csv
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vla_gen_bench.episodes.draw import draw
 from vla_gen_bench.episodes.suite import load_suite
-from vla_gen_bench.report.dose import NEVER, areas, halving_levels
+from vla_gen_bench.report.dose import NEVER, DoseResponse, areas, halving_levels
+from vla_gen_bench.report.dose_plots import _panel
 
 SUITE = """
 id: doses
@@ -149,6 +151,19 @@ def test_page_and_plots_hold_the_small_multiples(cli, log, tmp_path):
     assert {"dose-response.png", "dose-response.svg"} <= {file.name for file in (tmp_path / "plots").iterdir()}
     page = (tmp_path / "page.html").read_text()
     assert "Dose and response" in page and "Success at each level of a disturbance" in page
+
+
+def test_a_panel_shows_every_level():
+    """Seven severities in a list are levels 1 to 7; the suites' own sweeps have 5."""
+    import matplotlib.pyplot as plt
+
+    for top in (3, 5, 7, 40):
+        dose = DoseResponse("sensor", "blur", "Blur", tuple(range(top + 1)), tuple("0" * (top + 1)), ())
+        _, axes = plt.subplots()
+        _panel(axes, SimpleNamespace(labels=[]), dose)
+        low, high = axes.get_xlim()
+        assert low < 0 and high > max(top, 5) and len(axes.get_xticks()) <= 11
+        plt.close("all")
 
 
 def test_a_suite_without_levels_has_none_of_these_tables(cli, log, tmp_path):

@@ -166,6 +166,7 @@ def test_python_and_the_command_agree(cli, named: list[str], runs: dict[str, Run
         ([0, 1, 2, 3], ["--baseline", "c"], "--baseline c: not among the policies; known: a, b"),
         ([0, 1, 2, 3], ["--plots", "pictures"], "--over-seeds prints tables alone"),
         ([0, 1, 2, 3], ["--stages"], "--over-seeds prints tables alone"),
+        ([0, 1, 2, 3], ["--videos", "1"], "--over-seeds prints tables alone"),
         ([0, 1, 2, 3], ["--metric", "sucess"], "--metric sucess: no such metric"),
         ([0, 0], [], "this run is given twice"),
     ],

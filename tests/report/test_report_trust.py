@@ -53,6 +53,17 @@ def test_few_ids_give_no_bootstrap_interval_but_a_warning(tmp_path, ids, shown):
     assert np.isnan(cells["low"]) != shown and cells["value"] == pytest.approx(6 / ids)
 
 
+def test_a_frame_has_the_labels_that_were_given(tmp_path):
+    """A CSV for spreadsheets escapes the last; a reader of CSV takes the first two for a missing value and a number."""
+    labels = ["None", "1", "+x"]
+    folders = {label: tmp_path / f"run{place}" for place, label in enumerate(labels)}
+    for folder in folders.values():
+        write_log(folder, {"ind": successes(5, 10)}, policy="same")
+    frame = vgb.compare(folders).frame()
+    assert list(frame.policy.unique()) == labels and frame.value.dtype == float
+    assert frame.baseline.isna().sum() == sum(frame.policy == "None")
+
+
 def test_items_of_a_pool_by_hand():
     """Table a: 4 of 4; table b: 0 of 4. Drawing two tables gives 1, 0.5 and 0 with chances 1/4, 1/2, 1/4.
 

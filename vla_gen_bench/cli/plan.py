@@ -66,6 +66,8 @@ def plan(
     if detect is not None and baseline + detect > 1 and baseline - detect < 0:
         raise UserError(f"--detect {detect:g}: no rate lies that far from {baseline:.3f}; give a smaller one")
     test = Test(alpha / tests, power, tests)
+    if power <= test.alpha:
+        raise UserError(f"--power {power:g}: must be above alpha, {test.alpha:.3g}, the share that chance alone finds")
     designs = list(_designs(baseline, detect, episodes, test, paired, discordance, correlation, measured))
     if as_json:
         head = {"baseline": baseline, "detect": detect, "alpha": test.alpha, "power": power}

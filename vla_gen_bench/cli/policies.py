@@ -9,9 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from vla_gen_bench import runtime
 from vla_gen_bench.cli.numbers import Whole
+from vla_gen_bench.errors import UserError
 
 if TYPE_CHECKING:
     from vla_gen_bench.policies.card import Card
@@ -97,8 +99,12 @@ def check(
     from vla_gen_bench.policies.registry import load_policy, parse_options, resolve
     from vla_gen_bench.policies.sensing import sensors_of
 
+    if replay is None and context.get_parameter_source("frames") is not ParameterSource.DEFAULT:
+        raise UserError("--frames says how many frames of --replay are shown: add --replay DATA, or leave it out")
     with runtime.stdout_for_results():
         card = resolve(ref)
+        if replay is not None and card.privileged:
+            raise UserError(f"{card.label} sees the simulator's state, which demonstrations lack: leave out --replay")
         options = parse_options(pairs)
         policy = load_policy(card, **options)
     click.echo(f"{MARKS['ok']} loaded: {card.factory} from {card.source}")
@@ -106,7 +112,7 @@ def check(
     observe = None if card.privileged else partial(example_observation, needs=needs)
     with runtime.stdout_for_results(), closing(policy):
         results = check_policy(policy, card.label, batch=batch, observe=observe, privileged=card.privileged)
-        if replay and not card.privileged and all(result.status != "failed" for result in results):
+        if replay is not None and all(result.status != "failed" for result in results):
             results += _replayed(policy, needs, replay, frames)
     for result in results:
         click.echo(_line(result))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from vla_gen_bench.cli.numbers import Real
 from vla_gen_bench.data import ensure_writable
@@ -50,8 +51,22 @@ SHOWN_PROBLEMS = 20
 @click.option("--suite", metavar="NAME|FILE", help="The runs' suite, where it is not found by itself.")
 @click.option("--over-seeds", is_flag=True, help="Runs of one label are training seeds of one policy: mean and spread.")
 @click.option("--curves", is_flag=True, hidden=True)
+@click.pass_context
 def report(
-    runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite, over_seeds, curves
+    context,
+    runs,
+    baseline,
+    kind,
+    out,
+    metric,
+    confidence,
+    plots,
+    stages,
+    video_mib,
+    allow_partial,
+    suite,
+    over_seeds,
+    curves,
 ):
     """Compare evaluation logs: rates, drops from IND, and tests against a baseline.
 
@@ -60,8 +75,12 @@ def report(
     """
     if curves:
         raise UserError("--curves has become a command: vgb curves RUN... --out FILE.png")
-    if over_seeds and (plots is not None or stages):
-        raise UserError("--over-seeds prints tables alone: leave out --plots and --stages")
+    sizes_videos = context.get_parameter_source("video_mib") is not ParameterSource.DEFAULT
+    if over_seeds and (plots is not None or stages or sizes_videos):
+        raise UserError("--over-seeds prints tables alone: leave out --plots, --stages and --videos")
+    kind = _kind(kind, out)
+    if sizes_videos and kind != "html":
+        raise UserError(f"--videos is for HTML pages, and this report is {kind}: add --out FILE.html, or leave it out")
     with collection_paused():
         if over_seeds:
             return _over_seeds(runs, baseline, kind, out, metric, confidence, allow_partial, suite)
@@ -71,7 +90,6 @@ def report(
 def _over_seeds(runs, baseline, kind, out, metric, confidence, allow_partial, suite) -> None:
     from vla_gen_bench.report.api import seed_report_of
 
-    kind = _kind(kind, out)
     found = seed_report_of(_load(runs, repeat_labels=True), baseline, metric, confidence, suite, allow_partial)
     _say_lost(found.lost)
     _write(found.render(kind, width=_width(out)), out)
@@ -100,7 +118,6 @@ def _width(out: Path | None) -> int:
 def _report(runs, baseline, kind, out, metric, confidence, plots, stages, video_mib, allow_partial, suite) -> None:
     from vla_gen_bench.report.api import report_of
 
-    kind = _kind(kind, out)
     if plots is not None:
         ensure_writable(plots / "rates.svg", "give another --plots")
     found = report_of(_load(runs), baseline, metric, confidence, suite, allow_partial)

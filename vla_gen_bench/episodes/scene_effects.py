@@ -97,8 +97,8 @@ SCENE_EFFECTS = (
         f"{REALISED}:CameraPosition",
         Levels(
             {"metres": (0.02, 0.04, 0.06, 0.09, 0.12)},
-            "2 cm is a typical error when a camera is remounted by hand; at 12 cm, a quarter of its distance from the table, "
-            "some of the training square leaves the image in 1 of 8 episodes",
+            "2 cm is a typical error when a camera is remounted by hand; at 12 cm, a quarter of its distance from the "
+            "table, some of the training square leaves the image in 1 of 8 episodes",
         ),
     ),
     EffectSpec(

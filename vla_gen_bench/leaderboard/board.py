@@ -71,9 +71,10 @@ class Board:
         """Returns all faults of the entries, one per line, each with its file."""
         found = []
         for id in ids:
+            entry = self.entry(id)
             try:
                 study = self.study(id)
-                wrong = study.problems if study else problems(self.entry(id), None)
+                wrong = study.problems if study else problems(entry, None)
                 found += [f"{self.path(id)}: {one}" for one in wrong]
             except UserError as error:
                 found.append(f"{self.path(id)}: trust.log: {error}")

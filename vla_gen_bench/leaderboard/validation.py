@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from pydantic import ValidationError
+
+from vla_gen_bench.data import mistake_text
 from vla_gen_bench.episodes.axes import PHRASINGS
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.episodes.draw import draw
-from vla_gen_bench.episodes.suite import Suite, suite_from
+from vla_gen_bench.episodes.suite import Suite, load_suite, suite_from
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.leaderboard.derive import Log, derived, rate, suite_of
 from vla_gen_bench.leaderboard.entry import Entry
 from vla_gen_bench.log.rows import Key
+from vla_gen_bench.policies.card import DeclaredNeeds
 
 PAPER_SUITE, PAPER_WORLD = "table1 (paper)", "rl4vla"
 SHOWN_EPISODES = 3
@@ -29,6 +33,7 @@ def problems(entry: Entry, log: Log | None) -> Iterator[str]:
             checked.
     """
     yield from _counts(entry)
+    yield from _sensors(entry)
     yield from _trust(entry)
     if not entry.measured:
         yield from _paper(entry)
@@ -114,6 +119,9 @@ def _counts(entry: Entry) -> Iterator[str]:
     if not entry.results:
         yield "results: no scenario"
     for id, cell in entry.results.items():
+        if cell.n < 1:
+            yield f"results.{id}.n: is {cell.n}; expected at least one episode"
+            continue
         k = getattr(cell, entry.protocol.metric)
         if k is None or not 0 <= k <= cell.n:
             yield f"results.{id}.{entry.protocol.metric}: is {k} of n = {cell.n} episodes"
@@ -122,6 +130,13 @@ def _counts(entry: Entry) -> Iterator[str]:
             yield f"results.{id}: {cell.n} of {cell.planned} episodes finished, {cell.errors} errored; all must finish"
         for name, value in rate(k, cell.n).items():
             yield from _same(f"results.{id}.{name}", getattr(cell, name), value, f"{k}/{cell.n} gives")
+
+
+def _sensors(entry: Entry) -> Iterator[str]:
+    try:
+        DeclaredNeeds.model_validate_json(json.dumps(entry.protocol.sensors), strict=True)
+    except ValidationError as error:
+        yield f"protocol.sensors: {mistake_text(error)}"
 
 
 def _trust(entry: Entry) -> Iterator[str]:
@@ -142,6 +157,9 @@ def _paper(entry: Entry) -> Iterator[str]:
     yield from _same("suite.world", entry.suite.world, PAPER_WORLD, "a paper's row has")
     yield from _same("suite.digest", entry.suite.digest, None, "a paper's row has")
     yield from _same("protocol.preset", entry.protocol.preset, "paper", "a paper's row has")
+    rows = load_suite("table1").scenarios
+    if unknown := [id for id in entry.results if id not in rows]:
+        yield f"results.{unknown[0]}: no such scenario; expected some of: {', '.join(rows)}"
 
 
 def _training(entry: Entry) -> Iterator[str]:

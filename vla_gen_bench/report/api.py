@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench.errors import UserError, printable, suggest
 from vla_gen_bench.log.folder import EvalLog
@@ -22,7 +21,7 @@ from vla_gen_bench.report.outcomes import chosen_metric
 from vla_gen_bench.report.provenance import remarks
 from vla_gen_bench.report.robustness import robustness_notes, with_robustness
 from vla_gen_bench.report.scenarios import describe
-from vla_gen_bench.report.seeds import SeedComparison, grouped, seeds_csv, seeds_document
+from vla_gen_bench.report.seeds import SeedComparison, grouped, seeds_document, seeds_lines
 from vla_gen_bench.report.sentences import sentences
 from vla_gen_bench.report.table import document
 
@@ -45,15 +44,28 @@ class _Rendered:
         """Returns the tables and their notes, from which all formats are written."""
         raise NotImplementedError
 
+    def lines(self) -> Iterable[dict[str, Any]]:
+        """Returns the lines of the CSV, column -> value, those that do not apply left out.
+
+        Numbers are not rounded; rates are fractions. Means have no k, the baseline no difference. A stage's value is
+        its share. For kinds that name items of a pool, k is the number of items and n the equivalent number of
+        independent episodes.
+        """
+        raise NotImplementedError
+
     def render(self, kind: str = "text", *, width: int = WIDTH_OF_A_FILE) -> str:
         """Returns the report as text; see the classes."""
         raise NotImplementedError
 
     def frame(self) -> pandas.DataFrame:
-        """Returns the lines of the CSV: one per policy and scenario, stage, mean or drop, with intervals and tests."""
+        """Returns the lines of the CSV: one per policy and scenario, stage, mean or drop, with intervals and tests.
+
+        Text is as given, without the CSV's escapes for spreadsheets; cells that do not apply are NaN.
+        """
         import pandas
 
-        return pandas.read_csv(io.StringIO(self.render("csv")))
+        frame = pandas.DataFrame(list(self.lines()), columns=[*formats.CSV_FIELDS])
+        return frame.mask(frame == "").infer_objects()
 
     def write(self, path: str | os.PathLike[str], **options: bool | float) -> Path:
         """Writes the report in the format of the path's suffix (.html, .md, .tex, .csv, .txt); options of `render`."""
@@ -104,6 +116,10 @@ class SeedReport(_Rendered):
         """Returns the tables and their notes, from which all formats are written."""
         return seeds_document(self.comparison, self.notes)
 
+    def lines(self) -> Iterable[dict[str, Any]]:
+        """Returns the lines of the CSV, column -> value, those that do not apply left out."""
+        return seeds_lines(self.comparison)
+
     def render(self, kind: str = "text", *, width: int = WIDTH_OF_A_FILE) -> str:
         """Returns the report as text.
 
@@ -113,7 +129,7 @@ class SeedReport(_Rendered):
         """
         _check_kind(kind)
         if kind == "csv":
-            return seeds_csv(self.comparison)
+            return formats.csv_text(self.lines())
         tables = self.tables()
         if kind == "html":
             from vla_gen_bench.report.page import plain_page, tables_html
@@ -166,7 +182,7 @@ class Report(_Rendered):
         """
         _check_kind(kind)
         if kind == "csv":
-            return formats.to_csv(self.comparison)
+            return formats.csv_text(self.lines())
         if kind == "html":
             from vla_gen_bench.report.page import to_page
 
@@ -176,6 +192,10 @@ class Report(_Rendered):
     def tables(self, stages: bool = False) -> Document:
         """Returns the tables and their notes, from which all formats are written."""
         return with_robustness(document(self.comparison, stages, self._all_notes), self.comparison)
+
+    def lines(self) -> Iterable[dict[str, Any]]:
+        """Returns the lines of the CSV, column -> value, those that do not apply left out."""
+        return formats.csv_lines(self.comparison)
 
     @property
     def _all_notes(self) -> tuple[str, ...]:

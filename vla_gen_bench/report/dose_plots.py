@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACROSS = 5
+USUAL_LEVELS = 5
 PANEL = (1.75, 1.5)  # inches
 
 
@@ -62,6 +63,7 @@ def _panel(axes: Axes, comparison: Comparison, dose: DoseResponse) -> None:
     axes.set_title(f"{dose.title}", fontsize=8, pad=10)
     shown = f"{title_of(dose.dimension)}: {span_of(dose.strengths)}"
     axes.text(0, 1.015, shown, transform=axes.transAxes, fontsize=5.5, color=INK)
-    axes.set(xlim=(-0.2, 5.2), ylim=(0, 1.04), xticks=range(6))
+    top = max(USUAL_LEVELS, *dose.levels)
+    axes.set(xlim=(-0.04 * top, 1.04 * top), ylim=(0, 1.04), xticks=range(0, top + 1, 1 + top // 10))
     axes.tick_params(labelsize=7, length=2)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)

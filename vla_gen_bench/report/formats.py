@@ -175,15 +175,6 @@ CSV_FIELDS = (
 )  # fmt: skip
 
 
-def to_csv(comparison: Comparison) -> str:
-    """Returns one line per policy and scenario, stage, mean or drop (`kind`); unrounded numbers, rates as fractions.
-
-    Fields that do not apply are empty: means have no k, the baseline no difference. A stage's value is its share. For
-    kinds that name items of a pool, k is the number of items and n the equivalent number of independent episodes.
-    """
-    return csv_text(csv_lines(comparison))
-
-
 def csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
     """Returns lines as CSV with the columns of every report."""
     file = io.StringIO()
@@ -194,7 +185,7 @@ def csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """Yields the lines of `to_csv`: column -> value, those that do not apply left out."""
+    """Yields the lines of the CSV: column -> value, those that do not apply left out."""
     for policy, run in enumerate(comparison.runs):
         against = comparison.baseline not in (None, policy)
         common = {

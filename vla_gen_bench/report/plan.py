@@ -224,6 +224,8 @@ def paired_detectable(discordance: Callable[[float], float], largest: float, epi
 
     if largest <= SMALLEST or surplus(largest) < 0:
         return None
+    if surplus(SMALLEST) >= 0:
+        return SMALLEST
     return float(brentq(surplus, SMALLEST, largest, xtol=1e-6))
 
 

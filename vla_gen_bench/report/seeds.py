@@ -18,7 +18,7 @@ from vla_gen_bench.errors import UserError, printable
 from vla_gen_bench.log.suites import find_suite_of
 from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.compare import Comparison, compare, named_place
-from vla_gen_bench.report.formats import csv_lines, csv_text
+from vla_gen_bench.report.formats import csv_lines
 from vla_gen_bench.report.load import Run, check_comparable, scenario_ids
 from vla_gen_bench.report.notes import few_notes, partial_notes
 from vla_gen_bench.report.outcomes import METRICS, chosen_metric
@@ -171,12 +171,7 @@ def _baseline(groups: Mapping[str, Sequence[Run]], name: str) -> str:
 # ---- as tables ------------------------------------------------------------------------------------------------
 
 
-def seeds_csv(comparison: SeedComparison) -> str:
-    """Returns the numbers in full, in the columns of every report."""
-    return csv_text(_csv_lines(comparison))
-
-
-def _csv_lines(comparison: SeedComparison) -> Iterator[dict[str, Any]]:
+def seeds_lines(comparison: SeedComparison) -> Iterator[dict[str, Any]]:
     """Yields each seed's scenarios (kind: its name), their means (`mean over seeds`), then means and drops.
 
     A seed's p is not corrected: the tests of a comparison over seeds are those of the means.
