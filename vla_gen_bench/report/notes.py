@@ -77,7 +77,8 @@ def _families(comparison: Comparison, families: list[list[Contrast]]) -> list[st
     return [
         "Primary tests: the means of the dimensions, by sign flips over the episode ids "
         f"({FLIPS:,} flips; <= marks the smallest p-value that this many flips can give), corrected by Holm over the "
-        "dimensions of each pair of policies. The mean of all shifted scenarios summarises them; its p is not corrected.",
+        "dimensions of each pair of policies. The mean of all shifted scenarios summarises them; its p is not "
+        "corrected.",
         f"Secondary tests: the rows, corrected by Holm over {over} of each pair of policies. {marks}",
     ]
 
