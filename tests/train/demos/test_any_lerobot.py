@@ -112,6 +112,49 @@ def test_a_mapping_reads_others_data(tmp_path):
     assert (read.actions[:4] == demo(0).actions).all()
 
 
+def change_frames(folder: Path, change) -> None:
+    file = form.Place(0).file(folder, form.DATA_PATH)
+    pq.write_table(change(pq.read_table(file)), file)
+
+
+def change_episodes(folder: Path, change) -> None:
+    file = form.Place(0).file(folder, form.EPISODES_PATH)
+    change(pd.read_parquet(file)).to_parquet(file, index=False)
+
+
+@pytest.mark.parametrize("episodes", [1, None])
+def test_images_within_the_table_stay_with_their_actions_whatever_the_order_of_rows(tmp_path, episodes):
+    """Numbers are sorted by `index`; images came in the order of the file."""
+    mapping = DataMap(image="top", action="act", adapter=({"gripper": {"closed": 1, "open": 0}},), side=SIDE)
+    folder = renamed(tmp_path)
+    before = load(folder, episodes, mapping=mapping, world="builtin")
+    change_frames(folder, lambda table: table.take([5, 0, 7, 2, 1, 6, 3, 4]))
+    after = load(folder, episodes, mapping=mapping, world="builtin")
+    assert (after.actions == before.actions).all() and (after.images == before.images).all()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([5, 3], "data: episode_index: row 4 is 1; expected the frames in the order of the videos"),
+        ([3, 3], "data: holds 8 frames, the episodes' lengths tell of 6"),
+    ],
+)
+def test_lengths_that_do_not_match_the_frames_are_refused(tmp_path, lengths, message):
+    """Actions of one episode would be paired with the images of the next."""
+    folder = foreign(tmp_path, demo(0), demo(1))
+    change_episodes(folder, lambda rows: rows.assign(length=lengths))
+    with pytest.raises(UserError, match=message):
+        load(folder, world="builtin")
+
+
+def test_a_frame_that_is_missing_or_there_twice_is_refused(tmp_path):
+    folder = foreign(tmp_path, demo(0), demo(1))
+    change_frames(folder, lambda table: table.take([0, 1, 2, 3, 4, 5, 6, 6]))
+    with pytest.raises(UserError, match="data: index: row 7 is 6"):
+        load(folder, world="builtin")
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [

@@ -88,21 +88,33 @@ def check_episodes(rows: Mapping[str, np.ndarray], file: Path, first: int, frame
 
 def check_frames(rows: Mapping[str, np.ndarray], file: Path, lengths: np.ndarray, first: int, frame: int) -> None:
     """Raises `UserError` unless a part's frames match its episodes, in order, and their numbers are usable."""
+    check_order(rows, file, first + np.arange(len(lengths)), lengths, frame)
+    for key in [key for key in rows if rows[key].ndim == 2]:
+        _first_bad(file, key, rows[key], ~np.isfinite(rows[key]).all(1), "finite numbers")
+    gripper = rows["action"][:, GRIPPER]
+    _first_bad(file, "action: gripper", gripper, np.abs(gripper) != 1, "1 (open) or -1 (closed)")
+
+
+def check_order(
+    rows: Mapping[str, np.ndarray], file: Path, episodes: np.ndarray, lengths: np.ndarray, frame: int = 0
+) -> None:
+    """Raises `UserError` unless frames are numbered from `frame` without gaps and belong to `episodes`, in order.
+
+    Args:
+        rows: Columns of the frames: index, episode_index and, where the data has it, frame_index.
+        episodes, lengths: Numbers of the episodes, and how many frames each has.
+    """
     total = int(lengths.sum())
     if len(rows["index"]) != total:
         raise UserError(f"{file}: holds {len(rows['index'])} frames, the episodes' lengths tell of {total}")
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     expected = {
         "index": frame + np.arange(total),
-        "episode_index": np.repeat(first + np.arange(len(lengths)), lengths),
+        "episode_index": np.repeat(episodes, lengths),
         "frame_index": np.arange(total) - starts,
     }
-    for key, values in expected.items():
-        _first_bad(file, key, rows[key], rows[key] != values, "the frames in the order of the videos")
-    for key in [key for key in rows if rows[key].ndim == 2]:
-        _first_bad(file, key, rows[key], ~np.isfinite(rows[key]).all(1), "finite numbers")
-    gripper = rows["action"][:, GRIPPER]
-    _first_bad(file, "action: gripper", gripper, np.abs(gripper) != 1, "1 (open) or -1 (closed)")
+    for key in [key for key in expected if key in rows]:
+        _first_bad(file, key, rows[key], rows[key] != expected[key], "the frames in the order of the videos")
 
 
 def _first_bad(file: Path, key: str, values: np.ndarray, bad: np.ndarray, expected: str) -> None:

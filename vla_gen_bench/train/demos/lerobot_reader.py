@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.converters import parse_adapter
 from vla_gen_bench.protocol import ACTION_DIMS
+from vla_gen_bench.train.demos import checks
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.resize import squashed
 
+ROWS_AT_ONCE = 64  # of images: a file may hold gigabytes of them
 GRIPPER_ROUNDING = 1e-3  # a gripper command may miss 1 by as much
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[0-9a-fA-F]{7,40})?$")
 
@@ -50,11 +53,18 @@ class DataMap(Frozen):
 
 @dataclass(frozen=True)
 class Table:
-    """The frames of a data set, without its images: columns by feature, and one row per episode."""
+    """The frames of a data set, without its images.
+
+    Attributes:
+        columns: By feature, in the order of the index.
+        episodes: One row per episode, in order; their lengths match the frames.
+        places: int64 [F], the index of each frame in the order of the files.
+    """
 
     info: dict[str, Any]
     columns: dict[str, np.ndarray]
     episodes: list[dict[str, Any]]
+    places: np.ndarray
 
 
 def local_folder(name: str) -> Path:
@@ -74,17 +84,29 @@ def local_folder(name: str) -> Path:
 
 
 def read_table(folder: Path, keys: list[str]) -> Table:
-    """Reads the numbers of all frames, in the order of the index; raises `UserError` if any are missing or broken."""
+    """Reads the numbers of all frames, in the order of the index.
+
+    Raises:
+        UserError: Any are missing or broken, or the frames do not match the episodes' lengths.
+    """
     info = form.read_info(folder)
     rows = sorted(_episodes(folder), key=lambda row: row["episode_index"])
     wanted = list(dict.fromkeys([*keys, "index", "episode_index", "task_index"]))
-    files = sorted(folder.glob("data/*/*.parquet"))
+    files = _data_files(folder)
     if not files or not rows:
         raise UserError(f"{folder}: holds no frames (data/*/*.parquet) or no episodes (meta/episodes/*/*.parquet)")
     parts = [_columns(file, wanted) for file in files]
     columns = {key: np.concatenate([part[key] for part in parts]) for key in wanted}
-    order = np.argsort(columns["index"], kind="stable")
-    return Table(info, {key: values[order] for key, values in columns.items()}, rows)
+    places = columns["index"]
+    order = np.argsort(places, kind="stable")
+    columns = {key: values[order] for key, values in columns.items()}
+    episodes, lengths = (np.array([int(row[key]) for row in rows]) for key in ("episode_index", "length"))
+    checks.check_order(columns, folder / "data", episodes, lengths)
+    return Table(info, columns, rows, places)
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("data/*/*.parquet"))
 
 
 def _columns(file: Path, keys: list[str]) -> dict[str, np.ndarray]:
@@ -181,29 +203,35 @@ def instructions(folder: Path, table: Table) -> list[str]:
 
 
 def pictures(folder: Path, table: Table, key: str, side: int, frames: int) -> np.ndarray:
-    """Returns uint8 [frames, S, S, 3] of a camera, stored as video or as image files within the table."""
+    """Returns uint8 [frames, S, S, 3] of a camera in the order of the index, stored as video or within the table."""
     images = np.empty((frames, side, side, 3), np.uint8)
-    stored = table.info["features"][key]["dtype"]
-    source = _from_table(folder, key) if stored == "image" else _from_videos(folder, table, key)
+    if table.info["features"][key]["dtype"] == "image":
+        source = _from_table(folder, table, key, frames)
+    else:
+        source = enumerate(_from_videos(folder, table, key))
     count = 0
-    for image in source:
-        if count == frames:
-            break
-        images[count] = squashed(image, side)
+    for place, image in islice(source, frames):
+        images[place] = squashed(image, side)
         count += 1
     if count < frames:
         raise UserError(f"{folder}: {key} has {count} frames, the tables tell of {frames}")
     return images
 
 
-def _from_table(folder: Path, key: str) -> Iterator[np.ndarray]:
+def _from_table(folder: Path, table: Table, key: str, frames: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the images of the first `frames` frames, each with its index, in the order of the files."""
     import pyarrow.parquet as pq
     from PIL import Image
 
-    for file in sorted(folder.glob("data/*/*.parquet")):
-        for cell in pq.read_table(file, columns=[key]).column(key).to_pylist():
-            data = cell["bytes"] if cell.get("bytes") else (folder / cell["path"]).read_bytes()
-            yield np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    places = iter(table.places.tolist())
+    for file in _data_files(folder):
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE, columns=[key]):
+            for cell in batch.column(key).to_pylist():
+                place = next(places)
+                if place >= frames:
+                    continue
+                data = cell["bytes"] if cell.get("bytes") else (folder / cell["path"]).read_bytes()
+                yield place, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def _from_videos(folder: Path, table: Table, key: str) -> Iterator[np.ndarray]:
