@@ -15,9 +15,7 @@ from vla_gen_bench.policies.digests import file_digests
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.study.parts import Part, data_of, local_start
 from vla_gen_bench.train.guard import INFO_FILE
-from vla_gen_bench.train.recipe import Recipe
-
-HARMLESS = ("checkpoint_every_s", "note")  # keys of a recipe that change nothing that is learned
+from vla_gen_bench.train.recipe import HARMLESS, Recipe
 
 
 def inputs_of(part: Part, checkpoints: Mapping[str, str]) -> dict[str, Any]:
