@@ -20,12 +20,14 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(folder: Path, as_json: bool) -> None:
     """Show counts, success, actions and coverage of the data set in FOLDER."""
-    from vla_gen_bench.train.demos.collect import describe
-    from vla_gen_bench.train.demos.dataset import load, read_own
+    from vla_gen_bench.train.demos.collect import check_origin, describe
+    from vla_gen_bench.train.demos.dataset import OWN_FILE, load, read_own
     from vla_gen_bench.train.demos.lerobot_format import ACTION_NAMES
 
+    own = read_own(folder)
+    check_origin(own["origin"], folder / OWN_FILE)
     demos = load(folder, pictures=False)
-    facts = describe(demos, read_own(folder))
+    facts = describe(demos, own)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

@@ -161,10 +161,10 @@ def _same(before: Any, now: Any) -> bool:
         return len(before) == len(now) and all(map(_same, before, now))
     if before == now or not (isinstance(before, str) and isinstance(now, str)):
         return before == now
-    folders = [_folder(name) for name in (before, now)]
-    if None in folders:
+    first, second = _folder(before), _folder(now)
+    if first is None or second is None:
         return False
-    return folders[0].samefile(folders[1]) or _same_weights(*folders)
+    return first.samefile(second) or _same_weights(first, second)
 
 
 def _folder(name: str) -> Path | None:

@@ -155,6 +155,126 @@ def test_a_frame_that_is_missing_or_there_twice_is_refused(tmp_path):
         load(folder, world="builtin")
 
 
+def change_info(folder: Path, change) -> None:
+    file = folder / "meta/info.json"
+    info = json.loads(file.read_text())
+    change(info)
+    file.write_text(json.dumps(info))
+
+
+def without_tasks(folder: Path, tasks: pd.DataFrame | None) -> None:
+    """Episodes without sentences of their own, and another tasks.parquet, or none."""
+    change_episodes(folder, lambda rows: rows.drop(columns=["tasks"]))
+    (folder / form.TASKS_FILE).unlink()
+    if tasks is not None:
+        tasks.to_parquet(folder / form.TASKS_FILE)
+
+
+def test_sentences_come_from_the_tasks_where_episodes_have_none(tmp_path):
+    folder = foreign(tmp_path, demo(0), demo(1))
+    tasks = pd.read_parquet(folder / form.TASKS_FILE)
+    expected = [demo(0).spec.instruction, demo(1).spec.instruction]
+    for table in (tasks, tasks.reset_index()):
+        shutil.copytree(folder, copy := tmp_path / f"copy{len(table.columns)}")
+        without_tasks(copy, table)
+        assert load(copy, world="builtin").instructions == expected
+
+
+def test_a_cell_that_is_no_image_is_named(tmp_path):
+    mapping = DataMap(image="top", action="act", adapter=({"gripper": {"closed": 1, "open": 0}},))
+    for name, cell in (("text", {"bytes": b"text", "path": None}), ("none", {"bytes": None, "path": "gone.png"})):
+        folder = renamed(tmp_path / name)
+        change_frames(folder, lambda table: table.drop(["top"]).append_column("top", pa.array([cell] * 8)))  # noqa: B023
+        with pytest.raises(UserError, match="file-000.parquet: top: index 0: is no image"):
+            load(folder, mapping=mapping, world="builtin")
+
+
+CAMERA = "observation.images.external"
+DAMAGED = {
+    "features a list": (
+        lambda folder: change_info(folder, lambda x: x.update(features=[])),
+        r"info.json: features: expected a mapping, got \[\]",
+    ),
+    "a feature as number": (
+        lambda folder: change_info(folder, lambda x: x["features"].update(action=3)),
+        "info.json: features.action: expected a mapping, got 3",
+    ),
+    "a feature without dtype": (
+        lambda folder: change_info(folder, lambda x: x["features"][CAMERA].pop("dtype")),
+        f"info.json: features.{CAMERA}.dtype: expected a name, got None",
+    ),
+    "a camera without shape": (
+        lambda folder: change_info(folder, lambda x: x["features"][CAMERA].pop("shape")),
+        rf"info.json: features.{CAMERA}.shape: None; expected \[height, width, 3\]",
+    ),
+    "a count as text": (
+        lambda folder: change_info(folder, lambda x: x.update(total_episodes="2")),
+        "info.json: total_episodes: expected a whole number, got '2'",
+    ),
+    "no pattern of videos": (
+        lambda folder: change_info(folder, lambda x: x.pop("video_path")),
+        "info.json: video_path: expected a pattern like videos/.*, got None",
+    ),
+    "another pattern of videos": (
+        lambda folder: change_info(folder, lambda x: x.update(video_path="{episode}.mp4")),
+        "info.json: video_path: expected a pattern like",
+    ),
+    "no lengths": (
+        lambda folder: change_episodes(folder, lambda rows: rows.drop(columns=["length"])),
+        "file-000.parquet: row 0: length: expected a whole number, got None",
+    ),
+    "a length of 0": (
+        lambda folder: change_episodes(folder, lambda rows: rows.assign(length=[4, 0])),
+        "file-000.parquet: row 1: length: 0; expected at least 1",
+    ),
+    "no numbers of episodes": (
+        lambda folder: change_episodes(folder, lambda rows: rows.drop(columns=["episode_index"])),
+        "file-000.parquet: row 0: episode_index: expected a whole number",
+    ),
+    "an episode twice": (
+        lambda folder: change_episodes(folder, lambda rows: rows.assign(episode_index=[0, 0])),
+        "meta/episodes: episode_index: 0 is there twice",
+    ),
+    "no places in videos": (
+        lambda folder: change_episodes(folder, lambda rows: rows.drop(columns=[c for c in rows if "chunk_index" in c])),
+        f"meta/episodes: episode 0: videos/{CAMERA}/chunk_index: expected a whole number, got None",
+    ),
+    "no times in videos": (
+        lambda folder: change_episodes(folder, lambda rows: rows.assign(**{f"videos/{CAMERA}/from_timestamp": np.nan})),
+        f"meta/episodes: episode 0: videos/{CAMERA}/from_timestamp: expected seconds, got nan",
+    ),
+    "no tasks at all": (lambda folder: without_tasks(folder, None), "tasks.parquet: cannot be read as parquet"),
+    "tasks without numbers": (
+        lambda folder: without_tasks(folder, pd.DataFrame({"x": [1]})),
+        "tasks.parquet: no 'task_index' in it",
+    ),
+    "tasks without sentences": (
+        lambda folder: without_tasks(folder, pd.DataFrame({"task_index": [0, 1]})),
+        "tasks.parquet: task_index 0, that of episode 0, has no sentence",
+    ),
+    "actions of text": (
+        lambda folder: change_frames(
+            folder, lambda table: table.drop(["action"]).append_column("action", pa.array(["x"] * 8))
+        ),
+        "file-000.parquet: action: expected numbers in every row, got string",
+    ),
+    "an index with holes": (
+        lambda folder: change_frames(
+            folder, lambda table: table.drop(["index"]).append_column("index", pa.array([None, *range(7)]))
+        ),
+        "file-000.parquet: index: expected a whole number in every row",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_metadata_is_named_by_file_and_field(tmp_path, name):
+    change, message = DAMAGED[name]
+    change(foreign(tmp_path, demo(0), demo(1)))
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, world="builtin")
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [

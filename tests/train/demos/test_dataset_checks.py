@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from demos import demo, written
+from demos import ORIGIN, SIDE, demo, written
 
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.demos import dataset
@@ -157,6 +157,39 @@ def test_odd_demonstrations_are_refused_by_file_and_field(folder: Path, name: st
     with pytest.raises(UserError, match=message) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (info(lambda x: x.update(total_episodes="3")), "info.json: total_episodes: expected a whole number, got '3'"),
+        (own(lambda x: x["origin"].pop("noise")), "vgb.json: origin.noise: expected a number, got None"),
+        (own(lambda x: x["origin"].update(policy=None)), "vgb.json: origin.policy: expected a name, got None"),
+    ],
+)
+def test_data_commands_name_what_is_damaged(cli, folder: Path, change: Change, message: str) -> None:
+    change(folder)
+    command = "preview" if "total" in message else "show"
+    ran = cli("data", command, folder, *(["--out", folder / "p.mp4"] if command == "preview" else []))
+    assert ran.exit_code == 2 and message in ran.stderr
+
+
+def test_a_collection_is_not_continued_over_damaged_files(folder: Path) -> None:
+    own(lambda x: x["totals"].update(total_tasks=None))(folder)
+    with pytest.raises(UserError, match="vgb.json: totals.total_tasks: expected a whole number"):
+        dataset.Writer(folder, SIDE, ORIGIN)
+    own(lambda x: x.pop("totals"))(folder)
+    info(lambda x: x.pop("total_frames"))(folder)
+    with pytest.raises(UserError, match="info.json: total_frames: expected a whole number, got None"):
+        dataset.Writer(folder, SIDE, ORIGIN)
+    (folder / form.STATS_FILE).write_text("{}")
+    info(lambda x: x.update(total_frames=12))(folder)
+    assert not dataset.Writer(folder, SIDE, ORIGIN).finished
+    (folder / form.TASKS_FILE).write_bytes(b"cut off")
+    writer = dataset.Writer(folder, SIDE, ORIGIN)
+    writer.add(demo(3))
+    with pytest.raises(UserError, match="tasks.parquet: cannot be read as parquet"):
+        writer.flush()
 
 
 def test_sound_demonstrations_of_several_parts_are_read(folder: Path) -> None:

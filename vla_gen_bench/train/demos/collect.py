@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -19,7 +19,7 @@ from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shift, draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.log.guard import sole_writer
 from vla_gen_bench.protocol import EXTERNAL, WRIST
 from vla_gen_bench.runtime import starting_process
@@ -200,6 +200,14 @@ def without_small(demo: Demo) -> Demo:
     columns = ("images", "foreground", "actions", "executed", "states", "observed", "wrist")
     there = [name for name in columns if getattr(demo, name) is not None]
     return replace(demo, **{name: getattr(demo, name)[keep] for name in there})
+
+
+def check_origin(origin: Mapping[str, Any], file: Path) -> None:
+    """Raises `UserError` unless what the data depends on is there, as far as `vgb data show` prints it."""
+    for key, kind in {"policy": str, "noise": (int, float), "side": int, "seed": int}.items():
+        if not isinstance(origin.get(key), kind):
+            what = "a name" if kind is str else "a number"
+            raise UserError(f"{file}: origin.{key}: expected {what}, got {shown(origin.get(key))}")
 
 
 def describe(demos: Demos, own: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vla_gen_bench.episodes.catalog import load_catalog
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, one_line, shown
 from vla_gen_bench.log.guard import check_held, sole_writer
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.resize import squashed
@@ -147,13 +147,17 @@ def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
     if not (folder / OWN_FILE).is_file():
         raise UserError(f"{folder}: holds no scenes; render some with 'vgb scenes'")
     own, parts = form.read_json(folder / OWN_FILE), parts_of(folder)
+    for key in ("world", "split"):
+        if not isinstance(own.get(key), str):
+            raise UserError(f"{folder / OWN_FILE}: {key}: expected a name, got {shown(own.get(key))}")
     count = len(parts) * PART_SCENES if count is None else count
     if not 1 <= count <= len(parts) * PART_SCENES:
         raise UserError(f"{folder}: holds {len(parts) * PART_SCENES} scenes, {count} were asked for")
     parts = parts[: -(-count // PART_SCENES)]
     images = _cached(folder, parts, "image", side, (3,))
     foreground = _cached(folder, parts, "foreground", side, ())
-    columns = {name: np.concatenate([np.load(part)[name] for part in parts])[:count] for name in COLUMNS}
+    numbers = [_read_part(part, COLUMNS) for part in parts]
+    columns = {name: np.concatenate([part[name] for part in numbers])[:count] for name in COLUMNS}
     catalog = load_catalog(own["world"])
     return Scenes(
         images=images[:count],
@@ -166,6 +170,20 @@ def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
     )
 
 
+def _read_part(part: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads columns of a part; raises `UserError` if it is truncated, or not as `_write_part` writes it."""
+    try:
+        with np.load(part) as opened:
+            found = {name: opened[name] for name in names}
+        if any(len(values) != PART_SCENES for values in found.values()):
+            raise ValueError(f"it does not hold {PART_SCENES} scenes")
+    except Exception as error:  # zipfile, zlib and NumPy raise many types
+        raise UserError(
+            f"{part}: cannot be read ({one_line(error)}); remove it and render again with 'vgb scenes'"
+        ) from None
+    return found
+
+
 def _cached(folder: Path, parts: list[Path], key: str, side: int, rest: tuple[int, ...]) -> np.ndarray:
     """Returns one column of images, mapped from FOLDER/cache, which may be deleted at any time."""
     shape = (len(parts) * PART_SCENES, side, side, *rest)
@@ -175,7 +193,7 @@ def _cached(folder: Path, parts: list[Path], key: str, side: int, rest: tuple[in
         draft = file.with_suffix(f".{os.getpid()}.tmp")
         out = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
         for number, part in enumerate(parts):
-            for row, image in enumerate(np.load(part)[key]):
+            for row, image in enumerate(_read_part(part, [key])[key]):
                 out[number * PART_SCENES + row] = image if len(image) == side else squashed(image, side)
         out.flush()
         draft.replace(file)
