@@ -30,6 +30,8 @@ UNNAMED = {  # defaults for data sets of earlier versions
     "wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION, "cameras": ["external"], "render": None,
 }  # fmt: skip
 TOTALS = ("total_episodes", "total_frames", "total_tasks")
+NEWER = ("driver", "simulator")  # recorded since 2026-11-30, if another policy drives
+EXPERT = "expert"
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of images
 
@@ -54,14 +56,8 @@ class Writer:
     def __post_init__(self) -> None:
         if (self.folder / form.INFO_FILE).is_file():
             own = read_own(self.folder)
-            before = {**UNNAMED, **own["origin"]}
-            changed = [key for key in self.origin if before.get(key) != self.origin[key]]
-            if changed:
-                key = changed[0]
-                raise UserError(
-                    f"{self.folder}: was collected with {key} {before.get(key)!r}, not {self.origin[key]!r}; "
-                    "choose another --out"
-                )
+            self._check_origin(own["origin"])
+            own["origin"] |= self._unrecorded(own["origin"])  # checked from here on
             self.info, self.own = form.read_info(self.folder), own
             if form.IMAGE not in self.info["features"]:
                 raise UserError(f"{self.folder}: was collected by an earlier version; choose another --out")
@@ -70,6 +66,20 @@ class Writer:
         else:
             self._check_empty()
             self.info, self.own = self._new_info(), {"origin": self.origin, "attempts": 0, "failed": {}}
+
+    def _unrecorded(self, recorded: dict[str, Any]) -> dict[str, Any]:
+        """Returns what of `origin` the data set of an earlier version does not tell."""
+        return {key: self.origin[key] for key in NEWER if key in self.origin and key not in recorded}
+
+    def _check_origin(self, recorded: dict[str, Any]) -> None:
+        """Raises `UserError` if what was collected depends on something else than what is to be added."""
+        before = {**UNNAMED, **recorded, **self._unrecorded(recorded)}
+        unused = "options" if self.origin.get("policy", EXPERT) == EXPERT else "noise"
+        for key in [key for key in self.origin if key != unused and before.get(key) != self.origin[key]]:
+            what = f"{key} {before.get(key)!r}, not {self.origin[key]!r}"
+            if key == "driver":
+                what = f"another checkpoint, code or files behind --policy {self.origin['policy']}"
+            raise UserError(f"{self.folder}: was collected with {what}; choose another --out")
 
     def _check_empty(self) -> None:
         """Allows overwriting only what a killed collection left."""
