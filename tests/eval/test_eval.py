@@ -131,6 +131,8 @@ def test_one_command_runs_logs_and_reports(cli, folder):
 
     again = cli("replay", "log", "tables/1/0", "--out", "again.mp4")
     assert again.exit_code == 0 and "as logged, bit for bit" in again.stderr and Path("again.mp4").stat().st_size > 1000
+    refused = cli("replay", "log", "tables/1/0", "--out", "again.txt")
+    assert refused.exit_code == 2 and "again.txt: its name must end in .mp4 or .mkv or .mov" in refused.stderr
     acted = cli("replay", "log", "tables/1/0", "--act")
     assert acted.exit_code == 0 and "bit for bit" in acted.stderr and "note:" not in acted.stderr
     with Path("pol.py").open("a") as code:

@@ -38,6 +38,8 @@ def test_gallery_draws_one_labelled_png_per_suite(cli, tmp_path):
 def test_preview_draws_the_levels_beside_ind(cli, tmp_path):
     text = SUITE + "  dim: {label: Exposure, dimension: vision, levels: [1, 5], shift: {effects: [exposure]}}\n"
     (tmp_path / "two.yaml").write_text(text)
+    refused = cli("suites", "preview", tmp_path / "two.yaml", "--out", tmp_path / "two.txt")
+    assert refused.exit_code == 2 and "two.txt: its name must end in .png" in refused.stderr
     done = cli("suites", "preview", tmp_path / "two.yaml", "--out", tmp_path / "sheets" / "two.png", "--index", "3")
     assert done.exit_code == 0, done.stderr
     sheet = np.asarray(Image.open(tmp_path / "sheets" / "two.png").convert("RGB")).astype(int)

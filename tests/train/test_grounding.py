@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from vla_gen_bench.episodes.spec import Placed
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.demos import overlays
 from vla_gen_bench.train.grounding import store, task, trainer
-from vla_gen_bench.train.grounding.scenes import GAP_M, Scene, draw_scene
+from vla_gen_bench.train.grounding.scenes import GAP_M, MOST_THINGS, Scene, draw_scene
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.run import RunOptions
 from vla_gen_bench.train.sft import trainer as sft
@@ -132,6 +133,52 @@ def test_a_folder_of_other_scenes_is_refused(rendered):
 
 def test_a_folder_without_scenes_names_the_command(tmp_path):
     with pytest.raises(UserError, match="render some with 'vgb scenes'"):
+        store.load_scenes(tmp_path, SIDE)
+
+
+def made_up(folder: Path, parts: int, value: int = 0) -> Path:
+    """A folder of scenes without anything in them, of one grey; later parts are brighter."""
+    folder.mkdir(exist_ok=True)
+    nothing = np.zeros((PART, MOST_THINGS), np.int16)
+    for part in range(parts):
+        np.savez(
+            folder / f"part-{part:04d}.npz", image=np.full((PART, SIDE, SIDE, 3), value + part, np.uint8),
+            foreground=np.zeros((PART, SIDE, SIDE), np.uint8), thing=nothing - 1, receptacle=nothing > 0,
+            place=np.zeros((*nothing.shape, 2)), xy=np.zeros((*nothing.shape, 2)), visible=nothing,
+        )  # fmt: skip
+    (folder / "scenes.json").write_text('{"world": "pretrain", "split": "train"}')
+    return folder
+
+
+def test_rendered_again_is_decoded_again(tmp_path):
+    """The cache was told apart by number and side alone."""
+    made_up(tmp_path, 2)
+    assert store.load_scenes(tmp_path, SIDE).images[[0, -1], 0, 0, 0].tolist() == [0, 1]
+    for size in (SIDE, 16):  # a cache of each
+        assert len(store.load_scenes(tmp_path, size)) == 2 * PART
+        assert len(list((tmp_path / "cache").glob(f"*-{size}-12-*.npy"))) == 2
+    np.save(tmp_path / "cache" / f"image-{SIDE}-12.npy", np.full((12, SIDE, SIDE, 3), 9, np.uint8))  # earlier version's
+    made_up(tmp_path, 2, value=200)
+    for part in tmp_path.glob("*.npz"):
+        os.utime(part, (1e9, 1e9))
+    assert store.load_scenes(tmp_path, SIDE).images[[0, -1], 0, 0, 0].tolist() == [200, 201]
+    few = store.load_scenes(tmp_path, SIDE, PART + 1)
+    assert few.images[:, 0, 0, 0].tolist() == [200] * PART + [201] and len(few.foreground) == len(few) == PART + 1
+    assert len(list((tmp_path / "cache").glob(f"*-{SIDE}-*.npy"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda part: part.write_bytes(part.read_bytes()[:500]), "part-0001.npz: cannot .*; remove it and render"),
+        (lambda part: np.savez(part, image=np.zeros(PART)), "part-0001.npz: cannot be read .image: does not hold"),
+        (lambda part: np.savez(part, **{**np.load(part), "thing": np.zeros((1, 1))}), "thing: does not hold 6 scenes"),
+        (lambda part: part.with_name("scenes.json").write_text("{}"), "scenes.json: world: expected a name, got None"),
+    ],
+)
+def test_damaged_scenes_are_named(tmp_path, damage, message):
+    damage(made_up(tmp_path, 2) / "part-0001.npz")
+    with pytest.raises(UserError, match=message):
         store.load_scenes(tmp_path, SIDE)
 
 

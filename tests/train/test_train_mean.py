@@ -12,9 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from vla_gen_bench.policies.contract import example_observation
+from vla_gen_bench.policies.openvla.checkpoint.action_head import ACTION_HEAD_FILE
+from vla_gen_bench.policies.openvla.checkpoint.config_file import size
+from vla_gen_bench.policies.openvla.checkpoint.fresh import acting_as, new_action_head, new_model
 from vla_gen_bench.policies.openvla.checkpoint.loading import load
 from vla_gen_bench.policies.openvla.checkpoint.saving import save
-from vla_gen_bench.policies.openvla.checkpoint.tensors import INDEX_FILE, SINGLE_FILE, open_checkpoint
+from vla_gen_bench.policies.openvla.checkpoint.tensors import INDEX_FILE, SINGLE_FILE, open_checkpoint, read_file
 from vla_gen_bench.policies.openvla.policy import OpenVLAPolicy
 
 
@@ -53,6 +56,29 @@ def test_shards_stay_shards(cli, pair: list[Path], tmp_path: Path) -> None:
     assert len({entry.file for entry in found.entries.values()}) > 1
     for name in a.entries:
         torch.testing.assert_close(found.read(name), (a.read(name) + b.read(name)) / 2)
+
+
+def l1_checkpoint(folder: Path, seed: int) -> Path:
+    """An untrained pico policy with the regression head of OpenVLA-OFT."""
+    config = acting_as(size("pico"), decoding="parallel", chunk=2, attention="bidirectional", head="l1")
+    save(folder, new_model(config, seed), action_head=new_action_head(config, seed))
+    return folder
+
+
+def test_the_regression_head_is_averaged_like_the_model(cli, tmp_path: Path) -> None:
+    """It was the last one's, beside a model that is the mean."""
+    heads = [l1_checkpoint(tmp_path / name, seed) / ACTION_HEAD_FILE for seed, name in enumerate("ab")]
+    ran = cli("train", "mean", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "mean")
+    assert ran.exit_code == 0, ran.stderr
+    a, b, found = (read_file(file) for file in (*heads, tmp_path / "mean" / ACTION_HEAD_FILE))
+    assert found.keys() == a.keys() and not torch.equal(a["fc1.weight"], b["fc1.weight"])
+    for name in a:
+        torch.testing.assert_close(found[name], (a[name] + b[name]) / 2)
+    save_file({**a, "fc1.weight": a["fc1.weight"][:1].contiguous()}, heads[0])
+    for message in (f"{heads[0]}: fc1.weight: has shape", f"{heads[0]}: not found; config.json promises"):
+        ran = cli("train", "mean", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "other")
+        assert ran.exit_code == 2 and message in ran.stderr and not (tmp_path / "other").exists()
+        heads[0].unlink(missing_ok=True)
 
 
 def test_what_has_no_mean_is_refused_and_nothing_written(cli, pair: list[Path], tmp_path: Path) -> None:

@@ -20,19 +20,22 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(folder: Path, as_json: bool) -> None:
     """Show counts, success, actions and coverage of the data set in FOLDER."""
-    from vla_gen_bench.train.demos.collect import describe
-    from vla_gen_bench.train.demos.dataset import load, read_own
+    from vla_gen_bench.train.demos.collect import check_origin, describe
+    from vla_gen_bench.train.demos.dataset import EXPERT, OWN_FILE, load, read_own
     from vla_gen_bench.train.demos.lerobot_format import ACTION_NAMES
 
+    own = read_own(folder)
+    check_origin(own["origin"], folder / OWN_FILE)
     demos = load(folder, pictures=False)
-    facts = describe(demos, read_own(folder))
+    facts = describe(demos, own)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
     origin = facts["origin"]
+    driver = origin["policy"] if origin["policy"] != EXPERT else f"{EXPERT}, noise {origin['noise']:g}"
     click.echo(
         f"{facts['demonstrations']} demonstrations, {facts['frames']} frames; world {origin['world']}, "
-        f"driven by {origin['policy']}, noise {origin['noise']:g}, {origin['side']} px, seed {origin['seed']}"
+        f"driven by {driver}, {origin['side']} px, seed {origin['seed']}"
     )
     length = facts["length"]
     click.echo(
@@ -70,11 +73,13 @@ def preview(folder: Path, out: Path, episodes: int) -> None:
     """Write an mp4 of the first demonstrations in FOLDER, with instruction and phase."""
     import numpy as np
 
-    from vla_gen_bench.log.video import write_video
+    from vla_gen_bench.data import ensure_writable
+    from vla_gen_bench.log.video import ENDINGS, write_video
     from vla_gen_bench.train.demos.dataset import load
     from vla_gen_bench.train.demos.frames import PHASES, kinds_of, resized
     from vla_gen_bench.train.demos.lerobot_format import read_info
 
+    ensure_writable(out, "give another --out", ENDINGS)
     demos = load(folder, min(episodes, max(1, read_info(folder)["total_episodes"])))
     phases = kinds_of(demos).phase
     captions = [f"{demos.instructions[e]} ({PHASES[p]})" for e, p in zip(demos.episode, phases, strict=True)]

@@ -19,7 +19,7 @@ from vla_gen_bench.log.guard import locked
 from vla_gen_bench.log.header import Header
 from vla_gen_bench.log.rows import Key, key_of
 from vla_gen_bench.log.suites import find_suite_of, named_suite
-from vla_gen_bench.log.video import video_name, write_video
+from vla_gen_bench.log.video import ENDINGS, video_name, write_video
 from vla_gen_bench.protocol import ActionSpec, Needs
 
 COMPARED = ("success_at_end", "success_once", "first_success_step", "grasped_ever", "held_ever")
@@ -75,7 +75,7 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
     spec = _spec(header, key)
     if spec.digest() != row["spec_digest"]:
         raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
-    ensure_writable(out or folder / VIDEOS / video_name(key, False), "give another file with --out")
+    ensure_writable(out or folder / VIDEOS / video_name(key, False), "give another file with --out", ENDINGS)
     packed = None if act else log.actions(key)
     changed = () if packed else _changed(header)
     with nullcontext() if out else locked(folder):

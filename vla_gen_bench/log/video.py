@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+ENDINGS = (".mp4", ".mkv", ".mov")  # of formats that hold H.264
 FRAMES_PER_SECOND = 10  # twice real time
 CAPTION_HEIGHT = 24
 

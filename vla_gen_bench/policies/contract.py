@@ -243,19 +243,19 @@ class _Rehearsal:
 
     def play(self, observation: Observation, rows: Sequence[int]) -> np.ndarray:
         """Returns actions [queries, B, K, 7] of the first calls in the episodes `rows`; also times the calls."""
-        _guard(self.label, "reset", self.policy.reset, observation.instruction, [FIRST_SEED + row for row in rows])
+        guarded(self.label, "reset", self.policy.reset, observation.instruction, [FIRST_SEED + row for row in rows])
         chunks, self.act_ms = [], []
         for query in range(REHEARSAL_QUERIES):
             step = np.full(len(rows), query * self.policy.action_spec.execution_horizon, np.int64)
             begin = time.perf_counter()
-            actions = _guard(self.label, "act", self.policy.act, replace(observation, step=step))
+            actions = guarded(self.label, "act", self.policy.act, replace(observation, step=step))
             self.act_ms.append(1000 * (time.perf_counter() - begin))
             check_actions(self.label, actions, len(rows), self.policy.action_spec)
             chunks.append(actions.copy())
         return np.stack(chunks)
 
 
-def _guard(label: str, method: str, call: Callable[..., Any], *args: Any) -> Any:
+def guarded(label: str, method: str, call: Callable[..., Any], *args: Any) -> Any:
     """Calls a policy's method; converts any exception to a `PolicyError` that names the method and the place."""
     try:
         with no_exit():

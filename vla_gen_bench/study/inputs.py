@@ -14,10 +14,9 @@ from vla_gen_bench.eval.evaluate import checkpoint_digest, identity_of
 from vla_gen_bench.policies.digests import file_digests
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.study.parts import Part, data_of, local_start
+from vla_gen_bench.train.demos.image_cache import unstamped
 from vla_gen_bench.train.guard import INFO_FILE
-from vla_gen_bench.train.recipe import Recipe
-
-HARMLESS = ("checkpoint_every_s", "note")  # keys of a recipe that change nothing that is learned
+from vla_gen_bench.train.recipe import HARMLESS, Recipe
 
 
 def inputs_of(part: Part, checkpoints: Mapping[str, str]) -> dict[str, Any]:
@@ -64,7 +63,7 @@ def data_digest(folder: Path) -> str:
     """Returns a digest of a data set: the content of its metadata, names and sizes of its other, large files."""
     meta = (folder / INFO_FILE).parent
     sizes = {
-        file.relative_to(folder).as_posix(): file.stat().st_size
+        unstamped(file.relative_to(folder).as_posix()): file.stat().st_size
         for file in sorted(folder.rglob("*"))
         if file.is_file() and not file.is_relative_to(meta)
     }

@@ -14,13 +14,22 @@ from pathlib import Path
 import torch
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.openvla.checkpoint.action_head import ACTION_HEAD_FILE
 from vla_gen_bench.policies.openvla.checkpoint.config_file import read_config
 from vla_gen_bench.policies.openvla.checkpoint.extras import need
-from vla_gen_bench.policies.openvla.checkpoint.tensors import TensorFiles, check_names, check_shapes, open_checkpoint
+from vla_gen_bench.policies.openvla.checkpoint.tensors import (
+    TensorFiles,
+    check_names,
+    check_shapes,
+    open_checkpoint,
+    open_file,
+)
 
 
 def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
-    """Writes a checkpoint whose policy is the mean of others; the rest, including a value head, is the last one's.
+    """Writes a checkpoint whose policy is the mean of others, with the regression head of an L1 policy.
+
+    The rest, including a value head, is the last one's.
 
     Sums are float64, in the order given; tensors keep the last one's type. `out` is complete or absent.
 
@@ -36,12 +45,14 @@ def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
         raise UserError("a mean takes two checkpoints or more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: holds files already; name another folder, or empty it")
-    opened = [open_checkpoint(folder) for folder in folders]
-    last = opened[-1]
-    for folder, files in zip(folders, opened, strict=True):
-        check_names(last.shapes, files.entries, (), folder)
-        check_shapes(last.shapes, files.shapes, folder)
+    models = [open_checkpoint(folder) for folder in folders]
+    _check_same_tensors(folders, models)
     _check_act_alike(folders)
+    opened = [models]
+    if read_config(folders[-1]).acting.head == "l1":
+        files = [folder / ACTION_HEAD_FILE for folder in folders]
+        opened.append([_open_head(file) for file in files])
+        _check_same_tensors(files, opened[-1])
     draft = out.with_name(f".{out.name}.draft")
     try:
         shutil.rmtree(draft, ignore_errors=True)
@@ -51,6 +62,20 @@ def mean_checkpoint(folders: Sequence[Path], out: Path) -> None:
         raise UserError(f"--out {out}: cannot be written ({error}); is there room, and may you write there?") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _open_head(file: Path) -> TensorFiles:
+    if not file.is_file():
+        raise UserError(f"{file}: not found; config.json promises a regression head (head: l1), which has a mean too")
+    return open_file(file)
+
+
+def _check_same_tensors(places: Sequence[Path], opened: Sequence[TensorFiles]) -> None:
+    """Raises `UserError` for a place whose tensors have other names or shapes than those of the last one."""
+    last = opened[-1]
+    for place, files in zip(places, opened, strict=True):
+        check_names(last.shapes, files.entries, (), place)
+        check_shapes(last.shapes, files.shapes, place)
 
 
 def _check_act_alike(folders: Sequence[Path]) -> None:
@@ -64,15 +89,20 @@ def _check_act_alike(folders: Sequence[Path]) -> None:
                 )
 
 
-def _write(out: Path, like: Path, opened: Sequence[TensorFiles]) -> None:
-    """Writes the mean to `out`; other files are copied from `like`."""
-    last = opened[-1]
-    sources = {entry.file for entry in last.entries.values()}
-    shutil.copytree(like, out, ignore=lambda *_: {source.name for source in sources})
-    for source in sources:
-        names = [name for name, entry in last.entries.items() if entry.file == source]
-        means = {name: _mean([files.read(name) for files in opened]) for name in names}
-        need("safetensors.torch").save_file(means, out / source.name, metadata={"format": "pt"})
+def _write(out: Path, like: Path, opened: Sequence[Sequence[TensorFiles]]) -> None:
+    """Writes the means to `out`; other files are copied from `like`.
+
+    Args:
+        opened: For model and head, the tensors of every checkpoint.
+    """
+    averaged = {entry.file.name for alike in opened for entry in alike[-1].entries.values()}
+    shutil.copytree(like, out, ignore=lambda *_: averaged)
+    for alike in opened:
+        entries = alike[-1].entries
+        for source in {entry.file for entry in entries.values()}:
+            names = [name for name, entry in entries.items() if entry.file == source]
+            means = {name: _mean([files.read(name) for files in alike]) for name in names}
+            need("safetensors.torch").save_file(means, out / source.name, metadata={"format": "pt"})
 
 
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from vla_gen_bench.resources import data_dir
 from vla_gen_bench.strict_yaml import parse, parse_yaml, read_yaml
 
 RECIPE_FILE = "recipe.yaml"
+HARMLESS = ("checkpoint_every_s", "note")  # keys of a recipe that change nothing that is learned
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.:+-]*$"  # folders are named after recipes
 DEEPEST_BASE = 20
 R = TypeVar("R", bound="Recipe")

@@ -10,6 +10,7 @@ tensorboard/    the same numbers as curve.csv, where tensorboard is installed
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -19,17 +20,19 @@ from typing import Any
 
 import torch
 
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, shown
 from vla_gen_bench.log.files import RUN_FILE
 from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.log.trackers import WANDB_FILE, wandb_curve
+from vla_gen_bench.policies.identity import checkpoint_digests
+from vla_gen_bench.policies.openvla.checkpoint.config_file import CONFIG_FILE
 from vla_gen_bench.policies.openvla.checkpoint.hub import find_checkpoint
 from vla_gen_bench.policies.openvla.checkpoint.saving import check_finite
 from vla_gen_bench.resources import CHECKPOINT
 from vla_gen_bench.strict_yaml import read_yaml
 from vla_gen_bench.train.guard import INFO_FILE
 from vla_gen_bench.train.processes import Processes
-from vla_gen_bench.train.recipe import RECIPE_FILE, Recipe, save_recipe
+from vla_gen_bench.train.recipe import HARMLESS, RECIPE_FILE, Recipe, save_recipe
 from vla_gen_bench.train.student import checkpoint_of
 
 CURVE_FILE, STATE_FILE, TENSORBOARD = "curve.csv", "state.pt", "tensorboard"
@@ -57,8 +60,8 @@ def open_run(folder: Path, recipe: Recipe, fresh: bool = False) -> dict[str, Any
         fresh: Remove an earlier run's files.
 
     Raises:
-        UserError: The folder holds a run of another recipe, or something else; or removing it is refused because
-            the starting checkpoint does not exist, or is inside it.
+        UserError: The folder holds a run of another recipe or without one, or something else; or removing it is
+            refused because the starting checkpoint does not exist, or is inside it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / RECIPE_FILE).is_file():
@@ -114,9 +117,16 @@ def _clear(folder: Path, recipe: Recipe) -> None:
 
 
 def _check_empty(folder: Path) -> None:
+    """Refuses a folder of something else, and what is left of a run without its recipe: it may be any run's."""
     for file, content in FOREIGN.items():
         if (folder / file).exists():
             raise UserError(f"{folder}: holds {content}, no training run; choose another --out")
+    for name in (STATE_FILE, CURVE_FILE, *MADE_FOLDERS):
+        if (folder / name).exists():
+            raise UserError(
+                f"{folder}: holds {name} but no {RECIPE_FILE}, so no run can resume there; choose another --out, or "
+                f"restore the {RECIPE_FILE}"
+            )
 
 
 def begun(folder: Path) -> bool:
@@ -124,7 +134,7 @@ def begun(folder: Path) -> bool:
     if any((folder / name).exists() for name in (STATE_FILE, CHECKPOINT)):
         return True
     curve = folder / CURVE_FILE
-    return curve.is_file() and len(curve.read_text(encoding="utf-8").splitlines()) > 1
+    return curve.is_file() and len(curve.read_bytes().splitlines()) > 1
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
@@ -132,11 +142,46 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
     if not begun(folder):
         return
     earlier = read_yaml(folder / RECIPE_FILE)
+    if not isinstance(earlier, dict):
+        raise UserError(
+            f"{folder / RECIPE_FILE}: is no recipe: {shown(earlier)}; restore it, choose another --out or give --fresh"
+        )
     for key, value in recipe.model_dump(mode="json").items():
-        if earlier.get(key) != value:
+        if key not in HARMLESS and not _same(earlier.get(key), value):
             raise UserError(
                 f"{folder}: holds a run whose recipe differs in '{key}'; choose another --out or give --fresh"
             )
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether two values of a recipe are equal, or name the same folders or checkpoints, however they are written."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(_same(before[key], now[key]) for key in now)
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(map(_same, before, now))
+    if before == now or not (isinstance(before, str) and isinstance(now, str)):
+        return before == now
+    first, second = _folder(before), _folder(now)
+    if first is None or second is None:
+        return False
+    return first.samefile(second) or _same_weights(first, second)
+
+
+def _folder(name: str) -> Path | None:
+    """Returns the folder that a text of a recipe names, or of a policy's checkpoint; None for any other text."""
+    try:
+        folder = Path(checkpoint_of(name)).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a NUL
+        return None
+
+
+def _same_weights(before: Path, now: Path) -> bool:
+    """Whether two folders are copies of one checkpoint; demonstrations are compared by `check_data`."""
+    if not all((folder / CONFIG_FILE).is_file() for folder in (before, now)):
+        return False
+    first, second = (sorted(checkpoint_digests(folder).values()) for folder in (before, now))
+    return first == second
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -190,16 +235,19 @@ class Curve:
             writer.writeheader()
             writer.writerows(kept)
         draft.replace(self.path)
-        self.elapsed_before = float(kept[-1]["wall_s"]) if kept else 0.0
+        self.elapsed_before = max((_number(row.get("wall_s")) for row in kept), default=0.0)
         self._began = time.monotonic()
         self._sinks = [sink for sink in (_tensorboard(folder, resumed_at), _wandb(folder, wandb)) if sink]
 
     def _rows_until(self, last: float) -> list[dict[str, str]]:
+        """Returns the rows up to `last`; leaves out damaged ones, and columns that an earlier version lacks empty."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # None: truncated by a full disk
-        return [{key: row[key] for key in self.columns} for row in rows if float(row[self.columns[0]]) <= last]
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(line for line in file if "\0" not in line)
+            rows = [row for row in reader if None not in row and None not in row.values()]  # cut by a full disk
+        kept = [row for row in rows if 0 <= _number(row.get(self.columns[0]), -1.0) <= last]
+        return [{key: row.get(key, "") for key in self.columns} for row in kept]
 
     @property
     def wall_s(self) -> float:
@@ -223,6 +271,15 @@ class Curve:
             csv.DictWriter(file, self.columns, restval="").writerow(text)
         for sink in self._sinks:
             sink(int(numbers[self.columns[0]]), row)
+
+
+def _number(text: str | None, otherwise: float = 0.0) -> float:
+    """Returns the number in a cell, `otherwise` if it holds none."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return otherwise
+    return value if math.isfinite(value) else otherwise
 
 
 def _tensorboard(folder: Path, resumed_at: float | None) -> Any:

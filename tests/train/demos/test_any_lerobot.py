@@ -112,6 +112,169 @@ def test_a_mapping_reads_others_data(tmp_path):
     assert (read.actions[:4] == demo(0).actions).all()
 
 
+def change_frames(folder: Path, change) -> None:
+    file = form.Place(0).file(folder, form.DATA_PATH)
+    pq.write_table(change(pq.read_table(file)), file)
+
+
+def change_episodes(folder: Path, change) -> None:
+    file = form.Place(0).file(folder, form.EPISODES_PATH)
+    change(pd.read_parquet(file)).to_parquet(file, index=False)
+
+
+@pytest.mark.parametrize("episodes", [1, None])
+def test_images_within_the_table_stay_with_their_actions_whatever_the_order_of_rows(tmp_path, episodes):
+    """Numbers are sorted by `index`; images came in the order of the file."""
+    mapping = DataMap(image="top", action="act", adapter=({"gripper": {"closed": 1, "open": 0}},), side=SIDE)
+    folder = renamed(tmp_path)
+    before = load(folder, episodes, mapping=mapping, world="builtin")
+    change_frames(folder, lambda table: table.take([5, 0, 7, 2, 1, 6, 3, 4]))
+    after = load(folder, episodes, mapping=mapping, world="builtin")
+    assert (after.actions == before.actions).all() and (after.images == before.images).all()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([5, 3], "data: episode_index: row 4 is 1; expected the frames in the order of the videos"),
+        ([3, 3], "data: holds 8 frames, the episodes' lengths tell of 6"),
+    ],
+)
+def test_lengths_that_do_not_match_the_frames_are_refused(tmp_path, lengths, message):
+    """Actions of one episode would be paired with the images of the next."""
+    folder = foreign(tmp_path, demo(0), demo(1))
+    change_episodes(folder, lambda rows: rows.assign(length=lengths))
+    with pytest.raises(UserError, match=message):
+        load(folder, world="builtin")
+
+
+def test_a_frame_that_is_missing_or_there_twice_is_refused(tmp_path):
+    folder = foreign(tmp_path, demo(0), demo(1))
+    change_frames(folder, lambda table: table.take([0, 1, 2, 3, 4, 5, 6, 6]))
+    with pytest.raises(UserError, match="data: index: row 7 is 6"):
+        load(folder, world="builtin")
+
+
+def change_info(folder: Path, change) -> None:
+    file = folder / "meta/info.json"
+    info = json.loads(file.read_text())
+    change(info)
+    file.write_text(json.dumps(info))
+
+
+def without_tasks(folder: Path, tasks: pd.DataFrame | None) -> None:
+    """Episodes without sentences of their own, and another tasks.parquet, or none."""
+    change_episodes(folder, lambda rows: rows.drop(columns=["tasks"]))
+    (folder / form.TASKS_FILE).unlink()
+    if tasks is not None:
+        tasks.to_parquet(folder / form.TASKS_FILE)
+
+
+def test_sentences_come_from_the_tasks_where_episodes_have_none(tmp_path):
+    folder = foreign(tmp_path, demo(0), demo(1))
+    tasks = pd.read_parquet(folder / form.TASKS_FILE)
+    expected = [demo(0).spec.instruction, demo(1).spec.instruction]
+    for table in (tasks, tasks.reset_index()):
+        shutil.copytree(folder, copy := tmp_path / f"copy{len(table.columns)}")
+        without_tasks(copy, table)
+        assert load(copy, world="builtin").instructions == expected
+
+
+def test_a_cell_that_is_no_image_is_named(tmp_path):
+    mapping = DataMap(image="top", action="act", adapter=({"gripper": {"closed": 1, "open": 0}},))
+    for name, cell in (("text", {"bytes": b"text", "path": None}), ("none", {"bytes": None, "path": "gone.png"})):
+        folder = renamed(tmp_path / name)
+        change_frames(folder, lambda table: table.drop(["top"]).append_column("top", pa.array([cell] * 8)))  # noqa: B023
+        with pytest.raises(UserError, match="file-000.parquet: top: index 0: is no image"):
+            load(folder, mapping=mapping, world="builtin")
+
+
+CAMERA = "observation.images.external"
+DAMAGED = {
+    "features a list": (
+        lambda folder: change_info(folder, lambda x: x.update(features=[])),
+        r"info.json: features: expected a mapping, got \[\]",
+    ),
+    "a feature as number": (
+        lambda folder: change_info(folder, lambda x: x["features"].update(action=3)),
+        "info.json: features.action: expected a mapping, got 3",
+    ),
+    "a feature without dtype": (
+        lambda folder: change_info(folder, lambda x: x["features"][CAMERA].pop("dtype")),
+        f"info.json: features.{CAMERA}.dtype: expected a name, got None",
+    ),
+    "a camera without shape": (
+        lambda folder: change_info(folder, lambda x: x["features"][CAMERA].pop("shape")),
+        rf"info.json: features.{CAMERA}.shape: None; expected \[height, width, 3\]",
+    ),
+    "a count as text": (
+        lambda folder: change_info(folder, lambda x: x.update(total_episodes="2")),
+        "info.json: total_episodes: expected a whole number, got '2'",
+    ),
+    "no pattern of videos": (
+        lambda folder: change_info(folder, lambda x: x.pop("video_path")),
+        "info.json: video_path: expected a pattern like videos/.*, got None",
+    ),
+    "another pattern of videos": (
+        lambda folder: change_info(folder, lambda x: x.update(video_path="{episode}.mp4")),
+        "info.json: video_path: expected a pattern like",
+    ),
+    "no lengths": (
+        lambda folder: change_episodes(folder, lambda rows: rows.drop(columns=["length"])),
+        "file-000.parquet: row 0: length: expected a whole number, got None",
+    ),
+    "a length of 0": (
+        lambda folder: change_episodes(folder, lambda rows: rows.assign(length=[4, 0])),
+        "file-000.parquet: row 1: length: 0; expected at least 1",
+    ),
+    "no numbers of episodes": (
+        lambda folder: change_episodes(folder, lambda rows: rows.drop(columns=["episode_index"])),
+        "file-000.parquet: row 0: episode_index: expected a whole number",
+    ),
+    "an episode twice": (
+        lambda folder: change_episodes(folder, lambda rows: rows.assign(episode_index=[0, 0])),
+        "meta/episodes: episode_index: 0 is there twice",
+    ),
+    "no places in videos": (
+        lambda folder: change_episodes(folder, lambda rows: rows.drop(columns=[c for c in rows if "chunk_index" in c])),
+        f"meta/episodes: episode 0: videos/{CAMERA}/chunk_index: expected a whole number, got None",
+    ),
+    "no times in videos": (
+        lambda folder: change_episodes(folder, lambda rows: rows.assign(**{f"videos/{CAMERA}/from_timestamp": np.nan})),
+        f"meta/episodes: episode 0: videos/{CAMERA}/from_timestamp: expected seconds, got nan",
+    ),
+    "no tasks at all": (lambda folder: without_tasks(folder, None), "tasks.parquet: cannot be read as parquet"),
+    "tasks without numbers": (
+        lambda folder: without_tasks(folder, pd.DataFrame({"x": [1]})),
+        "tasks.parquet: no 'task_index' in it",
+    ),
+    "tasks without sentences": (
+        lambda folder: without_tasks(folder, pd.DataFrame({"task_index": [0, 1]})),
+        "tasks.parquet: task_index 0, that of episode 0, has no sentence",
+    ),
+    "actions of text": (
+        lambda folder: change_frames(
+            folder, lambda table: table.drop(["action"]).append_column("action", pa.array(["x"] * 8))
+        ),
+        "file-000.parquet: action: expected numbers in every row, got string",
+    ),
+    "an index with holes": (
+        lambda folder: change_frames(
+            folder, lambda table: table.drop(["index"]).append_column("index", pa.array([None, *range(7)]))
+        ),
+        "file-000.parquet: index: expected a whole number in every row",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_metadata_is_named_by_file_and_field(tmp_path, name):
+    change, message = DAMAGED[name]
+    change(foreign(tmp_path, demo(0), demo(1)))
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, world="builtin")
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from demos import OPEN, SHUT
+from demos import OPEN, SHUT, SIDE, demo
 
-from vla_gen_bench.train.demos.collect import WANDER
-from vla_gen_bench.train.demos.dataset import load
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.contract import PolicyError
+from vla_gen_bench.protocol import ActionSpec
+from vla_gen_bench.train.demos.collect import WANDER, Request, check_request
+from vla_gen_bench.train.demos.dataset import Writer, load
 from vla_gen_bench.train.demos.demonstrate import Demonstrator
 from vla_gen_bench.train.demos.disturbance import DROP_STEPS, Disturbance
 
@@ -90,12 +93,110 @@ def test_the_driver_takes_turns_and_the_labels_stay_the_experts(demonstrator: De
     assert np.abs(mixed.actions[~follows, :3]).max() > 0.01
 
 
+class Odd:
+    """A driver that breaks its contract."""
+
+    action_spec = ActionSpec()
+
+    def __init__(self, answer) -> None:
+        self.answer = answer
+
+    def reset(self, instructions, seeds) -> None:
+        pass
+
+    def act(self, observation):
+        return self.answer()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda: 1 / 0, r"policy 'odd': act\(\) raised ZeroDivisionError: division by zero"),
+        (lambda: sys.exit(3), r"policy 'odd': act\(\) raised SystemExit"),
+        (lambda: np.full((1, 1, 7), np.nan, np.float32), r"policy 'odd': act\(\) returned dx = nan"),
+        (lambda: np.zeros((1, 6), np.float32), r"policy 'odd': act\(\) returned float32 \[1, 6\]; expected"),
+        (lambda: None, r"policy 'odd': act\(\) returned NoneType"),
+    ],
+)
+def test_a_driver_that_breaks_its_contract_is_named(demonstrator: Demonstrator, answer, message: str) -> None:
+    odd = Demonstrator(demonstrator.env, 32, driver=Odd(answer), horizon=30, label="policy 'odd'")
+    with pytest.raises(PolicyError, match=message):
+        odd.run(1_000_000, 2)
+
+
+def test_a_driver_may_reuse_its_output(demonstrator: Demonstrator) -> None:
+    action = np.zeros((1, 1, 7), np.float32)
+
+    def moving() -> np.ndarray:
+        action[..., 0] += 1e-4
+        return action
+
+    mixed = Demonstrator(demonstrator.env, 32, driver=Odd(moving), horizon=30).run(1_000_000, 2)
+    driven = mixed.executed[(mixed.actions != mixed.executed).any(axis=1), 0]
+    assert len(driven) > 1 and (np.diff(driven) > 0).all()
+
+
 def test_the_expert_sets_out_from_where_the_arm_has_wandered(demonstrator: Demonstrator) -> None:
     usual = demonstrator.run(1_000_000, 4)
     wide = Demonstrator(demonstrator.env, 32, wander=WANDER).run(1_000_000, 4)
     assert np.linalg.norm(wide.states[0, :3] - usual.states[0, :3]) > 0.03
     assert wide.success and demonstrator.env.draws  # and every frame that is kept was drawn
     assert len({image.tobytes() for image in wide.images[:5]}) == 5
+
+
+# ---- what the data depends on ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": {"chunk": 2}}, "--policy-option chunk: the expert takes no options; give a --policy"),
+        ({"policy": "hold", "noise": 0.5}, "--noise 0.5: disturbs only the expert, not --policy hold"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_request(Request(1, tmp_path, **changes))
+
+
+def test_a_collection_continues_only_with_the_policy_that_drove_it(tmp_path: Path) -> None:
+    """A checkpoint that was retrained in place, or edited code, is another policy of the same name."""
+    card, data = tmp_path / "driver", tmp_path / "data"
+    card.mkdir()
+    (card / "driver.py").write_text("class Driver:\n    pass\n")
+    (card / "card.yaml").write_text("name: mine\ntitle: Mine\nsummary: A driver.\nfactory: driver:Driver\n")
+    (card / "weights.npz").write_bytes(b"first")
+    request = Request(1, data, policy=str(card), side=SIDE)
+    assert {"driver", "simulator"} <= request.origin.keys() and request.origin["simulator"]["sapien"]
+    assert not {"driver", "simulator"} & Request(1, data).origin.keys()
+
+    writer = Writer(data, SIDE, request.origin)
+    writer.add(demo(0))
+    writer.finish()
+    assert Writer(data, SIDE, request.origin).kept == 1
+    (card / "weights.npz").write_bytes(b"retrained")
+    with pytest.raises(UserError, match=f"collected with another checkpoint, code or files behind --policy {card};"):
+        Writer(data, SIDE, request.origin)
+    (card / "weights.npz").write_bytes(b"first")
+    with pytest.raises(UserError, match="was collected with simulator .*, not .*; choose another --out"):
+        Writer(data, SIDE, request.origin | {"simulator": {"sapien": "0"}})
+
+
+def test_a_collection_of_an_earlier_version_continues_and_is_checked_from_then_on(tmp_path: Path) -> None:
+    """It does not tell which policy drove, and recorded a --noise that did nothing."""
+    origin = Request(1, tmp_path, policy="hold", side=SIDE).origin
+    earlier = {key: value for key, value in origin.items() if key not in ("driver", "simulator")} | {"noise": 0.5}
+    writer = Writer(tmp_path, SIDE, earlier)
+    writer.add(demo(0))
+    writer.finish()
+    writer = Writer(tmp_path, SIDE, origin)
+    writer.add(demo(1))
+    writer.finish()
+    assert len(load(tmp_path)) == 2
+    with pytest.raises(UserError, match="another checkpoint, code or files behind --policy hold"):
+        Writer(tmp_path, SIDE, origin | {"driver": {"digest": "other"}})
+    with pytest.raises(UserError, match="was collected with policy 'hold', not 'random'"):
+        Writer(tmp_path, SIDE, origin | {"policy": "random"})
 
 
 # ---- the commands ------------------------------------------------------------------------------------------

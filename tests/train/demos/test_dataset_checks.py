@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from demos import demo, written
+from demos import ORIGIN, SIDE, demo, written
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.study.inputs import data_digest
 from vla_gen_bench.train.demos import dataset
 from vla_gen_bench.train.demos import lerobot_format as form
 from vla_gen_bench.train.demos.dataset import load
@@ -159,6 +161,45 @@ def test_odd_demonstrations_are_refused_by_file_and_field(folder: Path, name: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (info(lambda x: x.update(total_episodes="3")), "info.json: total_episodes: expected a whole number, got '3'"),
+        (own(lambda x: x["origin"].pop("noise")), "vgb.json: origin.noise: expected a number, got None"),
+        (own(lambda x: x["origin"].update(policy=None)), "vgb.json: origin.policy: expected a name, got None"),
+    ],
+)
+def test_data_commands_name_what_is_damaged(cli, folder: Path, change: Change, message: str) -> None:
+    change(folder)
+    command = "preview" if "total" in message else "show"
+    ran = cli("data", command, folder, *(["--out", folder / "p.mp4"] if command == "preview" else []))
+    assert ran.exit_code == 2 and message in ran.stderr
+
+
+def test_a_preview_of_no_known_format_is_refused_before_any_work(cli, tmp_path: Path) -> None:
+    for given in ("p.txt", "p"):
+        ran = cli("data", "preview", tmp_path / "anything", "--out", tmp_path / given)
+        assert ran.exit_code == 2 and f"{given}: its name must end in .mp4 or .mkv or .mov; give another" in ran.stderr
+
+
+def test_a_collection_is_not_continued_over_damaged_files(folder: Path) -> None:
+    own(lambda x: x["totals"].update(total_tasks=None))(folder)
+    with pytest.raises(UserError, match="vgb.json: totals.total_tasks: expected a whole number"):
+        dataset.Writer(folder, SIDE, ORIGIN)
+    own(lambda x: x.pop("totals"))(folder)
+    info(lambda x: x.pop("total_frames"))(folder)
+    with pytest.raises(UserError, match="info.json: total_frames: expected a whole number, got None"):
+        dataset.Writer(folder, SIDE, ORIGIN)
+    (folder / form.STATS_FILE).write_text("{}")
+    info(lambda x: x.update(total_frames=12))(folder)
+    assert not dataset.Writer(folder, SIDE, ORIGIN).finished
+    (folder / form.TASKS_FILE).write_bytes(b"cut off")
+    writer = dataset.Writer(folder, SIDE, ORIGIN)
+    writer.add(demo(3))
+    with pytest.raises(UserError, match="tasks.parquet: cannot be read as parquet"):
+        writer.flush()
+
+
 def test_sound_demonstrations_of_several_parts_are_read(folder: Path) -> None:
     read = load(folder)
     assert len(read) == 3 and read.starts.tolist() == [0, 4, 8, 12] and read.images.shape == (12, 32, 32, 3)
@@ -180,10 +221,30 @@ def test_a_folder_that_cannot_be_written_is_read_through_the_cache_of_the_packag
 
 
 def test_videos_that_changed_are_decoded_again(folder: Path) -> None:
+    """Whatever their new time: one from a backup is older than the cache."""
+    before = load(folder).images
+    video = form.video_file(folder, form.Place(0), form.IMAGE)
+    form.write_video(video, np.zeros((8, SIDE, SIDE, 3), np.uint8))
+    os.utime(video, (1e9, 1e9))
+    after = load(folder).images
+    assert before[:8].any() and not after[:8].any() and (after[8:] == before[8:]).all()
+    assert len(list(folder.glob(f"cache/{form.IMAGE}-12-*.npy"))) == 1
+
+
+def test_a_cache_of_an_earlier_version_is_not_trusted(folder: Path) -> None:
+    """KEY-COUNT.npy does not tell which videos it was made from."""
+    expected = np.array(load(folder).images)
+    (cache,) = folder.glob(f"cache/{form.IMAGE}-*.npy")
+    old = cache.rename(folder / "cache" / f"{form.IMAGE}-12.npy")
+    np.save(old, np.zeros_like(expected))
+    assert np.array_equal(load(folder).images, expected) and not old.exists()
+
+
+def test_a_digest_of_data_does_not_change_with_the_name_of_a_cache(folder: Path) -> None:
+    """Studies of earlier versions recorded it with KEY-COUNT.npy."""
     load(folder)
-    (image,) = folder.glob(f"cache/{form.IMAGE}-12.npy")
-    for video in folder.rglob("*.mp4"):
-        video.touch()
-    before = image.stat().st_mtime_ns
-    load(folder)
-    assert image.stat().st_mtime_ns > before
+    now = data_digest(folder)
+    for cache in folder.glob("cache/*.npy"):
+        cache.rename(cache.with_name(f"{cache.name.rpartition('-')[0]}.npy"))
+    assert {file.name for file in folder.glob("cache/*")} == {f"{form.IMAGE}-12.npy", "foreground-12.npy"}
+    assert data_digest(folder) == now

@@ -24,7 +24,7 @@ from vla_gen_bench.resources import data_dir
 from vla_gen_bench.train.demos.dataset import load as load_demos
 from vla_gen_bench.train.processes import Processes
 from vla_gen_bench.train.recipe import Optimiser, load_recipe, parse_changes
-from vla_gen_bench.train.run import Curve, RunOptions, save_state
+from vla_gen_bench.train.run import Curve, RunOptions, begun, open_run, save_state
 from vla_gen_bench.train.sft import trainer as sft
 from vla_gen_bench.train.sft.imitation import demonstrations, soft_targets
 from vla_gen_bench.train.student import Averaged, action_statistics
@@ -287,6 +287,63 @@ def test_a_folder_of_something_else_is_refused(data: Path, tmp_path: Path) -> No
         run(recipe_of(data), tmp_path, fresh=True)
 
 
+@pytest.mark.parametrize("name", ["state.pt", "curve.csv", "checkpoint", "checkpoints", "videos", "tensorboard"])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_without_its_recipe_is_neither_resumed_nor_removed(tmp_path: Path, name: str, fresh: bool) -> None:
+    """A checkpoint from elsewhere was replaced, and a state resumed whatever the recipe."""
+    recipe, left = recipe_of(tmp_path / "demos"), tmp_path / "run" / name
+    if "." in name:
+        left.parent.mkdir()
+        left.write_bytes(b"precious")
+    else:
+        left.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"holds {name} but no recipe.yaml, .*; choose another --out, or restore"):
+        open_run(tmp_path / "run", recipe, fresh)
+    assert list((tmp_path / "run").iterdir()) == [left]
+
+
+def begun_with(folder: Path, recipe: sft.SftRecipe) -> None:
+    """A run of the recipe, as it looks after its first saved state."""
+    open_run(folder, recipe)
+    save_state(folder, {"step": 5})
+
+
+def test_a_run_resumes_though_its_note_and_rhythm_of_saving_changed(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path / "demos")
+    begun_with(tmp_path / "run", recipe)
+    changed = recipe.model_copy(update={"note": "more careful", "checkpoint_every_s": 7.0})
+    assert open_run(tmp_path / "run", changed) == {"step": 5}
+
+
+def test_a_start_is_the_same_however_its_folder_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`vgb study --out` may be given absolute or relative, and a study's folder may move."""
+    for name, seed in (("start", 0), ("other", 1)):
+        save(tmp_path / name / "checkpoint", new_model("pico", seed))
+    shutil.copytree(tmp_path / "start", tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+
+    def starting(place: str, data: str) -> sft.SftRecipe:
+        return recipe_of(data, model={"checkpoint": place})
+
+    (tmp_path / "demos").mkdir()
+    begun_with(tmp_path / "run", starting("start/checkpoint", "demos"))
+    for place in (str(tmp_path / "start" / "checkpoint"), "./start/checkpoint", "copy/checkpoint"):
+        assert open_run(tmp_path / "run", starting(place, str(tmp_path / "demos"))) == {"step": 5}
+    for place in ("other/checkpoint", "start", "nowhere", "x" * 5000):
+        with pytest.raises(UserError, match="recipe differs in 'model'"):
+            open_run(tmp_path / "run", starting(place, "demos"))
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "text\n"])
+def test_a_damaged_recipe_of_a_run_is_named(tmp_path: Path, text: str) -> None:
+    recipe = recipe_of(tmp_path / "demos")
+    begun_with(tmp_path, recipe)
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UserError, match="recipe.yaml: is no recipe: .*; restore it, choose another --out or give"):
+        open_run(tmp_path, recipe)
+    assert (tmp_path / "recipe.yaml").read_text() == text
+
+
 def test_demonstrations_of_another_world_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="world builtin, the recipe's is rl4vla"):
         run(recipe_of(data, world="rl4vla"), tmp_path)
@@ -370,6 +427,24 @@ def test_a_curve_forgets_what_came_after_the_state(tmp_path: Path) -> None:
     assert [row["step"] for row in csv.DictReader(rows_of(Curve(tmp_path, columns, resumed_at=3)))] == ["1", "2", "3"]
     with pytest.raises(KeyError, match="undeclared"):
         curve.log(step=4, los=1.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "wall_s"),
+    [
+        (b"step,wall_s\n1,4.5\n2,5.5\n", ["1,4.5,", "2,5.5,"], 5.5),  # of a version without the column
+        (b"step,wall_s,loss\n1,4.5,2\n2,,1\n", ["1,4.5,2", "2,,1"], 4.5),
+        (b"step,wall_s,loss\n1,4.5,2\n2,5.5\xff", ["1,4.5,2"], 4.5),
+        (b"step,wall_s,loss\n1,4.5,2\n\0\0\0\0\n", ["1,4.5,2"], 4.5),
+        (b"step,wall_s,loss\n1,4.5,2\nnan,5,1\nx,5,1\n2,5.5,1,9\n", ["1,4.5,2"], 4.5),
+        (b"", [], 0.0),
+    ],
+)
+def test_a_damaged_or_older_curve_resumes(tmp_path: Path, content: bytes, rows: list[str], wall_s: float) -> None:
+    (tmp_path / "curve.csv").write_bytes(content)
+    begun(tmp_path)
+    curve = Curve(tmp_path, ("step", "wall_s", "loss"), resumed_at=2)
+    assert rows_of(curve) == ["step,wall_s,loss", *rows] and curve.elapsed_before == wall_s
 
 
 def rows_of(curve: Curve) -> list[str]:

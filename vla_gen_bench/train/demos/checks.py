@@ -36,8 +36,6 @@ def check_info(info: Mapping[str, Any], file: Path) -> int:
     if info.get("fps") != form.FPS:
         raise UserError(f"{file}: fps: {shown(info.get('fps'))}; expected {form.FPS}, the rate of control")
     features = info["features"]
-    if not isinstance(features, Mapping):
-        raise UserError(f"{file}: features: expected a mapping, got {shown(features)}")
     old = form.is_old(features)
     numbers = form.OLD_NUMBERS if old else form.NUMBERS
     cameras = (form.OLD_IMAGE, form.OLD_FOREGROUND) if old else form.cameras(form.WRIST in features)
@@ -54,19 +52,28 @@ def check_info(info: Mapping[str, Any], file: Path) -> int:
 def _side(features: Mapping[str, Any], cameras: tuple[str, ...], file: Path) -> int:
     shapes = [features[key].get("shape") for key in cameras]
     for key, shape in zip(cameras, shapes, strict=True):
-        whole = isinstance(shape, list) and len(shape) == 3 and all(type(part) is int for part in shape)
-        if not whole or not 1 <= shape[0] == shape[1] or shape[2] != 3 or shape != shapes[0]:
+        if not _is_image(shape) or shape[0] != shape[1] or shape != shapes[0]:
             raise UserError(
                 f"{file}: features.{key}.shape: {shown(shape)}; expected [S, S, 3], the same for each camera"
             )
     return shapes[0][0]
 
 
-def check_whole(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    """Raises `UserError` for the first of `keys` that is not an integer >= 0."""
-    for key in keys:
-        if type(given.get(key)) is not int or given[key] < 0:
-            raise UserError(f"{where}{key}: expected a whole number, got {shown(given.get(key))}")
+def check_features(features: Mapping[str, Any], file: Path) -> None:
+    """Raises `UserError` for a feature of any data set without a type, or our camera without a shape."""
+    for key, feature in features.items():
+        if not isinstance(feature, Mapping):
+            raise UserError(f"{file}: features.{key}: expected a mapping, got {shown(feature)}")
+        if not isinstance(feature.get("dtype"), str):
+            raise UserError(f"{file}: features.{key}.dtype: expected a name, got {shown(feature.get('dtype'))}")
+    shape = features[form.IMAGE].get("shape") if form.IMAGE in features else [1, 1, 3]
+    if not _is_image(shape):
+        raise UserError(f"{file}: features.{form.IMAGE}.shape: {shown(shape)}; expected [height, width, 3]")
+
+
+def _is_image(shape: Any) -> bool:
+    whole = isinstance(shape, list) and len(shape) == 3 and all(type(part) is int and part > 0 for part in shape)
+    return whole and shape[2] == 3
 
 
 def check_episodes(rows: Mapping[str, np.ndarray], file: Path, first: int, frame: int) -> None:
@@ -88,21 +95,33 @@ def check_episodes(rows: Mapping[str, np.ndarray], file: Path, first: int, frame
 
 def check_frames(rows: Mapping[str, np.ndarray], file: Path, lengths: np.ndarray, first: int, frame: int) -> None:
     """Raises `UserError` unless a part's frames match its episodes, in order, and their numbers are usable."""
+    check_order(rows, file, first + np.arange(len(lengths)), lengths, frame)
+    for key in [key for key in rows if rows[key].ndim == 2]:
+        _first_bad(file, key, rows[key], ~np.isfinite(rows[key]).all(1), "finite numbers")
+    gripper = rows["action"][:, GRIPPER]
+    _first_bad(file, "action: gripper", gripper, np.abs(gripper) != 1, "1 (open) or -1 (closed)")
+
+
+def check_order(
+    rows: Mapping[str, np.ndarray], file: Path, episodes: np.ndarray, lengths: np.ndarray, frame: int = 0
+) -> None:
+    """Raises `UserError` unless frames are numbered from `frame` without gaps and belong to `episodes`, in order.
+
+    Args:
+        rows: Columns of the frames: index, episode_index and, where the data has it, frame_index.
+        episodes, lengths: Numbers of the episodes, and how many frames each has.
+    """
     total = int(lengths.sum())
     if len(rows["index"]) != total:
         raise UserError(f"{file}: holds {len(rows['index'])} frames, the episodes' lengths tell of {total}")
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     expected = {
         "index": frame + np.arange(total),
-        "episode_index": np.repeat(first + np.arange(len(lengths)), lengths),
+        "episode_index": np.repeat(episodes, lengths),
         "frame_index": np.arange(total) - starts,
     }
-    for key, values in expected.items():
-        _first_bad(file, key, rows[key], rows[key] != values, "the frames in the order of the videos")
-    for key in [key for key in rows if rows[key].ndim == 2]:
-        _first_bad(file, key, rows[key], ~np.isfinite(rows[key]).all(1), "finite numbers")
-    gripper = rows["action"][:, GRIPPER]
-    _first_bad(file, "action: gripper", gripper, np.abs(gripper) != 1, "1 (open) or -1 (closed)")
+    for key in [key for key in expected if key in rows]:
+        _first_bad(file, key, rows[key], rows[key] != expected[key], "the frames in the order of the videos")
 
 
 def _first_bad(file: Path, key: str, values: np.ndarray, bad: np.ndarray, expected: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -19,12 +19,15 @@ from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shift, draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
-from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.errors import UserError, shown, suggest
+from vla_gen_bench.eval.evaluate import policy_digests
+from vla_gen_bench.log import provenance
 from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.protocol import EXTERNAL, WRIST
 from vla_gen_bench.runtime import starting_process
 from vla_gen_bench.train.closed_loop import ROLLOUT_SEED
-from vla_gen_bench.train.demos.dataset import Demos, Writer
+from vla_gen_bench.train.demos.dataset import EXPERT, Demos, Writer
 from vla_gen_bench.train.demos.demonstrate import Demo, Demonstrator
 from vla_gen_bench.train.starts import Wander
 
@@ -58,7 +61,7 @@ class Request:
 
     episodes: int
     out: Path
-    policy: str = "expert"
+    policy: str = EXPERT
     options: dict[str, Any] = field(default_factory=dict)
     noise: float = 1.0
     wander: float = 0.0
@@ -79,12 +82,19 @@ class Request:
         kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small", "shift", "swap")
         versions = {"world_version": get_world(self.world).version, "pools": POOLS_VERSION}
         sensed = {"cameras": list(self.cameras), "render": None if self.render is None else list(self.render)}
-        return {**{key: fields[key] for key in kept}, **sensed, **versions}
+        return {**{key: fields[key] for key in kept}, **sensed, **versions, **self._driver()}
+
+    def _driver(self) -> dict[str, Any]:
+        """Identifies another policy that drives: its code, checkpoint and files may change behind its name."""
+        if self.policy == EXPERT:
+            return {}
+        found = provenance.versions()
+        simulator = {name: found[name] for name in provenance.DECISIVE}
+        return {"driver": policy_digests(resolve(self.policy), self.options), "simulator": simulator}
 
 
 def check_request(request: Request) -> None:
     """Raises `UserError` for a request that cannot work, before anything is written."""
-    from vla_gen_bench.policies.registry import resolve
     from vla_gen_bench.policies.sensing import check_size
 
     world = get_world(request.world)
@@ -104,8 +114,15 @@ def check_request(request: Request) -> None:
     spec = draw_training(request.world, request.seed, 0, shift)
     if request.swap:
         with_roles_swapped(spec)
-    if request.policy != "expert":
-        resolve(request.policy).check_world(request.world)
+    if request.policy == EXPERT:
+        if request.options:
+            raise UserError(
+                f"--policy-option {next(iter(request.options))}: the expert takes no options; give a --policy"
+            )
+        return
+    if request.noise != Request.noise:
+        raise UserError(f"--noise {request.noise:g}: disturbs only the expert, not --policy {request.policy}")
+    resolve(request.policy).check_world(request.world)
 
 
 def collect(request: Request, on_progress: Callable[[Writer], None] = lambda writer: None) -> Writer:
@@ -173,13 +190,16 @@ def _demonstrator(
     """Builds this worker process's demonstrator, once; `options` and `shift` as JSON."""
     from vla_gen_bench import runtime
     from vla_gen_bench.envs.pick_place import PickPlaceEnv
-    from vla_gen_bench.policies.registry import load_policy, resolve
+    from vla_gen_bench.policies.registry import load_policy
 
-    driver = None if policy == "expert" else load_policy(resolve(policy), **json.loads(options))
+    card = None if policy == EXPERT else resolve(policy)
+    driver = None if card is None else load_policy(card, **json.loads(options))
     runtime.limit_threads(1)
     moves = WANDER.model_copy(update={"share": wander})
     env = PickPlaceEnv(world=world, obs_mode="rgb+segmentation", cameras=cameras, image_size=render)
-    return Demonstrator(env, side, noise, moves, driver, shift=Shift.parse(json.loads(shift)), swap=swap)
+    label = "policy" if card is None else card.label
+    drawn = Shift.parse(json.loads(shift))
+    return Demonstrator(env, side, noise, moves, driver, shift=drawn, swap=swap, label=label)
 
 
 def _run(request: Request, index: int) -> Demo:
@@ -200,6 +220,14 @@ def without_small(demo: Demo) -> Demo:
     columns = ("images", "foreground", "actions", "executed", "states", "observed", "wrist")
     there = [name for name in columns if getattr(demo, name) is not None]
     return replace(demo, **{name: getattr(demo, name)[keep] for name in there})
+
+
+def check_origin(origin: Mapping[str, Any], file: Path) -> None:
+    """Raises `UserError` unless what the data depends on is there, as far as `vgb data show` prints it."""
+    for key, kind in {"policy": str, "noise": (int, float), "side": int, "seed": int}.items():
+        if not isinstance(origin.get(key), kind):
+            what = "a name" if kind is str else "a number"
+            raise UserError(f"{file}: origin.{key}: expected {what}, got {shown(origin.get(key))}")
 
 
 def describe(demos: Demos, own: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,9 @@ OWN_FILE = "meta/vgb.json"  # how the data was made; LeRobot ignores this file
 UNNAMED = {  # defaults for data sets of earlier versions
     "wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION, "cameras": ["external"], "render": None,
 }  # fmt: skip
+TOTALS = ("total_episodes", "total_frames", "total_tasks")
+NEWER = ("driver", "simulator")  # recorded since 2026-11-30, if another policy drives
+EXPERT = "expert"
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of images
 
@@ -53,21 +56,30 @@ class Writer:
     def __post_init__(self) -> None:
         if (self.folder / form.INFO_FILE).is_file():
             own = read_own(self.folder)
-            before = {**UNNAMED, **own["origin"]}
-            changed = [key for key in self.origin if before.get(key) != self.origin[key]]
-            if changed:
-                key = changed[0]
-                raise UserError(
-                    f"{self.folder}: was collected with {key} {before.get(key)!r}, not {self.origin[key]!r}; "
-                    "choose another --out"
-                )
+            self._check_origin(own["origin"])
+            own["origin"] |= self._unrecorded(own["origin"])  # checked from here on
             self.info, self.own = form.read_info(self.folder), own
             if form.IMAGE not in self.info["features"]:
                 raise UserError(f"{self.folder}: was collected by an earlier version; choose another --out")
             self.info |= own.get("totals", {})  # if killed between writing the two files, info.json lacks the last part
+            form.check_whole(self.info, TOTALS, f"{self.folder / form.INFO_FILE}: ")
         else:
             self._check_empty()
             self.info, self.own = self._new_info(), {"origin": self.origin, "attempts": 0, "failed": {}}
+
+    def _unrecorded(self, recorded: dict[str, Any]) -> dict[str, Any]:
+        """Returns what of `origin` the data set of an earlier version does not tell."""
+        return {key: self.origin[key] for key in NEWER if key in self.origin and key not in recorded}
+
+    def _check_origin(self, recorded: dict[str, Any]) -> None:
+        """Raises `UserError` if what was collected depends on something else than what is to be added."""
+        before = {**UNNAMED, **recorded, **self._unrecorded(recorded)}
+        unused = "options" if self.origin.get("policy", EXPERT) == EXPERT else "noise"
+        for key in [key for key in self.origin if key != unused and before.get(key) != self.origin[key]]:
+            what = f"{key} {before.get(key)!r}, not {self.origin[key]!r}"
+            if key == "driver":
+                what = f"another checkpoint, code or files behind --policy {self.origin['policy']}"
+            raise UserError(f"{self.folder}: was collected with {what}; choose another --out")
 
     def _check_empty(self) -> None:
         """Allows overwriting only what a killed collection left."""
@@ -134,7 +146,8 @@ class Writer:
         """Whether the statistics exist and cover all data."""
         if self._demos or not (self.folder / form.STATS_FILE).is_file():
             return False
-        return form.read_json(self.folder / form.STATS_FILE)["action"]["count"] == [self.info["total_frames"]]
+        stats = form.read_json(self.folder / form.STATS_FILE).get("action")
+        return isinstance(stats, dict) and stats.get("count") == [self.info["total_frames"]]
 
     def finish(self) -> None:
         """Writes the remaining demonstrations, and the statistics over all data."""
@@ -154,10 +167,7 @@ class Writer:
 
     def _tasks(self) -> dict[str, int]:
         """Returns instruction -> task_index, with new ones at the end."""
-        import pandas as pd
-
-        file = self.folder / form.TASKS_FILE
-        known = list(pd.read_parquet(file).index) if self.info["total_tasks"] else []
+        known = list(form.read_frame(self.folder / form.TASKS_FILE).index) if self.info["total_tasks"] else []
         for demo in self._demos:
             if demo.spec.instruction not in known:
                 known.append(demo.spec.instruction)
@@ -270,12 +280,14 @@ def read_own(folder: Path) -> dict[str, Any]:
     """Returns how a data set was made; raises `UserError` if that is missing or broken."""
     own = form.read_json(folder / OWN_FILE)
     form.need_keys(own, ("origin", "attempts", "failed", "parts"), folder / OWN_FILE)
-    checks.check_whole(own, ("attempts", "parts"), f"{folder / OWN_FILE}: ")
+    form.check_whole(own, ("attempts", "parts"), f"{folder / OWN_FILE}: ")
     for key in ("origin", "failed", "totals"):
         if not isinstance(own.get(key, {}), dict):
             raise UserError(f"{folder / OWN_FILE}: {key}: expected a mapping, got {shown(own[key])}")
     if not isinstance(own["origin"].get("world"), str):
         raise UserError(f"{folder / OWN_FILE}: origin.world: expected a name, got {shown(own['origin'].get('world'))}")
+    totals = own.get("totals", {})
+    form.check_whole(totals, [key for key in TOTALS if key in totals], f"{folder / OWN_FILE}: totals.")
     return own
 
 
@@ -328,7 +340,7 @@ def load(
     own = read_own(folder)
     side = checks.check_info(info, folder / form.INFO_FILE)
     totals = own.get("totals", info)
-    checks.check_whole(totals, ("total_episodes",), f"{folder / OWN_FILE}: totals.")
+    form.check_whole(totals, ("total_episodes",), f"{folder / OWN_FILE}: totals.")
     total = totals["total_episodes"]
     count = total if episodes is None else episodes
     if not total:
@@ -401,6 +413,7 @@ def load_any(
 ) -> Demos:
     """Reads any LeRobotDataset v3.0. No foreground mask, so no replaced tables; states only from our data."""
     info = form.read_info(folder)
+    checks.check_features(info["features"], folder / form.INFO_FILE)
     reader.check_rate(info, mapping, folder)
     camera = reader.camera_of(info, mapping, folder)
     state = [key for key in ("observation.state",) if info["features"].get(key, {}).get("names") == list(STATE_NAMES)]
@@ -410,7 +423,7 @@ def load_any(
     count = len(table.episodes) if episodes is None else episodes
     if not 1 <= count <= len(table.episodes):
         raise UserError(f"{folder}: holds {len(table.episodes)} demonstrations, {count} were asked for")
-    lengths = np.array([int(row["length"]) for row in table.episodes[:count]])
+    lengths = np.array([row["length"] for row in table.episodes[:count]])
     frames = int(lengths.sum())
     actions = reader.converted(table.columns[mapping.action][:frames], mapping, folder)
     own = read_own(folder)["origin"] if (folder / OWN_FILE).is_file() else {}

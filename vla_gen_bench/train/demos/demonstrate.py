@@ -12,6 +12,7 @@ from vla_gen_bench.envs.proprioception import robot_states
 from vla_gen_bench.episodes.draw import draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.policies.contract import check_actions, guarded
 from vla_gen_bench.policies.expert import Expert
 from vla_gen_bench.policies.expert.motion import euler_xyz
 from vla_gen_bench.protocol import EXTERNAL, WRIST, Observation, Policy
@@ -66,6 +67,7 @@ class Demonstrator:
         noise: Scale of the disturbances, see `Disturbance`.
         wander: Random moves before the expert takes over; not recorded.
         driver: Another policy to take turns with the expert (DAgger, Ross et al. 2011); the labels stay the expert's.
+        label: The driver's name in errors, `Card.label`.
         horizon: Longest episode, control steps.
         shift: The shift from in-distribution episodes.
         swap: Two episodes per scene: every second one exchanges the roles of target and first distractor object.
@@ -79,9 +81,14 @@ class Demonstrator:
     horizon: int = 80
     shift: Shift | None = None
     swap: bool = False
+    label: str = "policy"
 
     def run(self, seed: int, index: int) -> Demo:
-        """Returns training episode `index` of `seed`, successful or not; equal arguments give equal demos."""
+        """Returns training episode `index` of `seed`, successful or not; equal arguments give equal demos.
+
+        Raises:
+            PolicyError: The driver raised, or returned something other than valid float32 [1, K, 7].
+        """
         spec = self._spec(seed, index)
         observation, _ = self.env.reset(options={"spec": spec})
         moves = self.wander.moves(seed, 0, index)
@@ -122,15 +129,20 @@ class Demonstrator:
     def _driver(self, spec: EpisodeSpec) -> Any:
         """Returns a function of label and observation: the driver's action, or the label during the expert's turns."""
         random = np.random.default_rng((TURN_STREAM, spec.seed, spec.index))
-        self.driver.reset([spec.instruction], [int(random.integers(2**31))])
+        guarded(self.label, "reset", self.driver.reset, [spec.instruction], [int(random.integers(2**31))])
         drives = random.random() < 0.7
 
         def act(label: np.ndarray, seen: Observation) -> np.ndarray:
             nonlocal drives
             drives = drives != (random.random() < TURN_PART)
-            return self.driver.act(seen)[0, 0] if drives else label
+            return self._driven(seen) if drives else label
 
         return act
+
+    def _driven(self, seen: Observation) -> np.ndarray:
+        actions = guarded(self.label, "act", self.driver.act, seen)
+        check_actions(self.label, actions, 1, self.driver.action_spec)
+        return actions[0, 0].copy()  # a policy may reuse its output array
 
     def _pictures(self, observation: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         data = observation["sensor_data"][CAMERA]

@@ -12,14 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vla_gen_bench import data
-from vla_gen_bench.errors import UserError, one_line
+from vla_gen_bench.errors import UserError, one_line, shown
 from vla_gen_bench.protocol import STATE_NAMES
 from vla_gen_bench.train.guard import INFO_FILE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = "v3.0"
 FPS = 5
@@ -111,11 +114,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """Reads meta/info.json; raises `UserError` for another format version."""
-    info = read_json(folder / INFO_FILE)
+    """Reads meta/info.json; raises `UserError` for another format version, or without features or a count."""
+    file = folder / INFO_FILE
+    info = read_json(file)
     if info.get("codebase_version") != VERSION:
         raise UserError(f"{folder}: a LeRobotDataset {info.get('codebase_version')}; this reads {VERSION}")
-    need_keys(info, ("total_episodes", "features"), folder / INFO_FILE)
+    need_keys(info, ("total_episodes", "features"), file)
+    check_whole(info, ("total_episodes",), f"{file}: ")
+    if not isinstance(info["features"], dict):
+        raise UserError(f"{file}: features: expected a mapping, got {shown(info['features'])}")
     return info
 
 
@@ -124,6 +131,13 @@ def need_keys(there: Iterable[str], keys: Sequence[str], path: Path) -> None:
     for key in keys:
         if key not in there:
             raise UserError(f"{path}: no '{key}' in it; is this a folder that 'vgb collect' wrote?")
+
+
+def check_whole(given: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    """Raises `UserError` for the first of `keys` that is not an integer >= 0."""
+    for key in keys:
+        if type(given.get(key)) is not int or given[key] < 0:
+            raise UserError(f"{where}{key}: expected a whole number, got {shown(given.get(key))}")
 
 
 def write_frames(path: Path, episodes: Sequence[Mapping[str, np.ndarray]]) -> None:
@@ -144,6 +158,16 @@ def _column(values: np.ndarray) -> Any:
         return pa.array(values)
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Reads a parquet file of metadata; raises `UserError` if it is missing or broken."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:  # pyarrow raises many types
+        raise UserError(f"{path}: cannot be read as parquet: {one_line(error)}") from None
 
 
 def count_rows(path: Path) -> int:

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from vla_gen_bench.episodes.spec import Frozen
-from vla_gen_bench.errors import UserError, shown, suggest
+from vla_gen_bench.errors import UserError, one_line, shown, suggest
 from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.converters import parse_adapter
 from vla_gen_bench.protocol import ACTION_DIMS
+from vla_gen_bench.train.demos import checks
 from vla_gen_bench.train.demos import lerobot_format as form
+from vla_gen_bench.train.guard import INFO_FILE
 from vla_gen_bench.train.resize import squashed
 
+EPISODES = "meta/episodes"
+ROWS_AT_ONCE = 64  # of images: a file may hold gigabytes of them
 GRIPPER_ROUNDING = 1e-3  # a gripper command may miss 1 by as much
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[0-9a-fA-F]{7,40})?$")
 
@@ -50,11 +55,18 @@ class DataMap(Frozen):
 
 @dataclass(frozen=True)
 class Table:
-    """The frames of a data set, without its images: columns by feature, and one row per episode."""
+    """The frames of a data set, without its images.
+
+    Attributes:
+        columns: By feature, in the order of the index.
+        episodes: One row per episode, in order; their lengths match the frames.
+        places: int64 [F], the index of each frame in the order of the files.
+    """
 
     info: dict[str, Any]
     columns: dict[str, np.ndarray]
     episodes: list[dict[str, Any]]
+    places: np.ndarray
 
 
 def local_folder(name: str) -> Path:
@@ -74,21 +86,35 @@ def local_folder(name: str) -> Path:
 
 
 def read_table(folder: Path, keys: list[str]) -> Table:
-    """Reads the numbers of all frames, in the order of the index; raises `UserError` if any are missing or broken."""
+    """Reads the numbers of all frames, in the order of the index.
+
+    Raises:
+        UserError: Any are missing or broken, or the frames do not match the episodes' lengths.
+    """
     info = form.read_info(folder)
     rows = sorted(_episodes(folder), key=lambda row: row["episode_index"])
     wanted = list(dict.fromkeys([*keys, "index", "episode_index", "task_index"]))
-    files = sorted(folder.glob("data/*/*.parquet"))
+    files = _data_files(folder)
     if not files or not rows:
-        raise UserError(f"{folder}: holds no frames (data/*/*.parquet) or no episodes (meta/episodes/*/*.parquet)")
+        raise UserError(f"{folder}: holds no frames (data/*/*.parquet) or no episodes ({EPISODES}/*/*.parquet)")
     parts = [_columns(file, wanted) for file in files]
     columns = {key: np.concatenate([part[key] for part in parts]) for key in wanted}
-    order = np.argsort(columns["index"], kind="stable")
-    return Table(info, {key: values[order] for key, values in columns.items()}, rows)
+    places = columns["index"]
+    order = np.argsort(places, kind="stable")
+    columns = {key: values[order] for key, values in columns.items()}
+    episodes, lengths = (np.array([row[key] for row in rows]) for key in ("episode_index", "length"))
+    if (twice := episodes[1:][np.diff(episodes) == 0]).size:
+        raise UserError(f"{folder / EPISODES}: episode_index: {twice[0]} is there twice")
+    checks.check_order(columns, folder / "data", episodes, lengths)
+    return Table(info, columns, rows, places)
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("data/*/*.parquet"))
 
 
 def _columns(file: Path, keys: list[str]) -> dict[str, np.ndarray]:
-    """Reads columns, of number lists of any length; raises `UserError` if one is missing or ragged."""
+    """Reads columns of numbers, or of lists of them; raises `UserError` if one is missing, ragged or something else."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -98,20 +124,26 @@ def _columns(file: Path, keys: list[str]) -> dict[str, np.ndarray]:
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{file}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
     try:
-        return {key: np.array(table.column(key).to_pylist()) for key in keys}
+        columns = {key: np.array(table.column(key).to_pylist()) for key in keys}
     except ValueError:
         raise UserError(f"{file}: lists of differing lengths in one of {', '.join(keys)}") from None
+    for key, values in columns.items():
+        index = key in form.INDICES
+        if values.dtype.kind not in ("iu" if index else "iuf") or (index and values.ndim != 1):
+            what = "a whole number" if index else "numbers"
+            raise UserError(f"{file}: {key}: expected {what} in every row, got {table.column(key).type}")
+    return columns
 
 
 def _episodes(folder: Path) -> list[dict[str, Any]]:
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
-    for file in sorted(folder.glob("meta/episodes/*/*.parquet")):
-        try:
-            rows += pd.read_parquet(file).to_dict("records")
-        except Exception as error:  # pyarrow raises many types
-            raise UserError(f"{file}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    for file in sorted(folder.glob(f"{EPISODES}/*/*.parquet")):
+        found = form.read_frame(file).to_dict("records")
+        for number, row in enumerate(found):
+            form.check_whole(row, ("episode_index", "length"), f"{file}: row {number}: ")
+            if not row["length"]:
+                raise UserError(f"{file}: row {number}: length: 0; expected at least 1")
+        rows += found
     return rows
 
 
@@ -169,58 +201,100 @@ def converted(actions: np.ndarray, mapping: DataMap, folder: Path) -> np.ndarray
 
 
 def instructions(folder: Path, table: Table) -> list[str]:
-    """Returns one sentence per episode."""
-    if all("tasks" in row and len(row["tasks"]) for row in table.episodes):
-        return [str(row["tasks"][0]) for row in table.episodes]
-    import pandas as pd
-
-    tasks = pd.read_parquet(folder / form.TASKS_FILE)
-    names = dict(zip(tasks["task_index"], tasks.index, strict=True))
+    """Returns one sentence per episode; raises `UserError` if neither episodes nor tasks have one."""
+    own = [_first_text(row.get("tasks")) for row in table.episodes]
+    if all(own):
+        return own
+    file = folder / form.TASKS_FILE
+    tasks = form.read_frame(file)
+    form.need_keys(tasks.columns, ("task_index",), file)
+    names = dict(zip(tasks["task_index"], tasks["task"] if "task" in tasks else tasks.index, strict=True))
     first = np.searchsorted(table.columns["episode_index"], [row["episode_index"] for row in table.episodes])
-    return [str(names[table.columns["task_index"][place]]) for place in first]
+    wanted = table.columns["task_index"][first].tolist()
+    for row, task in zip(table.episodes, wanted, strict=True):
+        if not isinstance(names.get(task), str):
+            raise UserError(f"{file}: task_index {task}, that of episode {row['episode_index']}, has no sentence")
+    return [names[task] for task in wanted]
+
+
+def _first_text(tasks: Any) -> str:
+    """Returns the first sentence of an episode, "" if it has none."""
+    there = isinstance(tasks, (list, np.ndarray)) and len(tasks)
+    return tasks[0] if there and isinstance(tasks[0], str) else ""
 
 
 def pictures(folder: Path, table: Table, key: str, side: int, frames: int) -> np.ndarray:
-    """Returns uint8 [frames, S, S, 3] of a camera, stored as video or as image files within the table."""
+    """Returns uint8 [frames, S, S, 3] of a camera in the order of the index, stored as video or within the table."""
     images = np.empty((frames, side, side, 3), np.uint8)
-    stored = table.info["features"][key]["dtype"]
-    source = _from_table(folder, key) if stored == "image" else _from_videos(folder, table, key)
+    if table.info["features"][key]["dtype"] == "image":
+        source = _from_table(folder, table, key, frames)
+    else:
+        source = enumerate(_from_videos(folder, table, key))
     count = 0
-    for image in source:
-        if count == frames:
-            break
-        images[count] = squashed(image, side)
+    for place, image in islice(source, frames):
+        images[place] = squashed(image, side)
         count += 1
     if count < frames:
         raise UserError(f"{folder}: {key} has {count} frames, the tables tell of {frames}")
     return images
 
 
-def _from_table(folder: Path, key: str) -> Iterator[np.ndarray]:
+def _from_table(folder: Path, table: Table, key: str, frames: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the images of the first `frames` frames, each with its index, in the order of the files."""
     import pyarrow.parquet as pq
+
+    places = iter(table.places.tolist())
+    for file in _data_files(folder):
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE, columns=[key]):
+            for cell in batch.column(key).to_pylist():
+                place = next(places)
+                if place < frames:
+                    yield place, _image_in(cell, folder, f"{file}: {key}: index {place}")
+
+
+def _image_in(cell: Any, folder: Path, where: str) -> np.ndarray:
+    """Returns uint8 [H, W, 3] from a cell, which holds an encoded image or names its file."""
     from PIL import Image
 
-    for file in sorted(folder.glob("data/*/*.parquet")):
-        for cell in pq.read_table(file, columns=[key]).column(key).to_pylist():
-            data = cell["bytes"] if cell.get("bytes") else (folder / cell["path"]).read_bytes()
-            yield np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    try:
+        data = cell["bytes"] if cell.get("bytes") else (folder / cell["path"]).read_bytes()
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except Exception as error:  # Pillow raises many types
+        raise UserError(f"{where}: is no image: {one_line(error)}") from None
 
 
 def _from_videos(folder: Path, table: Table, key: str) -> Iterator[np.ndarray]:
     """Yields the frames of all episodes in order; the episodes' rows hold their locations."""
-    fps, path = table.info["fps"], table.info["video_path"]
-    opened: tuple[Any, Iterator[np.ndarray], int] | None = None
+    opened: tuple[Path, Iterator[np.ndarray], int] | None = None
     for row in table.episodes:
-        place = {name: int(row[f"videos/{key}/{name}"]) for name in ("chunk_index", "file_index")}
-        first = round(float(row[f"videos/{key}/from_timestamp"]) * fps)
-        if opened is None or opened[0] != place or first < opened[2]:
-            opened = place, form.read_video(folder / path.format(video_key=key, **place)), 0
+        video, first = _place_of(folder, table.info, row, key)
+        if opened is None or opened[0] != video or first < opened[2]:
+            opened = video, form.read_video(video), 0
         _, frames, at = opened
         for _ in range(first - at):
             next(frames, None)
-        for _ in range(int(row["length"])):
+        for _ in range(row["length"]):
             frame = next(frames, None)
             if frame is None:
                 raise UserError(f"{folder}: {key}: the video of episode {row['episode_index']} ends early")
             yield frame
-        opened = place, frames, first + int(row["length"])
+        opened = video, frames, first + row["length"]
+
+
+def _place_of(folder: Path, info: Mapping[str, Any], row: Mapping[str, Any], key: str) -> tuple[Path, int]:
+    """Returns the video of an episode and its first frame there; raises `UserError` if the metadata lacks either."""
+    numbers, begin = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index")], f"videos/{key}/from_timestamp"
+    where = f"{folder / EPISODES}: episode {row['episode_index']}: "
+    form.check_whole(row, numbers, where)
+    seconds = row.get(begin)
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
+        raise UserError(f"{where}{begin}: expected seconds, got {shown(seconds)}")
+    chunk, file = (row[name] for name in numbers)
+    try:
+        path = info["video_path"].format(video_key=key, chunk_index=chunk, file_index=file)
+    except (AttributeError, KeyError, IndexError, ValueError):
+        raise UserError(
+            f"{folder / INFO_FILE}: video_path: expected a pattern like {form.VIDEO_PATH}, got "
+            f"{shown(info.get('video_path'))}"
+        ) from None
+    return folder / path, round(seconds * info["fps"])

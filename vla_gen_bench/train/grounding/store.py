@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from vla_gen_bench.episodes.catalog import load_catalog
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, one_line, shown
 from vla_gen_bench.log.guard import check_held, sole_writer
 from vla_gen_bench.train.demos import lerobot_format as form
+from vla_gen_bench.train.demos.image_cache import cached_images
 from vla_gen_bench.train.resize import squashed
 
 OWN_FILE = "scenes.json"
 PART_SCENES = 500
+DIMENSIONS = {"image": 4, "foreground": 3, "thing": 2, "receptacle": 2, "place": 3, "xy": 3, "visible": 2}
 COLUMNS = ("thing", "receptacle", "place", "xy", "visible")
 
 
@@ -147,17 +148,20 @@ def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
     if not (folder / OWN_FILE).is_file():
         raise UserError(f"{folder}: holds no scenes; render some with 'vgb scenes'")
     own, parts = form.read_json(folder / OWN_FILE), parts_of(folder)
+    for key in ("world", "split"):
+        if not isinstance(own.get(key), str):
+            raise UserError(f"{folder / OWN_FILE}: {key}: expected a name, got {shown(own.get(key))}")
     count = len(parts) * PART_SCENES if count is None else count
     if not 1 <= count <= len(parts) * PART_SCENES:
         raise UserError(f"{folder}: holds {len(parts) * PART_SCENES} scenes, {count} were asked for")
-    parts = parts[: -(-count // PART_SCENES)]
-    images = _cached(folder, parts, "image", side, (3,))
-    foreground = _cached(folder, parts, "foreground", side, ())
-    columns = {name: np.concatenate([np.load(part)[name] for part in parts])[:count] for name in COLUMNS}
+    images = _images(folder, parts, "image", count, (side, side, 3))
+    foreground = _images(folder, parts, "foreground", count, (side, side))
+    numbers = [_read_part(part, COLUMNS) for part in parts[: -(-count // PART_SCENES)]]
+    columns = {name: np.concatenate([part[name] for part in numbers])[:count] for name in COLUMNS}
     catalog = load_catalog(own["world"])
     return Scenes(
-        images=images[:count],
-        foreground=foreground[:count],
+        images=images,
+        foreground=foreground,
         **columns,
         object_names=[body.name for body in catalog.objects],
         receptacle_names=[body.name for body in catalog.receptacles],
@@ -166,17 +170,28 @@ def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
     )
 
 
-def _cached(folder: Path, parts: list[Path], key: str, side: int, rest: tuple[int, ...]) -> np.ndarray:
-    """Returns one column of images, mapped from FOLDER/cache, which may be deleted at any time."""
-    shape = (len(parts) * PART_SCENES, side, side, *rest)
-    file = folder / "cache" / f"{key}-{side}-{shape[0]}.npy"
-    if not file.is_file():
-        file.parent.mkdir(exist_ok=True)
-        draft = file.with_suffix(f".{os.getpid()}.tmp")
-        out = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
-        for number, part in enumerate(parts):
-            for row, image in enumerate(np.load(part)[key]):
-                out[number * PART_SCENES + row] = image if len(image) == side else squashed(image, side)
-        out.flush()
-        draft.replace(file)
-    return np.load(file, mmap_mode="r")
+def _read_part(part: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads columns of a part; raises `UserError` if it is truncated, or not as `_write_part` writes it."""
+    try:
+        with np.load(part) as opened:
+            found = {name: opened[name] for name in names}
+        for name, values in found.items():
+            if values.ndim != DIMENSIONS[name] or len(values) != PART_SCENES:
+                raise ValueError(f"{name}: does not hold {PART_SCENES} scenes")
+    except Exception as error:  # zipfile, zlib and NumPy raise many types
+        raise UserError(
+            f"{part}: cannot be read ({one_line(error)}); remove it and render again with 'vgb scenes'"
+        ) from None
+    return found
+
+
+def _images(folder: Path, parts: list[Path], key: str, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the first `count` images of a column, each of `shape`, mapped from FOLDER/cache."""
+
+    def fill(out: np.ndarray) -> None:
+        for number, part in enumerate(parts[: -(-count // PART_SCENES)]):
+            first = number * PART_SCENES
+            for row, image in enumerate(_read_part(part, [key])[key][: count - first]):
+                out[first + row] = image if len(image) == shape[0] else squashed(image, shape[0])
+
+    return cached_images(folder, parts, f"{key}-{shape[0]}", (count, *shape), fill)
