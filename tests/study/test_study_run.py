@@ -15,7 +15,8 @@ from studies import PARTS, RECIPE, STUDY, Stub, parts_in, write_material, write_
 from vla_gen_bench.cli import study as command
 from vla_gen_bench.log.guard import locked
 from vla_gen_bench.study.engines import Local
-from vla_gen_bench.study.ledger import read_record, standings
+from vla_gen_bench.study.inputs import data_digest
+from vla_gen_bench.study.ledger import read_record, standings, write_record
 from vla_gen_bench.study.run import Run
 
 CHAIN = {
@@ -187,6 +188,37 @@ def change_episodes() -> None:
 
 def change_checkpoint() -> None:
     Path("out/train/low/0/checkpoint/model").write_text("other weights")
+
+
+def test_a_training_that_fills_the_cache_of_its_data_stays_finished(folder: Path) -> None:
+    """Training decodes images into FOLDER/cache, which may also be deleted at any time."""
+    change_data()
+    shutil.rmtree("demos/cache")
+    run(Stub())
+    for make in (lambda: Path("demos/cache/image-9.npy").write_bytes(b"12"), lambda: shutil.rmtree("demos/cache")):
+        Path("demos/cache").mkdir(exist_ok=True)
+        make()
+        again = Stub()
+        assert set(run(again).values()) == {"done"} and again.ran == []
+
+
+def test_a_record_that_counted_the_cache_is_accepted(folder: Path) -> None:
+    """Earlier versions digested FOLDER/cache too: their records hold the digest with it, or before it was there."""
+    change_data()
+    shutil.rmtree("demos/cache")
+    before = data_digest(Path("demos"), everything=True)
+    Path("demos/cache").mkdir(exist_ok=True)
+    Path("demos/cache/image-9.npy").write_bytes(b"12")
+    after = data_digest(Path("demos"), everything=True)
+    run(Stub())
+    part = parts_in(Path("study.yaml"))[1]["train/low/0"]
+    record = read_record(part)
+    Path("demos/more.bin").write_bytes(b"1")
+    other = data_digest(Path("demos"), everything=True)
+    Path("demos/more.bin").unlink()
+    for digest, state in ((before, "done"), (after, "done"), (other, "changed")):
+        write_record(part, record.model_copy(update={"inputs": {**record.inputs, "data": {"demos": digest}}}))
+        assert standings({part.name: part})[part.name].state == state
 
 
 @pytest.mark.parametrize(

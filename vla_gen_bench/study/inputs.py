@@ -14,9 +14,11 @@ from vla_gen_bench.eval.evaluate import checkpoint_digest, identity_of
 from vla_gen_bench.policies.digests import file_digests
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.study.parts import Part, data_of, local_start
+from vla_gen_bench.train.demos.image_cache import CACHE
 from vla_gen_bench.train.guard import INFO_FILE
 from vla_gen_bench.train.recipe import Recipe
 
+DRAFT = ".tmp"
 HARMLESS = ("checkpoint_every_s", "note")  # keys of a recipe that change nothing that is learned
 
 
@@ -60,15 +62,23 @@ def _data(recipe: Recipe) -> dict[str, str]:
     return {folder: data_digest(Path(folder)) if Path(folder).is_dir() else folder for folder in data_of(recipe)}
 
 
-def data_digest(folder: Path) -> str:
-    """Returns a digest of a data set: the content of its metadata, names and sizes of its other, large files."""
+def data_digest(folder: Path, everything: bool = False) -> str:
+    """Returns a digest of a data set: the content of its metadata, names and sizes of its other, large files.
+
+    Args:
+        everything: Count decoded images (FOLDER/cache) and drafts too, as earlier versions did. Training writes them.
+    """
     meta = (folder / INFO_FILE).parent
     sizes = {
         file.relative_to(folder).as_posix(): file.stat().st_size
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and not file.is_relative_to(meta)
+        if file.is_file() and not file.is_relative_to(meta) and (everything or not _is_derived(file, folder))
     }
     return digest_of([file_digests(meta) if meta.is_dir() else {}, sizes])
+
+
+def _is_derived(file: Path, folder: Path) -> bool:
+    return file.is_relative_to(folder / CACHE) or file.suffix == DRAFT
 
 
 def flat(data: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -78,6 +88,32 @@ def flat(data: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         found |= flat(value, f"{before}{key}.") if nested else {f"{before}{key}": value}
     return found
+
+
+def changed(part: Part, before: Mapping[str, Any], checkpoints: Mapping[str, str]) -> str:
+    """Returns the first difference between the inputs that a part's record holds and those of now, "" for none.
+
+    Args:
+        before: `Record.inputs`, perhaps written by an earlier version.
+        checkpoints: As for `inputs_of`.
+    """
+    now = inputs_of(part, checkpoints)
+    return change({**before, **_data_of_record(before, now)}, now)
+
+
+def _data_of_record(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {"data": ...} of a record as this version digests data; {} if the record has none."""
+    if not isinstance(before.get("data"), dict) or before["data"] == now.get("data"):
+        return {}
+    present = now.get("data") or {}
+    return {
+        "data": {folder: _as_digested_now(folder, old, present.get(folder)) for folder, old in before["data"].items()}
+    }
+
+
+def _as_digested_now(folder: str, old: str, now: str | None) -> str:
+    same = now is not None and Path(folder).is_dir() and old == data_digest(Path(folder), everything=True)
+    return str(now) if same else old
 
 
 def change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
