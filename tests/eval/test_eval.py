@@ -285,6 +285,9 @@ BAD_INPUT = [
     (("--scenario", "texture_weak+texture_strong", "--suite", "vision"), "texture"),
     (("--seeds", "0,x"), "expected integers separated by commas"),
     (("--seeds", "1000000"), "evaluation seeds are 0 to 999999"),
+    (("--seeds", ",".join(str(seed) for seed in range(10_000, 12_000))), "expected at most 1000 seeds"),
+    (("--seeds", ",".join(map(str, range(1001)))), "1001 seeds; expected at most 1000"),
+    (("--seeds", "1,2,1"), "--seeds: a seed is given twice in [1, 2, 1]"),
     (("--episodes", "0"), "--episodes"),
     (("--policy-option", "speed"), "expected key=value"),
     (("--suite", "vision", "--suite", "table1"), "cannot share a suite"),
@@ -296,7 +299,7 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(a) for a, _ in BAD_INPUT])
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(a)[:60] for a, _ in BAD_INPUT])
 def test_bad_input_is_one_line_and_exit_code_2(cli, folder, arguments, message):
     (folder / "typo.yaml").write_text(
         SUITE.format(version=1).replace("label: IND,", "label: IND, shift: {tabel: unseen},")

@@ -66,6 +66,14 @@ WRONG = {
         {"evaluations": {**STUDY["evaluations"], "b": {"suite": "vision"}}, **asked(evaluations=["short"])},
         "evaluations.b: no question uses it",
     ),
+    "evaluation seed": (
+        {"evaluations": {"short": {"suite": "short.yaml", "seeds": [1_000_000]}}},
+        "evaluations.short.seeds.0: input should be less than or equal to 999999",
+    ),
+    "episodes": (
+        {"evaluations": {"short": {"suite": "short.yaml", "episodes": 100_001}}},
+        "evaluations.short.episodes: input should be less than or equal to 100000",
+    ),
     "recipe and policy": (arms(low={"policy": "hold"}), "arms.low: give either recipe"),
     "seed in a change": (arms(low={"set": {"seed": 3}}), "'seed' is the study's own"),
     "start and checkpoint": (

@@ -13,7 +13,7 @@ import click
 
 from vla_gen_bench import runtime
 from vla_gen_bench.cli.cluster_options import ADDRESS, WAIT, cluster_of
-from vla_gen_bench.cli.numbers import WORKERS, Real, Whole
+from vla_gen_bench.cli.numbers import NUM_ENVS, WORKERS, Real
 from vla_gen_bench.errors import UserError, printable, suggest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=WORKERS, help="Processes that simulate, in evaluations and RL.  [default: one per core]"
 )
-@click.option("--num-envs", type=Whole(1, 65_536), help="Episodes side by side in an evaluation's worker.")
+@click.option("--num-envs", type=NUM_ENVS, help="Episodes side by side in an evaluation's worker.")
 @click.option("--processes", type=WORKERS, help="Processes of supervised training.  [default: 1]")
 @click.option(
     "--engine",

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from vla_gen_bench import bounds
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.doctor.backend import NUM_ENVS, SIMULATIONS, choose_backend
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, union
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.eval.open_log import OpenLog, check_specs, has_rows, now
 from vla_gen_bench.eval.shards import Shard
@@ -80,6 +81,24 @@ class Request:
     image_size: tuple[int, int] | None = None
     shard: Shard | None = None
     cluster: Cluster | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` for what no evaluation can have, in the words of `vgb.evaluate`."""
+        limits = {"episodes": bounds.EPISODES, "workers": bounds.WORKERS, "num_envs": bounds.NUM_ENVS}
+        for name, allowed in limits.items():
+            if (value := getattr(self, name)) is not None:
+                self._settle(name, bounds.whole(value, allowed, name))
+        if self.seeds is not None:
+            self._settle("seeds", bounds.evaluation_seeds(self.seeds, "seeds"))
+        if self.scenarios is not None:
+            self._settle("scenarios", bounds.listed(self.scenarios, "scenarios", "ids"))
+        if not self.suites:
+            raise UserError("suite: an empty list; expected a name, a file or a Suite")
+        if self.record not in bounds.VIDEOS_KEPT:
+            raise UserError(f"video {shown(self.record)}{suggest(str(self.record), bounds.VIDEOS_KEPT)}")
+
+    def _settle(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # of a frozen class: checked once, then as it is used
 
     @property
     def arguments(self) -> dict[str, Any]:

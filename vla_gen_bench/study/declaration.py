@@ -9,13 +9,17 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from vla_gen_bench.bounds import EPISODES, EVALUATION_SEED, MOST_SEEDS
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.strict_yaml import parse, read_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]  # names folders, too
 Seed = Annotated[int, Field(ge=0, strict=True)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)]
+Several = Field(min_length=1, max_length=MOST_SEEDS)
+Seeds = Annotated[tuple[Seed, ...], Several]
+EvaluationSeed = Annotated[int, Field(ge=EVALUATION_SEED.low, le=EVALUATION_SEED.high, strict=True)]
+EvaluationSeeds = Annotated[tuple[EvaluationSeed, ...], Several]
 OWN_KEYS = ("seed", "name", "trainer")  # of a recipe: the study sets them
 
 
@@ -86,8 +90,8 @@ class Evaluation(Frozen):
     suite: str | tuple[str, ...]
     scenarios: tuple[str, ...] | None = Field(None, min_length=1)
     world: str = "builtin"
-    episodes: int | None = Field(None, ge=1, le=1_000_000, strict=True)
-    seeds: Seeds | None = None
+    episodes: int | None = Field(None, ge=EPISODES.low, le=EPISODES.high, strict=True)
+    seeds: EvaluationSeeds | None = None
     options: Options = {}
 
     @property
