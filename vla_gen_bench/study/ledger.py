@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from vla_gen_bench.data import read_json, replace_file
 from vla_gen_bench.episodes.spec import Frozen, digest_of
-from vla_gen_bench.eval.evaluate import checkpoint_digest
 from vla_gen_bench.eval.open_log import has_rows
 from vla_gen_bench.log.files import RUN_FILE
+from vla_gen_bench.policies.identity import checkpoint_digest
 from vla_gen_bench.study.engines import PRINTED_FILE
 from vla_gen_bench.study.inputs import changed
 from vla_gen_bench.study.parts import Part
@@ -29,7 +29,7 @@ class Record(Frozen):
 
     Attributes:
         inputs: `inputs.inputs_of` the part when it last started.
-        command: Arguments of `vgb`.
+        command: Arguments of `vgb`, without secrets.
         seconds: Wall time of all its attempts.
         attempts: How often it was started.
         error: Why it failed, one line.
