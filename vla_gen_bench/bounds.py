@@ -21,6 +21,7 @@ EVALUATION_SEED = Bounds(0, 999_999)
 MOST_SEEDS = 1000
 WORKERS = Bounds(1, 1024)
 NUM_ENVS = Bounds(1, 65_536)
+VIDEO_ENDINGS = (".mp4", ".mkv", ".mov")  # of files; the ending decides the format
 VIDEOS_KEPT = ("none", "all", "failures")
 
 

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -337,8 +337,15 @@ def replace_file(path: Path, content: bytes | str) -> None:
     sync_folder(path.parent)
 
 
-def ensure_writable(path: Path, fix: str = "write somewhere else") -> None:
-    """Makes the folder of a file that a long command writes at its end, and raises `UserError` if that would fail."""
+def ensure_writable(path: Path, fix: str = "write somewhere else", endings: Sequence[str] = ()) -> None:
+    """Makes the folder of a file that a long command writes at its end, and raises `UserError` if that would fail.
+
+    Args:
+        fix: For the message.
+        endings: What the name may end in, such as ".mp4", if the ending decides the format; none = anything.
+    """
+    if endings and path.suffix.lower() not in endings:
+        raise UserError(f"{one_line(path)}: expected a name that ends in {' or '.join(endings)}")
     probe = path.with_name(f".{os.getpid()}.probe")
     try:
         if path.is_dir():

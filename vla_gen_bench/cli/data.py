@@ -70,11 +70,14 @@ def preview(folder: Path, out: Path, episodes: int) -> None:
     """Write an mp4 of the first demonstrations in FOLDER, with instruction and phase."""
     import numpy as np
 
+    from vla_gen_bench.bounds import VIDEO_ENDINGS
+    from vla_gen_bench.data import ensure_writable
     from vla_gen_bench.log.video import write_video
     from vla_gen_bench.train.demos.dataset import load
     from vla_gen_bench.train.demos.frames import PHASES, kinds_of, resized
     from vla_gen_bench.train.demos.lerobot_format import read_info
 
+    ensure_writable(out, "give another --out", VIDEO_ENDINGS)
     demos = load(folder, min(episodes, max(1, read_info(folder)["total_episodes"])))
     phases = kinds_of(demos).phase
     captions = [f"{demos.instructions[e]} ({PHASES[p]})" for e, p in zip(demos.episode, phases, strict=True)]

@@ -44,7 +44,7 @@ def write_preview(suite: Suite, world: str, path: Path, seed: int = 0, index: in
         path: The PNG.
         seed, index: The episode of every scenario; the same for all, so only the shift differs.
     """
-    ensure_writable(path, "give another --out")
+    ensure_writable(path, "give another --out", (".png",))
     env = build_env(world)
     bands = [
         Band(_title(rows), [_tile(env, row, draw(row, world, seed, index)) for row in rows]) for rows in _bands(suite)
