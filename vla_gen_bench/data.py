@@ -342,7 +342,7 @@ def ensure_writable(path: Path, fix: str = "write somewhere else", endings: Sequ
 
     Args:
         fix: What the user can do instead.
-        endings: Those that tell of formats it can be written in; empty = any.
+        endings: What the name may end in, such as ".mp4", if the ending decides the format; none = anything.
     """
     if endings and path.suffix.lower() not in endings:
         raise UserError(f"{one_line(path)}: its name must end in {' or '.join(endings)}; {fix}")

@@ -189,7 +189,7 @@ def end_with_caller() -> None:
     That process passes Ctrl-C on, which this one then heeds even if it was started to ignore it, as by Ray.
     """
     parent = os.environ.pop(PARENT, "")
-    if parent.isdigit():
+    if parent.isdecimal():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         end_with(int(parent))

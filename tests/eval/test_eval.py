@@ -12,13 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sim import environment, simple_spec
 
 from vla_gen_bench.cli.eval import _table_row
 from vla_gen_bench.envs.vector import EnvBatch
 from vla_gen_bench.episodes.suite import draw, load_suite
-from vla_gen_bench.eval.rollout import episode_seed, run_episode
+from vla_gen_bench.eval.rollout import episode_seed, pack_actions, run_episode
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.guard import locked
 from vla_gen_bench.policies.chunking import ChunkRunner
@@ -140,11 +141,44 @@ def test_one_command_runs_logs_and_reports(cli, folder):
     played, acted = (cli("replay", "log", "tables/1/0", *how) for how in ([], ["--act"]))
     assert "note:" not in played.stderr and "bit for bit" in played.stderr
     assert "note: the policy is not the one of the log any more: another digest" in acted.stderr
+    _refuses_what_is_no_episode_or_video(cli)
+    _refuses_damaged_actions(cli)
+    lacking = [{k: v for k, v in row.items() if k not in ("trace", "grasped_ever")} for row in rows()]
+    whole = Path("log/episodes.jsonl").read_text()
+    Path("log/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lacking))
+    bare = cli("replay", "log", "ind/0/0")
+    assert bare.exit_code == 0 and "as logged, as far as a log without traces tells" in bare.stderr
+    Path("log/episodes.jsonl").write_text(whole)
     _forge(success_at_end=True)
     forged = cli("replay", "log", "ind/0/0")
     assert forged.exit_code == 1 and "success_at_end was True, is False" in forged.stderr
     missing = cli("replay", "log", "ind/0/77")
     assert missing.exit_code == 2 and "no episode 'ind/0/77'" in missing.stderr
+
+
+def _refuses_what_is_no_episode_or_video(cli) -> None:
+    """Each found before the episode runs."""
+    for episode in ("ind/0/\u00b2", "ind/\u00b2/0", f"ind/0/{'9' * 5000}", "ind/0"):
+        wrong = cli("replay", "log", episode)
+        assert wrong.exit_code == 2 and "expected scenario/seed/index" in wrong.stderr
+    for name in ("foo", "foo.txt"):
+        wrong = cli("replay", "log", "ind/0/0", "--out", name)
+        assert wrong.exit_code == 2 and f"{name}: its name must end in .mp4" in wrong.stderr
+        assert not Path(name).exists()
+
+
+def _refuses_damaged_actions(cli) -> None:
+    file = Path("log/actions.jsonl")
+    whole = file.read_text()
+    nan, few, odd = np.full((5, 7), np.nan), np.zeros((3, 7)), np.zeros(9)
+    damaged = {"x!": "damaged", "AAAA": "damaged", pack_actions(odd): "damaged"}
+    damaged |= {pack_actions(few): "3 actions for 5 steps", pack_actions(nan): "an action is not a number"}
+    for packed, message in damaged.items():
+        lines = [json.loads(line) | {"actions": packed} for line in whole.splitlines()]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        wrong = cli("replay", "log", "ind/0/0")
+        assert wrong.exit_code == 2 and message in wrong.stderr and "--act asks the policy again" in wrong.stderr
+    file.write_text(whole)
 
 
 def test_what_a_policy_in_chunks_does_not_see_is_not_drawn_and_changes_nothing(cli, folder, monkeypatch):
@@ -287,6 +321,9 @@ BAD_INPUT = [
     (("--scenario", "texture_weak+texture_strong", "--suite", "vision"), "texture"),
     (("--seeds", "0,x"), "expected integers separated by commas"),
     (("--seeds", "1000000"), "evaluation seeds are 0 to 999999"),
+    (("--seeds", ",".join(str(seed) for seed in range(10_000, 12_000))), "expected at most 1000 seeds"),
+    (("--seeds", ",".join(map(str, range(1001)))), "1001 seeds; expected at most 1000"),
+    (("--seeds", "1,2,1"), "--seeds: a seed is given twice in [1, 2, 1]"),
     (("--episodes", "0"), "--episodes"),
     (("--policy-option", "speed"), "expected key=value"),
     (("--suite", "vision", "--suite", "table1"), "cannot share a suite"),
@@ -298,7 +335,7 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(a) for a, _ in BAD_INPUT])
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(a)[:60] for a, _ in BAD_INPUT])
 def test_bad_input_is_one_line_and_exit_code_2(cli, folder, arguments, message):
     (folder / "typo.yaml").write_text(
         SUITE.format(version=1).replace("label: IND,", "label: IND, shift: {tabel: unseen},")

@@ -155,6 +155,34 @@ def test_what_cannot_be_asked_of_an_object_is_refused(suite):
         vgb.evaluate(object(), suite)  # type: ignore[arg-type]
 
 
+WRONG = {
+    "episodes": (0, -1, 1.5, True, float("nan"), 100_001, "3"),
+    "workers": (-1, 0, True, 1025, float("nan"), np.float64(2)),
+    "num_envs": (0, -1, 65_537, False),
+    "seeds": ([0, 0], [-1], [1_000_000], [10**30], [0.0], [True], [], "01", 3, range(1001)),
+    "scenarios": ("ind", []),
+    "suite": ([], [3], None),
+    "video": ("al", None),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_number_out_of_bounds_is_refused_before_anything_runs(suite, name, value):
+    """As on the command line; a negative number of workers never returned, no episodes meant all of the suite's."""
+    given = {"suite": suite, "episodes": 1, "seeds": [0], "scenarios": ["ind"], "workers": 1, name: value}
+    with pytest.raises(vgb.UserError, match=rf"^{name}\b.*(expected|did you mean|seeds are|given twice|known)"):
+        vgb.evaluate("hold", progress=False, out="log", **given)
+    assert not Path("log").exists()
+
+
+def test_numbers_of_numpy_are_whole_numbers(suite):
+    from vla_gen_bench.eval.evaluate import Request
+
+    request = Request("hold", [suite], episodes=np.int64(2), seeds=np.arange(3), workers=np.int32(1))
+    assert (request.episodes, request.seeds, request.workers) == (2, (0, 1, 2), 1)
+    assert {type(request.episodes), type(request.workers), *map(type, request.seeds)} == {int}
+
+
 def test_logs_are_compared_by_folder_log_and_label(tmp_path):
     for name, wins in (("a", 8), ("b", 12)):
         write_log(tmp_path / name, {"ind": successes(wins, 20)}, policy=name)

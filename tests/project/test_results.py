@@ -11,10 +11,10 @@ import yaml
 from published import EXPERIMENTS, RESULTS
 
 from vla_gen_bench.episodes.suite import draw, load_suite
-from vla_gen_bench.eval.evaluate import checkpoint_digest
 from vla_gen_bench.log.counts import count_by_scenario
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.rows import key_of
+from vla_gen_bench.policies.identity import checkpoint_digest
 from vla_gen_bench.train.recipe import load_recipe
 from vla_gen_bench.train.rl.ppo import PpoRecipe
 from vla_gen_bench.train.sft.trainer import SftRecipe

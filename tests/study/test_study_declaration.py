@@ -66,6 +66,14 @@ WRONG = {
         {"evaluations": {**STUDY["evaluations"], "b": {"suite": "vision"}}, **asked(evaluations=["short"])},
         "evaluations.b: no question uses it",
     ),
+    "evaluation seed": (
+        {"evaluations": {"short": {"suite": "short.yaml", "seeds": [1_000_000]}}},
+        "evaluations.short.seeds.0: input should be less than or equal to 999999",
+    ),
+    "episodes": (
+        {"evaluations": {"short": {"suite": "short.yaml", "episodes": 100_001}}},
+        "evaluations.short.episodes: input should be less than or equal to 100000",
+    ),
     "recipe and policy": (arms(low={"policy": "hold"}), "arms.low: give either recipe"),
     "seed in a change": (arms(low={"set": {"seed": 3}}), "'seed' is the study's own"),
     "start and checkpoint": (
@@ -73,6 +81,26 @@ WRONG = {
         "'model.checkpoint' and start both name the model",
     ),
     "option": (arms(low={"options": {"checkpoint": "x"}}), "'checkpoint' is no option here"),
+    "start and nested checkpoint": (
+        arms(low={"start": "high", "set": {"model": {"checkpoint": "x"}}}),
+        "'model.checkpoint' and start both name the model",
+    ),
+    "data and data": (arms(low={"set": {"data": ["demos"]}}), "arms.low: set: 'data' and data both name what to learn"),
+    "setting twice": (
+        arms(low={"set": {"optimiser.lr": 1.0, "optimiser": {"lr": 2.0}}}),
+        "arms.low: set: 'optimiser",
+    ),
+    "unknown option": (
+        arms(low={"options": {"temprature": 1}}),
+        "arms.low: policy 'openvla': no option 'temprature'; did you mean 'temperature'?",
+    ),
+    "option that an arm lacks": (
+        {
+            "arms": {**ARMS, "still": {"policy": "hold"}}, **asked(arms=["low", "high", "still"]),
+            "evaluations": {"short": {"suite": "short.yaml", "options": {"temperature": 1}}},
+        },
+        "arms.still: policy 'hold': no option 'temperature'",
+    ),
     "no recipe": (arms(low={"recipe": "ppo-ors"}), "arms.low.recipe: ppo-ors: no file, and no policy with a recipe"),
     "change of no key": (arms(low={"set": {"optimiser.lrr": 1}}), "arms.low: tiny.yaml: optimiser.lrr"),
     "change out of range": (arms(low={"set": {"optimiser.lr": -1}}), "optimiser.lr: input should be greater than 0"),
@@ -116,6 +144,7 @@ def test_a_file_that_is_not_there_is_named(folder: Path, cli) -> None:
     [
         (("--status", "--dry-run"), "different things to do"),
         (("--address", "auto"), "what parts take of nodes are for --engine ray; give it too"),
+        (("--engine", "ray", "--num-cpus-per-part", "1.5"), "--num-cpus-per-part 1.5: above 1 expected a whole number"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(folder: Path, cli, options: tuple[str, ...], message: str) -> None:
@@ -138,7 +167,7 @@ def test_an_evaluation_s_command_makes_its_request(folder: Path, cli, monkeypatc
         taken.append(request)
         raise Stop
 
-    options = {"temperature": 1.0e-05, "note": "a: 'b'", "list": [1, None, {"x": True}]}
+    options = {"temperature": 1.0e-05, "unnorm_key": "a: 'b'", "vision_heads": [1, None, {"x": True}]}
     chosen = {"suite": ["short.yaml"], "episodes": 2, "seeds": [3, 4], "scenarios": ["ind", "ind + tables"]}
     path = write_study(evaluations={"short": {**chosen, "options": options}})
     parts = parts_of(read_study(path), path, Path("out"), Effort(workers=2, num_envs=4))

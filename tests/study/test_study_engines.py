@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from living import alive, waited
 
-from vla_gen_bench.study.engines import Local, reason, run_command
+from vla_gen_bench.study.engines import Local, in_a_study, reason, run_command, run_part
+from vla_gen_bench.study.parts import Part
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = """
@@ -31,9 +32,30 @@ run_command(["policies", "show", "slow:Policy"], Path("printed.txt"))
 
 
 def test_a_command_s_status_and_output_are_kept(tmp_path: Path) -> None:
-    printed = tmp_path / "printed.txt"
-    assert run_command(["suites", "show", "visoin"], printed) == 2
-    assert printed.read_text().startswith("$ vgb suites show visoin\nerror: unknown suite 'visoin'")
+    part = Part("a", "a", None, (), tmp_path / "out", tmp_path, ("suites", "show", "visoin"))
+    ended = run_part(part, run_command)
+    assert ended.code == 2 and ended.error.startswith("unknown suite 'visoin'")
+    printed = (tmp_path / "printed.txt").read_text()
+    assert printed.startswith("$ vgb suites show visoin\nerror: unknown suite 'visoin'")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("r: holds a run whose recipe differs in 'x'; choose another --out or give --fresh", "differs in 'x'; REDO"),
+        ("state.pt: cannot be read (x); remove it or give --fresh", "remove it or REDO"),
+        ("the run learned in world a, this version simulates b; give --fresh", "simulates b; REDO"),
+        ("a is 1, now 2; give another folder with --out, or --fresh to move it aside", "now 2; REDO"),
+        ("row 3; give another folder with --out, or --fresh to move the log aside", "row 3; REDO"),
+        ("rows without their run.json; give --fresh to move them aside, or --out", "without their run.json; REDO"),
+        ("episode ind/0/0 in the log was drawn differently; use --out or --fresh", "drawn differently; REDO"),
+        ("data: no such folder", "data: no such folder"),
+    ],
+)
+def test_a_study_advises_what_a_study_can_do(error: str, expected: str) -> None:
+    """`vgb study` has no --fresh, and its --out is another thing."""
+    assert in_a_study(error, "train/a/0").endswith(expected.replace("REDO", "give vgb study --redo train/a/0"))
+    assert "--fresh" not in in_a_study(error, "train/a/0")
 
 
 @pytest.mark.parametrize(
@@ -73,8 +95,6 @@ def test_a_command_ends_with_its_study(tmp_path: Path, ending: signal.Signals) -
 
 
 def test_local_runs_one_part_at_a_time(tmp_path: Path) -> None:
-    from vla_gen_bench.study.parts import Part
-
     part = Part("train/a/0", "a", 0, (), tmp_path / "out", tmp_path / "notes", ("train",))
     engine = Local(lambda arguments, printed: 0 if arguments == ("train",) else 9)
     assert engine.free()
@@ -87,7 +107,6 @@ def test_parts_are_tasks_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     pytest.importorskip("ray", reason="needs Ray: pip install 'vla-gen-bench[ray]'")
     from vla_gen_bench.errors import UserError
     from vla_gen_bench.eval.cluster import Cluster
-    from vla_gen_bench.study.parts import Part
     from vla_gen_bench.study.ray_tasks import ray_engine
 
     monkeypatch.chdir(tmp_path)

@@ -14,8 +14,11 @@ from studies import PARTS, RECIPE, STUDY, Stub, parts_in, write_material, write_
 
 from vla_gen_bench.cli import study as command
 from vla_gen_bench.log.guard import locked
+from vla_gen_bench.study.declaration import read_study
 from vla_gen_bench.study.engines import Local
-from vla_gen_bench.study.ledger import read_record, standings
+from vla_gen_bench.study.inputs import data_digest, inputs_of
+from vla_gen_bench.study.ledger import Record, read_record, standings, write_record
+from vla_gen_bench.study.parts import Effort, Part, parts_of
 from vla_gen_bench.study.run import Run
 
 CHAIN = {
@@ -189,6 +192,37 @@ def change_checkpoint() -> None:
     Path("out/train/low/0/checkpoint/model").write_text("other weights")
 
 
+def test_a_training_that_fills_the_cache_of_its_data_stays_finished(folder: Path) -> None:
+    """Training decodes images into FOLDER/cache, which may also be deleted at any time."""
+    change_data()
+    shutil.rmtree("demos/cache")
+    run(Stub())
+    for make in (lambda: Path("demos/cache/image-9.npy").write_bytes(b"12"), lambda: shutil.rmtree("demos/cache")):
+        Path("demos/cache").mkdir(exist_ok=True)
+        make()
+        again = Stub()
+        assert set(run(again).values()) == {"done"} and again.ran == []
+
+
+def test_a_record_that_counted_the_cache_is_accepted(folder: Path) -> None:
+    """Earlier versions digested FOLDER/cache too: their records hold the digest with it, or before it was there."""
+    change_data()
+    shutil.rmtree("demos/cache")
+    before = data_digest(Path("demos"), everything=True)
+    Path("demos/cache").mkdir(exist_ok=True)
+    Path("demos/cache/image-9.npy").write_bytes(b"12")
+    after = data_digest(Path("demos"), everything=True)
+    run(Stub())
+    part = parts_in(Path("study.yaml"))[1]["train/low/0"]
+    record = read_record(part)
+    Path("demos/more.bin").write_bytes(b"1")
+    other = data_digest(Path("demos"), everything=True)
+    Path("demos/more.bin").unlink()
+    for digest, state in ((before, "done"), (after, "done"), (other, "changed")):
+        write_record(part, record.model_copy(update={"inputs": {**record.inputs, "data": {"demos": digest}}}))
+        assert standings({part.name: part})[part.name].state == state
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -206,6 +240,73 @@ def test_a_change_is_refused_and_named(folder: Path, stub: Stub, cli, change, me
     ran = cli("study", "study.yaml", "--out", "out")
     assert ran.exit_code == 2 and stub.ran == []
     assert message in ran.stderr and "--redo low" in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def record_of(part: Part, checkpoint: str | None, **inputs: object) -> None:
+    """Writes the record and the output of a finished part; an input of None is left out."""
+    now = {**inputs_of(part, {}), **inputs}
+    kept = {key: value for key, value in now.items() if value is not None}
+    write_record(part, Record(status="done", inputs=kept, command=part.command, started="", checkpoint=checkpoint))
+    (part.out / "checkpoint").mkdir(parents=True, exist_ok=True)
+    (part.out / "run.json").write_text("{}")
+    (part.out / "episodes.jsonl").write_text("{}\n")
+
+
+CHANGED = {
+    "backend.simulation": ("physx_cuda", "backend.simulation was 'physx_cuda', now 'physx_cpu'"),
+    "world.pack": ("other", "world.pack was 'other', now"),
+    "simulator.sapien": ("0", "simulator.sapien was '0', now"),
+}
+
+
+@pytest.mark.parametrize("key", CHANGED)
+@pytest.mark.parametrize("kind", ["training", "evaluation"])
+def test_world_and_simulator_are_inputs(folder: Path, kind: str, key: str) -> None:
+    """Of everything that simulates; a record of an earlier version, without them, is accepted."""
+    arms = {"low": {"recipe": "ppo-orz", "seeds": [0]}, "still": {"policy": "hold"}}
+    write_study(arms=arms, questions={"q": {"ask": "Which?", "arms": ["low", "still"]}})
+    study = read_study(Path("study.yaml"))
+    parts = parts_of(study, Path("study.yaml"), Path("out"))
+    part = parts["train/low/0" if kind == "training" else "eval/short/still"]
+    value, message = CHANGED[key]
+    record_of(part, None, **{key: value})
+    found = standings({part.name: part})[part.name]
+    assert found.state == "changed" and message in found.note
+    record_of(part, None, **{key: None})
+    assert standings({part.name: part})[part.name].state == "done"
+    elsewhere = parts_of(study, Path("study.yaml"), Path("out"), Effort(here=False))[part.name]
+    record_of(part, None, **({} if key != "backend.simulation" else {key: value}))
+    assert standings({part.name: elsewhere})[part.name].state == "done"
+
+
+def test_an_effect_of_a_plugin_is_an_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(folder)
+    effect = "class Dark:\n    kind = 'image'\n    def apply(self, image): return image\n"
+    Path("dusk_effect.py").write_text(effect)
+    Path("short.yaml").write_text(
+        Path("short.yaml").read_text().replace("{table: unseen}", "{effects: ['dusk_effect:Dark']}")
+    )
+    path = write_study(arms=CHAIN, questions={"q": {"ask": "Which?", "arms": ["still", "low", "high", "tuned"]}})
+    part = parts_in(path)[1]["eval/short/still"]
+    record_of(part, None)
+    assert standings({part.name: part})[part.name].state == "done"
+    Path("dusk_effect.py").write_text(effect.replace("return image", "return image // 2"))
+    assert standings({part.name: part})[part.name].note.startswith("effects.dusk_effect:Dark was 'module ")
+
+
+def test_secrets_stay_out_of_what_a_study_publishes(folder: Path, stub: Stub, cli) -> None:
+    """An option that is a key reaches the policy, and none of the files, as in an evaluation's run.json."""
+    Path("secretive.py").write_text("class Mine:\n    def __init__(self, api_key, n=1): pass\n")
+    arms = {"mine": {"policy": "secretive:Mine", "options": {"api_key": "k-123", "n": 7}}, "still": {"policy": "hold"}}
+    write_study(arms=arms, questions={"q": {"ask": "Which?", "arms": ["mine", "still"]}})
+    assert "api_key=k-123" in parts_in(Path("study.yaml"))[1]["eval/short/mine"].command
+    ran = cli("study", "study.yaml", "--out", "out")
+    assert ran.exit_code == 0, ran.stderr
+    texts = {path: path.read_text(errors="replace") for path in Path("out").rglob("*") if path.is_file()}
+    assert [str(path) for path, text in texts.items() if "k-123" in text] == []
+    notes = Path("out/parts/eval/short/mine")
+    for path in (notes / "part.json", notes / "printed.txt", Path("out/study.html"), Path("out/study.md")):
+        assert "(hidden)" in texts[path], path
 
 
 def test_redo_moves_an_arm_and_what_needs_it_aside(folder: Path, stub: Stub, cli) -> None:

@@ -49,11 +49,12 @@ def cluster_options(command: Callable) -> Callable:
     return command
 
 
-def cluster_of(engine: str, what: str, **options: Any) -> Cluster | None:
+def cluster_of(engine: str, what: str, unit: str = "worker", **options: Any) -> Cluster | None:
     """Returns what the options request, None without the engine.
 
     Args:
         what: The options in words, for the message if they are given without the engine.
+        unit: See `Cluster`.
 
     Raises:
         UserError: Options of a cluster are given without one.
@@ -62,7 +63,7 @@ def cluster_of(engine: str, what: str, **options: Any) -> Cluster | None:
 
     given = {name: value for name, value in options.items() if value is not None}
     if engine == "ray":
-        return Cluster(**given)
+        return Cluster(unit=unit, **given)
     if given:
         raise UserError(f"{what} for --engine ray; give it too")
     return None

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from vla_gen_bench import runtime
+from vla_gen_bench.bounds import MOST_SEEDS, VIDEOS_KEPT, evaluation_seeds
 from vla_gen_bench.cli.cluster_options import cluster_of, cluster_options
-from vla_gen_bench.cli.numbers import EPISODES, WORKERS, Real, Whole
+from vla_gen_bench.cli.numbers import EPISODES, NUM_ENVS, WORKERS, Real, Whole
 from vla_gen_bench.errors import UserError, printable, shown
 
 if TYPE_CHECKING:
     from vla_gen_bench.eval.evaluate import Plan, Summary
 
 
-LONGEST_SEEDS = 7000  # characters, for a thousand seeds
+LONGEST_SEEDS = 10_000  # characters, for a thousand seeds
 
 
 def parse_seeds(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -26,12 +27,12 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
     if text is None:
         return None
     try:
-        seeds = tuple(int(part) for part in text[:LONGEST_SEEDS].split(","))
+        seeds = [int(part) for part in text.split(",")] if len(text) <= LONGEST_SEEDS else None
     except ValueError:
         raise click.BadParameter(f"expected integers separated by commas, got {shown(text)}") from None
-    if len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"a seed is given twice in {shown(text)}")
-    return seeds
+    if seeds is None:
+        raise click.BadParameter(f"{len(text)} characters; expected at most {MOST_SEEDS} seeds")
+    return evaluation_seeds(seeds, "--seeds")
 
 
 @click.command("eval")
@@ -66,14 +67,14 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
 )
 @click.option(
     "--num-envs",
-    type=Whole(1, 65_536),
+    type=NUM_ENVS,
     help="Episodes side by side in a worker.  [default: 1, on a GPU 64]",
 )
 @click.option(
     "--video",
     is_flag=False,
     flag_value="all",
-    type=click.Choice(["none", "all", "failures"]),
+    type=click.Choice(VIDEOS_KEPT),
     default="none",
     help="Keep mp4 files: of all episodes, or of failures.",
 )

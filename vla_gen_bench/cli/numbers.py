@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from vla_gen_bench import bounds
+
 
 class Whole(click.IntRange):
     """An integer from `low` to `high`, inclusive."""
@@ -33,7 +35,8 @@ class Real(click.FloatRange):
         return number
 
 
-EPISODES = Whole(1, 100_000)
-WORKERS = Whole(1, 1024)
+EPISODES = Whole(*bounds.EPISODES)
+WORKERS = Whole(*bounds.WORKERS)
+NUM_ENVS = Whole(*bounds.NUM_ENVS)
 SEED = Whole(0, 2**31 - 1)
 INDEX = Whole(0, 10_000_000)

@@ -32,6 +32,8 @@ def replay(log: Path, episode: str, out: Path | None, act: bool) -> None:
     exact = "bit for bit" if answer.exact else "but not bit for bit"
     if not answer.comparable:
         exact = "as far as a log without images tells"
+    if not answer.traced:
+        exact = "as far as a log without traces tells"
     if answer.same:
         click.echo(f"{episode}: {outcome}, as logged, {exact}", err=True)
         return

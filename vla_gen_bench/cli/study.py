@@ -13,7 +13,7 @@ import click
 
 from vla_gen_bench import runtime
 from vla_gen_bench.cli.cluster_options import ADDRESS, WAIT, cluster_of
-from vla_gen_bench.cli.numbers import WORKERS, Real, Whole
+from vla_gen_bench.cli.numbers import NUM_ENVS, WORKERS, Real
 from vla_gen_bench.errors import UserError, printable, suggest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=WORKERS, help="Processes that simulate, in evaluations and RL.  [default: one per core]"
 )
-@click.option("--num-envs", type=Whole(1, 65_536), help="Episodes side by side in an evaluation's worker.")
+@click.option("--num-envs", type=NUM_ENVS, help="Episodes side by side in an evaluation's worker.")
 @click.option("--processes", type=WORKERS, help="Processes of supervised training.  [default: 1]")
 @click.option(
     "--engine",
@@ -62,14 +62,15 @@ def study(file, out, status, dry_run, redo, workers, num_envs, processes, engine
     if status and (dry_run or redo) or dry_run and redo:
         raise UserError("--status, --dry-run and --redo are different things to do; give one of them")
     what = "--address, --wait-for-nodes and what parts take of nodes are"
-    cluster = cluster_of(engine, what, address=address, cpus=cpus, gpus=gpus, wait_s=wait_s)
+    cluster = cluster_of(engine, what, "part", address=address, cpus=cpus, gpus=gpus, wait_s=wait_s)
     declared = read_study(file)  # before anything that takes seconds to import
     from vla_gen_bench.study.parts import Effort, parts_of
 
     folder = out or Path("runs") / "study" / declared.name
     if cluster and workers is None:
         workers = cluster.threads
-    parts = parts_of(declared, file, folder, Effort(workers, num_envs, processes))
+    here = cluster is None and not status  # the machine that shows a status need not be the one that runs the parts
+    parts = parts_of(declared, file, folder, Effort(workers, num_envs, processes, here))
     if status or dry_run:
         found = _standings(parts, folder)
         _print_commands(parts, found) if dry_run and not as_json else _print_parts(parts, found, as_json)

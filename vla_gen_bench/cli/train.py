@@ -45,12 +45,12 @@ def sft(
     data: tuple[str, ...], demos: int | None, processes: int | None,
 ) -> None:  # fmt: skip
     """Fine-tune on demonstrations by cross-entropy of the action tokens."""
-    from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file, with_options
     from vla_gen_bench.train.run import RunOptions
     from vla_gen_bench.train.sft import trainer
 
-    given = {"data": list(data) or None, "demos": demos}
-    settings = parse_changes(changes) | {key: value for key, value in given.items() if value is not None}
+    given = {"--data": ("data", list(data) or None), "--demos": ("demos", demos)}
+    settings = with_options(parse_changes(changes), given)
     loaded = load_recipe(recipe_file(recipe), trainer.SftRecipe, settings)
     joined = _joined(processes, device)
     carry_out(trainer.train, loaded, out, joined, RunOptions(fresh, wandb))
@@ -66,10 +66,10 @@ def grounding(
 ) -> None:  # fmt: skip
     """Pretrain on rendered scenes to locate the things that a sentence names."""
     from vla_gen_bench.train.grounding import trainer
-    from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file
+    from vla_gen_bench.train.recipe import load_recipe, parse_changes, recipe_file, with_options
     from vla_gen_bench.train.run import RunOptions
 
-    settings = parse_changes(changes) | ({"grounding.scenes": scenes} if scenes else {})
+    settings = with_options(parse_changes(changes), {"--scenes": ("grounding.scenes", scenes)})
     loaded = load_recipe(recipe_file(recipe), trainer.GroundingRecipe, settings)
     carry_out(trainer.train, loaded, out, _joined(processes, device), RunOptions(fresh, wandb), acting=None)
 

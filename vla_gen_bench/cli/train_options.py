@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
+
+DEFAULT_WORLD = "builtin"  # of `vgb eval`
 
 
 def common_options(command: Any) -> Any:
@@ -55,4 +58,6 @@ def carry_out(trainer: Any, recipe: Any, out: Path | None, joined: Any, options:
     if acting is None:
         click.echo("It cannot act yet. Start supervised training from it: --set model.checkpoint=" + str(checkpoint))
     else:
-        click.echo(f"Evaluate it: vgb eval --policy openvla --checkpoint {checkpoint}{acting} --suite execution")
+        world = "" if recipe.world == DEFAULT_WORLD else f" --world {recipe.world}"
+        command = f"vgb eval --policy openvla --checkpoint {shlex.quote(str(checkpoint))}{acting}{world}"
+        click.echo(f"Evaluate it: {command} --suite execution")

@@ -28,7 +28,7 @@ def settle() -> None:
         if name not in os.environ:
             libc.mallopt(option, value)
     arenas = os.environ.get("MALLOC_ARENA_MAX", "")
-    if arenas.isdigit():
+    if arenas.isdecimal():
         libc.mallopt(_ARENA_MAX, int(arenas))
 
 

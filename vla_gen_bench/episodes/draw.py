@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import count
 from typing import Any
 
+from vla_gen_bench.bounds import EVALUATION_SEED
 from vla_gen_bench.episodes import geometry, wording
 from vla_gen_bench.episodes.axes import AXES, DISPLACEMENT, phrasings, unseen_joint_offsets
 from vla_gen_bench.episodes.built_in_effects import placed
@@ -20,7 +21,7 @@ from vla_gen_bench.episodes.spec import NO_OFFSET, Effect, EpisodeSpec, Placed
 from vla_gen_bench.episodes.streams import POOLS_VERSION, Stream
 from vla_gen_bench.errors import UserError
 
-FIRST_TRAINING_SEED = 1_000_000
+FIRST_TRAINING_SEED = EVALUATION_SEED.high + 1
 DISTRACTOR_MARGIN_STEPS = 4  # a distractor may lie up to 6 cm outside the training square where that is crowded
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
+from vla_gen_bench.bounds import EPISODES, MOST_SEEDS
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, draw, draw_for_env, draw_training, training_scenario
 from vla_gen_bench.episodes.shift import Scenario, Shift, compose
 from vla_gen_bench.episodes.spec import Frozen, digest_of
@@ -34,7 +35,7 @@ DIMENSIONS = ("ind", "vision", "semantics", "execution")
 # Folders are named after a suite; union() joins ids with "+".
 ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
 LONGEST_ID = 150
-MOST_EPISODES, LONGEST_HORIZON, MOST_SEEDS = 100_000, 100_000, 1000
+LONGEST_HORIZON = 100_000
 SUITE_KEYS = ("id", "version", "title", "description", "protocol", "quick", "dimensions", "include", "scenarios")
 SCENARIO_KEYS = ("label", "dimension", "shift", "reference", "levels", "combine")
 
@@ -49,7 +50,7 @@ class Protocol(Frozen):
         metric: The headline number.
     """
 
-    episodes_per_seed: int = Field(default=64, ge=1, le=MOST_EPISODES, strict=True)
+    episodes_per_seed: int = Field(default=64, ge=1, le=EPISODES.high, strict=True)
     seeds: tuple[StrictInt, ...] = (0, 1, 2)
     horizon: int = Field(default=80, ge=1, le=LONGEST_HORIZON, strict=True)
     metric: Literal["success_at_end", "success_once"] = "success_at_end"

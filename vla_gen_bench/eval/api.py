@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vla_gen_bench import runtime
+from vla_gen_bench.bounds import listed
 from vla_gen_bench.episodes.suite import Suite
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, shown
 from vla_gen_bench.log.folder import EvalLog, read_log
 from vla_gen_bench.protocol import Policy
 
@@ -109,7 +110,11 @@ def _suites(suite: Any) -> list[str | Suite]:
         return [suite]
     if isinstance(suite, str | os.PathLike):
         return [os.fspath(suite)]
-    return [one if isinstance(one, Suite) else os.fspath(one) for one in suite]
+    several = listed(suite, "suite", "names, files and Suites")
+    wrong = next((one for one in several if not isinstance(one, str | os.PathLike | Suite)), None)
+    if wrong is not None:
+        raise UserError(f"suite: {shown(wrong)}; expected names, files and Suites")
+    return [one if isinstance(one, Suite) else os.fspath(one) for one in several]
 
 
 def _for_object(request: Any, policy: Any, name: str | None) -> tuple[Any, dict[str, Any]]:

@@ -19,7 +19,7 @@ SLACK = 1e-6  # Ray counts in units of 1/10,000
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where to run, and the resources each worker requests from a node.
+    """Where to run, and the resources each worker, or each part of a study, requests from a node.
 
     Attributes:
         address: HOST:PORT of the cluster's head; "auto" for the cluster this machine belongs to; None for a temporary
@@ -29,6 +29,7 @@ class Cluster:
         host_gpus: GPUs of each policy actor.
         batch: Maximum number of observations a policy actor computes at once.
         wait_s: How long to wait for a cluster that is not up, too small or busy.
+        unit: What requests `cpus` and `gpus`, in messages and options: "worker", or "part" of a study.
     """
 
     address: str | None = None
@@ -38,11 +39,12 @@ class Cluster:
     host_gpus: float = 0.0
     batch: int = 64
     wait_s: float = 0.0
+    unit: str = "worker"
 
     def __post_init__(self) -> None:
         """Raises `UserError` for what no node can give."""
-        names = {"cpus": "--num-cpus-per-worker", "gpus": "--num-gpus-per-worker", "host_gpus": "--num-gpus-per-policy"}
-        for field, option in names.items():
+        names = {"cpus": f"--num-cpus-per-{self.unit}", "gpus": f"--num-gpus-per-{self.unit}"}
+        for field, option in {**names, "host_gpus": "--num-gpus-per-policy"}.items():
             amount = getattr(self, field)
             if amount > 1 and amount != int(amount):
                 raise UserError(f"{option} {amount:g}: above 1 expected a whole number; only a part of one is shared")
@@ -122,7 +124,7 @@ def too_small(cluster: Cluster, workers: int, nodes: Sequence[Node]) -> str:
     fits = fitting(cluster, nodes)
     return (
         f"the cluster is too small: {_wanted(cluster, workers)} do not fit on its nodes ({'; '.join(described)}), "
-        f"{fits if fits else 'no'} worker{'s' * (fits != 1)} would; request fewer or smaller ones, or give "
+        f"{fits if fits else 'no'} {cluster.unit}{'s' * (fits != 1)} would; request fewer or smaller ones, or give "
         "--wait-for-nodes SECONDS if nodes are to join"
     )
 
@@ -136,7 +138,7 @@ def too_busy(cluster: Cluster, workers: int, free: Resources, waited_s: float) -
 
 
 def _wanted(cluster: Cluster, workers: int) -> str:
-    wanted = f"{workers} worker{'s' * (workers != 1)} of {_described(cluster.worker)} each"
+    wanted = f"{workers} {cluster.unit}{'s' * (workers != 1)} of {_described(cluster.worker)} each"
     if cluster.hosts:
         actors = f"{cluster.hosts} policy actor{'s' * (cluster.hosts != 1)}"
         wanted += f" and {actors} of {_described(cluster.policy_actor)} each"

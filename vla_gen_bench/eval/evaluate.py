@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from vla_gen_bench import bounds
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.doctor.backend import NUM_ENVS, SIMULATIONS, choose_backend
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, union
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.eval.open_log import OpenLog, check_specs, has_rows, now
 from vla_gen_bench.eval.shards import Shard
@@ -26,7 +27,7 @@ from vla_gen_bench.log.counts import count, count_by_scenario
 from vla_gen_bench.log.guard import locked
 from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.policies.card import Card
-from vla_gen_bench.policies.identity import checkpoint_digests, effect_plugins, option_files
+from vla_gen_bench.policies.identity import effect_plugins, policy_digests
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.policies.sizes import params_of
@@ -80,6 +81,24 @@ class Request:
     image_size: tuple[int, int] | None = None
     shard: Shard | None = None
     cluster: Cluster | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` for what no evaluation can have, in the words of `vgb.evaluate`."""
+        limits = {"episodes": bounds.EPISODES, "workers": bounds.WORKERS, "num_envs": bounds.NUM_ENVS}
+        for name, allowed in limits.items():
+            if (value := getattr(self, name)) is not None:
+                self._settle(name, bounds.whole(value, allowed, name))
+        if self.seeds is not None:
+            self._settle("seeds", bounds.evaluation_seeds(self.seeds, "seeds"))
+        if self.scenarios is not None:
+            self._settle("scenarios", bounds.listed(self.scenarios, "scenarios", "ids"))
+        if not self.suites:
+            raise UserError("suite: an empty list; expected a name, a file or a Suite")
+        if self.record not in bounds.VIDEOS_KEPT:
+            raise UserError(f"video {shown(self.record)}{suggest(str(self.record), bounds.VIDEOS_KEPT)}")
+
+    def _settle(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # of a frozen class: checked once, then as it is used
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -154,8 +173,7 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     if not request.render and (not card.privileged or request.record != "none"):
         raise UserError("--no-render is for privileged policies without --video: all others need the images")
     backend = choose_backend(request.backend)
-    if backend == "gpu" and (request.workers or 1) > 1:
-        raise UserError(f"--workers {request.workers}: a GPU simulates all episodes in one process; use --num-envs")
+    check_workers(backend, request.workers)
     if request.cluster:
         need_ray()
         if request.cluster.hosts and card.privileged:
@@ -164,10 +182,7 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     folder = request.out or default_folder(_run_name(card, request), suite.id, request.world)
     if request.shard and not request.out:
         folder = folder / request.shard.folder
-    identity = identity_of(request, suite, card) | {"backend": {"simulation": SIMULATIONS[backend]}}
-    # of the whole suite, so that sessions with different --scenario share a log
-    plugins = effect_plugins(effect.name for each in suite.scenarios.values() for effect in each.shift.effects)
-    identity |= {"effects": plugins} if plugins else {}
+    identity = identity_of(request, suite, card, backend)
     if sensors != Needs():  # default sensors are left out, as in logs from before they could be chosen
         identity["sensors"] = sensors.to_json()
     mine = request.shard.deal(jobs) if request.shard else jobs
@@ -196,11 +211,20 @@ def _draw_jobs(request: Request, suite: Suite, scenarios: list[Scenario]) -> lis
     return [Job((s.id, seed, index), draw(s, request.world, seed, index)) for s, seed, index in keys]
 
 
-def identity_of(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
-    """Returns what must be equal for two sessions to share a log."""
-    pack = open_pack(request.world)
-    versions = provenance.versions()
-    return {
+def check_workers(backend: str | None, workers: int | None) -> None:
+    """Raises `UserError` for several workers on a GPU."""
+    if backend == "gpu" and (workers or 1) > 1:
+        raise UserError(f"--workers {workers}: a GPU simulates all episodes in one process; use --num-envs")
+
+
+def identity_of(request: Request, suite: Suite, card: Card, backend: str | None) -> dict[str, Any]:
+    """Returns what must be equal for two sessions to share a log, apart from sensors, which follow from it.
+
+    Args:
+        backend: "cpu" or "gpu"; None = unknown before the evaluation starts, and left out.
+    """
+    simulator = simulator_identity(request.world)
+    found = {
         "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest()},
         "policy": {
             "name": card.name,
@@ -209,38 +233,30 @@ def identity_of(request: Request, suite: Suite, card: Card) -> dict[str, Any]:
             "privileged": card.privileged,
             **policy_digests(card, request.arguments),
         },
+        "world": simulator["world"],
+        "horizon": suite.protocol.horizon,
+        "rendered": request.render,
+        "simulator": simulator["simulator"],
+    }
+    if backend:
+        found["backend"] = {"simulation": SIMULATIONS[backend]}
+    # of the whole suite, so that sessions with different --scenario share a log
+    plugins = effect_plugins(effect.name for each in suite.scenarios.values() for effect in each.shift.effects)
+    return found | ({"effects": plugins} if plugins else {})
+
+
+def simulator_identity(world: str) -> dict[str, Any]:
+    """Returns what must be equal for two simulations of a world to be the same: its files, and decisive packages."""
+    pack, versions = open_pack(world), provenance.versions()
+    return {
         "world": {
-            "name": request.world,
-            "version": get_world(request.world).version,
+            "name": world,
+            "version": get_world(world).version,
             "catalog": pack.catalog.digest(),
             "pack": pack.digest,
         },
-        "horizon": suite.protocol.horizon,
-        "rendered": request.render,
         "simulator": {name: versions[name] for name in provenance.DECISIVE},
     }
-
-
-def policy_digests(card: Card, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Returns digests of everything that decides how a policy acts: its card and code, its checkpoint, its files."""
-    return {
-        "digest": card.digest(own_checkpoint="checkpoint" not in arguments),
-        "checkpoint": checkpoint_digest(arguments.get("checkpoint")),
-        **_option_digests(arguments),
-    }
-
-
-def checkpoint_digest(checkpoint: Any) -> str | None:
-    """Returns a digest of a local checkpoint's bytes; None for a hub id, which the policy pins to a commit."""
-    if not isinstance(checkpoint, str) or not Path(checkpoint).exists():
-        return None
-    return digest_of(checkpoint_digests(Path(checkpoint)))
-
-
-def _option_digests(options: dict[str, Any]) -> dict[str, Any]:
-    """Identifies the files that options name, other than the checkpoint; empty if there are none."""
-    files = option_files({key: value for key, value in options.items() if key != "checkpoint"})
-    return {"files": digest_of(files)} if files else {}
 
 
 def evaluate(

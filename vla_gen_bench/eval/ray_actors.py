@@ -47,7 +47,8 @@ class Simulator:
     def start(self) -> tuple[str, Any]:
         """Returns ("ready", facts about policy and backend) or ("refused", the reason, with the node's name)."""
         try:
-            ray_node.admit(self._ours, self._config.world, self._folder, self._config.threads)
+            policy = None if self._served else (self._config.policy, self._config.options)
+            ray_node.admit(self._ours, self._config.world, self._folder, self._config.threads, policy)
             self._runner = self._build()
         except UserError as error:
             return "refused", f"{error} (node {ray_node.node()})"
@@ -72,18 +73,22 @@ class Simulator:
 
 
 class PolicyHost:
-    """One copy of a policy that acts for many simulators; requests that wait together are computed as one batch."""
+    """One copy of a policy that acts for many simulators; requests that wait together are computed as one batch.
 
-    def __init__(self, config: WorkerConfig, folder: str, batch: int) -> None:
-        from vla_gen_bench import runtime
+    Args:
+        config: As for a worker process.
+        ours, folder: See `ray_node.admit`.
+        batch: Maximum number of observations computed at once.
+    """
+
+    def __init__(self, config: WorkerConfig, ours: dict[str, Any], folder: str, batch: int) -> None:
         from vla_gen_bench.policies.registry import load_policy, resolve
         from vla_gen_bench.policies.serving.engine import Engine
 
-        ray_node.enter(folder)
-        runtime.prepare(config.threads)
         self._sessions: dict[int, Any] = {}
         self._problem, self._engine, self._task = "", None, None
         try:
+            ray_node.admit(ours, config.world, folder, config.threads, (config.policy, config.options))
             card = resolve(config.policy)
             needs = Needs.from_json(config.sensors)
             self._engine = Engine(

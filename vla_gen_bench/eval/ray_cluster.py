@@ -88,7 +88,7 @@ def _reach(address: str, wait_s: float) -> None:
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")
-    if "://" in address or not colon or not port.isdigit() or not 0 < int(port) < 65536:
+    if "://" in address or not colon or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise UserError(f"--address {address}: expected HOST:PORT of the cluster's head, or auto on one of its nodes")
     until = time.monotonic() + wait_s
     while problem := _closed(host, int(port)):
@@ -142,7 +142,7 @@ def _admitted(cluster: Cluster, count: int, say: Callable[[str], None], all_need
     _await_room(cluster, count if all_needed else 1, say)
     fits = plain.fitting(cluster, nodes())
     if fits < count:
-        say(f"the cluster has room for {fits} of {count} workers; the others start when nodes join")
+        say(f"the cluster has room for {fits} of {count} {cluster.unit}s; the others start when nodes join")
     return count
 
 

@@ -90,7 +90,7 @@ class RayPool(WorkerPool):
     ) -> None:
         super().__init__(config, count, on_ready)
         self._cluster, self._folder = cluster, os.getcwd()
-        self._ours = ray_node.identity(config.world)
+        self._ours = ray_node.identity_with_policy(config.world, config.policy, config.options)
         self._simulator = ray.remote(concurrency_groups={"watch": 1})(ray_actors.Simulator)
         self.hosts = [self._start_host() for _ in range(cluster.hosts)]
 
@@ -99,7 +99,7 @@ class RayPool(WorkerPool):
         host = ray.remote(ray_actors.PolicyHost).options(
             num_cpus=cluster.cpus, num_gpus=cluster.host_gpus, max_restarts=-1, max_concurrency=10_000
         )
-        return host.remote(self._config, self._folder, cluster.batch)
+        return host.remote(self._config, self._ours, self._folder, cluster.batch)
 
     def _start(self, index: int) -> _Worker:
         options = self._simulator.options(**worker_options(self._cluster))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.data import ensure_writable
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.episodes.suite import Protocol, draw
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, one_line, shown
 from vla_gen_bench.eval.rollout import ActionSource, Episode, Recording, run_episode, unpack_actions
-from vla_gen_bench.log.files import VIDEOS
+from vla_gen_bench.log.files import ACTIONS_FILE, VIDEOS
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.guard import locked
 from vla_gen_bench.log.header import Header
@@ -42,27 +46,35 @@ class Replay:
 
     @property
     def same(self) -> bool:
-        """Whether the outcome and its stages are the logged ones."""
-        return all(self.row[name] == self.logged[name] for name in COMPARED)
+        """Whether the outcome and its stages are the logged ones, as far as the log has them."""
+        return not self._differing
+
+    @property
+    def traced(self) -> bool:
+        """Whether the log has the episode's trace; rows of other harnesses may lack it."""
+        return self.logged.get("trace") is not None
 
     @property
     def exact(self) -> bool:
         """Whether every state and image is equal, bit for bit."""
-        return self.row["trace"] == self.logged["trace"]
+        return self.traced and self.row["trace"] == self.logged["trace"]
 
     @property
     def difference(self) -> str:
         """Names the fields that differ."""
-        pairs = [(name, self.logged[name], self.row[name]) for name in COMPARED if self.row[name] != self.logged[name]]
-        return ", ".join(f"{name} was {old}, is {new}" for name, old, new in pairs)
+        return ", ".join(f"{name} was {self.logged[name]}, is {self.row[name]}" for name in self._differing)
+
+    @property
+    def _differing(self) -> list[str]:
+        return [name for name in COMPARED if name in self.logged and self.row[name] != self.logged[name]]
 
 
 def replay_episode(folder: Path, episode: str, out: Path | None = None, act: bool = False) -> Replay:
     """Runs the episode again from the logged actions; from the policy if `act` is set or no actions were kept.
 
     Raises:
-        UserError: No such log or episode, an errored one, the suite now samples another episode, the video
-            cannot be written, or another process is writing into its folder.
+        UserError: No such log or episode, an errored one, the suite now samples another episode, the logged actions
+            are damaged, the video cannot be written, or another process is writing into its folder.
     """
     log, key = EvalLog(folder), parse_key(episode)
     header = log.header
@@ -75,11 +87,13 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
     spec = _spec(header, key)
     if spec.digest() != row["spec_digest"]:
         raise UserError(f"{folder}: this version of the suite draws another episode '{episode}' than the log has")
-    ensure_writable(out or folder / VIDEOS / video_name(key, False), "give another file with --out", ENDINGS)
+    place = out or folder / VIDEOS / video_name(key, False)
+    ensure_writable(place, "give another file with --out", ENDINGS)
     packed = None if act else log.actions(key)
-    changed = () if packed else _changed(header)
+    actions = None if packed is None else _unpacked(packed, _horizon(header), f"{folder / ACTIONS_FILE}: {episode}")
+    changed = () if actions is not None else _changed(header)
     with nullcontext() if out else locked(folder):
-        done = _run(header, packed, spec)
+        done = _run(header, actions, spec)
         video = out or folder / VIDEOS / video_name(key, done.row["success_at_end"])
         write_video(video, done.frames, spec.instruction)
     return Replay(done.row, row, video, header.rendered, changed)
@@ -87,10 +101,29 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
 
 def parse_key(text: str) -> Key:
     """Returns ("unseen_table", 0, 12) for "unseen_table/0/12"; raises `UserError` for anything else."""
-    parts = text.rsplit("/", 2)
-    if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
-        raise UserError(f"episode '{text}': expected scenario/seed/index, for example ind/0/12")
-    return parts[0].replace(" ", ""), int(parts[1]), int(parts[2])
+    found = re.fullmatch(r"(.+)/([0-9]{1,12})/([0-9]{1,12})", text)
+    if not found:
+        raise UserError(f"episode {shown(text)}: expected scenario/seed/index, for example ind/0/12")
+    return found[1].replace(" ", ""), int(found[2]), int(found[3])
+
+
+def _horizon(header: Header) -> int:
+    return header.horizon or Protocol().horizon
+
+
+def _unpacked(packed: str, horizon: int, where: str) -> np.ndarray:
+    """Returns the logged actions, float32 [T, 7]; raises `UserError` if they are not those of a whole episode."""
+    try:
+        actions = unpack_actions(packed)
+    except (ValueError, zlib.error) as error:
+        raise UserError(f"{where}: its actions are damaged ({one_line(error)}); --act asks the policy again") from None
+    if len(actions) < horizon:
+        problem = f"{len(actions)} actions for {horizon} steps"
+    elif not np.isfinite(actions).all():
+        problem = "an action is not a number"
+    else:
+        return actions
+    raise UserError(f"{where}: its actions are damaged ({problem}); --act asks the policy again")
 
 
 def _check_world(folder: Path, header: Header) -> None:
@@ -107,20 +140,19 @@ def _spec(header: Header, key: Key) -> EpisodeSpec:
     return draw(suite.select([key[0]])[0], header.world.name, key[1], key[2])
 
 
-def _run(header: Header, packed: str | None, spec: EpisodeSpec) -> Episode:
+def _run(header: Header, actions: np.ndarray | None, spec: EpisodeSpec) -> Episode:
     from vla_gen_bench.envs.factory import build_env
 
     needs = Needs.from_json(header.sensors)
     every = 1 if needs.every_step else ActionSpec(**header.action_spec or {}).execution_horizon
-    source, privileged = (Recording(unpack_actions(packed), every), False) if packed else _policy(header)
+    source, privileged = _policy(header) if actions is None else (Recording(actions, every), False)
     env = build_env(spec.world, sensors=needs)
-    horizon = header.horizon or Protocol().horizon
-    return run_episode(env, source, spec, horizon, privileged=privileged, record=True, needs=needs)
+    return run_episode(env, source, spec, _horizon(header), privileged=privileged, record=True, needs=needs)
 
 
 def _changed(header: Header) -> tuple[str, ...]:
     """Names the digests of the policy that are not the logged ones."""
-    from vla_gen_bench.eval.evaluate import policy_digests
+    from vla_gen_bench.policies.identity import policy_digests
     from vla_gen_bench.policies.registry import resolve
 
     logged = header.policy.model_dump()

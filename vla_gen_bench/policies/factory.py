@@ -25,6 +25,11 @@ def build(card: Card, options: dict[str, Any]) -> Any:
         UserError: The factory cannot be imported, does not accept an option, or misses a required one.
         PolicyError: The factory raised.
     """
+    return _call(*check_arguments(card, options), card)
+
+
+def check_arguments(card: Card, options: dict[str, Any]) -> tuple[Factory, dict[str, Any]]:
+    """Returns the card's factory and the arguments to call it with; raises `UserError` as `build`."""
     factory = import_factory(card.factory, card.label, card.source.folder if card.source.kind == "folder" else None)
     _check_options(factory, card.kwargs, f"{card.label}: kwargs of its card")
     _check_options(factory, options, card.label)
@@ -32,7 +37,7 @@ def build(card: Card, options: dict[str, Any]) -> Any:
     if card.checkpoint is not None and "checkpoint" not in arguments:
         arguments["checkpoint"] = card.checkpoint_path()
     _check_complete(factory, arguments, card.label)
-    return _call(factory, arguments, card)
+    return factory, arguments
 
 
 def import_factory(reference: str, label: str, folder: Path | None = None) -> Factory:

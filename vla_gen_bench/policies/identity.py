@@ -11,11 +11,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench.data import read_json
+from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.policies.digests import file_digests, parts_below, sha256_of
 from vla_gen_bench.policies.importing import find_spec, is_installed
+
+if TYPE_CHECKING:
+    from vla_gen_bench.policies.card import Card
 
 OWN_PACKAGE = __name__.partition(".")[0]
 EFFECTS = "vla_gen_bench.effects"
@@ -46,6 +50,28 @@ def base_of(adapter: Path) -> Path | None:
         return None
     places = (adapter / name, Path(name).expanduser())
     return next((place for place in places if place.is_dir() and place.resolve() != adapter.resolve()), None)
+
+
+def policy_digests(card: Card, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns digests of everything that decides how a policy acts: its card and code, its checkpoint, its files."""
+    return {
+        "digest": card.digest(own_checkpoint="checkpoint" not in arguments),
+        "checkpoint": checkpoint_digest(arguments.get("checkpoint")),
+        **_option_digests(arguments),
+    }
+
+
+def checkpoint_digest(checkpoint: Any) -> str | None:
+    """Returns a digest of a local checkpoint's bytes; None for a hub id, which the policy pins to a commit."""
+    if not isinstance(checkpoint, str) or not Path(checkpoint).exists():
+        return None
+    return digest_of(checkpoint_digests(Path(checkpoint)))
+
+
+def _option_digests(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Identifies the files that options name, other than the checkpoint; empty if there are none."""
+    files = option_files({key: value for key, value in options.items() if key != "checkpoint"})
+    return {"files": digest_of(files)} if files else {}
 
 
 def card_files(folder: Path, checkpoint: Path | None) -> dict[str, str]:

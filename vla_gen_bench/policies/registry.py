@@ -18,7 +18,7 @@ from vla_gen_bench.errors import UserError, one_line, printable, suggest
 from vla_gen_bench.policies.card import CARD_FILE, Card, DeclaredNeeds, Source, load_card
 from vla_gen_bench.policies.contract import PolicyError, check_spec
 from vla_gen_bench.policies.converters import Adapted, parse_adapter
-from vla_gen_bench.policies.factory import build, import_factory, unimportable
+from vla_gen_bench.policies.factory import build, check_arguments, import_factory, unimportable
 from vla_gen_bench.policies.identity import distribution
 from vla_gen_bench.policies.remote.address import card_of, is_url
 from vla_gen_bench.policies.sizes import params_of
@@ -103,7 +103,7 @@ def load_policy(ref: str | Card, **options: Any) -> Policy:
     """
     card = ref if isinstance(ref, Card) else resolve(ref)
     entries = adapter_entries(card, options)
-    policy = build(card, {name: value for name, value in options.items() if name != "adapter"})
+    policy = build(card, _of_factory(options))
     if entries is None:
         entries = getattr(policy, "default_adapter", ())
     converters = parse_adapter(entries, f"{card.label}: adapter", card.source.folder)
@@ -114,6 +114,15 @@ def load_policy(ref: str | Card, **options: Any) -> Policy:
     check_spec(card.label, policy)
     _check_promises(card, policy)
     return policy
+
+
+def check_options(card: Card, options: dict[str, Any]) -> None:
+    """Raises `UserError` as `load_policy` for options that do not fit; imports the factory, builds no policy."""
+    check_arguments(card, _of_factory(options))
+
+
+def _of_factory(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "adapter"}
 
 
 def adapter_entries(card: Card, options: dict[str, Any]) -> Any:

@@ -9,13 +9,19 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from vla_gen_bench.bounds import EPISODES, EVALUATION_SEED, MOST_SEEDS
 from vla_gen_bench.episodes.spec import Frozen
 from vla_gen_bench.errors import UserError, suggest
 from vla_gen_bench.strict_yaml import parse, read_yaml
+from vla_gen_bench.train.recipe import flat, given_twice
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]  # names folders, too
 Seed = Annotated[int, Field(ge=0, strict=True)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)]
+Several = Field(min_length=1, max_length=MOST_SEEDS)
+Seeds = Annotated[tuple[Seed, ...], Several]
+EvaluationSeed = Annotated[int, Field(ge=EVALUATION_SEED.low, le=EVALUATION_SEED.high, strict=True)]
+EvaluationSeeds = Annotated[tuple[EvaluationSeed, ...], Several]
+DATA_KEYS = ("data", "grounding.scenes")  # of a recipe: what `data` stands for
 OWN_KEYS = ("seed", "name", "trainer")  # of a recipe: the study sets them
 
 
@@ -66,10 +72,14 @@ class Arm(Frozen):
             raise ValueError("start, data, set and seeds are of a recipe; a policy is evaluated as it is")
         if self.recipe is not None and self.checkpoint is not None:
             raise ValueError("checkpoint is of a policy; set: {model.checkpoint: ...} names a recipe's")
-        for key in self.set:
+        if twice := given_twice(self.set):
+            raise ValueError(f"set: {twice}")
+        for key in flat(self.set):
             if key in OWN_KEYS:
                 raise ValueError(f"set: '{key}' is the study's own; training seeds are named by 'seeds'")
-            if self.start and key.partition(".")[2] in ("checkpoint", "size") and key.startswith("model."):
+            if self.data and key in DATA_KEYS:
+                raise ValueError(f"set: '{key}' and data both name what to learn from")
+            if self.start and key in ("model.checkpoint", "model.size"):
                 raise ValueError(f"set: '{key}' and start both name the model to start from")
         return self
 
@@ -86,8 +96,8 @@ class Evaluation(Frozen):
     suite: str | tuple[str, ...]
     scenarios: tuple[str, ...] | None = Field(None, min_length=1)
     world: str = "builtin"
-    episodes: int | None = Field(None, ge=1, le=1_000_000, strict=True)
-    seeds: Seeds | None = None
+    episodes: int | None = Field(None, ge=EPISODES.low, le=EPISODES.high, strict=True)
+    seeds: EvaluationSeeds | None = None
     options: Options = {}
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,10 @@ PRINTED_FILE = "printed.txt"
 POLL_S = 0.5
 PATIENCE_S = 30.0  # for a command to finish what it writes, after Ctrl-C
 ERROR = "error: "
+START_OVER = re.compile(
+    r"(?:(?:choose another|give another folder with|use) --out,? or )?(?:give )?--fresh"
+    r"(?: to move \w+(?: log)? aside)?(?:, or --out)?"
+)  # as the commands advise it
 
 
 class Ended(NamedTuple):
@@ -74,16 +79,17 @@ class Local:
 
 
 def run_part(part: Part, command: Command) -> Ended:
-    """Runs a part's command; what it prints is appended to its file."""
+    """Runs a part's command; the command and what it prints are appended to its file."""
     printed = part.notes / PRINTED_FILE
     printed.parent.mkdir(parents=True, exist_ok=True)
-    printed.touch()
+    with printed.open("ab") as file:
+        file.write(f"$ vgb {' '.join(part.public_command)}\n".encode())
     before = printed.stat().st_size
     code = command(part.command, printed)
     with printed.open("rb") as file:
         file.seek(before)
         text = file.read().decode("utf-8", errors="replace")
-    return Ended(part.name, code, "" if code == 0 else reason(text, code))
+    return Ended(part.name, code, "" if code == 0 else in_a_study(reason(text, code), part.name))
 
 
 def reason(text: str, code: int) -> str:
@@ -97,6 +103,11 @@ def reason(text: str, code: int) -> str:
     return one_line(lines[-1]) if lines else f"exit status {code}"
 
 
+def in_a_study(error: str, part: str) -> str:
+    """Returns a command's error with the advice to start over in the words of `vgb study`, which has no `--fresh`."""
+    return START_OVER.sub(f"give vgb study --redo {part}", error)
+
+
 def run_command(arguments: Sequence[str], printed: Path) -> int:
     """Runs `vgb ARGUMENTS` in a process that ends with this one; returns its exit status.
 
@@ -106,8 +117,6 @@ def run_command(arguments: Sequence[str], printed: Path) -> int:
     command = [sys.executable, "-m", "vla_gen_bench", *arguments]
     environment = {**os.environ, PARENT: str(os.getpid())}
     with printed.open("ab") as file:
-        file.write(f"$ vgb {' '.join(arguments)}\n".encode())
-        file.flush()
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )  # a session of its own: Ctrl-C reaches it once, from here

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from vla_gen_bench.data import read_json, replace_file
 from vla_gen_bench.episodes.spec import Frozen, digest_of
-from vla_gen_bench.eval.evaluate import checkpoint_digest
 from vla_gen_bench.eval.open_log import has_rows
 from vla_gen_bench.log.files import RUN_FILE
+from vla_gen_bench.policies.identity import checkpoint_digest
 from vla_gen_bench.study.engines import PRINTED_FILE
-from vla_gen_bench.study.inputs import change, inputs_of
+from vla_gen_bench.study.inputs import changed
 from vla_gen_bench.study.parts import Part
 from vla_gen_bench.train.run import CHECKPOINT, begun
 
@@ -28,8 +28,8 @@ class Record(Frozen):
     """A part's state as stored.
 
     Attributes:
-        inputs: `inputs_of` the part when it last started.
-        command: Arguments of `vgb`.
+        inputs: `inputs.inputs_of` the part when it last started.
+        command: Arguments of `vgb`, without secrets.
         seconds: Wall time of all its attempts.
         attempts: How often it was started.
         error: Why it failed, one line.
@@ -138,7 +138,7 @@ def standing(
     stuck = [name for name in part.after if others[name].state in ("failed", "changed", "blocked")]
     ready = all(name in checkpoints for name in part.after)
     seconds = record.seconds if record else 0.0
-    if record and ready and has_output(part) and (what := change(record.inputs, inputs_of(part, checkpoints))):
+    if record and ready and has_output(part) and (what := changed(part, record.inputs, checkpoints)):
         return Standing("changed", what, seconds)
     if record and ready and record.status == "done" and _tampered(part, record):
         return Standing("changed", f"{CHECKPOINT}/ is not what the training wrote", seconds)

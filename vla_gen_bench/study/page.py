@@ -9,15 +9,16 @@ from typing import Any
 
 from vla_gen_bench.data import replace_file
 from vla_gen_bench.errors import printable
+from vla_gen_bench.log.provenance import without_secrets
 from vla_gen_bench.report.blocks import Block, Document, Line, Text
 from vla_gen_bench.report.drawing import svg_of
 from vla_gen_bench.report.formats import markdown, to_markdown
 from vla_gen_bench.report.page import figure_html, plain_page, tables_html
 from vla_gen_bench.study.declaration import Study
-from vla_gen_bench.study.inputs import flat
 from vla_gen_bench.study.ledger import Standing, read_record
 from vla_gen_bench.study.parts import Part
 from vla_gen_bench.study.results import Answer, Comparison, answers_of
+from vla_gen_bench.train.recipe import flat
 
 HTML_FILE, MARKDOWN_FILE = "study.html", "study.md"
 CAPTION = "Thick lines: the mean over training seeds, with a 95% t interval; thin lines: single seeds."
@@ -114,7 +115,7 @@ def _what_was_run(study: Study, parts: Mapping[str, Part], found: Mapping[str, S
 def _arms(study: Study) -> Block:
     lines = []
     for name, arm in study.arms.items():
-        changes = ", ".join(f"{key}={value}" for key, value in {**arm.set, **arm.options}.items())
+        changes = ", ".join(f"{key}={value}" for key, value in without_secrets({**arm.set, **arm.options}).items())
         source = arm.recipe or f"policy {arm.policy}"
         seeds = ", ".join(map(str, study.seeds_of(name))) if arm.trained else ""
         cells = (source, arm.start or arm.checkpoint or "", " ".join(arm.data), seeds, changes)

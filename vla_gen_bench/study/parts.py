@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 import yaml
 
 from vla_gen_bench.assets.world import get_world
+from vla_gen_bench.doctor.backend import choose_backend
 from vla_gen_bench.episodes.suite import Suite, load_suite, union
 from vla_gen_bench.errors import UserError, shown
-from vla_gen_bench.eval.evaluate import Request
+from vla_gen_bench.eval.evaluate import Request, check_workers
+from vla_gen_bench.log.provenance import without_secrets
+from vla_gen_bench.policies.card import Card
 from vla_gen_bench.policies.openvla.checkpoint.hub import HUB_ID
-from vla_gen_bench.policies.registry import resolve
+from vla_gen_bench.policies.registry import check_options, resolve
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.study.declaration import Arm, Evaluation, Study
 from vla_gen_bench.train.demos import lerobot_reader
@@ -43,11 +47,13 @@ class Effort:
         workers: Simulator processes of evaluations and of RL; None = one per core.
         num_envs: Parallel episodes of an evaluation's worker; None = as `vgb eval` chooses.
         processes: Processes of supervised training; None = one.
+        here: Whether this machine runs them, which then decides where physics runs; not the nodes of a cluster.
     """
 
     workers: int | None = None
     num_envs: int | None = None
     processes: int | None = None
+    here: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Part:
         command: Arguments of `vgb`.
         recipe: Of a training.
         request, suite: Of an evaluation.
+        backend: Where physics runs, "cpu" or "gpu"; None if the part simulates nothing, or is not run here.
     """
 
     name: str
@@ -76,6 +83,14 @@ class Part:
     recipe: Recipe | None = None
     request: Request | None = None
     suite: Suite | None = None
+    backend: str | None = None
+
+    @property
+    def public_command(self) -> tuple[str, ...]:
+        """The command for files that are passed on to others: keys and passwords are hidden."""
+        if self.request is None:
+            return self.command
+        return eval_command(replace(self.request, options=without_secrets(self.request.options)))
 
     @property
     def world(self) -> str:
@@ -132,7 +147,7 @@ def _trainings(study: Study, name: str, path: Path, folder: Path, effort: Effort
         raise UserError(f"{file}: trainer: {shown(trainer)}; known: {', '.join(TRAINERS)}")
     module, kind = TRAINERS[str(trainer)]
     recipes = getattr(import_module(f"vla_gen_bench.train.{module}"), kind)
-    fixed = {**_data(arm, str(trainer), where), **arm.set, "name": name}
+    fixed = {**arm.set, **_data(arm, str(trainer), where), "name": name}  # what `set` nests does not replace the data
     for seed in study.seeds_of(name):
         after, changes = (), {**fixed, "seed": seed}
         if arm.start:
@@ -144,7 +159,8 @@ def _trainings(study: Study, name: str, path: Path, folder: Path, effort: Effort
         notes = folder / "parts" / part
         command = ("train", str(trainer), "--recipe", str(notes / RECIPE_FILE), "--out", str(folder / part))
         command += _train_options(str(trainer), effort)
-        yield Part(part, name, seed, after, folder / part, notes, command, recipe=recipe)
+        backend = _backend(recipe, effort, where)
+        yield Part(part, name, seed, after, folder / part, notes, command, recipe=recipe, backend=backend)
 
 
 def _recipe(file: Path, kind: type[Recipe], changes: dict[str, Any], where: str) -> Recipe:
@@ -199,6 +215,22 @@ def local_start(recipe: Recipe) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
+def _backend(recipe: Recipe, effort: Effort, where: str) -> str | None:
+    """Returns where the physics of a training runs; raises `UserError` if the recipe wants a GPU in vain."""
+    if recipe.trainer not in SIMULATING or not effort.here:
+        return None
+    try:
+        return _chosen(getattr(recipe, "simulation", "cpu"), "simulation: gpu", "give set: {simulation: cpu}")
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+@cache
+def _chosen(*wanted: str) -> str:
+    """Returns `choose_backend` of this machine; asked once, because trying a GPU takes seconds."""
+    return choose_backend(*wanted)
+
+
 # ---- evaluations ----------------------------------------------------------------------------------------------
 
 
@@ -234,11 +266,14 @@ def _evaluations(
             workers=effort.workers,
             num_envs=effort.num_envs,
         )
+        backend = _chosen(request.backend) if effort.here else None
+        check_workers(backend, request.workers)
         _check_policy(request, f"{path}: arms.{name}")
         command = eval_command(request)
         yield Part(
-            part, name, seed, after, folder / part, folder / "parts" / part, command, evaluation, None, request, suite
-        )
+            part, name, seed, after, folder / part, folder / "parts" / part, command, evaluation, None, request, suite,
+            backend,
+        )  # fmt: skip
 
 
 def _check_policy(request: Request, where: str) -> None:
@@ -246,8 +281,15 @@ def _check_policy(request: Request, where: str) -> None:
         card = resolve(request.policy)
         card.check_world(request.world)
         sensors_of(card, get_world(request.world), None, request.arguments)
+        if _imports_safely(card):
+            check_options(card, request.arguments)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _imports_safely(card: Card) -> bool:
+    """Whether a policy's factory may be imported here; code beside a card is left to the process that evaluates it."""
+    return card.source.kind != "folder" or card.factory.startswith(f"{__name__.partition('.')[0]}.")
 
 
 def eval_command(request: Request) -> tuple[str, ...]:

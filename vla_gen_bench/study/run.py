@@ -82,7 +82,7 @@ class Run:
         write_record(
             part,
             Record(
-                status="running", inputs=inputs_of(part, self._checkpoints), command=part.command, started=now(),
+                status="running", inputs=inputs_of(part, self._checkpoints), command=part.public_command, started=now(),
                 seconds=before[0], attempts=before[1] + 1, version=vla_gen_bench.__version__,
             ),
         )  # fmt: skip

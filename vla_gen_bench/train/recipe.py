@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -191,14 +192,58 @@ def _are_mappings(*values: Any) -> bool:
 
 
 def parse_changes(pairs: list[str] | tuple[str, ...], option: str = "--set") -> dict[str, Any]:
-    """Reads `--set key.path=value` options, or another `option` of that form; values are YAML."""
-    changes = {}
+    """Reads `--set key.path=value` options, or another `option` of that form; values are YAML.
+
+    Raises:
+        UserError: Not of that form, or a setting is given twice.
+    """
+    changes: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UserError(f"{option} {pair}: expected key.path=value")
+        if twice := given_twice([*changes, key]):
+            raise UserError(f"{option} {one_line(pair, 80)}: {twice}")
         changes[key] = parse_yaml(value, f"{option} {one_line(pair, 80)}")
     return changes
+
+
+def with_options(changes: dict[str, Any], options: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the changes of `--set` and of options that stand for a setting each.
+
+    Args:
+        options: Option -> the setting it stands for, and its value; None = not given.
+
+    Raises:
+        UserError: An option and `--set` give the same setting.
+    """
+    given = {option: pair for option, pair in options.items() if pair[1] is not None}
+    for option, (key, _) in given.items():
+        if key in flat(changes):
+            raise UserError(f"{option} and --set {key} give the same setting; leave one out")
+    return changes | dict(given.values())
+
+
+def given_twice(keys: Iterable[str]) -> str:
+    """Returns what is wrong with dotted keys if one is given twice, or lies within another; "" if all is well."""
+    seen: list[str] = []
+    for key in keys:
+        other = next(
+            (other for other in seen if f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.")), None
+        )
+        if other is not None:
+            return f"'{key}' is given twice" if key == other else f"'{key}' is given twice, also by '{other}'"
+        seen.append(key)
+    return ""
+
+
+def flat(data: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Returns nested mappings as one, with dotted keys; an empty mapping stays a value."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{before}{key}.") if nested else {f"{before}{key}": value}
+    return found
 
 
 def save_recipe(recipe: Recipe, folder: Path) -> None:

@@ -27,7 +27,7 @@ from vla_gen_bench.train.closed_loop import CHECK_SEED, ROLLOUT_SEED
 from vla_gen_bench.train.processes import join
 from vla_gen_bench.train.rl import loop
 from vla_gen_bench.train.rl.actor_critic import Sampling
-from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation
+from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation, resumed_simulation
 from vla_gen_bench.train.rl.rollout import Collector
 
 TIMED = {"wall_s", "steps_per_s", "sim_share", "policy_share", "update_share"}
@@ -53,6 +53,39 @@ VARIANTS = {
     "adapter": {"adapter": {"rank": 4}},
     "bfloat16": {"precision": "bfloat16"},
 }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen", "began", "expected"),
+    [
+        ("auto", "gpu", None, "gpu"),
+        ("auto", "gpu", {"iteration": 1}, "gpu"),  # a state of a version that did not save it
+        ("auto", "gpu", {"simulation": "gpu"}, "gpu"),
+        ("auto", "gpu", {"simulation": "cpu"}, "cpu"),
+        ("auto", "cpu", {"simulation": "gpu"}, "learned with its physics on the GPU, here it would be on the CPU"),
+        ("gpu", "gpu", {"simulation": "cpu"}, "learned with its physics on the CPU, here it would be on the GPU"),
+    ],
+)
+def test_a_run_resumes_in_the_simulation_that_it_began_in(
+    wanted: str, chosen: str, began: dict[str, Any] | None, expected: str, checkpoint: Path
+) -> None:
+    """ "auto" used to choose again at every resume."""
+    recipe = recipe_of("ppo", checkpoint, **SMALL, simulation=wanted)
+    if len(expected) == 3:
+        assert resumed_simulation(recipe, chosen, began) == expected
+        return
+    with pytest.raises(UserError, match=expected):
+        resumed_simulation(recipe, chosen, began)
+
+
+def test_the_state_of_a_run_says_where_its_physics_ran(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("ppo", checkpoint, **SMALL)
+    run(recipe.model_copy(update={"env_steps": 12}), tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["simulation"] == "cpu"
+    torch.save({**state, "simulation": "gpu"}, tmp_path / "state.pt")
+    with pytest.raises(UserError, match="resume where a GPU can simulate"):
+        run(recipe.model_copy(update={"env_steps": 12}), tmp_path)
 
 
 def test_chunks_train_too(tmp_path: Path) -> None:

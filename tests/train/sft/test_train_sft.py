@@ -14,6 +14,7 @@ import torch
 import yaml
 from demos import demo, written
 
+from vla_gen_bench.cli.train_options import carry_out
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.openvla.checkpoint.fresh import new_model
 from vla_gen_bench.policies.openvla.checkpoint.loading import load
@@ -162,6 +163,35 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path, change: str, message: st
     file.write_text(yaml.safe_dump(SETTINGS))
     with pytest.raises(UserError, match=message):
         load_recipe(file, sft.SftRecipe, parse_changes([change]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "batch=1", "--set", "batch=2"), "--set batch=2: 'batch' is given twice"),
+        (
+            ("--set", "optimiser.lr=1", "--set", "optimiser={clip: 2}"),
+            "'optimiser' is given twice, also by 'optimiser.lr'",
+        ),
+        (("--set", "optimiser={lr: 1}", "--set", "optimiser.clip=1"), "'optimiser.clip' is given twice, also by"),
+        (("--demos", "5", "--set", "demos=6"), "--demos and --set demos give the same setting; leave one out"),
+        (("--data", "a", "--set", "data=[b]"), "--data and --set data give the same setting; leave one out"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_refused(tmp_path: Path, cli, options: tuple[str, ...], message: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(SETTINGS))
+    ran = cli("train", "sft", "--recipe", file, "--out", tmp_path / "run", *options)
+    assert ran.exit_code == 2 and message in ran.stderr and not (tmp_path / "run").exists()
+
+
+def test_the_printed_evaluation_is_in_the_world_of_the_training(tmp_path: Path, capsys) -> None:
+    recipe = sft.SftRecipe(**SETTINGS)
+    for world, expected in (("builtin", "--suite"), ("pretrain", "--world pretrain --suite")):
+        there = recipe.model_copy(update={"world": world})
+        carry_out(lambda *given: Path("my runs/checkpoint"), there, tmp_path / world, ALONE, None)
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line.endswith(f"--checkpoint 'my runs/checkpoint' {expected} execution")
 
 
 # ---- training ----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ class RlRecipe(Recipe):
         together: Parallel episodes, over all lanes.
         lanes: Batches for which the policy decides in turn; two keep the simulator busy meanwhile.
         simulation: "cpu": worker processes; "gpu": one PhysX simulation of `together` scenes, in one lane; "auto": the
-            GPU if one can simulate.
+            GPU if one can simulate; a resumed run keeps what it began with.
         sampling: How actions are sampled.
         value: The critic; None = no critic.
         epochs: Passes over the experience of an iteration.
@@ -175,8 +175,8 @@ class Learner:
 
     # ---- state ---------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path) -> None:
-        """Saves the state from which a run resumes."""
+    def save(self, folder: Path, simulation: str) -> None:
+        """Saves the state from which a run resumes; `simulation` is where its physics runs, "cpu" or "gpu"."""
         optimisers = [self.policy_optimiser, self.value_optimiser]
         state = {
             "iteration": self.iteration,
@@ -185,6 +185,7 @@ class Learner:
             "averaged": self.averaged.values,
             "extra": self.extra,
             "world": get_world(self.recipe.world).label,
+            "simulation": simulation,
         }
         save_state(folder, state)
 
@@ -225,6 +226,27 @@ def choose_simulation(recipe: RlRecipe, cluster: Cluster | None = None) -> str:
     return choose_backend(recipe.simulation, "simulation: gpu", "give --set simulation=cpu")
 
 
+def resumed_simulation(recipe: RlRecipe, chosen: str, state: Mapping[str, Any] | None) -> str:
+    """Returns where the physics of a run continues: where it began, because results differ between CPU and GPU.
+
+    Args:
+        chosen: From `choose_simulation`, for this session.
+        state: Of the interrupted run; None = a new one. Older states do not say where they began.
+
+    Raises:
+        UserError: The run began elsewhere, and "auto" cannot choose that here.
+    """
+    began = state.get("simulation") if state else None
+    if began in (None, chosen):
+        return chosen
+    if began == "cpu" and recipe.simulation == "auto":
+        return began
+    raise UserError(
+        f"the run learned with its physics on the {began.upper()}, here it would be on the {chosen.upper()}; resume "
+        "where a GPU can simulate (vgb doctor) and without --engine ray, or give --fresh"
+    )
+
+
 @contextmanager
 def open_simulator(
     recipe: RlRecipe, actor: ActorCritic, simulation: str, workers: int, build: Build | None = None,
@@ -262,4 +284,4 @@ def open_simulator(
 def use_threads(count: int) -> None:
     """Sets torch's threads in this process to `count`; the user's OMP_NUM_THREADS is the maximum."""
     most = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    torch.set_num_threads(min(count, int(most)) if most.isdigit() else count)
+    torch.set_num_threads(min(count, int(most)) if most.isdecimal() else count)

@@ -17,7 +17,14 @@ from vla_gen_bench import runtime
 from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.train.processes import Processes
-from vla_gen_bench.train.rl.learner import Learner, RlRecipe, choose_simulation, open_simulator, use_threads
+from vla_gen_bench.train.rl.learner import (
+    Learner,
+    RlRecipe,
+    choose_simulation,
+    open_simulator,
+    resumed_simulation,
+    use_threads,
+)
 from vla_gen_bench.train.rl.rollout import Collector, Rollout
 from vla_gen_bench.train.rl.simulators import Build
 from vla_gen_bench.train.rl.watch import NUMBERS, check, progress_line, summary
@@ -73,6 +80,7 @@ def _train(
     options: RlOptions, simulation: str, workers: int,
 ) -> Path:  # fmt: skip
     state = open_shared_run(out, recipe, processes, options.fresh)
+    simulation = resumed_simulation(recipe, simulation, state)
     learner = Learner(recipe, processes)
     if state:
         learner.restore(state)
@@ -94,7 +102,7 @@ def _train(
             check_held(out)  # `_keep` writes too
             numbers |= _keep(recipe, learner, collector, out)
             curve.log(**numbers)
-            learner.save(out)
+            learner.save(out, simulation)
             say(progress_line(numbers, recipe, curve.wall_s))
     if processes.first:
         learner.export(out / CHECKPOINT)
