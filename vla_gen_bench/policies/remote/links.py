@@ -15,6 +15,7 @@ from vla_gen_bench.policies.contract import PolicyError
 from vla_gen_bench.policies.remote import wire
 
 VGB = "vgb"  # key of the data that only this project's servers and clients exchange
+DIGEST = "digest"  # key in there: identifies the served policy's card, code, checkpoint and options
 LONGEST_END = 600  # characters of a server's own error text
 T = TypeVar("T")
 

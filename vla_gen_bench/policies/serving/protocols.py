@@ -12,7 +12,7 @@ from aiohttp import WSMsgType, web
 
 from vla_gen_bench import __version__
 from vla_gen_bench.policies.remote import wire
-from vla_gen_bench.policies.remote.links import VGB
+from vla_gen_bench.policies.remote.links import DIGEST, VGB
 from vla_gen_bench.policies.serving.engine import Engine, Session, failure_text
 from vla_gen_bench.policies.serving.requests import (
     LARGEST_NUMBER,
@@ -35,10 +35,20 @@ class Server:
         name: Name of the policy, reported to clients.
         limit: Largest message, bytes.
         connections: Largest number of simultaneous conversations.
+        digest: Identifies card, code, checkpoint and options of the policy; reported to this project's clients, whose
+            logs record it.
     """
 
-    def __init__(self, engine: Engine, name: str, limit: int = 16 * wire.MEBIBYTE, connections: int = 256) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        limit: int = 16 * wire.MEBIBYTE,
+        connections: int = 256,
+        digest: str | None = None,
+    ) -> None:
         self.engine, self.name, self.limit, self.connections = engine, name, limit, connections
+        self.digest = digest
         self._open = 0
         self._loose: dict[str, Session] = {}  # REST: episode -> session, the oldest first
 
@@ -46,7 +56,8 @@ class Server:
     def own(self) -> dict[str, Any]:
         """The data sent to this project's clients."""
         spec, needs = self.engine.spec.to_json(), self.engine.needs.to_json()
-        return {"version": __version__, "policy": self.name, "action_spec": spec, "needs": needs}
+        digest = {} if self.digest is None else {DIGEST: self.digest}
+        return {"version": __version__, "policy": self.name, "action_spec": spec, "needs": needs, **digest}
 
     async def health(self, request: web.Request) -> web.Response:
         """`GET /health` and `/healthz`: answers even while the policy computes."""
