@@ -19,7 +19,10 @@ from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, present, read_lines
 from vla_gen_bench.log.header import FORMAT, read_raw_header
 from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.log.writer import LogWriter
+from vla_gen_bench.policies.registry import resolve
+from vla_gen_bench.policies.remote.address import FACTORY
 from vla_gen_bench.policies.remote.links import DIGEST, VGB
+from vla_gen_bench.policies.remote.settings import WAITING
 
 
 class OpenLog:
@@ -73,6 +76,7 @@ class OpenLog:
     def _resume(self, identity: dict[str, Any]) -> None:
         there = read_raw_header(self.folder)
         check_identity(self.folder, there, identity)
+        self._run = there.get("run") or self._run  # `check_identity` accepts what the digest does not
         self.rows, self.notes = self.writer.restore(self._run)
         definition = self._header["suite"]["definition"]
         suite = {"definition": definition, **there["suite"]}
@@ -119,11 +123,23 @@ def check_identity(folder: Path, there: Mapping[str, Any], identity: Mapping[str
     world = {"version": FIRST_VERSION, **there["world"]}
     theirs = _flat({"sensors": {}, **there, "world": world})
     for name, ours in _flat({"sensors": {}, **identity}).items():
-        if theirs.get(name) != ours:
+        if theirs.get(name) != ours and not (name == "policy options" and _only_waits(there, identity)):
             raise UserError(
                 f"{folder}: the log there is of another run: {name} is {theirs.get(name)!r}, now {ours!r}; "
                 "give another folder with --out, or --fresh to move it aside"
             )
+
+
+def _only_waits(there: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether the policy is a server, and its options differ only in those on which no answer depends."""
+    logged, given = (side["policy"].get("options") or {} for side in (there, identity))
+    differing = {name for name in {*logged, *given} if logged.get(name) != given.get(name)}
+    if not differing <= {*WAITING}:
+        return False
+    try:
+        return resolve(identity["policy"]["ref"]).factory == FACTORY
+    except UserError:  # a policy given as an object
+        return False
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,9 +159,7 @@ class _WebSocketLink:
             return call()
         except TimeoutError:
             self.close()
-            raise ServerGone(
-                f"{self.address.url}: no answer within {timeout_s:g} s; --policy-option timeout_s=... waits longer"
-            ) from None
+            raise _no_answer(self.address.url, timeout_s) from None
         except ConnectionClosed as error:
             self.close()
             raise _Closed(f"{self.address.url}: the connection ended ({one_line(str(error))})") from None
@@ -170,6 +168,11 @@ class _WebSocketLink:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _no_answer(url: str, timeout_s: float) -> ServerGone:
+    how = "--policy-option timeout_s=... waits longer (first_timeout_s=... for the first answer)"
+    return ServerGone(f"{url}: no answer within {timeout_s:g} s; {how}")
 
 
 class _Closed(ServerError):
@@ -314,9 +317,7 @@ class ActLink:
             data = answer.read(self.address.limit + 1)
             answer.release_conn()
         except urllib3.exceptions.ReadTimeoutError:
-            raise ServerGone(
-                f"{url}: no answer within {timeout_s:g} s; --policy-option timeout_s=... waits longer"
-            ) from None
+            raise _no_answer(url, timeout_s) from None
         except urllib3.exceptions.HTTPError as error:
             raise _Closed(f"{url}: {one_line(str(error))}") from None
         if answer.status != 200:
