@@ -14,6 +14,7 @@ from served import Counts, Echo, serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from vla_gen_bench.policies.converters import Adapted, parse_adapter
 from vla_gen_bench.policies.remote.wire import dumps, loads, pack, unpack
 from vla_gen_bench.protocol import Needs
 
@@ -170,6 +171,33 @@ def test_policies_that_keep_episodes_inside_get_an_instance_per_session():
             socket.send(pack({"image": IMAGE, "prompt": "put"}, "openpi"))
             assert np.allclose(unpack(socket.recv())["actions"][0, 1], 1 / 1000)
     assert len(built) == 2
+
+
+def test_converters_that_keep_state_get_an_instance_per_session():
+    """A command of one conversation must not be held in another; see `Converter.stateful`."""
+
+    class Closes(Echo):
+        """Closes the gripper at odd seeds, opens it at even ones, and then leaves it as it is."""
+
+        def act(self, observation):
+            actions = super().act(observation)
+            first = 1.0 - np.array(self.seeds) % 2
+            actions[:, :, 6] = np.where(observation.step == 0, first, 0.5)[:, None]
+            return actions
+
+    def make():
+        return Adapted(Closes(), parse_adapter([{"gripper": {"relative": True}}], "adapter"))
+
+    with serving(make) as (port, _), dial(port) as one, dial(port) as two:
+        commands = []
+        for step in range(3):
+            for seed, socket in enumerate((one, two)):
+                if step == 0:
+                    socket.recv()
+                own = {"episode": 1, "seed": seed, "step": step}
+                socket.send(pack({"image": IMAGE, "prompt": "put", "vgb": own}, "openpi"))
+                commands.append(float(unpack(socket.recv())["actions"][0, 6]))
+        assert commands == [1, -1] * 3
 
 
 class Secret(Echo):
