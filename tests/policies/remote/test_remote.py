@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,18 @@ def test_episodes_that_a_policy_keeps_inside_begin_anew(protocol):
             remote.reset(["put carrot on plate"], [5])
             for call in (1, 2):
                 assert np.allclose(remote.act(example_observation(1))[0, 0, 1], call / 1000)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_empty_instruction_is_one_like_any_other(protocol):
+    """The suites controls and robustness have rows without an instruction."""
+    with serving(Counts, protocol) as (port, _):
+        remote = load_policy(f"{protocol}://127.0.0.1:{port}", **FAST)
+        for instruction in ("", "put carrot on plate", ""):
+            remote.reset([instruction], [5])
+            for call in (1, 2):
+                seen = replace(example_observation(1), instruction=(instruction,))
+                assert np.allclose(remote.act(seen)[0, 0, 1], call / 1000)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -60,10 +60,36 @@ def test_another_instruction_is_another_episode():
         assert counts == [1, 2, 1]
 
 
-def test_a_foreign_vla_eval_client_gets_one_action_per_observation():
-    def message(kind, payload, seq):
-        return pack({"type": kind, "payload": payload, "seq": seq, "timestamp": 0.0}, "vla-eval", "png")
+def message(kind, payload, seq):
+    return pack({"type": kind, "payload": payload, "seq": seq, "timestamp": 0.0}, "vla-eval", "png")
 
+
+def test_a_foreign_client_needs_an_instruction_which_may_be_empty():
+    with serving(Counts) as (port, _), dial(port) as socket:
+        socket.recv()
+        counts = []
+        for prompt in ({"prompt": ""}, {"prompt": ""}, {}, {"prompt": "put"}):
+            socket.send(pack({"image": IMAGE, **prompt}, "openpi"))
+            counts.append(round(1000 * float(unpack(socket.recv())["actions"][0, 1])))
+        assert counts == [1, 2, 3, 1]
+    with serving(Counts) as (port, _), dial(port) as socket:
+        socket.recv()
+        socket.send(pack({"image": IMAGE}, "openpi"))
+        assert "no instruction" in socket.recv()
+    with serving(lambda: Counts(chunk=1), "vla-eval") as (port, _), dial(port) as socket:
+        counts = []
+        for seq, (name, text) in enumerate(
+            [({"name": "put"}, {"task_description": ""}), ({}, {"prompt": ""}), ({}, {})]
+        ):
+            socket.send(message("episode_start", {"task": name}, 10 * seq))
+            for _ in range(2):
+                socket.send(message("observation", {"images": {"primary": IMAGE}, **text}, 10 * seq + 1))
+                payload = unpack(socket.recv())["payload"]
+                counts.append(payload.get("error") or round(1000 * float(payload["actions"][1])))
+        assert counts[:4] == [1, 2, 1, 2] and "no instruction" in counts[4] and counts[4] == counts[5]
+
+
+def test_a_foreign_vla_eval_client_gets_one_action_per_observation():
     policy = Echo(chunk=3, execute=2)
     with serving(lambda: policy, "vla-eval") as (port, _), dial(port) as socket:
         socket.send(message("hello", {"harness_version": "0.8.0", "protocol_version": 1}, 1))

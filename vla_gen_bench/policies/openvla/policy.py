@@ -94,7 +94,7 @@ class OpenVLAPolicy:
         self._prompts: list[list[int]] = []
 
     def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Starts B new episodes; raises `UserError` for an instruction that is empty or too long."""
+        """Starts B new episodes; raises `UserError` for an instruction of only spaces or too long."""
         self._prompts = [self.processor.tokenizer.prompt(text) for text in instructions]
         self._seeds = [int(seed) for seed in seeds]
 

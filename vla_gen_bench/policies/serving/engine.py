@@ -21,13 +21,14 @@ class Session:
     """One episode of one conversation.
 
     Attributes:
+        instruction: May be empty, as in a suite's rows without one; None until the client has sent one.
         step: Completed control steps: reported by this project's clients, counted for others.
         frames: Camera -> the latest images, for policies that need a history.
     """
 
     number: int
     episode: Any = None
-    instruction: str = ""
+    instruction: str | None = None
     seed: int = 0
     step: int = 0
     fresh: bool = True
@@ -89,7 +90,7 @@ class Engine:
             self._spare.append(session.policy)
             session.policy = None
 
-    def begin(self, session: Session, instruction: str, seed: int, episode: Any = None) -> None:
+    def begin(self, session: Session, instruction: str | None, seed: int, episode: Any = None) -> None:
         """Starts an episode and discards earlier state."""
         session.instruction, session.seed, session.episode = instruction, seed, episode
         session.step, session.fresh, session.frames = 0, True, {}

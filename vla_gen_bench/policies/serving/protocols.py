@@ -25,6 +25,7 @@ from vla_gen_bench.policies.serving.requests import (
 log = logging.getLogger("vgb serve")
 PROTOCOL_VERSION = 1
 INTERNAL_ERROR = 1011
+NO_INSTRUCTION = "no instruction (prompt, instruction, task_description)"
 EXPECTED = (BadRequest, wire.WireError)
 
 
@@ -125,8 +126,8 @@ class Server:
         """Starts an episode if the client reports one, or if the instruction changes."""
         own = request.own or {}
         instruction = request.instruction if request.instruction is not None else session.instruction
-        if not instruction:
-            raise BadRequest("no instruction (prompt, instruction, task_description)")
+        if instruction is None:
+            raise BadRequest(NO_INSTRUCTION)
         if own.get("episode", session.episode) != session.episode or instruction != session.instruction:
             self.engine.begin(session, instruction, _seed(own.get("seed", session.number)), own.get("episode"))
         if "step" in own:
@@ -204,9 +205,8 @@ class _VlaEval:
         if kind == "episode_start":
             task = payload.get("task") if isinstance(payload.get("task"), dict) else {}
             self._chunk = []
-            self._engine.begin(
-                session, str(task.get("name", "")), _seed(task.get("seed", session.number)), message["seq"]
-            )
+            name = None if task.get("name") is None else str(task["name"])
+            self._engine.begin(session, name, _seed(task.get("seed", session.number)), message["seq"])
         elif kind == "observation":
             return "action", {"actions": await self._act(session, payload)}
         elif kind not in ("episode_end", "error"):
@@ -219,8 +219,12 @@ class _VlaEval:
             return await self._server._answer(session, payload)
         if not self._chunk:
             request = parse_request(payload, self._engine.needs)
-            if request.instruction and request.instruction != session.instruction:
-                self._engine.begin(session, request.instruction, session.seed, session.episode)
+            named = session.instruction  # by the task; an empty text beside an observation does not take it away
+            instruction = request.instruction if named is None else request.instruction or named
+            if instruction is None:
+                raise BadRequest(NO_INSTRUCTION)
+            if instruction != named:
+                self._engine.begin(session, instruction, session.seed, session.episode)
             actions = bridge_convention(await self._engine.act(session, request))
             self._chunk = list(actions[: self._engine.spec.execution_horizon])
         return self._chunk.pop(0).astype(np.float32)
