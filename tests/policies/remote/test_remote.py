@@ -160,6 +160,16 @@ def test_a_key_map_fills_other_names():
         assert seen[-1]["images"]["cam_high"].shape == (240, 320, 3)
 
 
+def test_a_key_map_leaves_the_rest_to_the_server():
+    """Image size and history are the server's own, whatever the keys are called."""
+    served = Needs(image_size=(128, 128), history=3)
+    keys = {"observation/image": "image", "observation/state": "state", "prompt": "instruction"}
+    with serving(Echo, needs=served) as (port, _):
+        url = f"openpi://127.0.0.1:{port}"
+        needs = sensors_of(resolve(url), get_world("builtin"), options={"keys": keys, **FAST})
+        assert needs == replace(served, state=True) == load_policy(url, keys=keys, **FAST).needs
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

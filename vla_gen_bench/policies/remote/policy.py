@@ -90,6 +90,8 @@ class RemotePolicy:
         waits = {"start_s": start_s, "timeout_s": timeout_s, "first_timeout_s": first_timeout_s, "limit_mib": limit_mib}
         api_key = api_key or os.environ.get("VGB_API_KEY")
         settings_of({"url": url, "execute": execute, "api_key": api_key, **waits})
+        if keys is not None:
+            keys = key_maps.check_keys(keys, f"{url}: keys")
         if images not in (None, "png", "jpeg", "raw"):
             raise UserError(f"{url}: images: is '{images}'; expected png, jpeg or raw")
         settings = (start_s, timeout_s, first_timeout_s, int(limit_mib * MEBIBYTE), images or "png", api_key)
@@ -103,7 +105,7 @@ class RemotePolicy:
             self._links = [connect(self._address)]
         self.needs = self.own.needs if self.own else Needs()
         fallback = own_keys(protocol, self.needs) if self.own else key_maps.BRIDGE[protocol]
-        self._keys = key_maps.check_keys(keys, f"{url}: keys") if keys is not None else fallback
+        self._keys = keys if keys is not None else fallback
         self.needs = key_maps.needs_of(self._keys, self.needs)
         self.default_adapter = () if self.own else BRIDGE_ADAPTERS[protocol]
         self._execute, self._answered = execute, False
@@ -223,10 +225,7 @@ class RemotePolicy:
 
 
 def remote_needs(options: Mapping[str, Any]) -> Needs:
-    """Returns a server's inputs for planning: from the key map if given, else from the server."""
-    keys = options.get("keys")
-    if keys is not None:
-        return key_maps.needs_of(key_maps.check_keys(keys, f"{options['url']}: keys"))
+    """Returns a server's inputs for planning, as reported by the server and as needed by the key map if given."""
     given = {name: value for name, value in options.items() if name != "adapter"}
     settings_of(given)
     policy = RemotePolicy(**given)
