@@ -14,6 +14,7 @@ from served import Counts, Echo, serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.converters import Adapted, parse_adapter
 from vla_gen_bench.policies.remote.wire import dumps, loads, pack, unpack
 from vla_gen_bench.protocol import Needs
@@ -249,6 +250,57 @@ def test_a_failure_leaks_neither_traceback_nor_message(caplog):
     with serving(Secret, "act") as (port, _):
         status, answer = post(port, {"image": IMAGE, "instruction": "put"})
         assert status == 500 and "secret" not in str(answer)
+
+
+def test_a_request_that_a_policy_refuses_fails_alone_in_its_batch():
+    """The others are computed again; the refused one gets the policy's own reason."""
+
+    class Picky(Echo):
+        def reset(self, instructions, seeds):
+            super().reset(instructions, seeds)
+            if "too long" in instructions:
+                raise UserError("instruction: at most 3 words")
+
+        def act(self, observation):
+            self.batches.append(0)
+            if "crash" in self.instructions:
+                raise RuntimeError("/home/me")
+            actions = super().act(observation)
+            actions[[text == "bad numbers" for text in self.instructions]] = np.nan
+            return actions
+
+    policy = Picky()
+    with serving(lambda: policy, wait_s=0.3) as (port, _), ThreadPoolExecutor(6) as pool:
+
+        def ask(prompt: str, number: int):
+            with dial(port) as socket:
+                socket.recv()
+                own = {"episode": 1, "seed": number, "step": 0}
+                socket.send(pack({"image": IMAGE, "prompt": prompt, "vgb": own}, "openpi"))
+                answer = socket.recv()
+                return answer if isinstance(answer, str) else round(1000 * float(unpack(answer)["actions"][0, 0]))
+
+        prompts = ["put", "too long", "put", "crash", "bad numbers", "lift"]
+        answers = list(pool.map(ask, prompts, range(6)))
+    assert [answers[place] for place in (0, 2, 5)] == [0, 2, 5]
+    assert answers[1] == "instruction: at most 3 words"
+    assert answers[3] == "the policy raised RuntimeError; the server's own output tells more"
+    assert "expected finite values" in answers[4]
+
+
+def test_a_policy_is_reset_after_an_error():
+    """Its reset may have failed halfway, so the episodes of the last good call are gone from it too."""
+
+    class Halfway(Echo):
+        def reset(self, instructions, seeds):
+            super().reset(instructions, seeds)
+            if "bad" in instructions:
+                raise UserError("no")
+
+    with serving(Halfway, "act") as (port, _):
+        request = {"image": IMAGE, "vgb": {"episode": 1, "seed": 7, "step": 0}}
+        statuses = [post(port, {**request, "instruction": text})[0] for text in ("put", "bad", "put")]
+        assert statuses == [200, 500, 200]
 
 
 def test_a_policys_bad_actions_are_named_to_the_client():

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vla_gen_bench.policies.contract import PolicyError, check_actions
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.contract import check_actions
+from vla_gen_bench.policies.remote.wire import WireError
 from vla_gen_bench.policies.serving.requests import BadRequest, Request
 from vla_gen_bench.protocol import EXTERNAL, Needs, Observation
 
@@ -136,21 +138,26 @@ class Engine:
 
     async def run(self) -> None:
         """Serves the queue until it is cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             group = await self._gather()
             for part in self._parts(group):
-                try:
-                    actions = await loop.run_in_executor(self._thread, self._compute, part)
-                except Exception as error:  # any exception of a policy goes to the requests' senders
-                    for waiting in part:
-                        if not waiting.answer.done():
-                            waiting.answer.set_exception(error)
-                else:
-                    self.served += len(part)
-                    for waiting, chunk in zip(part, actions, strict=True):
-                        if not waiting.answer.done():
-                            waiting.answer.set_result(chunk)
+                await self._answer(part)
+
+    async def _answer(self, part: list[_Waiting]) -> None:
+        """Computes a batch and answers its requests; if it fails, each alone, so that only a bad one gets an error."""
+        try:
+            actions = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, part)
+        except Exception as error:  # any exception of a policy goes to the requests' senders
+            if len(part) > 1:  # then the policy is memoryless: a second computation changes nothing
+                for waiting in part:
+                    await self._answer([waiting])
+            elif not part[0].answer.done():
+                part[0].answer.set_exception(error)
+        else:
+            self.served += len(part)
+            for waiting, chunk in zip(part, actions, strict=True):
+                if not waiting.answer.done():
+                    waiting.answer.set_result(chunk)
 
     async def _gather(self) -> list[_Waiting]:
         """Waits for a first request; returns it with all others that are queued or arrive within `wait_s`."""
@@ -178,13 +185,15 @@ class Engine:
         sessions = [waiting.session for waiting in part]
         policy = self.policy if self.memoryless else sessions[0].policy
         episodes = [(session.instruction, session.seed) for session in sessions]
-        if episodes != self._last if self.memoryless else sessions[0].fresh:
+        new = episodes != self._last if self.memoryless else sessions[0].fresh
+        self._last = []  # after an error, the next call resets the policy, whatever its episodes
+        if new:
             policy.reset(*map(list, zip(*episodes, strict=True)))
-        self._last = episodes
         for session in sessions:
             session.fresh = False
         actions = policy.act(_observation(part))
         check_actions(self._label, actions, len(part), self.spec)
+        self._last = episodes
         return actions.copy()
 
 
@@ -203,7 +212,10 @@ def _observation(part: list[_Waiting]) -> Observation:
 
 
 def failure_text(error: BaseException) -> str:
-    """Returns the failure message for clients: one line, no traceback, no path of this machine."""
-    if isinstance(error, BadRequest | PolicyError):
+    """Returns the failure message for clients: the text of an error meant for users, else only the error's type.
+
+    No traceback, and no text of other errors, which may hold paths of this machine.
+    """
+    if isinstance(error, BadRequest | WireError | UserError):
         return str(error)
     return f"the policy raised {type(error).__name__}; the server's own output tells more"

@@ -83,7 +83,7 @@ class Server:
                     actions = await self._answer(session, message)
                 except Exception as error:
                     self._tell(error)
-                    await socket.send_str(failure_text(error) if not isinstance(error, EXPECTED) else str(error))
+                    await socket.send_str(failure_text(error))
                     await socket.close(code=INTERNAL_ERROR, message=b"error in inference")
                     return
                 timing = {"infer_ms": 1000 * (time.perf_counter() - begin)}
@@ -150,8 +150,7 @@ class Server:
             if isinstance(error, web.HTTPException):
                 raise
             self._tell(error)
-            text = str(error) if isinstance(error, EXPECTED) else failure_text(error)
-            return web.json_response({"error": text}, status=400 if isinstance(error, EXPECTED) else 500)
+            return web.json_response({"error": failure_text(error)}, status=400 if isinstance(error, EXPECTED) else 500)
         text = wire.dumps(actions[0] if len(actions) == 1 else actions)
         return web.Response(text=wire.dumps({"encoded": text}) if twice else text, content_type="application/json")
 
@@ -188,8 +187,7 @@ class _VlaEval:
                 answer = await self._answer(session, message)
             except Exception as error:
                 self._server._tell(error)
-                reason = str(error) if isinstance(error, EXPECTED) else failure_text(error)
-                answer = "error", {"error": f"observation_failed: {reason}"}
+                answer = "error", {"error": f"observation_failed: {failure_text(error)}"}
             if answer is not None:
                 kind, payload = answer
                 envelope = {"type": kind, "payload": payload, "seq": sequence, "timestamp": time.time()}
