@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.converters import Adapted, parse_adapter
+from vla_gen_bench.policies.registry import load_policy
 from vla_gen_bench.policies.remote.wire import dumps, loads, pack, unpack
+from vla_gen_bench.policies.serving import engine
 from vla_gen_bench.protocol import Needs
 
 IMAGE = np.full((4, 6, 3), 50, np.uint8)
@@ -225,6 +229,62 @@ def test_converters_that_keep_state_get_an_instance_per_session():
                 socket.send(pack({"image": IMAGE, "prompt": "put", "vgb": own}, "openpi"))
                 commands.append(float(unpack(socket.recv())["actions"][0, 6]))
         assert commands == [1, -1] * 3
+
+
+def own_request(episode: int, step: int, **more):
+    return {"image": IMAGE, "instruction": "put", "vgb": {"episode": episode, "seed": 0, "step": step, **more}}
+
+
+def test_rest_episodes_that_ended_leave_their_instance_to_others():
+    with serving(Counts, "act", instances=2) as (port, server):
+        remote = load_policy(f"act://127.0.0.1:{port}", start_s=5, timeout_s=10)
+        for _ in range(5):  # one after another: each is announced as ended
+            remote.reset(["put", "put"], [0, 1])
+            for step in (0, 1):
+                calls = remote.act(replace(example_observation(2), step=np.full(2, step), instruction=("put", "put")))
+                assert np.allclose(calls[:, 0, 1], (step + 1) / 1000)
+        remote.close()
+        assert post(port, own_request(1, 0))[0] == 200  # the closed client's last episodes have ended too
+        assert server.engine._made == 2 and len(server._loose) == 1
+
+
+def test_rest_episodes_of_clients_that_are_gone_leave_their_instance_to_others(monkeypatch):
+    with serving(Counts, "act", instances=2) as (port, _):
+        for episode in (1, 2):
+            assert post(port, own_request(episode, 0))[0] == 200
+        status, answer = post(port, own_request(3, 0))
+        assert status == 400 and "all 2 instances are in use" in answer["error"]  # they may only be slow
+        monkeypatch.setattr(engine, "IDLE_S", 0.0)
+        assert post(port, own_request(3, 0))[0] == 200
+        monkeypatch.setattr(engine, "IDLE_S", 60.0)
+        status, answer = post(port, own_request(1, 1))
+        assert status == 400 and "went to another; start 'vgb serve' with more --instances" in answer["error"]
+        status, answer = post(port, own_request(2, 1))
+        assert status == 200 and np.allclose(answer[0, 1], 2 / 1000)  # the other one has lost nothing
+
+
+def test_a_connection_never_loses_its_instance(monkeypatch):
+    monkeypatch.setattr(engine, "IDLE_S", 0.0)
+    with serving(Counts, instances=1) as (port, _), dial(port) as one, dial(port) as two:
+        for socket in (one, two):
+            socket.recv()
+            socket.send(pack({"image": IMAGE, "prompt": "put"}, "openpi"))
+        answers = [one.recv(), two.recv()]
+        assert sum(isinstance(answer, str) and "all 1 instances are in use" in answer for answer in answers) == 1
+
+
+def test_rest_never_drops_an_episode_silently(monkeypatch):
+    with serving(Counts, "act", connections=2) as (port, _):
+        for episode in (1, 2):
+            assert post(port, own_request(episode, 0))[0] == 200
+        status, answer = post(port, own_request(3, 0))
+        assert status == 400 and "all 2 connections are in use" in answer["error"]
+        monkeypatch.setattr(engine, "IDLE_S", 0.0)
+        assert post(port, own_request(3, 0))[0] == 200
+        status, answer = post(port, own_request(1, 1))
+        assert status == 400 and "does not hold the episode any more" in answer["error"]
+    with serving(Echo, "act", connections=2) as (port, _):  # nothing of a memoryless policy can be lost
+        assert [post(port, own_request(episode, step))[0] for step in (0, 1) for episode in (1, 2, 3)] == [200] * 6
 
 
 class Secret(Echo):

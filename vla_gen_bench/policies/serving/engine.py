@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from vla_gen_bench.policies.remote.wire import WireError
 from vla_gen_bench.policies.serving.requests import BadRequest, Request
 from vla_gen_bench.protocol import EXTERNAL, Needs, Observation
 
+IDLE_S = 60.0  # a client without a connection that sends nothing for this long is probably gone
+
 
 @dataclass
 class Session:
@@ -26,9 +29,14 @@ class Session:
         instruction: May be empty, as in a suite's rows without one; None until the client has sent one.
         step: Completed control steps: reported by this project's clients, counted for others.
         frames: Camera -> the latest images, for policies that need a history.
+        loose: It has no connection, whose end would show that the client is gone.
+        waiting: Requests that are not answered yet.
+        last_s: Time of the last answer, of `time.monotonic`.
+        lost: Its instance was given to another session; the client does not know yet.
     """
 
     number: int
+    loose: bool = False
     episode: Any = None
     instruction: str | None = None
     seed: int = 0
@@ -36,6 +44,19 @@ class Session:
     fresh: bool = True
     policy: Any = None
     frames: dict[str, deque] = field(default_factory=dict)
+    waiting: int = 0
+    last_s: float = 0.0
+    lost: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has neither an instance nor a request to answer."""
+        return self.policy is None and not self.waiting
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the client is probably gone without a word: it has no connection, and has been idle for long."""
+        return self.loose and not self.waiting and time.monotonic() - self.last_s >= IDLE_S
 
 
 @dataclass
@@ -50,7 +71,8 @@ class Engine:
 
     A policy with an attribute `memoryless = True` depends only on instruction, seed and the current observation. It
     is reset before every call, and any sessions share a batch. Any other policy keeps episode state, so every session
-    has its own instance, at most `instances` in total.
+    has its own instance, at most `instances` in total. If they run out, the session abandoned for longest gives up its
+    own; if its client comes back all the same, the next request is refused.
 
     Args:
         make: Builds a policy.
@@ -76,18 +98,20 @@ class Engine:
         self.memoryless = bool(getattr(self.policy, "memoryless", False))
         self._spare: list[Any] = [self.policy]
         self._made, self._sessions = 1, 0
+        self._holders: dict[int, Session] = {}  # the loose sessions that have an instance, by number
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._last: list[tuple[str, int]] = []  # the episodes a memoryless policy was reset for
         self._thread = ThreadPoolExecutor(1, "policy")
         self.served = 0
 
-    def open(self) -> Session:
+    def open(self, loose: bool = False) -> Session:
         """Returns a new session."""
         self._sessions += 1
-        return Session(self._sessions)
+        return Session(self._sessions, loose)
 
     def close(self, session: Session) -> None:
         """Releases the session's resources."""
+        self._holders.pop(session.number, None)
         if session.policy is not None:
             self._spare.append(session.policy)
             session.policy = None
@@ -95,25 +119,58 @@ class Engine:
     def begin(self, session: Session, instruction: str | None, seed: int, episode: Any = None) -> None:
         """Starts an episode and discards earlier state."""
         session.instruction, session.seed, session.episode = instruction, seed, episode
-        session.step, session.fresh, session.frames = 0, True, {}
+        session.step, session.fresh, session.frames, session.lost = 0, True, {}, False
 
     async def act(self, session: Session, request: Request) -> np.ndarray:
         """Returns float32 [K, 7].
 
         Raises:
-            BadRequest: All instances are in use by other sessions.
+            BadRequest: All instances are in use by other sessions, or the session has lost its own.
             PolicyError: The policy failed or returned invalid actions.
         """
-        if session.policy is None and not self.memoryless:
-            session.policy = await self._instance()
-        self._note(session, request)
-        waiting = _Waiting(session, request, asyncio.get_running_loop().create_future())
-        await self._queue.put(waiting)
-        actions = await waiting.answer
+        session.waiting += 1
+        try:
+            if not self.memoryless:
+                await self._equip(session)
+            self._note(session, request)
+            waiting = _Waiting(session, request, asyncio.get_running_loop().create_future())
+            await self._queue.put(waiting)
+            actions = await waiting.answer
+        finally:
+            session.waiting -= 1
+            session.last_s = time.monotonic()
         session.step += self.spec.execution_horizon
         return actions
 
+    async def _equip(self, session: Session) -> None:
+        """Gives the session an instance if it has none."""
+        if session.lost:
+            session.lost = False  # told once: if the client continues all the same, it starts a new episode
+            raise BadRequest(
+                f"{self._label} keeps its episodes inside; the instance of this one, idle for {IDLE_S:g} s, went to "
+                "another; start 'vgb serve' with more --instances"
+            )
+        if session.policy is None:
+            policy = await self._instance()
+            if session.policy is not None:  # another request of the session was faster
+                self._spare.append(policy)
+                return
+            session.policy = policy
+            if session.loose:
+                self._holders[session.number] = session
+
+    def _release_abandoned(self) -> None:
+        """Frees the instance of the session that was abandoned first, if there is one."""
+        abandoned = [session for session in self._holders.values() if session.abandoned]
+        if abandoned:
+            session = min(abandoned, key=lambda session: session.last_s)
+            self.close(session)
+            self.begin(session, session.instruction, session.seed, session.episode)
+            session.lost = True
+
     async def _instance(self) -> Any:
+        if not self._spare and self._made >= self._instances:
+            self._release_abandoned()
         if self._spare:
             return self._spare.pop()
         if self._made >= self._instances:

@@ -145,6 +145,8 @@ class Server:
             message = wire.loads(await request.read(), self.limit)
             twice = isinstance(message, dict) and isinstance(message.get("encoded"), str)
             message = wire.loads(message["encoded"], self.limit) if twice else message
+            if self._ended(message):
+                return web.json_response({})
             actions = await self._answer(self._loose_session(message, request), message)
         except Exception as error:
             if isinstance(error, web.HTTPException):
@@ -157,15 +159,37 @@ class Server:
     def _loose_session(self, message: Any, request: web.Request) -> Session:
         """Returns a session per episode of our clients, or per address of others, since REST has no conversations.
 
-        Drops the oldest if there are too many.
+        Raises:
+            BadRequest: There are too many, or the policy keeps its episodes inside and this one is not held any more.
         """
-        own = message.get(VGB) if isinstance(message, dict) else None
-        key = str(own.get("episode")) if isinstance(own, dict) else f"from {request.remote}"
-        session = self._loose.pop(key, None) or self.engine.open()
+        own = _own(message)
+        key = f"from {request.remote}" if own is None else _key(own)
+        session = self._loose.pop(key, None)
+        if session is None:
+            if not self.engine.memoryless and own is not None and _under_way(own):
+                raise BadRequest("this server does not hold the episode any more; it was idle for too long")
+            self._make_room()
+            session = self.engine.open(loose=True)
         self._loose[key] = session
-        while len(self._loose) > self.connections:
-            self.engine.close(self._loose.pop(next(iter(self._loose))))
         return session
+
+    def _make_room(self) -> None:
+        """Drops sessions until there is room for another, the oldest first; raises `BadRequest` if all are in use."""
+        while len(self._loose) >= self.connections:
+            key = next((key for key, session in self._loose.items() if session.abandoned or session.idle), None)
+            if key is None:
+                raise BadRequest(f"all {self.connections} connections are in use")
+            self.engine.close(self._loose.pop(key))
+
+    def _ended(self, message: Any) -> bool:
+        """Whether one of our clients announces the end of its episode, which is then released."""
+        own = _own(message)
+        if own is None or own.get("ended") is not True:
+            return False
+        session = self._loose.pop(_key(own), None)
+        if session is not None:
+            self.engine.close(session)
+        return True
 
 
 class _VlaEval:
@@ -243,6 +267,21 @@ class _VlaEval:
             "action_spec": spec,
             "observation_params": {name: True for name, value in wanted.items() if value},
         }
+
+
+def _own(message: Any) -> dict[str, Any] | None:
+    """Returns the data that only this project's clients send; None for others."""
+    own = message.get(VGB) if isinstance(message, dict) else None
+    return own if isinstance(own, dict) else None
+
+
+def _key(own: dict[str, Any]) -> str:
+    return str(own.get("episode"))
+
+
+def _under_way(own: dict[str, Any]) -> bool:
+    """Whether the request is not an episode's first."""
+    return type(own.get("step")) is int and own["step"] > 0
 
 
 async def _messages(socket: web.WebSocketResponse, limit: int):
