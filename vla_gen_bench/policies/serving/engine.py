@@ -49,6 +49,11 @@ class Session:
     lost: bool = False
 
     @property
+    def text(self) -> str:
+        """The instruction for the policy."""
+        return self.instruction or ""
+
+    @property
     def idle(self) -> bool:
         """Whether it has neither an instance nor a request to answer."""
         return self.policy is None and not self.waiting
@@ -241,7 +246,7 @@ class Engine:
         """Queries the policy; runs in the policy's thread."""
         sessions = [waiting.session for waiting in part]
         policy = self.policy if self.memoryless else sessions[0].policy
-        episodes = [(session.instruction, session.seed) for session in sessions]
+        episodes = [(session.text, session.seed) for session in sessions]
         new = episodes != self._last if self.memoryless else sessions[0].fresh
         self._last = []  # after an error, the next call resets the policy, whatever its episodes
         if new:
@@ -260,7 +265,7 @@ def _observation(part: list[_Waiting]) -> Observation:
     shape = next(iter(images.values())).shape
     return Observation(
         images.pop(EXTERNAL) if EXTERNAL in images else np.zeros(shape, np.uint8),
-        tuple(session.instruction for session in sessions),
+        tuple(session.text for session in sessions),
         np.array([session.step for session in sessions], np.int64),
         state=None if requests[0].state is None else np.stack([request.state for request in requests]),
         other_images=images,
