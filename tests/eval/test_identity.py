@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from vla_gen_bench.episodes.suite import load_suite
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.evaluate import Request, make_plan
-from vla_gen_bench.eval.open_log import check_identity
+from vla_gen_bench.eval.open_log import OpenLog, check_identity
+from vla_gen_bench.policies.remote.address import FACTORY
 from vla_gen_bench.resources import data_dir
 
 SUITE = """
@@ -60,6 +62,41 @@ def test_a_secret_option_is_hidden_in_the_log_s_identity(folder: Path) -> None:
     request = Request(policy="secretive:Mine", suites=("suite.yaml",), options=given)
     (folder / "secretive.py").write_text("class Mine:\n    def __init__(self, api_key, n): pass\n")
     assert make_plan(request).identity["policy"]["options"] == {"api_key": "(hidden)", "n": 3}
+
+
+@pytest.mark.parametrize("ref", ["openpi://localhost:8000", "card"])
+def test_options_on_which_no_answer_depends_may_change_between_sessions(folder: Path, ref: str) -> None:
+    """The advice after a timeout is such an option: it must not make the log one of another run."""
+    (folder / "card").mkdir()
+    lines = ["name: acme", "title: Acme", "summary: Served", f"factory: {FACTORY}", "kwargs: {url: 'openpi://h:1'}"]
+    (folder / "card/card.yaml").write_text("\n".join([*lines, "needs: {image_size: [64, 64]}"]))
+    suite = load_suite("suite.yaml")
+
+    def session(ref: str, **options: Any) -> OpenLog:
+        policy = {"name": "acme", "ref": ref, "options": options, "digest": "d"}
+        identity = {"suite": {"id": suite.id, "version": "1"}, "policy": policy, "world": {"name": "builtin"}}
+        return OpenLog(folder / "log", identity, suite, ["suite.yaml"])
+
+    row = {"scenario": "ind", "seed": 0, "spec_digest": "s", "status": "ok", "success_at_end": True}
+    row |= {"success_once": True, "first_success_step": 1, "steps": 5, "error": None, "duration_s": 1.0, "worker": 0}
+    first = session(ref, keys={"image": "image"})
+    first.begin({}, {"started": "now"})
+    first.append({**row, "index": 0}, None)
+    second = session(ref, keys={"image": "image"}, timeout_s=600, first_timeout_s=900, start_s=5, limit_mib=9)
+    assert len(second.rows) == 1
+    second.begin({}, {"started": "later"})
+    second.append({**row, "index": 1}, None)
+    assert len(session(ref, keys={"image": "image"}, api_key="(hidden)").rows) == 2
+    with pytest.raises(UserError, match="of another run: policy options"):
+        session(ref, keys={"picture": "image"}, timeout_s=600)
+
+
+@pytest.mark.parametrize("ref", ["hold", "an object"])
+def test_such_options_of_another_policy_count(folder: Path, ref: str) -> None:
+    """It may act by its time limit."""
+    there, now = ({"policy": {"ref": ref, "options": {"timeout_s": limit}}, "world": {}} for limit in (1, 2))
+    with pytest.raises(UserError, match="of another run: policy options"):
+        check_identity(folder, there, now)
 
 
 def test_another_version_of_the_simulator_does_not_continue_a_log(folder: Path) -> None:

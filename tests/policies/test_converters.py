@@ -15,6 +15,7 @@ from vla_gen_bench.policies.card import Card, load_card
 from vla_gen_bench.policies.chunking import ChunkRunner
 from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.converters import Adapted, needs_with, parse_adapter
+from vla_gen_bench.policies.converters.compose import CONVERTERS
 from vla_gen_bench.policies.registry import load_policy
 from vla_gen_bench.policies.sensing import sensors_of
 from vla_gen_bench.protocol import ActionSpec, Needs
@@ -355,6 +356,43 @@ def test_a_card_composes_converters(tmp_path):
 def test_a_converter_that_reads_the_state_makes_it_needed():
     assert needs_with(Needs(), parse_adapter([{"deltas": {}}], "adapter")) == STATE
     assert needs_with(Needs(), parse_adapter([{"gripper": {}}], "adapter")) == Needs()
+
+
+STATELESS = [
+    {"resize": {"height": 8, "width": 8}}, {"crop": {"share": 0.9}}, "jpeg", "cast", {"select": {"dims": [*range(7)]}},
+    {"scale": {"translation": 0.5}}, {"unnormalise": {"low": [0] * 7, "high": [1] * 7}},
+    {"rotation": {"given": "axis_angle"}}, {"gripper": {}}, {"gripper": {"binarise": True}},
+    {"ensemble": {"method": "newest"}},
+]  # fmt: skip
+STATEFUL = [
+    {"gripper": {"sticky": 3}}, {"gripper": {"relative": True}}, {"ensemble": {"method": "average"}},
+    {"absolute": {"given": "euler_XYZ"}}, "deltas",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Gimbal lock")  # the numbers are no real poses
+@pytest.mark.parametrize("entry", [*STATELESS, *STATEFUL], ids=str)
+def test_a_converter_that_depends_on_earlier_calls_is_stateful(entry):
+    """Nothing else may be shared by the conversations of `vgb serve`."""
+    [converter] = parse_adapter([entry], "adapter")
+    observation = example_observation(1, needs=STATE)
+    actions = [np.full((1, 2, 7), value) for value in (0.0, 1.0, 0.6)]
+
+    def last(*calls):
+        converter.reset(1, 1)
+        return [converter.convert(call, observation) for call in calls][-1]
+
+    depends = not np.allclose(last(actions[0], actions[2]), last(actions[1], actions[2]))
+    assert converter.stateful == depends == (entry in STATEFUL)
+    policy = Says(np.zeros((1, 1, 7)))
+    assert not Adapted(policy, []).memoryless
+    policy.memoryless = True
+    assert Adapted(policy, [converter]).memoryless != depends
+
+
+def test_every_converter_is_judged():
+    names = {entry if isinstance(entry, str) else next(iter(entry)) for entry in [*STATELESS, *STATEFUL]}
+    assert names == {*CONVERTERS}
 
 
 def test_a_card_without_adapter_keeps_its_digest():

@@ -44,7 +44,7 @@ def running(app: web.Application) -> Iterator[int]:
 @contextmanager
 def serving(make, protocol: str = "openpi", needs: Needs = Needs(), **options) -> Iterator[tuple[int, Server]]:  # noqa: B008
     """Serves what `make()` builds; yields the port and the server."""
-    limits = {name: options.pop(name) for name in ("limit", "connections") if name in options}
+    limits = {name: options.pop(name) for name in ("limit", "connections", "digest") if name in options}
     server = Server(Engine(make, "policy 'acme'", needs, **options), "acme", **limits)
     with running(application(server, protocol)) as port:
         yield port, server

@@ -61,14 +61,26 @@ def serve(policy, checkpoint, options, protocol, host, port, batch, wait_ms, ins
     from vla_gen_bench.policies.serving.engine import Engine
     from vla_gen_bench.policies.serving.protocols import Server
 
+    digest = served_digest(card, arguments)  # before the weights are read, so that no later change is missed
     engine = Engine(
         lambda: load_policy(card, **arguments), card.label, serving_needs(card, arguments),
         batch=batch, wait_s=wait_ms / 1000, instances=instances,
     )  # fmt: skip
     threads = getattr(engine.policy, "threads", None)
     (runtime.narrow_threads if threads else runtime.limit_threads)(threads or runtime.usable_cores())
-    server = Server(engine, card.name, int(max_message_mib * MEBIBYTE), connections)
+    server = Server(engine, card.name, int(max_message_mib * MEBIBYTE), connections, digest)
     _listen(server, protocol, host, port)
+
+
+def served_digest(card, arguments: dict) -> str:
+    """Returns a digest of all that decides how the policy acts; a local checkpoint counts wherever it lies."""
+    from vla_gen_bench.episodes.spec import digest_of
+    from vla_gen_bench.eval.evaluate import policy_digests
+    from vla_gen_bench.log.provenance import without_secrets
+
+    found = policy_digests(card, arguments)
+    options = {name: value for name, value in arguments.items() if name != "checkpoint" or found["checkpoint"] is None}
+    return digest_of({**found, "options": without_secrets(options)})
 
 
 def _listen(server, protocol: str, host: str, port: int) -> None:

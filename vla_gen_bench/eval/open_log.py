@@ -19,6 +19,10 @@ from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, present, read_lines
 from vla_gen_bench.log.header import FORMAT, read_raw_header
 from vla_gen_bench.log.rows import Key, Row
 from vla_gen_bench.log.writer import LogWriter
+from vla_gen_bench.policies.registry import resolve
+from vla_gen_bench.policies.remote.address import FACTORY
+from vla_gen_bench.policies.remote.links import DIGEST, VGB
+from vla_gen_bench.policies.remote.settings import WAITING
 
 
 class OpenLog:
@@ -72,6 +76,7 @@ class OpenLog:
     def _resume(self, identity: dict[str, Any]) -> None:
         there = read_raw_header(self.folder)
         check_identity(self.folder, there, identity)
+        self._run = there.get("run") or self._run  # `check_identity` accepts what the digest does not
         self.rows, self.notes = self.writer.restore(self._run)
         definition = self._header["suite"]["definition"]
         suite = {"definition": definition, **there["suite"]}
@@ -118,11 +123,23 @@ def check_identity(folder: Path, there: Mapping[str, Any], identity: Mapping[str
     world = {"version": FIRST_VERSION, **there["world"]}
     theirs = _flat({"sensors": {}, **there, "world": world})
     for name, ours in _flat({"sensors": {}, **identity}).items():
-        if theirs.get(name) != ours:
+        if theirs.get(name) != ours and not (name == "policy options" and _only_waits(there, identity)):
             raise UserError(
                 f"{folder}: the log there is of another run: {name} is {theirs.get(name)!r}, now {ours!r}; "
                 "give another folder with --out, or --fresh to move it aside"
             )
+
+
+def _only_waits(there: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether the policy is a server, and its options differ only in those on which no answer depends."""
+    logged, given = (side["policy"].get("options") or {} for side in (there, identity))
+    differing = {name for name in {*logged, *given} if logged.get(name) != given.get(name)}
+    if not differing <= {*WAITING}:
+        return False
+    try:
+        return resolve(identity["policy"]["ref"]).factory == FACTORY
+    except UserError:  # a policy given as an object
+        return False
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,9 +170,33 @@ def now() -> str:
 def check_server(header: Mapping[str, Any], info: Mapping[str, Any]) -> None:
     """Raises `UserError` if the server describes itself differently than the log's server did."""
     before, now_ = (given.get("connection", {}).get("server") for given in (header, info))
-    if before is not None and now_ is not None and before != now_:
+    if before is None or now_ is None:
+        return
+    logged, served = _digest_of(before), _digest_of(now_)
+    if logged is None:
+        now_ = _without_digest(now_)  # the log began before `vgb serve` reported one
+    if before == now_:
+        return
+    if logged and served and logged != served:
+        what = f"policy: its card, code, checkpoint or options have changed (digest {logged}, now {served})"
+    else:
         names = sorted(name for name in {*before, *now_} if before.get(name) != now_.get(name))
-        raise UserError(
-            f"the log there is of another server at {info['connection']['url']}: its {', '.join(names)} differ; "
-            "give another folder with --out, or --fresh to move it aside"
-        )
+        what = f"server: its {', '.join(names)} differ"
+    raise UserError(
+        f"the log there, with the server at {info['connection']['url']}, is of another {what}; "
+        "give another folder with --out, or --fresh to move it aside"
+    )
+
+
+def _digest_of(server: Mapping[str, Any]) -> str | None:
+    """Returns the digest of the served policy from a server's description; None for a server that reports none."""
+    own = server.get(VGB)
+    return own.get(DIGEST) if isinstance(own, dict) else None
+
+
+def _without_digest(server: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a server's description without that digest, which vla-eval's greeting holds at two places."""
+    found = {name: _without_digest(value) if isinstance(value, dict) else value for name, value in server.items()}
+    if isinstance(found.get(VGB), dict):
+        found[VGB] = {name: value for name, value in found[VGB].items() if name != DIGEST}
+    return found

@@ -341,6 +341,39 @@ def test_an_incomplete_or_foreign_adapter_is_refused(checkpoint: Path, tmp_path:
         load(tmp_path)
 
 
+def test_an_option_that_does_not_apply_is_refused_not_ignored(checkpoint: Path, tmp_path: Path) -> None:
+    """A log would record it as if it had been used."""
+    commit = "0" * 40
+    with pytest.raises(CheckpointError, match="base: .* is a full checkpoint, no adapter; leave base out"):
+        load(checkpoint, base=checkpoint)
+    with pytest.raises(CheckpointError, match="revision: .* is a folder, and a revision is a commit on the hub"):
+        load(checkpoint, revision=commit)
+    with pytest.raises(CheckpointError, match="vision_heads: 9 given; vla_gen_bench.vision has "):
+        load(checkpoint, vision_heads=(9, 9))
+    heads = [tower.heads for tower in load(checkpoint).config.vision]
+    assert load(checkpoint, vision_heads=(heads[0], heads[1])).config.vision == load(checkpoint).config.vision
+    model = lora.add_lora(new_model("pico"), lora.LoraConfig(4), torch.Generator())
+    adapters.save_adapter(model, tmp_path, lora.LoraConfig(4), base=str(checkpoint))
+    with pytest.raises(CheckpointError, match="revision: .* is a folder"):
+        load(tmp_path, revision=commit)
+    with pytest.raises(CheckpointError, match="revision: .* is a folder"):
+        load(tmp_path, base=checkpoint, revision=commit)
+
+
+def test_a_revision_is_of_the_base_under_an_adapter_in_a_folder(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(hub, "_download", lambda name, revision: asked.append((name, revision)) or checkpoint)
+    model = lora.add_lora(new_model("pico"), lora.LoraConfig(4), torch.Generator())
+    adapters.save_adapter(model, tmp_path, lora.LoraConfig(4), base="some/model")
+    load(tmp_path, revision="1" * 40)
+    load(tmp_path, base="other/model", revision="2" * 40)
+    edit(tmp_path / "adapter_config.json", revision="3" * 40)
+    load(tmp_path)
+    assert asked == [("some/model", "1" * 40), ("other/model", "2" * 40), ("some/model", "3" * 40)]
+
+
 @pytest.mark.parametrize("name", ["no/such/folder", "nowhere", Path("/no/such/folder")])
 def test_a_checkpoint_that_is_nowhere(name: str) -> None:
     with pytest.raises(CheckpointError, match="no such folder, and not an id on the hub"):

@@ -245,6 +245,11 @@ def test_the_head_draws_nothing_and_stays_within_the_statistics(copy: Path) -> N
     assert first.shape == (2, 4, 7) and np.allclose(first[..., :6], 0.03)
 
 
+def test_sampling_options_of_a_head_that_draws_nothing_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="top_k: .* has a regression head, which draws no tokens; leave top_k out"):
+        load_policy("openvla-oft", checkpoint=checkpoint, top_k=50)
+
+
 def test_the_card_refuses_a_checkpoint_that_decodes_one_token_after_the_other(tmp_path: Path) -> None:
     save(tmp_path, new_model("pico"), new_tokenizer(size("pico")))
     with pytest.raises(UserError, match="decodes autoregressive, and parallel is asked for; --policy openvla runs any"):

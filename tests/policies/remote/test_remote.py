@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,18 @@ def test_episodes_that_a_policy_keeps_inside_begin_anew(protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_empty_instruction_is_one_like_any_other(protocol):
+    """The suites controls and robustness have rows without an instruction."""
+    with serving(Counts, protocol) as (port, _):
+        remote = load_policy(f"{protocol}://127.0.0.1:{port}", **FAST)
+        for instruction in ("", "put carrot on plate", ""):
+            remote.reset([instruction], [5])
+            for call in (1, 2):
+                seen = replace(example_observation(1), instruction=(instruction,))
+                assert np.allclose(remote.act(seen)[0, 0, 1], call / 1000)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_sensor_travels_unchanged(protocol):
     seen = []
 
@@ -145,6 +158,16 @@ def test_a_key_map_fills_other_names():
         remote.act(example_observation(1, needs=needs))
         assert seen[-1]["observation/state"].shape == (7,) and seen[-1]["rtc"] is False
         assert seen[-1]["images"]["cam_high"].shape == (240, 320, 3)
+
+
+def test_a_key_map_leaves_the_rest_to_the_server():
+    """Image size and history are the server's own, whatever the keys are called."""
+    served = Needs(image_size=(128, 128), history=3)
+    keys = {"observation/image": "image", "observation/state": "state", "prompt": "instruction"}
+    with serving(Echo, needs=served) as (port, _):
+        url = f"openpi://127.0.0.1:{port}"
+        needs = sensors_of(resolve(url), get_world("builtin"), options={"keys": keys, **FAST})
+        assert needs == replace(served, state=True) == load_policy(url, keys=keys, **FAST).needs
 
 
 @pytest.mark.parametrize(
@@ -473,5 +496,58 @@ def test_a_log_is_not_continued_with_another_policy_at_the_same_address():
 
     check_server({}, told("a"))
     check_server(told("a"), told("a"))
-    with pytest.raises(UserError, match="another server at openpi://localhost:8000: its policy differ"):
+    with pytest.raises(UserError, match="with the server at openpi://localhost:8000, is of another server: its policy"):
         check_server(told("a"), told("b"))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_log_is_not_continued_with_an_edited_policy_at_the_same_address(protocol):
+    from vla_gen_bench.eval.open_log import check_server
+
+    def info(digest):
+        with serving(Echo, protocol, digest=digest) as (port, _):
+            remote = load_policy(f"{protocol}://127.0.0.1:{port}", **FAST)
+            remote.close()
+        return {"connection": {**remote.connection, "url": f"{protocol}://localhost:8000"}}
+
+    check_server(info("a"), info("a"))
+    check_server(info(None), info("a"))  # the log began before servers reported a digest
+    with pytest.raises(UserError, match="of another policy: its card, code, checkpoint .*digest a, now b.*--fresh"):
+        check_server(info("a"), info("b"))
+    with pytest.raises(UserError, match="of another server: its .*vgb differ"):
+        check_server(info("a"), info(None))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_run_does_not_continue_with_a_policy_edited_during_it(protocol):
+    with serving(Echo, protocol, digest="a") as (port, server):
+        remote = load_policy(f"{protocol}://127.0.0.1:{port}", **FAST)
+        remote.reset(["put"], [0])
+        server.digest = "b"
+        with pytest.raises(ServerGone, match="another policy, or the same one after an edit"):
+            remote.reset(["put", "put"], [0, 1])  # the second episode opens another connection
+        remote.close()
+
+
+def test_the_digest_of_a_served_policy_covers_checkpoint_code_and_options(tmp_path, monkeypatch):
+    from vla_gen_bench.cli.serve import served_digest
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "servable.py"
+    code.write_text("class Mine:\n    def __init__(self, checkpoint, gain=1, api_key=None): pass\n")
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text("1 2 3")
+    card = resolve("servable:Mine")
+
+    def digest(checkpoint="here/weights", **options):
+        return served_digest(card, {"checkpoint": checkpoint, **options})
+
+    before = digest(api_key="mine")
+    assert before == digest("there/weights", api_key="another") != digest(gain=2)
+    (tmp_path / "here/weights").write_text("1 2 4")
+    assert before != digest(api_key="mine")
+    (tmp_path / "here/weights").write_text("1 2 3")
+    code.write_text(code.read_text() + "# edited\n")
+    assert before != digest(api_key="mine")

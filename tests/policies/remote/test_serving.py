@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,12 @@ from served import Counts, Echo, serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from vla_gen_bench.errors import UserError
+from vla_gen_bench.policies.contract import example_observation
+from vla_gen_bench.policies.converters import Adapted, parse_adapter
+from vla_gen_bench.policies.registry import load_policy
 from vla_gen_bench.policies.remote.wire import dumps, loads, pack, unpack
+from vla_gen_bench.policies.serving import engine
 from vla_gen_bench.protocol import Needs
 
 IMAGE = np.full((4, 6, 3), 50, np.uint8)
@@ -59,10 +65,36 @@ def test_another_instruction_is_another_episode():
         assert counts == [1, 2, 1]
 
 
-def test_a_foreign_vla_eval_client_gets_one_action_per_observation():
-    def message(kind, payload, seq):
-        return pack({"type": kind, "payload": payload, "seq": seq, "timestamp": 0.0}, "vla-eval", "png")
+def message(kind, payload, seq):
+    return pack({"type": kind, "payload": payload, "seq": seq, "timestamp": 0.0}, "vla-eval", "png")
 
+
+def test_a_foreign_client_needs_an_instruction_which_may_be_empty():
+    with serving(Counts) as (port, _), dial(port) as socket:
+        socket.recv()
+        counts = []
+        for prompt in ({"prompt": ""}, {"prompt": ""}, {}, {"prompt": "put"}):
+            socket.send(pack({"image": IMAGE, **prompt}, "openpi"))
+            counts.append(round(1000 * float(unpack(socket.recv())["actions"][0, 1])))
+        assert counts == [1, 2, 3, 1]
+    with serving(Counts) as (port, _), dial(port) as socket:
+        socket.recv()
+        socket.send(pack({"image": IMAGE}, "openpi"))
+        assert "no instruction" in socket.recv()
+    with serving(lambda: Counts(chunk=1), "vla-eval") as (port, _), dial(port) as socket:
+        counts = []
+        for seq, (name, text) in enumerate(
+            [({"name": "put"}, {"task_description": ""}), ({}, {"prompt": ""}), ({}, {})]
+        ):
+            socket.send(message("episode_start", {"task": name}, 10 * seq))
+            for _ in range(2):
+                socket.send(message("observation", {"images": {"primary": IMAGE}, **text}, 10 * seq + 1))
+                payload = unpack(socket.recv())["payload"]
+                counts.append(payload.get("error") or round(1000 * float(payload["actions"][1])))
+        assert counts[:4] == [1, 2, 1, 2] and "no instruction" in counts[4] and counts[4] == counts[5]
+
+
+def test_a_foreign_vla_eval_client_gets_one_action_per_observation():
     policy = Echo(chunk=3, execute=2)
     with serving(lambda: policy, "vla-eval") as (port, _), dial(port) as socket:
         socket.send(message("hello", {"harness_version": "0.8.0", "protocol_version": 1}, 1))
@@ -172,6 +204,89 @@ def test_policies_that_keep_episodes_inside_get_an_instance_per_session():
     assert len(built) == 2
 
 
+def test_converters_that_keep_state_get_an_instance_per_session():
+    """A command of one conversation must not be held in another; see `Converter.stateful`."""
+
+    class Closes(Echo):
+        """Closes the gripper at odd seeds, opens it at even ones, and then leaves it as it is."""
+
+        def act(self, observation):
+            actions = super().act(observation)
+            first = 1.0 - np.array(self.seeds) % 2
+            actions[:, :, 6] = np.where(observation.step == 0, first, 0.5)[:, None]
+            return actions
+
+    def make():
+        return Adapted(Closes(), parse_adapter([{"gripper": {"relative": True}}], "adapter"))
+
+    with serving(make) as (port, _), dial(port) as one, dial(port) as two:
+        commands = []
+        for step in range(3):
+            for seed, socket in enumerate((one, two)):
+                if step == 0:
+                    socket.recv()
+                own = {"episode": 1, "seed": seed, "step": step}
+                socket.send(pack({"image": IMAGE, "prompt": "put", "vgb": own}, "openpi"))
+                commands.append(float(unpack(socket.recv())["actions"][0, 6]))
+        assert commands == [1, -1] * 3
+
+
+def own_request(episode: int, step: int, **more):
+    return {"image": IMAGE, "instruction": "put", "vgb": {"episode": episode, "seed": 0, "step": step, **more}}
+
+
+def test_rest_episodes_that_ended_leave_their_instance_to_others():
+    with serving(Counts, "act", instances=2) as (port, server):
+        remote = load_policy(f"act://127.0.0.1:{port}", start_s=5, timeout_s=10)
+        for _ in range(5):  # one after another: each is announced as ended
+            remote.reset(["put", "put"], [0, 1])
+            for step in (0, 1):
+                calls = remote.act(replace(example_observation(2), step=np.full(2, step), instruction=("put", "put")))
+                assert np.allclose(calls[:, 0, 1], (step + 1) / 1000)
+        remote.close()
+        assert post(port, own_request(1, 0))[0] == 200  # the closed client's last episodes have ended too
+        assert server.engine._made == 2 and len(server._loose) == 1
+
+
+def test_rest_episodes_of_clients_that_are_gone_leave_their_instance_to_others(monkeypatch):
+    with serving(Counts, "act", instances=2) as (port, _):
+        for episode in (1, 2):
+            assert post(port, own_request(episode, 0))[0] == 200
+        status, answer = post(port, own_request(3, 0))
+        assert status == 400 and "all 2 instances are in use" in answer["error"]  # they may only be slow
+        monkeypatch.setattr(engine, "IDLE_S", 0.0)
+        assert post(port, own_request(3, 0))[0] == 200
+        monkeypatch.setattr(engine, "IDLE_S", 60.0)
+        status, answer = post(port, own_request(1, 1))
+        assert status == 400 and "went to another; start 'vgb serve' with more --instances" in answer["error"]
+        status, answer = post(port, own_request(2, 1))
+        assert status == 200 and np.allclose(answer[0, 1], 2 / 1000)  # the other one has lost nothing
+
+
+def test_a_connection_never_loses_its_instance(monkeypatch):
+    monkeypatch.setattr(engine, "IDLE_S", 0.0)
+    with serving(Counts, instances=1) as (port, _), dial(port) as one, dial(port) as two:
+        for socket in (one, two):
+            socket.recv()
+            socket.send(pack({"image": IMAGE, "prompt": "put"}, "openpi"))
+        answers = [one.recv(), two.recv()]
+        assert sum(isinstance(answer, str) and "all 1 instances are in use" in answer for answer in answers) == 1
+
+
+def test_rest_never_drops_an_episode_silently(monkeypatch):
+    with serving(Counts, "act", connections=2) as (port, _):
+        for episode in (1, 2):
+            assert post(port, own_request(episode, 0))[0] == 200
+        status, answer = post(port, own_request(3, 0))
+        assert status == 400 and "all 2 connections are in use" in answer["error"]
+        monkeypatch.setattr(engine, "IDLE_S", 0.0)
+        assert post(port, own_request(3, 0))[0] == 200
+        status, answer = post(port, own_request(1, 1))
+        assert status == 400 and "does not hold the episode any more" in answer["error"]
+    with serving(Echo, "act", connections=2) as (port, _):  # nothing of a memoryless policy can be lost
+        assert [post(port, own_request(episode, step))[0] for step in (0, 1) for episode in (1, 2, 3)] == [200] * 6
+
+
 class Secret(Echo):
     def act(self, observation):
         raise RuntimeError("/home/me/secret.py said no")
@@ -195,6 +310,57 @@ def test_a_failure_leaks_neither_traceback_nor_message(caplog):
     with serving(Secret, "act") as (port, _):
         status, answer = post(port, {"image": IMAGE, "instruction": "put"})
         assert status == 500 and "secret" not in str(answer)
+
+
+def test_a_request_that_a_policy_refuses_fails_alone_in_its_batch():
+    """The others are computed again; the refused one gets the policy's own reason."""
+
+    class Picky(Echo):
+        def reset(self, instructions, seeds):
+            super().reset(instructions, seeds)
+            if "too long" in instructions:
+                raise UserError("instruction: at most 3 words")
+
+        def act(self, observation):
+            self.batches.append(0)
+            if "crash" in self.instructions:
+                raise RuntimeError("/home/me")
+            actions = super().act(observation)
+            actions[[text == "bad numbers" for text in self.instructions]] = np.nan
+            return actions
+
+    policy = Picky()
+    with serving(lambda: policy, wait_s=0.3) as (port, _), ThreadPoolExecutor(6) as pool:
+
+        def ask(prompt: str, number: int):
+            with dial(port) as socket:
+                socket.recv()
+                own = {"episode": 1, "seed": number, "step": 0}
+                socket.send(pack({"image": IMAGE, "prompt": prompt, "vgb": own}, "openpi"))
+                answer = socket.recv()
+                return answer if isinstance(answer, str) else round(1000 * float(unpack(answer)["actions"][0, 0]))
+
+        prompts = ["put", "too long", "put", "crash", "bad numbers", "lift"]
+        answers = list(pool.map(ask, prompts, range(6)))
+    assert [answers[place] for place in (0, 2, 5)] == [0, 2, 5]
+    assert answers[1] == "instruction: at most 3 words"
+    assert answers[3] == "the policy raised RuntimeError; the server's own output tells more"
+    assert "expected finite values" in answers[4]
+
+
+def test_a_policy_is_reset_after_an_error():
+    """Its reset may have failed halfway, so the episodes of the last good call are gone from it too."""
+
+    class Halfway(Echo):
+        def reset(self, instructions, seeds):
+            super().reset(instructions, seeds)
+            if "bad" in instructions:
+                raise UserError("no")
+
+    with serving(Halfway, "act") as (port, _):
+        request = {"image": IMAGE, "vgb": {"episode": 1, "seed": 7, "step": 0}}
+        statuses = [post(port, {**request, "instruction": text})[0] for text in ("put", "bad", "put")]
+        assert statuses == [200, 500, 200]
 
 
 def test_a_policys_bad_actions_are_named_to_the_client():

@@ -29,6 +29,12 @@ class Adapted:
         every_step = any(converter.queries_every_step for converter in converters)
         self.action_spec = ActionSpec(chunk=1) if every_step else ActionSpec(chunk=spec.chunk, execute=spec.execute)
 
+    @property
+    def memoryless(self) -> bool:
+        """Whether actions depend only on the current call, see `Policy`: of the inner policy and every converter."""
+        inner = bool(getattr(self.policy, "memoryless", False))
+        return inner and not any(converter.stateful for converter in self.converters)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["policy"], name)  # optional members such as decoding and close
 

@@ -18,12 +18,17 @@ class Converter(Frozen):
     Attributes:
         needs_state: Whether it reads the robot's state.
         queries_every_step: Whether the policy must be queried at every control step; each call then returns one action.
+        stateful: Whether an action depends on earlier calls of the episode, not only on the current one.
     """
 
     needs_state: ClassVar[bool] = False
 
     @property
     def queries_every_step(self) -> bool:
+        return False
+
+    @property
+    def stateful(self) -> bool:
         return False
 
     def reset(self, batch: int, execute: int) -> None:

@@ -153,6 +153,10 @@ class Gripper(Converter):
             raise ValueError("closed and open are the same number")
         return self
 
+    @property
+    def stateful(self) -> bool:
+        return self.relative or self.sticky > 0
+
     def reset(self, batch: int, execute: int) -> None:
         self._held, self._left, self._execute = np.ones(batch), np.zeros(batch, int), execute
 
@@ -198,6 +202,10 @@ class Ensemble(Converter):
     @property
     def queries_every_step(self) -> bool:
         return True
+
+    @property
+    def stateful(self) -> bool:
+        return self.method == "average"
 
     def reset(self, batch: int, execute: int) -> None:
         self._chunks = []

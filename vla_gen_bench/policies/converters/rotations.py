@@ -88,6 +88,10 @@ class _FromPose(Converter):
     _target: list[tuple[np.ndarray, Rotation]] = PrivateAttr(default_factory=list)
     _execute: int = PrivateAttr(default=1)
 
+    @property
+    def stateful(self) -> bool:
+        return True
+
     def reset(self, batch: int, execute: int) -> None:
         self._target, self._execute = [], execute
 

@@ -39,10 +39,12 @@ class OpenVLAPolicy:
         device: "cpu", "cuda", "cuda:1", ...
         dtype: "float32", "bfloat16" or "float16".
         temperature: Sampling temperature; 0 = greedy. The paper evaluates at 0.6.
-        top_k: Only the k most likely of the 256 tokens are eligible; None = all. RL4VLA used 50, by default.
+        top_k: Only the k most likely of the 256 tokens are eligible; None = all. RL4VLA used 50, by default. Refused
+            for a checkpoint with a regression head, which draws no tokens.
         unnorm_key: Entry of the checkpoint's `norm_stats`; None = its own choice, or the only one.
-        base: Base model of an adapter; None = the one named by the adapter.
-        revision: Commit on the hub; None = the one pinned in `policies/openvla/hub.yaml`.
+        base: Base model of an adapter; None = the one named by the adapter. Refused for a full checkpoint.
+        revision: Commit on the hub, of the checkpoint or of the base under an adapter in a folder; None = the one
+            pinned in `policies/openvla/hub.yaml`.
         image_path: "pil", "tensor" or "tensor-bf16", see `images`; None = from the checkpoint.
         center_crop: Use only the central nine tenths of the image, as openvla evaluates checkpoints trained with
             image augmentation; None = no, but refuse a checkpoint whose name has it ("...--image_aug").
@@ -81,6 +83,7 @@ class OpenVLAPolicy:
         _check_crop(center_crop, checkpoint, loaded.folder)
         _check_decoding(decoding, self.config, loaded.folder)
         self.threads = 1 if count_parameters(self.model) < SMALL_MODEL else None
+        _check_sampling(top_k, loaded)
         self.head = loaded.action_head and loaded.action_head.requires_grad_(False)
         tokenizer = PromptTokenizer.from_folder(_tokenizer_home(loaded), self.config)
         self.processor = Processor(self.config, tokenizer, image_path, bool(center_crop))
@@ -94,7 +97,7 @@ class OpenVLAPolicy:
         self._prompts: list[list[int]] = []
 
     def reset(self, instructions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Starts B new episodes; raises `UserError` for an instruction that is empty or too long."""
+        """Starts B new episodes; raises `UserError` for an instruction of only spaces or too long."""
         self._prompts = [self.processor.tokenizer.prompt(text) for text in instructions]
         self._seeds = [int(seed) for seed in seeds]
 
@@ -134,6 +137,13 @@ def _check_crop(wanted: bool | None, checkpoint: str | Path, folder: Path) -> No
         raise CheckpointError(
             f"{folder}: by its name trained with image augmentation ({AUGMENTED}); openvla evaluates those on the "
             "centre of the image: give --policy-option center_crop=true, or false for the whole image"
+        )
+
+
+def _check_sampling(top_k: int | None, loaded: Loaded) -> None:
+    if top_k is not None and loaded.action_head is not None:
+        raise CheckpointError(
+            f"top_k: {loaded.folder} has a regression head, which draws no tokens; leave top_k out, or give top_k=null"
         )
 
 

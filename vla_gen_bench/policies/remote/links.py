@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +16,9 @@ from vla_gen_bench.policies.contract import PolicyError
 from vla_gen_bench.policies.remote import wire
 
 VGB = "vgb"  # key of the data that only this project's servers and clients exchange
+DIGEST = "digest"  # key in there: identifies the served policy's card, code, checkpoint and options
 LONGEST_END = 600  # characters of a server's own error text
+END_TIMEOUT_S = 2.0  # how long `vgb serve` may take to note an episode's end
 T = TypeVar("T")
 
 
@@ -158,9 +161,7 @@ class _WebSocketLink:
             return call()
         except TimeoutError:
             self.close()
-            raise ServerGone(
-                f"{self.address.url}: no answer within {timeout_s:g} s; --policy-option timeout_s=... waits longer"
-            ) from None
+            raise _no_answer(self.address.url, timeout_s) from None
         except ConnectionClosed as error:
             self.close()
             raise _Closed(f"{self.address.url}: the connection ended ({one_line(str(error))})") from None
@@ -169,6 +170,11 @@ class _WebSocketLink:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _no_answer(url: str, timeout_s: float) -> ServerGone:
+    how = "--policy-option timeout_s=... waits longer (first_timeout_s=... for the first answer)"
+    return ServerGone(f"{url}: no answer within {timeout_s:g} s; {how}")
 
 
 class _Closed(ServerError):
@@ -262,7 +268,10 @@ class VlaEvalLink(_WebSocketLink):
 
 
 class ActLink:
-    """OpenVLA's REST: `POST /act` with JSON, arrays as json-numpy. It has neither episodes nor connections."""
+    """OpenVLA's REST: `POST /act` with JSON, arrays as json-numpy. It has neither episodes nor connections.
+
+    `vgb serve` is told when an episode has ended, so that it can give the episode's instance of the policy to another.
+    """
 
     def __init__(self, address: Address) -> None:
         import urllib3
@@ -271,6 +280,7 @@ class ActLink:
         self._pool = urllib3.HTTPConnectionPool(address.host, address.port, maxsize=1, retries=False)
         self._episode: dict[str, Any] = {}
         self._pending: dict[str, Any] | None = None
+        self._running = False  # the server knows the episode
         self.greeting = self._health()
 
     def _health(self) -> dict[str, Any]:
@@ -295,7 +305,28 @@ class ActLink:
         return health if answer.status == 200 and isinstance(health, dict) else {}
 
     def begin(self, instruction: str, seed: int) -> None:
+        self._end()
         self._episode = {"episode": uuid.uuid4().hex, "seed": seed}
+
+    def _end(self) -> None:
+        """Tells `vgb serve` that the episode has ended; the server notices later by itself if this is lost."""
+        import urllib3
+
+        if self._running:
+            self._running = False
+            body = wire.dumps({VGB: {**self._episode, "ended": True}})
+            with suppress(urllib3.exceptions.HTTPError):
+                answer = self._post(body, END_TIMEOUT_S)
+                answer.read()
+                answer.release_conn()
+
+    def _post(self, body: str, timeout_s: float) -> Any:
+        import urllib3
+
+        return self._pool.request(
+            "POST", "/act", body=body, headers={"Content-Type": "application/json"},
+            timeout=urllib3.Timeout(connect=min(10, timeout_s), read=timeout_s), preload_content=False,
+        )  # fmt: skip
 
     def send(self, message: dict[str, Any], step: int) -> None:
         own = {VGB: {**self._episode, "step": step}} if VGB in self.greeting else {}
@@ -304,20 +335,17 @@ class ActLink:
     def receive(self, timeout_s: float) -> np.ndarray:
         import urllib3
 
+        self._running = False  # a server that does not answer is not told the episode's end either
         url, body = self.address.url, wire.dumps(self._pending)
         try:
-            answer = self._pool.request(
-                "POST", "/act", body=body, headers={"Content-Type": "application/json"},
-                timeout=urllib3.Timeout(connect=10, read=timeout_s), preload_content=False,
-            )  # fmt: skip
+            answer = self._post(body, timeout_s)
             data = answer.read(self.address.limit + 1)
             answer.release_conn()
         except urllib3.exceptions.ReadTimeoutError:
-            raise ServerGone(
-                f"{url}: no answer within {timeout_s:g} s; --policy-option timeout_s=... waits longer"
-            ) from None
+            raise _no_answer(url, timeout_s) from None
         except urllib3.exceptions.HTTPError as error:
             raise _Closed(f"{url}: {one_line(str(error))}") from None
+        self._running = VGB in self.greeting
         if answer.status != 200:
             raise ServerError(f"{url}/act: HTTP {answer.status}: {end_of_text(data.decode('utf-8', 'replace'))}")
         return actions_of(self._parsed(data), url)
@@ -337,6 +365,7 @@ class ActLink:
         return answer
 
     def close(self) -> None:
+        self._end()
         self._pool.close()
 
 

@@ -16,7 +16,7 @@ from vla_gen_bench.policies.contract import example_observation
 from vla_gen_bench.policies.converters.base import Converter
 from vla_gen_bench.policies.remote import keys as key_maps
 from vla_gen_bench.policies.remote.address import parse_url
-from vla_gen_bench.policies.remote.links import Address, Link, ServerError, connect
+from vla_gen_bench.policies.remote.links import VGB, Address, Link, ServerError, ServerGone, connect
 from vla_gen_bench.policies.remote.settings import own_of, settings_of
 from vla_gen_bench.policies.remote.wire import MEBIBYTE, ImageCodec
 from vla_gen_bench.protocol import EXTERNAL, WRIST, ActionSpec, Needs, Observation
@@ -90,19 +90,22 @@ class RemotePolicy:
         waits = {"start_s": start_s, "timeout_s": timeout_s, "first_timeout_s": first_timeout_s, "limit_mib": limit_mib}
         api_key = api_key or os.environ.get("VGB_API_KEY")
         settings_of({"url": url, "execute": execute, "api_key": api_key, **waits})
+        if keys is not None:
+            keys = key_maps.check_keys(keys, f"{url}: keys")
         if images not in (None, "png", "jpeg", "raw"):
             raise UserError(f"{url}: images: is '{images}'; expected png, jpeg or raw")
         settings = (start_s, timeout_s, first_timeout_s, int(limit_mib * MEBIBYTE), images or "png", api_key)
         self._address = Address(protocol, host, port, *settings)
         self._links: list[Link | None] = [connect(self._address)]
-        self.own = own_of(self._links[0].greeting, url)
+        self._greeting = self._links[0].greeting
+        self.own = own_of(self._greeting, url)
         if self.own and images is None:
             self._links[0].close()
             self._address = Address(**{**asdict(self._address), "images": "raw"})
             self._links = [connect(self._address)]
         self.needs = self.own.needs if self.own else Needs()
         fallback = own_keys(protocol, self.needs) if self.own else key_maps.BRIDGE[protocol]
-        self._keys = key_maps.check_keys(keys, f"{url}: keys") if keys is not None else fallback
+        self._keys = keys if keys is not None else fallback
         self.needs = key_maps.needs_of(self._keys, self.needs)
         self.default_adapter = () if self.own else BRIDGE_ADAPTERS[protocol]
         self._execute, self._answered = execute, False
@@ -131,11 +134,10 @@ class RemotePolicy:
         from vla_gen_bench.policies.converters.compose import describe_adapter
 
         rotation = next((item.given for item in converters if hasattr(item, "given")), "euler_XYZ")
-        told = self._links[0].greeting.items()
-        greeting = {name: value for name, value in told if name not in COUNTERS and _is_small(value)}
         return {
-            "protocol": self._address.protocol, "url": self._address.url, "server": greeting, "keys": self._keys,
-            "codec": self._codec(), "rotation": rotation, "adapter": describe_adapter(converters), "sent": {},
+            "protocol": self._address.protocol, "url": self._address.url, "server": _described(self._greeting),
+            "keys": self._keys, "codec": self._codec(), "rotation": rotation,
+            "adapter": describe_adapter(converters), "sent": {},
         }  # fmt: skip
 
     def _codec(self) -> str:
@@ -151,13 +153,27 @@ class RemotePolicy:
         """Starts an episode; reopens a connection that an earlier episode lost."""
         for _ in range(2):
             try:
-                self._links[row] = self._links[row] or connect(self._address)
+                self._links[row] = self._links[row] or self._connect()
                 self._links[row].begin(instruction, seed)
                 return
             except ServerError:
                 self._drop(row)
-        self._links[row] = connect(self._address)
+        self._links[row] = self._connect()
         self._links[row].begin(instruction, seed)
+
+    def _connect(self) -> Link:
+        """Opens another connection; raises `ServerGone` if another policy answers than at first.
+
+        Only servers that greet as `vgb serve` does are compared: others may greet differently each time.
+        """
+        link = connect(self._address)
+        if VGB in self._greeting and _described(link.greeting) != _described(self._greeting):
+            link.close()
+            raise ServerGone(
+                f"{self._address.url}: another policy, or the same one after an edit, is served there now than at the "
+                "start; serve the former one again to continue this log, or give another folder with --out"
+            )
+        return link
 
     def _drop(self, row: int) -> None:
         if self._links[row] is not None:
@@ -209,10 +225,7 @@ class RemotePolicy:
 
 
 def remote_needs(options: Mapping[str, Any]) -> Needs:
-    """Returns a server's inputs for planning: from the key map if given, else from the server."""
-    keys = options.get("keys")
-    if keys is not None:
-        return key_maps.needs_of(key_maps.check_keys(keys, f"{options['url']}: keys"))
+    """Returns a server's inputs for planning, as reported by the server and as needed by the key map if given."""
     given = {name: value for name, value in options.items() if name != "adapter"}
     settings_of(given)
     policy = RemotePolicy(**given)
@@ -226,6 +239,11 @@ def _listed(described: Mapping[str, Any], prefix: str = "") -> str:
         for name, value in described.items()
     ]
     return ", ".join(parts)
+
+
+def _described(greeting: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a server's greeting that identifies it, as the log records it."""
+    return {name: value for name, value in greeting.items() if name not in COUNTERS and _is_small(value)}
 
 
 def _is_small(value: Any) -> bool:

@@ -16,6 +16,7 @@ from vla_gen_bench.protocol import CAMERAS, ActionSpec, Needs
 from vla_gen_bench.strict_yaml import parse
 
 LONGEST_WAIT_S = 1e6
+WAITING = ("start_s", "timeout_s", "first_timeout_s", "limit_mib", "api_key")  # no answer depends on these
 Number = float
 
 

@@ -12,7 +12,7 @@ from aiohttp import WSMsgType, web
 
 from vla_gen_bench import __version__
 from vla_gen_bench.policies.remote import wire
-from vla_gen_bench.policies.remote.links import VGB
+from vla_gen_bench.policies.remote.links import DIGEST, VGB
 from vla_gen_bench.policies.serving.engine import Engine, Session, failure_text
 from vla_gen_bench.policies.serving.requests import (
     LARGEST_NUMBER,
@@ -25,6 +25,7 @@ from vla_gen_bench.policies.serving.requests import (
 log = logging.getLogger("vgb serve")
 PROTOCOL_VERSION = 1
 INTERNAL_ERROR = 1011
+NO_INSTRUCTION = "no instruction (prompt, instruction, task_description)"
 EXPECTED = (BadRequest, wire.WireError)
 
 
@@ -35,10 +36,20 @@ class Server:
         name: Name of the policy, reported to clients.
         limit: Largest message, bytes.
         connections: Largest number of simultaneous conversations.
+        digest: Identifies card, code, checkpoint and options of the policy; reported to this project's clients, whose
+            logs record it.
     """
 
-    def __init__(self, engine: Engine, name: str, limit: int = 16 * wire.MEBIBYTE, connections: int = 256) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        limit: int = 16 * wire.MEBIBYTE,
+        connections: int = 256,
+        digest: str | None = None,
+    ) -> None:
         self.engine, self.name, self.limit, self.connections = engine, name, limit, connections
+        self.digest = digest
         self._open = 0
         self._loose: dict[str, Session] = {}  # REST: episode -> session, the oldest first
 
@@ -46,7 +57,8 @@ class Server:
     def own(self) -> dict[str, Any]:
         """The data sent to this project's clients."""
         spec, needs = self.engine.spec.to_json(), self.engine.needs.to_json()
-        return {"version": __version__, "policy": self.name, "action_spec": spec, "needs": needs}
+        digest = {} if self.digest is None else {DIGEST: self.digest}
+        return {"version": __version__, "policy": self.name, "action_spec": spec, "needs": needs, **digest}
 
     async def health(self, request: web.Request) -> web.Response:
         """`GET /health` and `/healthz`: answers even while the policy computes."""
@@ -71,7 +83,7 @@ class Server:
                     actions = await self._answer(session, message)
                 except Exception as error:
                     self._tell(error)
-                    await socket.send_str(failure_text(error) if not isinstance(error, EXPECTED) else str(error))
+                    await socket.send_str(failure_text(error))
                     await socket.close(code=INTERNAL_ERROR, message=b"error in inference")
                     return
                 timing = {"infer_ms": 1000 * (time.perf_counter() - begin)}
@@ -114,8 +126,8 @@ class Server:
         """Starts an episode if the client reports one, or if the instruction changes."""
         own = request.own or {}
         instruction = request.instruction if request.instruction is not None else session.instruction
-        if not instruction:
-            raise BadRequest("no instruction (prompt, instruction, task_description)")
+        if instruction is None:
+            raise BadRequest(NO_INSTRUCTION)
         if own.get("episode", session.episode) != session.episode or instruction != session.instruction:
             self.engine.begin(session, instruction, _seed(own.get("seed", session.number)), own.get("episode"))
         if "step" in own:
@@ -133,28 +145,51 @@ class Server:
             message = wire.loads(await request.read(), self.limit)
             twice = isinstance(message, dict) and isinstance(message.get("encoded"), str)
             message = wire.loads(message["encoded"], self.limit) if twice else message
+            if self._ended(message):
+                return web.json_response({})
             actions = await self._answer(self._loose_session(message, request), message)
         except Exception as error:
             if isinstance(error, web.HTTPException):
                 raise
             self._tell(error)
-            text = str(error) if isinstance(error, EXPECTED) else failure_text(error)
-            return web.json_response({"error": text}, status=400 if isinstance(error, EXPECTED) else 500)
+            return web.json_response({"error": failure_text(error)}, status=400 if isinstance(error, EXPECTED) else 500)
         text = wire.dumps(actions[0] if len(actions) == 1 else actions)
         return web.Response(text=wire.dumps({"encoded": text}) if twice else text, content_type="application/json")
 
     def _loose_session(self, message: Any, request: web.Request) -> Session:
         """Returns a session per episode of our clients, or per address of others, since REST has no conversations.
 
-        Drops the oldest if there are too many.
+        Raises:
+            BadRequest: There are too many, or the policy keeps its episodes inside and this one is not held any more.
         """
-        own = message.get(VGB) if isinstance(message, dict) else None
-        key = str(own.get("episode")) if isinstance(own, dict) else f"from {request.remote}"
-        session = self._loose.pop(key, None) or self.engine.open()
+        own = _own(message)
+        key = f"from {request.remote}" if own is None else _key(own)
+        session = self._loose.pop(key, None)
+        if session is None:
+            if not self.engine.memoryless and own is not None and _under_way(own):
+                raise BadRequest("this server does not hold the episode any more; it was idle for too long")
+            self._make_room()
+            session = self.engine.open(loose=True)
         self._loose[key] = session
-        while len(self._loose) > self.connections:
-            self.engine.close(self._loose.pop(next(iter(self._loose))))
         return session
+
+    def _make_room(self) -> None:
+        """Drops sessions until there is room for another, the oldest first; raises `BadRequest` if all are in use."""
+        while len(self._loose) >= self.connections:
+            key = next((key for key, session in self._loose.items() if session.abandoned or session.idle), None)
+            if key is None:
+                raise BadRequest(f"all {self.connections} connections are in use")
+            self.engine.close(self._loose.pop(key))
+
+    def _ended(self, message: Any) -> bool:
+        """Whether one of our clients announces the end of its episode, which is then released."""
+        own = _own(message)
+        if own is None or own.get("ended") is not True:
+            return False
+        session = self._loose.pop(_key(own), None)
+        if session is not None:
+            self.engine.close(session)
+        return True
 
 
 class _VlaEval:
@@ -176,8 +211,7 @@ class _VlaEval:
                 answer = await self._answer(session, message)
             except Exception as error:
                 self._server._tell(error)
-                reason = str(error) if isinstance(error, EXPECTED) else failure_text(error)
-                answer = "error", {"error": f"observation_failed: {reason}"}
+                answer = "error", {"error": f"observation_failed: {failure_text(error)}"}
             if answer is not None:
                 kind, payload = answer
                 envelope = {"type": kind, "payload": payload, "seq": sequence, "timestamp": time.time()}
@@ -193,9 +227,8 @@ class _VlaEval:
         if kind == "episode_start":
             task = payload.get("task") if isinstance(payload.get("task"), dict) else {}
             self._chunk = []
-            self._engine.begin(
-                session, str(task.get("name", "")), _seed(task.get("seed", session.number)), message["seq"]
-            )
+            name = None if task.get("name") is None else str(task["name"])
+            self._engine.begin(session, name, _seed(task.get("seed", session.number)), message["seq"])
         elif kind == "observation":
             return "action", {"actions": await self._act(session, payload)}
         elif kind not in ("episode_end", "error"):
@@ -208,8 +241,12 @@ class _VlaEval:
             return await self._server._answer(session, payload)
         if not self._chunk:
             request = parse_request(payload, self._engine.needs)
-            if request.instruction and request.instruction != session.instruction:
-                self._engine.begin(session, request.instruction, session.seed, session.episode)
+            named = session.instruction  # by the task; an empty text beside an observation does not take it away
+            instruction = request.instruction if named is None else request.instruction or named
+            if instruction is None:
+                raise BadRequest(NO_INSTRUCTION)
+            if instruction != named:
+                self._engine.begin(session, instruction, session.seed, session.episode)
             actions = bridge_convention(await self._engine.act(session, request))
             self._chunk = list(actions[: self._engine.spec.execution_horizon])
         return self._chunk.pop(0).astype(np.float32)
@@ -230,6 +267,21 @@ class _VlaEval:
             "action_spec": spec,
             "observation_params": {name: True for name, value in wanted.items() if value},
         }
+
+
+def _own(message: Any) -> dict[str, Any] | None:
+    """Returns the data that only this project's clients send; None for others."""
+    own = message.get(VGB) if isinstance(message, dict) else None
+    return own if isinstance(own, dict) else None
+
+
+def _key(own: dict[str, Any]) -> str:
+    return str(own.get("episode"))
+
+
+def _under_way(own: dict[str, Any]) -> bool:
+    """Whether the request is not an episode's first."""
+    return type(own.get("step")) is int and own["step"] > 0
 
 
 async def _messages(socket: web.WebSocketResponse, limit: int):

@@ -162,7 +162,11 @@ def _towers(data: Mapping[str, Any], where: str, shapes: Shapes | None, heads: t
         entries = check_list(own, dict, f"{where}: {OWN_KEY}.vision")
         if len(entries) != 2:
             raise CheckpointError(f"{where}: {OWN_KEY}.vision: expected two towers, got {len(entries)}")
-        return tuple(_own_tower(entry, f"{where}: {OWN_KEY}.vision") for entry in entries)
+        given = heads or (None, None)
+        return tuple(
+            _with_heads(_own_tower(entry, f"{where}: {OWN_KEY}.vision"), count, f"{OWN_KEY}.vision", where)
+            for entry, count in zip(entries, given, strict=True)
+        )
     towers = []
     for place, (name, side) in enumerate(zip(ids, sides, strict=True)):
         if name in vision_table():
@@ -175,7 +179,11 @@ def _towers(data: Mapping[str, Any], where: str, shapes: Shapes | None, heads: t
 
 
 def _known_tower(name: str, side: int, heads: int | None, where: str) -> ViTConfig:
-    tower = ViTConfig(**{**vision_table()[name], "image": side})
+    return _with_heads(ViTConfig(**{**vision_table()[name], "image": side}), heads, name, where)
+
+
+def _with_heads(tower: ViTConfig, heads: int | None, name: str, where: str) -> ViTConfig:
+    """Returns `tower`; raises `CheckpointError` if the user gives other heads than it has."""
     if heads not in (None, tower.heads):
         raise CheckpointError(f"{where}: vision_heads: {heads} given; {name} has {tower.heads}")
     return tower

@@ -21,7 +21,7 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
     """Returns the folder of a checkpoint; one on the hub is downloaded or found in the local cache.
 
     Args:
-        name: A folder, or "owner/name". An existing folder takes precedence.
+        name: A folder, or "owner/name". An existing folder takes precedence; it has no revision.
         revision: Commit on the hub, 40 hex digits; a branch or tag may move, so a log could not identify the model.
             None = the pinned commit of `policies/openvla/hub.yaml`; an id that is not listed there needs a revision.
 

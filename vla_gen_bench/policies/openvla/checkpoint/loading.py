@@ -75,21 +75,27 @@ def load(
     Args:
         checkpoint: A folder in Hugging Face layout, a peft adapter folder, or "owner/name" on the hub.
         base: The base model of an adapter; None = from its config (a folder, possibly relative to it, or a hub id).
-        revision: Commit of `checkpoint` on the hub; None = the one pinned in `policies/openvla/hub.yaml`.
+        revision: Commit of `checkpoint` on the hub, or of the base under an adapter that is a folder; None = the one
+            pinned in `policies/openvla/hub.yaml`, for a base the one in the adapter's config.
         device: Device of the weights.
         dtype: Type of the weights; None = as stored. On the CPU and as stored, weights stay memory-mapped.
-        vision_heads: Attention heads of the towers, for towers in no table.
+        vision_heads: Attention heads of the towers, for towers in no table; refused if the checkpoint has other ones.
         merge: Add an adapter's update to the weights; False keeps it separate for further training.
 
     Raises:
-        CheckpointError: The checkpoint is unusable; names file and tensor or field.
+        CheckpointError: The checkpoint is unusable; names file and tensor or field. An argument does not apply to it.
     """
-    folder = find_checkpoint(checkpoint, revision)
+    local = _is_folder(checkpoint)
+    folder = find_checkpoint(checkpoint, None if local else revision)
     if not (folder / adapters.ADAPTER_CONFIG).is_file():
+        if base:
+            raise CheckpointError(f"base: {folder} is a full checkpoint, no adapter; leave base out")
+        if local:
+            _refuse_revision(folder, revision)
         model, head = _load_full(folder, dtype, vision_heads)
         model.to(device)
         return Loaded(model, folder, folder, head or _value_head(folder, model), _action_head((folder,), model))
-    origin = _base(folder, base)
+    origin = _base(folder, base, revision if local else None)
     model, _ = _load_full(origin, dtype, vision_heads)
     check_all_used(folder, [folder / adapters.ADAPTER_WEIGHTS, *_beside(folder, model.config)])
     if merge:
@@ -197,16 +203,29 @@ def _read_pickle(file: Path) -> Any:
         raise CheckpointError(f"{file}: cannot be read as tensors alone: {reason}") from None
 
 
-def _base(folder: Path, given: str | Path | None) -> Path:
-    """Returns the base model's folder: `given`, or the one named by the adapter."""
+def _base(folder: Path, given: str | Path | None, revision: str | None) -> Path:
+    """Returns the folder of the base model: `given`, or the one named by the adapter at the adapter's or `revision`."""
     if given:
-        return find_checkpoint(given)
-    fields = adapters.read_adapter_fields(folder)
-    base, revision = fields.get("base_model_name_or_path"), fields.get("revision")
-    if not base or not isinstance(base, str):
-        raise CheckpointError(f"{folder}: an adapter that does not name its base model; give base=FOLDER_OR_HUB_ID")
-    beside = (folder / base).is_dir()
-    return find_checkpoint(str(folder / base) if beside else base, revision if isinstance(revision, str) else None)
+        base, own = given, None
+    else:
+        fields = adapters.read_adapter_fields(folder)
+        base, own = fields.get("base_model_name_or_path"), fields.get("revision")
+        if not base or not isinstance(base, str):
+            raise CheckpointError(f"{folder}: an adapter that does not name its base model; give base=FOLDER_OR_HUB_ID")
+        base = str(folder / base) if (folder / base).is_dir() else base
+    if _is_folder(base):
+        _refuse_revision(base, revision)
+    return find_checkpoint(base, revision or (own if isinstance(own, str) else None))
+
+
+def _is_folder(name: str | Path) -> bool:
+    """Whether `find_checkpoint` takes a name as a folder, not as an id on the hub."""
+    return Path(str(name)).expanduser().is_dir()
+
+
+def _refuse_revision(folder: str | Path, revision: str | None) -> None:
+    if revision is not None:
+        raise CheckpointError(f"revision: {folder} is a folder, and a revision is a commit on the hub; leave it out")
 
 
 def count_parameters(model: nn.Module) -> int:
