@@ -75,8 +75,8 @@ def serve(policy, checkpoint, options, protocol, host, port, batch, wait_ms, ins
 def served_digest(card, arguments: dict) -> str:
     """Returns a digest of all that decides how the policy acts; a local checkpoint counts wherever it lies."""
     from vla_gen_bench.episodes.spec import digest_of
-    from vla_gen_bench.eval.evaluate import policy_digests
     from vla_gen_bench.log.provenance import without_secrets
+    from vla_gen_bench.policies.identity import policy_digests
 
     found = policy_digests(card, arguments)
     options = {name: value for name, value in arguments.items() if name != "checkpoint" or found["checkpoint"] is None}

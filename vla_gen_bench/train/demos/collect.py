@@ -20,9 +20,9 @@ from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shif
 from vla_gen_bench.episodes.shift import Shift
 from vla_gen_bench.episodes.streams import POOLS_VERSION
 from vla_gen_bench.errors import UserError, shown, suggest
-from vla_gen_bench.eval.evaluate import policy_digests
 from vla_gen_bench.log import provenance
 from vla_gen_bench.log.guard import sole_writer
+from vla_gen_bench.policies.identity import policy_digests
 from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.protocol import EXTERNAL, WRIST
 from vla_gen_bench.runtime import starting_process
