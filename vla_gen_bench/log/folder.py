@@ -163,9 +163,10 @@ def by_key(lines: Iterable[Line], rows: Mapping[Key, Row]) -> dict[Key, Line]:
     """Returns the line of each row that `gather` chose: the episode's first one with the row's status."""
     found: dict[Key, Line] = {}
     for line in lines:
-        key = key_of(line.data) if line.data else None
-        if key in rows and line.data and line.data["status"] == rows[key].status:
-            found.setdefault(key, line)
+        if line.data is not None:
+            key = key_of(line.data)
+            if key in rows and line.data["status"] == rows[key].status:
+                found.setdefault(key, line)
     return found
 
 
