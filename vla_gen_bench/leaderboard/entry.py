@@ -64,6 +64,16 @@ class SuiteInfo(Frozen):
     pack: str | None = None
 
 
+class Sensors(Frozen):
+    """What `ProtocolInfo.sensors` may hold: `protocol.Needs` as a log records it."""
+
+    state: StrictBool = False
+    cameras: tuple[str, ...] = ()
+    image_size: tuple[StrictInt, StrictInt] | None = None
+    history: StrictInt = 1
+    chunk_frames: StrictBool = False
+
+
 class ProtocolInfo(Frozen):
     """How the policy was run and scored.
 

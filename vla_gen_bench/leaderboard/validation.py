@@ -16,9 +16,8 @@ from vla_gen_bench.episodes.draw import draw
 from vla_gen_bench.episodes.suite import Suite, load_suite, suite_from
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.leaderboard.derive import Log, derived, rate, suite_of
-from vla_gen_bench.leaderboard.entry import Entry
+from vla_gen_bench.leaderboard.entry import Entry, Sensors
 from vla_gen_bench.log.rows import Key
-from vla_gen_bench.policies.card import DeclaredNeeds
 
 PAPER_SUITE, PAPER_WORLD = "table1 (paper)", "rl4vla"
 SHOWN_EPISODES = 3
@@ -134,7 +133,7 @@ def _counts(entry: Entry) -> Iterator[str]:
 
 def _sensors(entry: Entry) -> Iterator[str]:
     try:
-        DeclaredNeeds.model_validate_json(json.dumps(entry.protocol.sensors), strict=True)
+        Sensors.model_validate_json(json.dumps(entry.protocol.sensors), strict=True)
     except ValidationError as error:
         yield f"protocol.sensors: {mistake_text(error)}"
 
