@@ -13,7 +13,7 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -248,30 +248,41 @@ def seeds_of(name: str) -> dict[int, Path]:
 
 
 def several_seeds() -> dict[str, dict[int, Path]]:
-    """Returns training seed -> log of each policy with several seeds: those that all of these policies have."""
+    """Returns training seed -> log of each policy with several seeds."""
     logs = {name: seeds_of(name) for name in ("openvla-sft", "openvla-ppo")}
-    logs = {name: its for name, its in logs.items() if len(its) > 1}
-    shared = sorted(set.intersection(*(set(its) for its in logs.values())))
-    return {name: {seed: its[seed] for seed in shared} for name, its in logs.items()}
+    return {name: its for name, its in logs.items() if len(its) > 1}
 
 
 def seeds_section() -> str:
-    """Returns the tables over training seeds: against the warm-up and, as far as there are logs, PPO against SFT."""
-    found = several_seeds()
-    trained = [f"{name}={log}" for name, logs in found.items() for log in logs.values()]
-    places = ", ".join(f"run {place + 1} is seed {seed}" for place, seed in enumerate(next(iter(found.values()))))
-    starts = [f"openvla-base={BASE}", f"openvla-warmup={WARMUP}"]
-    shared = ("--over-seeds", "--format", "md")
-    parts = [report(*trained, *starts, "--baseline", "openvla-warmup", *shared)]
-    if len(found) > 1:
-        parts.append(report(*trained, "--baseline", BASELINE, *shared).partition("## Difference")[2])
-    first, *others = (re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE) for text in parts)
-    tables = "\n\n".join([first, *(f"#### Difference {text}" for text in others)]).replace(f"{ROOT}/", "")
-    return f"""\
-The same trainings with other seeds, evaluated once each: {places}. Weights, curves and logs of all but seed 0:
-`benchmarks/results/seeds/`. All start from the one warm-up.
+    """Returns the tables over training seeds: against the warm-up and, as far as there are logs, PPO against SFT.
 
-{tables}"""
+    They are over the seeds that all policies have; those with more follow alone, over all of theirs.
+    """
+    found = several_seeds()
+    shared = sorted(set.intersection(*(set(its) for its in found.values())))
+    trained = [f"{name}={its[seed]}" for name, its in found.items() for seed in shared]
+    starts = [f"openvla-base={BASE}", f"openvla-warmup={WARMUP}"]
+    options = ("--over-seeds", "--format", "md")
+    parts = [report(*trained, *starts, "--baseline", "openvla-warmup", *options)]
+    if len(found) > 1:
+        parts.append(report(*trained, "--baseline", BASELINE, *options).partition("## Difference")[2])
+    first, *others = (re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE) for text in parts)
+    tables = [first, *(f"#### Difference {text}" for text in others)]
+    for name, its in found.items():
+        if len(its) > len(shared):
+            rates = section(report(*(f"{name}={log}" for log in its.values()), *options), "Success rates")
+            tables.append(f"#### {name}, all its seeds ({places_of(its)})\n\n{rates}")
+    shown = "\n\n".join(tables).replace(f"{ROOT}/", "")
+    return f"""\
+The same trainings with other seeds, evaluated once each: {places_of(shared)}. Weights, curves and logs of all but
+seed 0: `benchmarks/results/seeds/`. All start from the one warm-up.
+
+{shown}"""
+
+
+def places_of(seeds: Iterable[int]) -> str:
+    """Returns in words which run of a table is which seed."""
+    return ", ".join(f"run {place + 1} is seed {seed}" for place, seed in enumerate(seeds))
 
 
 def controls_table() -> str:
