@@ -151,7 +151,7 @@ def made_up(folder: Path, parts: int, value: int = 0) -> Path:
 
 
 def test_rendered_again_is_decoded_again(tmp_path):
-    """The cache was told apart by number and side alone."""
+    """The cache was named by number and side alone."""
     made_up(tmp_path, 2)
     assert store.load_scenes(tmp_path, SIDE).images[[0, -1], 0, 0, 0].tolist() == [0, 1]
     for size in (SIDE, 16):  # a cache of each

@@ -66,7 +66,7 @@ def l1_checkpoint(folder: Path, seed: int) -> Path:
 
 
 def test_the_regression_head_is_averaged_like_the_model(cli, tmp_path: Path) -> None:
-    """It was the last one's, beside a model that is the mean."""
+    """It was the last one's, in a model that is otherwise the mean."""
     heads = [l1_checkpoint(tmp_path / name, seed) / ACTION_HEAD_FILE for seed, name in enumerate("ab")]
     ran = cli("train", "mean", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "mean")
     assert ran.exit_code == 0, ran.stderr

@@ -101,7 +101,7 @@ class EvalLog:
             problem = line.problem or foreign(line, run)
             if problem:
                 raise refusal(line._replace(problem=problem))
-        chosen = by_key(lines, gather(iter(lines), run).rows)
+        chosen = by_key(lines, gather(iter(lines), None).rows)
         return [line.data for line in chosen.values() if line.data]
 
     def frame(self) -> pandas.DataFrame:

@@ -13,7 +13,7 @@ from typing import Any
 from vla_gen_bench.data import gzipped, replace_file
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.log.files import ACTIONS_FILE, EPISODES_FILE, RUN_FILE, read_lines
-from vla_gen_bench.log.folder import UNFINISHED, EvalLog, Line, by_key, gather, parse_actions, refusal
+from vla_gen_bench.log.folder import UNFINISHED, EvalLog, by_key, gather, parse_actions, refusal
 from vla_gen_bench.log.guard import check_held
 from vla_gen_bench.log.rows import Key, Row, key_of
 
@@ -56,7 +56,7 @@ class LogWriter:
         if strange:
             raise UserError(f"{strange[0]}; give another folder with --out, or --fresh to move the log aside")
         kept = {key: row for key, row in reading.rows.items() if row.ok and key not in reading.disputed}
-        self._rewrite(_first_lines(lines, kept))
+        self._rewrite([line.text for line in by_key(lines, kept).values()])
         self._drop_actions(kept)
         return kept, _notes(len(reading.repeated), len(reading.disputed))
 
@@ -133,10 +133,6 @@ class LogWriter:
 def header_text(header: Mapping[str, Any]) -> str:
     """Formats the content of `run.json`."""
     return json.dumps(header, indent=1, allow_nan=False) + "\n"
-
-
-def _first_lines(lines: Sequence[Line], rows: dict[Key, Row]) -> list[bytes]:
-    return [line.text for line in by_key(lines, rows).values()]
 
 
 def _notes(repeats: int, disputed: int) -> list[str]:

@@ -288,7 +288,7 @@ def _check_policy(request: Request, where: str) -> None:
 
 
 def _imports_safely(card: Card) -> bool:
-    """Whether a policy's factory may be imported here; code beside a card is left to the process that evaluates it."""
+    """Whether a policy's factory may be imported here; code in a card's folder is left to its evaluation."""
     return card.source.kind != "folder" or card.factory.startswith(f"{__name__.partition('.')[0]}.")
 
 

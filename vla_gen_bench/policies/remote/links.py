@@ -270,7 +270,7 @@ class VlaEvalLink(_WebSocketLink):
 class ActLink:
     """OpenVLA's REST: `POST /act` with JSON, arrays as json-numpy. It has neither episodes nor connections.
 
-    `vgb serve` is told when an episode has ended, so that it can give the episode's instance of the policy to another.
+    The link reports the end of each episode to `vgb serve`, which can then give its instance of the policy to another.
     """
 
     def __init__(self, address: Address) -> None:
@@ -335,7 +335,7 @@ class ActLink:
     def receive(self, timeout_s: float) -> np.ndarray:
         import urllib3
 
-        self._running = False  # a server that does not answer is not told the episode's end either
+        self._running = False  # the end of an episode is not reported to a server that does not answer
         url, body = self.address.url, wire.dumps(self._pending)
         try:
             answer = self._post(body, timeout_s)

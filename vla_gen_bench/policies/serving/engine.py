@@ -150,7 +150,7 @@ class Engine:
     async def _equip(self, session: Session) -> None:
         """Gives the session an instance if it has none."""
         if session.lost:
-            session.lost = False  # told once: if the client continues all the same, it starts a new episode
+            session.lost = False  # reported once: if the client continues all the same, it starts a new episode
             raise BadRequest(
                 f"{self._label} keeps its episodes inside; the instance of this one, idle for {IDLE_S:g} s, went to "
                 "another; start 'vgb serve' with more --instances"

@@ -241,7 +241,7 @@ class _VlaEval:
             return await self._server._answer(session, payload)
         if not self._chunk:
             request = parse_request(payload, self._engine.needs)
-            named = session.instruction  # by the task; an empty text beside an observation does not take it away
+            named = session.instruction  # by the task; an empty text in an observation does not take it away
             instruction = request.instruction if named is None else request.instruction or named
             if instruction is None:
                 raise BadRequest(NO_INSTRUCTION)
