@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -80,10 +81,11 @@ class BanditBatch:
         return Step(self._images() if draw else None, right.astype(np.float32) / self.horizon, infos)
 
     def _die(self) -> None:
-        """Kills its own process, the first time that the file `die_once` is still there."""
-        if self.die_once and self.steps == 2 and os.path.exists(self.die_once):
-            os.unlink(self.die_once)
-            os.kill(os.getpid(), signal.SIGKILL)
+        """Kills its own process if it is the one that removes the file `die_once`: two may see it at once."""
+        if self.die_once and self.steps == 2:
+            with suppress(FileNotFoundError):
+                os.unlink(self.die_once)
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def privileged(self) -> list[SimpleNamespace]:
         """The colour is where the end effector is; all else is the same in every state."""
