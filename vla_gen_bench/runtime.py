@@ -29,6 +29,7 @@ DEFAULTS = {
 WATCH_S = 1.0
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 PARENT = "VGB_PARENT"  # id of the process that started this command and that it must not outlive
+CORES = "VGB_CORES"  # how many cores this command and the processes it starts may use, where that is less than it sees
 
 _NOISE = (
     # ManiSkill reports this on every machine without a GPU, whatever backend is requested later.
@@ -83,8 +84,10 @@ def narrow_threads(threads: int) -> None:
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns how many cores this process may use: those that the system gives it, or the share that `CORES` names."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get(CORES, "")
+    return min(seen, max(1, int(share))) if share.isdecimal() else seen
 
 
 def quiet() -> None:

@@ -179,6 +179,15 @@ def test_an_evaluation_s_command_makes_its_request(folder: Path, cli, monkeypatc
     assert part.request.checkpoint == "out/train/low/1/checkpoint"
 
 
+def test_parts_on_nodes_choose_their_workers_there(folder: Path, cli) -> None:
+    """Where a node's GPU simulates it is one; what a part requests limits it by its cores, not by `--workers`."""
+    write_study()
+    options = ("--engine", "ray", "--num-cpus-per-part", "16", "--num-gpus-per-part", "1", "--dry-run")
+    ran = cli("study", "study.yaml", *options)
+    assert ran.exit_code == 0 and "vgb eval" in ran.stdout and "--workers" not in ran.stdout
+    assert "--workers 3" in cli("study", "study.yaml", *options, "--workers", "3").stdout
+
+
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_is_a_study(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The presets' study needs nothing but this package; the paper's also demonstrations."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from living import alive, waited
 
+from vla_gen_bench.runtime import usable_cores
 from vla_gen_bench.study.engines import Local, in_a_study, reason, run_command, run_part
 from vla_gen_bench.study.parts import Part
 
@@ -23,6 +24,12 @@ try:
 except KeyboardInterrupt:
     pathlib.Path("stopped").write_text("")
     raise
+"""
+COUNTS = """
+import subprocess, sys
+COUNT = "from vla_gen_bench.runtime import usable_cores; print('may use', usable_cores(), flush=True)"
+exec(COUNT)
+subprocess.run([sys.executable, "-c", COUNT])
 """
 PARENT = """
 from pathlib import Path
@@ -37,6 +44,17 @@ def test_a_command_s_status_and_output_are_kept(tmp_path: Path) -> None:
     assert ended.code == 2 and ended.error.startswith("unknown suite 'visoin'")
     printed = (tmp_path / "printed.txt").read_text()
     assert printed.startswith("$ vgb suites show visoin\nerror: unknown suite 'visoin'")
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(None, usable_cores()), (1, 1), (4096, usable_cores())])
+def test_a_command_uses_no_more_than_its_share_of_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int | None, expected: int
+) -> None:
+    """Also the processes that it starts; without a share, all that this process may use."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{tmp_path}")
+    (tmp_path / "counts.py").write_text(COUNTS)
+    run_command(["policies", "show", "counts:Policy"], tmp_path / "printed.txt", cores)
+    assert (tmp_path / "printed.txt").read_text().splitlines()[:2] == [f"may use {expected}"] * 2
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     help="One part after another here, or each part a task of a Ray cluster.",
 )
 @ADDRESS
-@click.option("--num-cpus-per-part", "cpus", type=Real(0, 1024), help="Of a part's Ray task.  [default: 1]")
+@click.option(
+    "--num-cpus-per-part", "cpus", type=Real(0, 1024), help="Of a part's Ray task, which uses no more.  [default: 1]"
+)
 @click.option("--num-gpus-per-part", "gpus", type=Real(0, 64), help="Of a part's Ray task.  [default: 0]")
 @WAIT
 @click.option("--json", "as_json", is_flag=True, help="Print the parts as one JSON object on stdout.")
@@ -67,8 +69,6 @@ def study(file, out, status, dry_run, redo, workers, num_envs, processes, engine
     from vla_gen_bench.study.parts import Effort, parts_of
 
     folder = out or Path("runs") / "study" / declared.name
-    if cluster and workers is None:
-        workers = cluster.threads
     here = cluster is None and not status  # the machine that shows a status need not be the one that runs the parts
     parts = parts_of(declared, file, folder, Effort(workers, num_envs, processes, here))
     if status or dry_run:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vla_gen_bench.errors import one_line
-from vla_gen_bench.runtime import PARENT
+from vla_gen_bench.runtime import CORES, PARENT
 
 if TYPE_CHECKING:
     from vla_gen_bench.study.parts import Part
@@ -108,14 +108,17 @@ def in_a_study(error: str, part: str) -> str:
     return START_OVER.sub(f"give vgb study --redo {part}", error)
 
 
-def run_command(arguments: Sequence[str], printed: Path) -> int:
+def run_command(arguments: Sequence[str], printed: Path, cores: int | None = None) -> int:
     """Runs `vgb ARGUMENTS` in a process that ends with this one; returns its exit status.
+
+    Args:
+        cores: How many cores it may use; None = all that this process may.
 
     Raises:
         KeyboardInterrupt: Passed on to the command first, which may finish what it writes.
     """
     command = [sys.executable, "-m", "vla_gen_bench", *arguments]
-    environment = {**os.environ, PARENT: str(os.getpid())}
+    environment = {**os.environ, PARENT: str(os.getpid()), **({} if cores is None else {CORES: str(cores)})}
     with printed.open("ab") as file:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from vla_gen_bench.eval import ray_node
@@ -27,11 +28,12 @@ class RayTasks:
     """Ray decides which parts run at once, and where.
 
     Args:
-        cluster: `cpus` and `gpus` are what each part requests.
+        cluster: `cpus` and `gpus` are what each part requests; its command uses no more cores than that.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._task = ray.remote(_run).options(num_cpus=cluster.cpus, num_gpus=cluster.gpus)
+        self._cores = cluster.threads
         self._running: dict[Any, str] = {}
         self._ours: dict[str, dict[str, Any]] = {}
 
@@ -40,7 +42,7 @@ class RayTasks:
 
     def start(self, part: Part) -> None:
         ours = self._ours.setdefault(part.world, ray_node.identity(part.world))
-        self._running[self._task.remote(part, ours, os.getcwd())] = part.name
+        self._running[self._task.remote(part, ours, os.getcwd(), self._cores)] = part.name
 
     def wait(self) -> Ended:
         done, _ = ray.wait(list(self._running), num_returns=1)
@@ -57,7 +59,7 @@ class RayTasks:
             ray.wait(list(self._running), num_returns=len(self._running), timeout=PATIENCE_S)
 
 
-def _run(part: Part, ours: dict[str, Any], folder: str) -> Ended:
+def _run(part: Part, ours: dict[str, Any], folder: str, cores: int) -> Ended:
     """Runs on a node; a node that cannot give the same results refuses."""
     if not os.path.isdir(folder):
         return Ended(part.name, REFUSED, f"no folder {folder} on node {ray_node.node()}; a study needs a shared disk")
@@ -65,4 +67,4 @@ def _run(part: Part, ours: dict[str, Any], folder: str) -> Ended:
     differs = ray_node.difference(ours, ray_node.identity(part.world))
     if differs:
         return Ended(part.name, REFUSED, f"node {ray_node.node()} {differs}; install the same on all nodes")
-    return run_part(part, run_command)
+    return run_part(part, partial(run_command, cores=cores))
