@@ -21,6 +21,8 @@ QUOTED = re.compile(
     r"`((?:benchmarks|data|docs|examples|leaderboard|logs|policies|recipes|suites|tests|tools)/[^`\s<]+?)/?`"
 )
 BLOCK = re.compile(r"^```(yaml|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+LIST_AFTER_TEXT = re.compile(r"^(?![-*+#|>\s]|\d+\. ).+\n(?:[-*+]|1\.) .*", re.MULTILINE)
 
 
 def blocks(kind: str) -> list:
@@ -49,6 +51,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not found.exists() or (anchor and found.suffix == ".md" and anchor not in anchors(found)):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_list_is_one_on_the_site_too(page: Path) -> None:
+    """The site's Markdown takes a list right after a line of text for more of that text."""
+    assert LIST_AFTER_TEXT.findall(FENCED.sub("", page.read_text())) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
