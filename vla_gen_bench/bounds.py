@@ -19,6 +19,7 @@ class Bounds(NamedTuple):
 EPISODES = Bounds(1, 100_000)  # per scenario and seed
 EVALUATION_SEED = Bounds(0, 999_999)
 MOST_SEEDS = 1000
+IMAGE_SIDE = Bounds(32, 2048)  # pixels, of the images that a policy receives
 WORKERS = Bounds(1, 1024)
 NUM_ENVS = Bounds(1, 65_536)
 VIDEOS_KEPT = ("none", "all", "failures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from sim import CAMERA, STILL, environment, image, poses, simple_spec, spec_of
 
 import vla_gen_bench.envs as envs
 from vla_gen_bench.envs import robot
+from vla_gen_bench.envs.making import make_env
 from vla_gen_bench.envs.task import grasping, placed_on
 from vla_gen_bench.episodes.spec import Placed
 from vla_gen_bench.errors import UserError
@@ -223,7 +225,50 @@ def test_an_unknown_asset_is_named():
         environment("builtin", "none").reset(options={"spec": spec})
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({"specs": []}, "0 specs were given for 1 environments"),
+    ({"env_idx": [0, 1]}, "a reset of 2 of 1 environments"),
+])  # fmt: skip
+def test_a_reset_that_cannot_be_done_is_refused_and_changes_nothing(options, message):
+    env = environment("builtin", "none")
+    env.reset(options={"spec": simple_spec(), "env_idx": [0]})
+    with pytest.raises(UserError, match=message):
+        env.reset(options=options)
+    assert env.specs == [simple_spec()]
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"cameras": ("wirst",)}, "cameras: unknown camera 'wirst'; did you mean 'wrist'?"),
+    ({"cameras": ()}, "cameras: []; expected different ones of external, wrist, at least one"),
+    ({"cameras": ("wrist", "wrist")}, "expected different ones"),
+    ({"image_size": (0, 0)}, "image_size: [0, 0]; expected height and width, 1 to 2048 pixels each"),
+    ({"image_size": (64,)}, "image_size: [64]; expected height and width"),
+])  # fmt: skip
+def test_views_that_cannot_be_are_refused(given, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        envs.PickPlaceEnv(**given)
+
+
 # ---- gymnasium and ManiSkill
+
+
+def test_success_does_not_end_an_episode():
+    """It may be lost again, and the last step counts."""
+    spec = simple_spec(target=Placed(id="carrot", position=(-0.12, -0.05, 0.98)))
+    env = environment("builtin", "none")
+    env.reset(options={"spec": spec})
+    *_, terminated, truncated, info = env.step(STILL)
+    assert bool(info["success"]) and not bool(terminated) and not bool(truncated)
+
+
+def test_the_suite_decides_when_an_episode_is_truncated(tmp_path):
+    suite = tmp_path / "short.yaml"
+    suite.write_text("id: short\nversion: '1'\nprotocol: {horizon: 3}\nscenarios: {ind: {dimension: ind}}\n")
+    single = envs.make_cpu_env(suite=str(suite), observation="state")
+    for env in (make_env(suite=str(suite), obs_mode="none"), single):
+        env.reset(seed=1)
+        assert [bool(env.step(STILL)[3]) for _ in range(3)] == [False, False, True]
+        env.close()
 
 
 def test_every_scenario_has_an_id():

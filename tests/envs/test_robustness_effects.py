@@ -170,6 +170,14 @@ def test_a_gain_of_one_and_a_half_moves_the_target_pose_half_as_far_again():
     assert plain == pytest.approx(0.02, abs=1e-5) and more == pytest.approx(0.03, abs=1e-5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_latency_does_not_hide_an_action_that_is_not_finite(value):
+    env = environment("builtin", "none")
+    env.reset(options={"spec": simple_spec(effects=(Effect(name="latency", params={"steps": 3}),))})
+    with pytest.raises(ValueError, match="the action is not finite"):
+        env.step(np.full(7, value, np.float32))
+
+
 def test_action_noise_is_that_of_the_seed():
     def after(seed):
         return play((Effect(name="action_noise", params={"seed": seed, "metres": 0.01, "radians": 0.0}),), 3)[1]
@@ -196,6 +204,25 @@ def test_sensor_noise_has_its_deviation_and_changes_each_step():
     np.testing.assert_array_equal(effect.changed(GREY, 0, 1).astype(int), second)
 
 
+def test_cameras_have_noise_of_their_own():
+    """A policy with two cameras could subtract noise that they share."""
+    effect = sensor(SensorNoise, sigma=0.08, seed=3)
+    outside = effect.changed(GREY, 0, 1).astype(float)
+    effect._env.viewed_by = "wrist"
+    inside = effect.changed(GREY, 0, 1).astype(float)
+    effect._env.viewed_by = "external"
+    assert abs(np.corrcoef(outside.ravel(), inside.ravel())[0, 1]) < 0.02
+    assert inside.std() == pytest.approx(outside.std(), rel=0.02)
+
+
+def test_noise_of_a_large_image():
+    """More numbers than the bank of 2^20 has: every pixel is disturbed by as much."""
+    large = np.full((700, 700, 3), 128, np.uint8)
+    first, second = (sensor(SensorNoise, sigma=0.08, seed=3).changed(large, 0, step).astype(int) for step in (0, 1))
+    assert first.shape == large.shape and np.abs(first - second).mean() > 10
+    assert (first - 128).std() == pytest.approx(0.08 * 255, rel=0.02)
+
+
 def test_random_numbers_never_change():
     assert uniform(1, 2, 3) == pytest.approx([0.0544608, 0.1537670, 0.7886456], abs=1e-6)
     bank = normal_bank()
@@ -217,6 +244,40 @@ def test_occlusion_covers_its_share():
     covered = (effect.changed(GREY, 0, 0) == 114).all(2)
     assert covered.mean() == pytest.approx(0.1, rel=0.02) and covered[120, 160]
     assert (GREY == 128).all()
+
+
+@pytest.mark.parametrize("centre", [[0.25, 0.25], [0.75, 0.5], [0.25, 0.75]])
+def test_a_large_patch_keeps_its_share(centre):
+    """Moved inwards where it would reach beyond the image."""
+    patch = sensor(Occlusion, area=0.5, centre=centre, grey=114).changed(GREY, 0, 0) == 114
+    assert patch.all(2).mean() == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "other", [{"name": "sensor_noise", "params": {"sigma": 0.1, "seed": 5}}, {"name": "black_image", "params": {}}]
+)
+def test_a_lost_frame_repeats_what_was_delivered_whatever_the_order_of_the_effects(other):
+    drop = Effect(name="frame_drop", params={"share": 0.6, "seed": 4})
+    env, seen = environment("builtin", "rgb"), []
+    for effects in ((drop, Effect(**other)), (Effect(**other), drop)):
+        images = [image(env.reset(options={"spec": simple_spec(effects=effects)})[0]).copy()]
+        seen.append(images + [image(env.step(MOVE)[0]).copy() for _ in range(8)])
+    np.testing.assert_array_equal(*seen)
+    lost = [step for step in range(1, 9) if sensor(FrameDrop, share=0.6, seed=4).lost(0, step)]
+    assert 2 <= len(lost) <= 7
+    for step in lost:
+        np.testing.assert_array_equal(seen[0][step], seen[0][step - 1])
+
+
+def test_a_frozen_image_is_the_first_one_also_if_nobody_looked_then():
+    env = environment("builtin", "rgb")
+    first = image(env.reset(options={"spec": simple_spec()})[0]).copy()
+    env.draws = False
+    env.reset(options={"spec": simple_spec(effects=(Effect(name="frozen_image"),))})
+    [env.step(MOVE) for _ in range(3)]
+    env.draws = True
+    np.testing.assert_array_equal(image(env.step(MOVE)[0]), first)
+    np.testing.assert_array_equal(env.render_rgb_array()[0].numpy(), first)
 
 
 def test_lost_frames_repeat_the_last_delivered_one():

@@ -76,16 +76,35 @@ def test_what_a_step_returned_stays_as_it_was():
     assert [step.infos["elapsed_steps"].tolist() for step in (first, second)] == [[1], [2]]
 
 
+def test_a_refused_call_leaves_every_row_as_it_was():
+    two, other = [simple_spec(), simple_spec(index=1)], simple_spec(index=2)
+    batch().reset(two)
+    before = batch().states()
+    wrong = actions(0, 2)
+    wrong[1, 3] = np.nan
+    with pytest.raises(ValueError, match="the action of row 1 is not finite"):
+        batch().step(wrong)
+    for specs in ([other, simple_spec(table="nowhere")], [other, other, simple_spec(world="rl4vla")]):
+        with pytest.raises(UserError):
+            batch().reset(specs)
+    with pytest.raises(UserError):
+        batch().reset_rows([0, 1], [other, simple_spec(table="nowhere")])
+    assert batch().specs == two and len(batch()) == 2
+    for now, then in zip(batch().states(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_wrong_calls_are_refused():
     batch().reset([simple_spec()])
     for wrong in (actions(0, 2), np.zeros((1, 6), np.float32)):
         with pytest.raises(ValueError, match=r"expected \[1, 7\]"):
             batch().step(wrong)
-    with pytest.raises(ValueError, match="NaN"):
-        batch().step(np.full((1, 7), np.nan, np.float32))
-    for rows in ([1], [0, 0], []):
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="the action of row 0 is not finite"):
+            batch().step(np.full((1, 7), value, np.float32))
+    for rows, count in (([1], 1), ([0, 0], 2), ([], 1), ([], 0)):
         with pytest.raises(ValueError, match="specs for rows"):
-            batch().reset_rows(rows, [simple_spec()] * max(1, len(rows)))
+            batch().reset_rows(rows, [simple_spec()] * count)
     with pytest.raises(ValueError, match="4 specs for a batch of 1 to 3"):
         batch().reset([simple_spec()] * 4)
     with pytest.raises(UserError, match="backend 'tpu'"):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.episodes.draw import draw
+from vla_gen_bench.episodes.shift import Scenario, Shift
 from vla_gen_bench.episodes.suite import load_suite, union
 from vla_gen_bench.errors import UserError
 
@@ -126,6 +128,41 @@ def test_instructions_that_are_not_the_episodes_own():
         assert other.instruction == f"put {name} on plate"
         assert another.instruction != ind.instruction and another.target == ind.target
         assert none.instruction == "" and none.model_copy(update={"instruction": ind.instruction}) == ind
+
+
+@pytest.mark.parametrize("phrasing", ["train", "unseen", "paraphrase"])
+def test_the_instruction_of_another_episode_names_something_else(phrasing):
+    """Another wording of the right task would be no control."""
+    row = shifted({"instruction": "other_episode", "phrasing": phrasing})
+    catalog = load_catalog("builtin")
+    for index in range(64):
+        spec = draw(row, "builtin", 0, index)
+        there = ("objects", spec.target), ("receptacles", spec.receptacle)
+        assert not all(catalog.get(kind, placed.id).name in spec.instruction for kind, placed in there), index
+
+
+def test_no_other_episode_names_something_else():
+    row = shifted({"instruction": "other_episode", "object": ["carrot"], "receptacle": ["plate"]})
+    with pytest.raises(UserError, match="every episode names the same object and receptacle"):
+        draw(row, "builtin", 0, 0)
+
+
+def test_no_offset_at_all_is_the_training_pose():
+    row = shifted({"joint_offset": {"pool": "unseen", "scale": 0}})
+    assert draw(row, "builtin", 0, 3).digest() == draw(load_suite("all").scenarios["ind"], "builtin", 0, 3).digest()
+
+
+def shifted(shift):
+    return Scenario(id="one", label="One", dimension="control", shift=Shift.parse(shift))
+
+
+def test_a_step_that_no_episode_reaches_is_refused(write):
+    row = "  dim:    {dimension: vision, shift: {effects: [{name: reposition, step: %d}]}}"
+    lines = [line if "  dim:" not in line else row % 81 for line in MINE.splitlines()]
+    with pytest.raises(UserError, match="scenarios.dim: effect 'reposition' acts after step 81, but an episode has 80"):
+        load_suite(write("\n".join(lines)))
+    lines = [line if "step: 81" not in line else row % 80 for line in lines]
+    assert load_suite(write("\n".join(lines))).scenarios["dim"].shift.effects[0].params["step"] == 80
 
 
 MISTAKES = [

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vla_gen_bench.assets.pack import Pack
+from vla_gen_bench.bounds import IMAGE_SIDE
 from vla_gen_bench.envs.effects import schedule
 from vla_gen_bench.envs.scene import bodies_of
 from vla_gen_bench.episodes.effects import find_effect
 from vla_gen_bench.episodes.spec import EpisodeSpec
-from vla_gen_bench.errors import UserError
+from vla_gen_bench.errors import UserError, suggest
+from vla_gen_bench.protocol import CAMERAS
 
 
 def check_specs(specs: Sequence[EpisodeSpec], count: int, pack: Pack) -> None:
@@ -20,6 +22,17 @@ def check_specs(specs: Sequence[EpisodeSpec], count: int, pack: Pack) -> None:
         _check_one(spec, pack)
     if len({schedule(spec) for spec in specs}) > 1:
         raise UserError("episodes whose effects take physics steps of their own cannot share a simulation")
+
+
+def check_views(cameras: Sequence[str], size: Sequence[int]) -> None:
+    """Raises `UserError` unless these are different cameras and (height, width) is an image size."""
+    unknown = [name for name in cameras if name not in CAMERAS]
+    if unknown:
+        raise UserError(f"cameras: unknown camera {unknown[0]!r}{suggest(str(unknown[0]), CAMERAS)}")
+    if not cameras or len(set(cameras)) < len(cameras):
+        raise UserError(f"cameras: {list(cameras)}; expected different ones of {', '.join(CAMERAS)}, at least one")
+    if len(size) != 2 or not all(1 <= side <= IMAGE_SIDE.high for side in size):
+        raise UserError(f"image_size: {list(size)}; expected height and width, 1 to {IMAGE_SIDE.high} pixels each")
 
 
 def _check_one(spec: EpisodeSpec, pack: Pack) -> None:

@@ -17,7 +17,7 @@ from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.envs import heap, robot, scene
-from vla_gen_bench.envs.admission import check_specs
+from vla_gen_bench.envs.admission import check_specs, check_views
 from vla_gen_bench.envs.cameras import UIDS
 from vla_gen_bench.envs.compositing import composite, foreground_mask
 from vla_gen_bench.envs.effects import RunningEffects, scene_setups
@@ -28,6 +28,7 @@ from vla_gen_bench.envs.poses import BodyPoses
 from vla_gen_bench.envs.privileged import PrivilegedState, collision_points, privileged_state
 from vla_gen_bench.envs.wrist import WristView
 from vla_gen_bench.episodes.spec import EpisodeSpec
+from vla_gen_bench.errors import UserError
 from vla_gen_bench.protocol import EXTERNAL, WRIST
 
 SIM_FREQUENCY, CONTROL_FREQUENCY = 500, 5  # Hz: 100 physics substeps per control step
@@ -35,6 +36,7 @@ HORIZON = 80  # control steps, 16 s
 SETTLE_SUBSTEPS = 650  # 1.3 s
 SAFE_HEIGHT_M = 1.0  # the robot waits this far above its pose while the objects settle
 LOAD_POSE = sapien.Pose([0.127, 0.060, 0.85], robot.BASE_QUATERNION)
+WITHOUT_IMAGES = ("none", "state", "state_dict")  # modes of observation
 COLLECT_EVERY = 32  # resets between garbage collections, each about 0.2 s
 
 
@@ -46,6 +48,8 @@ class PickPlaceEnv(BaseEnv):
     for "wrist_camera" if `cameras` has "wrist". `reset` returns the sentences in `info["instruction"]`.
     Actions: float32 [B, 7] = (dx, dy, dz, droll, dpitch, dyaw, gripper): metres and radians added to the previous
     *target* pose in the robot's base frame, R_t = Rx Ry Rz R_(t-1), gripper +1 open .. -1 closed.
+    An episode never terminates; `make_env` truncates it at the suite's horizon. Success at its last step is
+    `info["success"]` there.
     Reward ("sparse"): 0.1 for the first grasp, 0.1 for the first hold of 5 steps, 1.0 for being placed after a
     grasp, revoked when the object leaves. Each reset builds a new scene, so an episode depends, bit for bit, only on
     its spec and the actions, not on earlier episodes.
@@ -54,13 +58,16 @@ class PickPlaceEnv(BaseEnv):
         world: Name of the world, which sets pack, camera size and shader.
         suite, scenario: Source of the episode in a reset without a spec.
         cameras: Names out of `protocol.CAMERAS`.
-        image_size: Height and width of the images in pixels; None = the world's.
+        image_size: Height and width of the images in pixels, 1 to 2048; None = the world's.
         models: Registry of loaded models, shared by the environments of a process; None = a new one.
         **kwargs: ManiSkill's `BaseEnv` arguments.
 
     Attributes:
         draws: If False, a step renders nothing and returns an empty observation; all else is unchanged.
+        viewed_by: The camera whose image is being completed, or was last.
     """
+
+    viewed_by = EXTERNAL
 
     SUPPORTED_REWARD_MODES = ["sparse", "none"]
     SUPPORTED_ROBOTS = None
@@ -80,7 +87,8 @@ class PickPlaceEnv(BaseEnv):
         self.world = get_world(world)
         self.pack = open_pack(world)
         self.cameras = tuple(cameras)
-        self.image_size = tuple(image_size or (self.world.height, self.world.width))
+        self.image_size = tuple((self.world.height, self.world.width) if image_size is None else image_size)
+        check_views(self.cameras, self.image_size)
         self._suite_name, self._scenario_name = suite, scenario
         self._scenario = None
         self._resets = 0
@@ -120,13 +128,20 @@ class PickPlaceEnv(BaseEnv):
         self._set_main_rng(seed)
         if seed is not None:  # gymnasium's own generator, which ManiSkill does not seed
             self._np_random, self._np_random_seed = np_random(int(np.atleast_1d(seed)[0]))
+        rows = options.pop("env_idx", None)
+        if rows is not None and len(rows) != self.num_envs:
+            raise UserError(
+                f"a reset of {len(rows)} of {self.num_envs} environments: each reset builds the scene they share; "
+                "reset all of them, or use EnvBatch.reset_rows"
+            )
         self._specs = self._specs_of(options, seed)
         options["reconfigure"] = True
         observation, info = super().reset(seed=seed, options=options)
         return observation, {**info, "instruction": list(self.instructions)}
 
     def _specs_of(self, options: dict[str, Any], seed: int | list[int] | None) -> list[EpisodeSpec]:
-        specs = options.pop("specs", None) or ([options.pop("spec")] if "spec" in options else None)
+        one, specs = options.pop("spec", None), options.pop("specs", None)
+        specs = specs if one is None else [one]
         if specs is None:
             specs = self._draw(seed)
         check_specs(specs, self.num_envs, self.pack)
@@ -247,6 +262,11 @@ class PickPlaceEnv(BaseEnv):
 
     # ---- step ----------------------------------------------------------------------------------------------
 
+    def step(self, action: Any) -> tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """As ManiSkill's, but success terminates nothing: it may be lost again, and the last step counts."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, torch.zeros_like(terminated), truncated, info
+
     def simulate(self, substeps: int) -> None:
         """Advances the physics; nothing but PhysX runs between substeps."""
         step = self.scene.px.step
@@ -265,6 +285,8 @@ class PickPlaceEnv(BaseEnv):
     def _step_action(self, action):
         if action is not None:
             action = torch.as_tensor(action, dtype=torch.float32, device=self.device).reshape(self.num_envs, -1)
+            if not bool(torch.isfinite(action).all()):  # before the effects: latency would hide it
+                raise ValueError("the action is not finite")
             self.agent.set_action(self._effects.actions(action, self._elapsed_steps + 1))
             if self.gpu_sim_enabled:
                 self.scene.px.gpu_apply_articulation_target_position()
@@ -341,7 +363,7 @@ class PickPlaceEnv(BaseEnv):
         return foreground_mask(segmentation, self._background)
 
     def _picture(self, render: torch.Tensor, segmentation: torch.Tensor, camera: str) -> torch.Tensor:
-        self.segmentation, foreground = segmentation, self.foreground(segmentation)
+        self.segmentation, self.viewed_by, foreground = segmentation, camera, self.foreground(segmentation)
         outside = camera == EXTERNAL
         tables, effects = (self._tables, self._effects) if outside else (self._wrist.tables(), self._wrist.effects)
         images = composite(render, foreground, tables)
@@ -349,11 +371,11 @@ class PickPlaceEnv(BaseEnv):
         return effects.images(images, foreground)
 
     def get_obs(self, info: dict | None = None, unflattened: bool = False) -> dict:
-        if self.draws:
-            return super().get_obs(info, unflattened)
-        if self.obs_mode != "none" and self._effects.need_image(self._elapsed_steps):
+        observed = self.draws and self.obs_mode not in WITHOUT_IMAGES
+        shown = self.obs_mode not in WITHOUT_IMAGES or self.render_mode is not None  # now or later, to anyone
+        if shown and not observed and self._effects.need_image(self._elapsed_steps):
             self._get_obs_sensor_data()
-        return {}
+        return super().get_obs(info, unflattened) if self.draws else {}
 
     def _get_obs_with_sensor_data(self, info: dict, apply_texture_transforms: bool = True) -> dict:
         """As ManiSkill's, without its empty "extra": gymnasium's checker allows no empty space."""

@@ -9,8 +9,9 @@ import gymnasium as gym
 import numpy as np
 
 from vla_gen_bench.envs.cameras import UIDS
-from vla_gen_bench.envs.pick_place import CONTROL_FREQUENCY, HORIZON, PickPlaceEnv
+from vla_gen_bench.envs.pick_place import CONTROL_FREQUENCY, PickPlaceEnv
 from vla_gen_bench.envs.proprioception import robot_states
+from vla_gen_bench.episodes.suite import load_suite
 from vla_gen_bench.protocol import ACTION_DIMS, EXTERNAL, STATE
 
 ID = "VGB/PickPlace-v1"
@@ -27,9 +28,9 @@ class SinglePickPlace(gym.Env):
 
     Observation space: "image" is a Box, uint8 [H, W, 3], what the camera sees; "state" a Box, float32 [17], the robot's
     own state laid out as `protocol.STATE`; "both" a Dict of the two. The sentence is `info["instruction"]`.
-    Action space: Box, float32 [7] in [-1, 1]: `PickPlaceEnv`'s actions divided by `ACTION_SCALE`. An episode has 80
-    steps, then it is truncated; success, which may be lost again, is `info["success"]`. The reward is
-    `PickPlaceEnv`'s, a float.
+    Action space: Box, float32 [7] in [-1, 1]: `PickPlaceEnv`'s actions divided by `ACTION_SCALE`. An episode is
+    truncated after the suite's horizon, 80 steps by default; success, which may be lost again, is `info["success"]`.
+    The reward is `PickPlaceEnv`'s, a float.
 
     Args:
         scenario, suite, world: Source of the episodes that a reset draws.
@@ -55,7 +56,7 @@ class SinglePickPlace(gym.Env):
         self.inner.draws = observation != "state"
         self.observation_space = _space(observation, self.inner.image_size)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (ACTION_DIMS,), np.float32)
-        self._steps = 0
+        self._steps, self._horizon = 0, load_suite(suite).protocol.horizon
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode; `seed` and `options` as in `PickPlaceEnv.reset`."""
@@ -67,7 +68,7 @@ class SinglePickPlace(gym.Env):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         seen, reward, _, _, info = self.inner.step((np.asarray(action, np.float32) * ACTION_SCALE)[None])
         self._steps += 1
-        return self._observation(seen), float(reward), False, self._steps >= HORIZON, self._info(info)
+        return self._observation(seen), float(reward), False, self._steps >= self._horizon, self._info(info)
 
     def render(self) -> np.ndarray | None:
         """Returns what the camera sees, uint8 [H, W, 3]; None without a render mode."""

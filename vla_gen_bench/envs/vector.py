@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from vla_gen_bench.envs.admission import check_specs
 from vla_gen_bench.envs.cameras import UIDS
 from vla_gen_bench.envs.pick_place import PickPlaceEnv
 from vla_gen_bench.envs.privileged import PrivilegedState
@@ -95,8 +96,7 @@ class EnvBatch:
         """
         if not 1 <= len(specs) <= self.size:
             raise ValueError(f"{len(specs)} specs for a batch of 1 to {self.size}")
-        self._running = len(specs)
-        return self._begin(self.active, list(specs))
+        return self._begin(self.envs[: -(-len(specs) // self._width)], list(specs), len(specs))
 
     def reset_rows(self, rows: Sequence[int], specs: Sequence[EpisodeSpec]) -> np.ndarray | None:
         """Starts new episodes in `rows`; all others continue unaffected.
@@ -106,10 +106,11 @@ class EnvBatch:
         Returns:
             uint8 [len(rows), H, W, 3], or None if rendering is off.
         """
-        if len(rows) != len(specs) or len(set(rows)) < len(rows) or not set(rows) <= set(range(self._running)):
+        known = 0 < len(rows) == len(set(rows)) and set(rows) <= set(range(self._running))
+        if not known or len(rows) != len(specs):
             raise ValueError(f"{len(specs)} specs for rows {list(rows)} of {self._running} running episodes")
         if self._width == 1:
-            return self._begin([self.envs[row] for row in rows], list(specs))
+            return self._begin([self.envs[row] for row in rows], list(specs), self._running)
         if list(rows) != list(range(self._running)):
             raise ValueError("a GPU simulation begins all its episodes at once: give all rows, or call reset()")
         return self.reset(specs)
@@ -122,11 +123,13 @@ class EnvBatch:
             draw: If False, `images` is None: takes half the time, for steps without an observer.
 
         Raises:
-            ValueError: A wrong shape, or a NaN.
+            ValueError: A wrong shape, or a number that is not finite; no episode has moved then.
         """
         actions = np.asarray(actions, np.float32)
         if actions.shape != (self._running, ACTION_DIMS):
             raise ValueError(f"actions are {list(actions.shape)}; expected [{self._running}, {ACTION_DIMS}]")
+        if not np.isfinite(actions).all():
+            raise ValueError(f"the action of row {int(np.argwhere(~np.isfinite(actions))[0, 0])} is not finite")
         for env in self.active:
             env.draws = draw
         try:
@@ -167,13 +170,14 @@ class EnvBatch:
         for env in self.envs:
             env.close()
 
-    def _begin(self, envs: list[PickPlaceEnv], specs: list[EpisodeSpec]) -> np.ndarray | None:
+    def _begin(self, envs: list[PickPlaceEnv], specs: list[EpisodeSpec], running: int) -> np.ndarray | None:
+        """Begins episodes in `envs`, of which `running` then run; nothing has changed if a spec is refused."""
         specs = [*specs, *[specs[-1]] * (len(envs) * self._width - len(specs))]
-        parts = [
-            env.reset(options={"specs": specs[index * self._width : (index + 1) * self._width]})[0]
-            for index, env in enumerate(envs)
-        ]
-        return self._pictures(parts)
+        shares = [specs[start : start + self._width] for start in range(0, len(specs), self._width)]
+        for env, share in zip(envs, shares, strict=True):
+            check_specs(share, self._width, env.pack)
+        self._running = running
+        return self._pictures([env.reset(options={"specs": own})[0] for env, own in zip(envs, shares, strict=True)])
 
     def _split(self, actions: np.ndarray) -> list[np.ndarray]:
         """Returns [width, 7] per active environment; idle sub-scenes repeat the last row."""

@@ -24,7 +24,7 @@ class WristView:
         setups = [replace(setup, camera=STANDARD.camera) for setup in env.setups]
         views = zip(env.specs, setups, strict=True)
         self._tables = [table_image(env.pack, spec.table, setup, env.image_size) for spec, setup in views]
-        self.effects = RunningEffects(env, env.specs)
+        self.effects = RunningEffects(env, env.specs, ("image",))
 
     def tables(self) -> torch.Tensor:
         """Returns uint8 [B, H, W, 3], the table in each wrist camera's current view."""

@@ -57,9 +57,6 @@ def draw_training(world: str, seed: int, index: int, shift: Shift | None = None)
     return _draw(scenario.model_copy(update={"shift": shift}) if shift else scenario, world, seed, index)
 
 
-TRAINING_POOLS = ("train", "none", "grid")
-
-
 def check_training_shift(shift: Shift) -> None:
     """Raises `UserError` if a shift draws from a pool held out for evaluation, or has effects."""
     if shift.effects:
@@ -67,10 +64,11 @@ def check_training_shift(shift: Shift) -> None:
     for axis, choice in shift.axes.items():
         if choice.items:
             raise UserError(f"{shift.name}.{axis}: training episodes draw from pools, not from items of their own")
-        if choice.pool not in TRAINING_POOLS:
+        usual = [pool for place, pool in enumerate(AXES[axis]) if place == 0 or pool == "train"]
+        if choice.pool not in usual:
             raise UserError(
                 f"{shift.name}.{axis}: pool '{choice.pool}' is held back for evaluation; training takes "
-                f"{', '.join(pool for pool in AXES[axis] if pool in TRAINING_POOLS)}"
+                f"{', '.join(usual)}"
             )
 
 
@@ -215,7 +213,7 @@ class _Episode:
         if pool == "none":
             return ""
         if pool == "other_episode":
-            return self._instruction_of_another(self._phrased(names[0], names[1]))
+            return self._instruction_of_another(names[0], names[1])
         return self._phrased(self._another_object(names) if pool == "other_object" else names[0], names[1])
 
     def _phrased(self, target: str, receptacle: str) -> str:
@@ -240,11 +238,18 @@ class _Episode:
         others = [item.name for item in self.pool("objects", "train") if item.name != names[0]]
         return there[0] if there else self.stream("instruction", self.catalog.version).choice(others)
 
-    def _instruction_of_another(self, own: str) -> str:
-        """Returns the first instruction in the following episodes that differs from `own`."""
+    def _instruction_of_another(self, target: str, receptacle: str) -> str:
+        """Returns the first instruction in the following episodes that names another object or receptacle."""
         axes = {axis: choice for axis, choice in self.shift.axes.items() if axis != "instruction"}
         later = (replace(self, shift=Shift(axes=axes), index=self.index + step, lying=[]) for step in range(1, 1000))
-        return next((text for text in (other.spec().instruction for other in later) if text != own), own)
+        for spec in (episode.spec() for episode in later):
+            named = self._name("objects", spec.target), self._name("receptacles", spec.receptacle)
+            if named != (target, receptacle):
+                return spec.instruction
+        raise UserError("instruction 'other_episode': every episode names the same object and receptacle")
+
+    def _name(self, kind: str, there: Placed) -> str:
+        return self.catalog.get(kind, there.id).name
 
     def _distractor(self, kind: str, axis: str) -> tuple[Placed, ...]:
         """Adds one more object or receptacle with a different name, to keep the instruction unambiguous."""
@@ -279,7 +284,7 @@ class _Episode:
         if choice.pool == "none":
             return NO_OFFSET
         offset = self.stream("joint_offset").choice(unseen_joint_offsets())
-        return tuple(round(value * choice.params["scale"], 12) for value in offset)
+        return tuple(round(value * choice.params["scale"], 12) + 0.0 for value in offset)  # not -0.0 at scale 0
 
     def _effect(self, effect: Effect) -> Effect:
         found = find_effect(effect.name)

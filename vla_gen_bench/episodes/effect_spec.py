@@ -59,7 +59,7 @@ class EffectSpec:
         severities: What a suite may set, and in which range; None accepts any value unchecked.
         draw: Maps the severities to the params stored in the episode's spec; None adds a `seed` to them.
         apply: A class, or its "module:attr", imported when an environment realises the effect. It is constructed
-            once per episode as `apply(env, rows, params)`.
+            once per episode (and camera, if it changes images) as `apply(env, rows, params)`.
         levels: Severities at levels 1 to 5 and the reason for them; None for an effect without levels.
         worlds: The worlds that can realise it; None = all.
     """

@@ -78,7 +78,7 @@ IMAGE_EFFECTS = (
         f"{REALISED}:Occlusion",
         Levels(
             {"percent": (1.0, 3.0, 6.0, 10.0, 15.0)},
-            "the training square is 7% of the image: 1% hides a seventh as much, 15% twice as much",
+            "the training square is 8% of the image: 1% hides an eighth as much, 15% twice as much",
         ),
     ),
     EffectSpec(

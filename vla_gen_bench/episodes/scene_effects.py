@@ -176,7 +176,7 @@ SCENE_EFFECTS = (
         f"{REALISED}:TargetScale",
         Levels(
             {"percent": (4.0, 8.0, 12.0, 16.0, 20.0)},
-            "the widest objects are 45 mm and the fingers open to 74 mm: at 20% 54 mm leave 10 mm on each side",
+            "the widest objects are 45 mm (rl4vla: 51), the fingers open to 74: at 20% 10 mm (6) are left on each side",
         ),
     ),
     EffectSpec(

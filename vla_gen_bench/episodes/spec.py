@@ -46,7 +46,7 @@ class Placed(Frozen):
 
 
 class Effect(Frozen):
-    """A named disturbance of the image or the state, see `episodes.effects`; `params` are its drawn arguments."""
+    """A named disturbance of scene, action, state or image, with its drawn `params`; see `episodes.effects`."""
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -64,7 +64,7 @@ class EpisodeSpec(Frozen):
         distractor_objects, distractor_receptacles: Further objects on the table, not to be touched.
         table: Table image composited behind the scene.
         joint_offset: Added to the robot's initial arm joint angles, radians, waist to wrist_rotate.
-        effects: Image effects in order of application, and state effects.
+        effects: In order of application within each of the four kinds.
     """
 
     world: str

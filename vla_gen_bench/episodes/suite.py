@@ -10,6 +10,7 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 
 from vla_gen_bench.bounds import EPISODES, MOST_SEEDS
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, draw, draw_for_env, draw_training, training_scenario
+from vla_gen_bench.episodes.effects import find_effect
 from vla_gen_bench.episodes.shift import Scenario, Shift, compose
 from vla_gen_bench.episodes.spec import Frozen, digest_of
 from vla_gen_bench.episodes.streams import POOLS_VERSION
@@ -221,7 +222,20 @@ def read_suite(path: Path, shown: str | None = None, including: tuple[Path, ...]
     fields = {key: data[key] for key in ("id", "version", "title", "description") if key in data}
     if "quick" in data:
         fields["quick"] = parse(Quick, data["quick"], f"{shown}: quick")
+    _check_steps(scenarios.values(), protocol.horizon, shown)
     return parse(Suite, {**fields, "protocol": protocol, "scenarios": scenarios, "path": path}, f"{shown}:")
+
+
+def _check_steps(scenarios: Iterable[Scenario], horizon: int, shown: str) -> None:
+    """Raises `UserError` for an effect on the state whose step an episode does not reach: it would never act."""
+    for scenario in scenarios:
+        for effect in scenario.shift.effects:
+            step = effect.params.get("step", 1)
+            if find_effect(effect.name).kind == "state" and step > horizon:
+                raise UserError(
+                    f"{shown}: scenarios.{scenario.id}: effect '{effect.name}' acts after step {step:g}, "
+                    f"but an episode has {horizon}; give a smaller step or a longer protocol.horizon"
+                )
 
 
 def _included(names: Any, path: Path, shown: str, including: tuple[Path, ...]) -> dict[str, Scenario]:

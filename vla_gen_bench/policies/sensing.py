@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from vla_gen_bench.assets.world import World
+from vla_gen_bench.bounds import IMAGE_SIDE
 from vla_gen_bench.errors import UserError, one_line, suggest
 from vla_gen_bench.policies.card import Card, DeclaredNeeds
 from vla_gen_bench.policies.converters import needs_with, parse_adapter
 from vla_gen_bench.policies.registry import adapter_entries
 from vla_gen_bench.policies.remote.address import FACTORY
 from vla_gen_bench.protocol import Needs
-
-SMALLEST_SIDE, LARGEST_SIDE = 32, 2048  # pixels
 
 
 def parse_size(text: str, option: str = "--image-size") -> tuple[int, int]:
@@ -30,8 +29,8 @@ def parse_size(text: str, option: str = "--image-size") -> tuple[int, int]:
 
 def check_size(size: tuple[int, int], where: str) -> None:
     """Raises `UserError` unless both sides can be rendered."""
-    if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
-        raise UserError(f"{where}: each side must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
+    if not all(IMAGE_SIDE.low <= side <= IMAGE_SIDE.high for side in size):
+        raise UserError(f"{where}: each side must be {IMAGE_SIDE.low} to {IMAGE_SIDE.high} pixels")
 
 
 def sensors_of(

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from vla_gen_bench.cli.collect import collect
+from vla_gen_bench.episodes.axes import AXES
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.episodes.draw import check_training_shift, draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
@@ -37,11 +38,16 @@ def test_a_shift_changes_the_axes_it_sets_only():
 @pytest.mark.parametrize(("given", "told"), [
     ({"object": "unseen"}, "object: pool 'unseen' is held back for evaluation; training takes train"),
     ({"layout": "ring"}, "layout: pool 'ring' is held back"),
+    ({"instruction": "none"}, "instruction: pool 'none' is held back for evaluation; training takes own"),
     ({"effects": ["noise"]}, "effects: training episodes have none"),
 ])  # fmt: skip
 def test_what_evaluations_hold_back_is_no_training_data(given, told):
     with pytest.raises(UserError, match=told):
         check_training_shift(Shift.parse(given))
+
+
+def test_the_first_pool_of_every_axis_is_training_s():
+    check_training_shift(Shift.parse({axis: next(iter(pools)) for axis, pools in AXES.items()}))
 
 
 def test_roles_need_another_object():

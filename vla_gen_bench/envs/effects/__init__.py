@@ -1,9 +1,10 @@
 """Realises episodes' effects in the simulator: the four kinds of effect, and the effects of the running episodes.
 
-An effect is a class, constructed once per episode as `factory(env, rows, params)`: `rows` are the sub-scenes of `env`
-that have the effect, `params` their drawn parameters. An effect may read any attribute of `env` (`env.specs`,
-`env.things`, `env.elapsed_steps`). Its result must depend only on the params, the state and the step, never on how
-often it is called: unobserved steps render no image, a video renders all of them.
+An effect is a class, constructed once per episode (an image effect: once per episode and camera) as
+`factory(env, rows, params)`: `rows` are the sub-scenes of `env` that have the effect, `params` their drawn parameters.
+An effect may read any attribute of `env` (`env.specs`, `env.things`, `env.elapsed_steps`). Its result must depend only
+on the params, the state and the step, never on how often it is called: unobserved steps render no image, a video
+renders all of them.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ class ImageEffect(Protocol):
     """Changes the composited images of some sub-scenes.
 
     An effect whose images depend on earlier ones also has `needs(step) -> bool`: whether the image after control step
-    `step` must be rendered even if unobserved. An effect that changes the robot's measured state has
-    `measured(states)`, float32 [len(rows), N] to the same shape. `env.segmentation` holds the ids of the bodies shown.
+    `step` (0: the first image) must be rendered even if unobserved. One that shows earlier images again has
+    `repeats = True`: it comes after all others, so what it shows is what was delivered then. An effect that changes the
+    robot's measured state has `measured(states)`, float32 [len(rows), N] to the same shape. `env.segmentation` holds
+    the ids of the bodies shown, `env.viewed_by` the camera's name.
     """
 
     kind: ClassVar[str] = "image"
@@ -84,13 +87,18 @@ def scene_setups(env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> list[SceneS
 
 
 class RunningEffects:
-    """The effects of running episodes on actions, states and images; each kind keeps the order of the specs' lists."""
+    """The effects of running episodes on actions, states and images; each kind keeps the order of the specs' lists.
 
-    def __init__(self, env: PickPlaceEnv, specs: Sequence[EpisodeSpec]) -> None:
-        kinds = ("action", "state", "image")
+    Image effects that repeat earlier images come last.
+    """
+
+    def __init__(
+        self, env: PickPlaceEnv, specs: Sequence[EpisodeSpec], kinds: Sequence[str] = ("action", "state", "image")
+    ) -> None:
         self._built: dict[str, list[tuple[list[int], Any]]] = {kind: [] for kind in kinds}
         for kind, rows, effect in _build(env, specs, kinds):
             self._built[kind].append((rows, effect))
+        self._built["image"].sort(key=lambda built: getattr(built[1], "repeats", False))
 
     def need_image(self, steps: torch.Tensor) -> bool:
         """Returns whether later images depend on those after control step `steps` [B], which must then be rendered."""

@@ -11,9 +11,9 @@ from scipy.special import ndtri
 BANK = 1 << 20
 
 
-def uniform(seed: int, step: int, count: int) -> np.ndarray:
-    """Returns `count` <= 8 numbers in (0, 1), float64, that depend only on seed and step."""
-    digest = hashlib.sha512(f"{seed}:{step}".encode()).digest()
+def uniform(seed: int, step: int, count: int, key: str = "") -> np.ndarray:
+    """Returns `count` <= 8 numbers in (0, 1), float64, that depend only on seed, step and key."""
+    digest = hashlib.sha512(":".join([str(seed), str(step), *([key] if key else [])]).encode()).digest()
     return (np.frombuffer(digest, "<u8", count) >> np.uint64(12)).astype(np.float64) / 2.0**52 + 2.0**-54
 
 
@@ -27,6 +27,11 @@ def normal_bank() -> np.ndarray:
     return ndtri((bits >> np.uint64(12)).astype(np.float64) / 2.0**52 + 2.0**-54).astype(np.float32)
 
 
-def noise_start(seed: int, step: int, length: int) -> int:
-    """Returns the start index of this step's `length` numbers in a bank of 2^20."""
-    return int(uniform(seed, step, 1)[0] * (BANK - length))
+def window(bank: np.ndarray, seed: int, step: int, length: int, key: str = "") -> np.ndarray:
+    """Returns `length` successive numbers of a bank of 2^20; where they begin depends only on seed, step and key.
+
+    More than the bank has begin again at its start.
+    """
+    spare = BANK - length
+    start = int(uniform(seed, step, 1, key)[0] * (spare if spare > 0 else BANK))
+    return bank[start : start + length] if spare >= 0 else np.take(bank, range(start, start + length), mode="wrap")

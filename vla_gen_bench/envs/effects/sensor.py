@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from vla_gen_bench.envs.compositing import stacked
-from vla_gen_bench.envs.effects.random_numbers import noise_start, normal_bank, uniform
+from vla_gen_bench.envs.effects.random_numbers import normal_bank, uniform, window
+from vla_gen_bench.protocol import EXTERNAL
 
 GAMMA = 2.2  # as the shader's
 
@@ -39,15 +40,18 @@ class SensorEffect:
 
 
 class SensorNoise(SensorEffect):
-    """Adds Gaussian noise of `sigma` times full scale to every channel of every pixel, different each step."""
+    """Adds Gaussian noise of `sigma` times full scale to every channel of every pixel.
+
+    It is different in each step, and independent in each camera.
+    """
 
     def prepare(self) -> None:
         self._noise = [np.rint(normal_bank() * (255 * row["sigma"])).astype(np.int16) for row in self._params]
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
-        start = noise_start(self._params[place]["seed"], step, image.size)
-        noise = self._noise[place][start : start + image.size].reshape(image.shape)
-        return cv2.add(image, noise, dtype=cv2.CV_8U)  # saturates
+        key = "" if self._env.viewed_by == EXTERNAL else self._env.viewed_by
+        noise = window(self._noise[place], self._params[place]["seed"], step, image.size, key)
+        return cv2.add(image, noise.reshape(image.shape), dtype=cv2.CV_8U)  # saturates
 
 
 class Blur(SensorEffect):
@@ -86,12 +90,18 @@ class Exposure(SensorEffect):
 
 
 class Occlusion(SensorEffect):
-    """Covers a grey square of `area` times the image's area; `centre` (x, y) is relative to width and height."""
+    """Covers a grey square of `area` times the image's area; `centre` (x, y) is relative to width and height.
+
+    A square that would reach beyond the image is moved inwards.
+    """
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
         row, (height, width) = self._params[place], image.shape[:2]
         half = np.sqrt(row["area"] * height * width) / 2
-        x, y = row["centre"][0] * width, row["centre"][1] * height
+        x, y = (
+            min(max(at * side, half), side - half) if 2 * half <= side else side / 2
+            for at, side in zip(row["centre"], (width, height), strict=True)
+        )
         top, left = (max(0, round(value - half)) for value in (y, x))
         image = image.copy()
         image[top : max(0, round(y + half)), left : max(0, round(x + half))] = row["grey"]
@@ -100,6 +110,8 @@ class Occlusion(SensorEffect):
 
 class FrameDrop(SensorEffect):
     """Repeats the last delivered frame; each frame but the first is lost with probability `share`."""
+
+    repeats = True
 
     def prepare(self) -> None:
         self._shown: list[np.ndarray | None] = [None] * len(self._params)
@@ -122,8 +134,13 @@ class FrameDrop(SensorEffect):
 class FrozenImage(SensorEffect):
     """Shows the first image throughout the episode."""
 
+    repeats = True
+
     def prepare(self) -> None:
         self._first: list[np.ndarray | None] = [None] * len(self._params)
+
+    def needs(self, step: int) -> bool:
+        return step == 0
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:
         if self._first[place] is None:
