@@ -75,7 +75,10 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if sys.argv[:1] == ["-m"] or sys.argv[:1] and sys.argv[0].endswith("/vgb"):
+if (
+    sys.argv[:1] == ["-m"] and any(word in (__name__, f"-m{__name__}") for word in sys.orig_argv)
+    or sys.argv[:1] and sys.argv[0].endswith("/vgb")
+):  # fmt: skip
     # Until the command can report "interrupted", Ctrl-C ends it without a traceback of imports.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

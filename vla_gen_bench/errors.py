@@ -26,7 +26,8 @@ class UserError(Exception):
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for a near miss among `known`, else `; known: a, b, c`."""
     known = sorted(known)
-    close = get_close_matches(wrong[:SHOWN], known, n=1, cutoff=0.6)
+    wrong = wrong[:SHOWN]
+    close = [name for name in known if name.lower() == wrong.lower()] or get_close_matches(wrong, known, 1, 0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known) or 'none'}"

@@ -17,6 +17,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from vla_gen_bench.errors import UserError, shown
+
 DEFAULTS = {
     # Idle OpenMP threads sleep instead of spinning: spinning costs up to a factor of five when processes share cores.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -53,6 +55,7 @@ def prepare(threads: int | None = None, alone: bool = False) -> None:
         alone: No other process computes at the same time, so OpenMP threads may spin briefly before they sleep. On
             two cores with two threads, openvla-nano then trains at 480 samples/s instead of 310.
     """
+    asked_threads()
     for name, value in DEFAULTS.items():
         if name != "OMP_WAIT_POLICY" or not alone:
             os.environ.setdefault(name, value)
@@ -66,14 +69,25 @@ def limit_threads(threads: int) -> None:
 
     Works before torch and OpenCV are imported (through the environment) and after (through the libraries themselves).
     """
-    chosen = os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    count = int(chosen.split(",")[0])  # it may be a list, one number per nesting level
+    count = asked_threads()
+    if count is None:
+        count = threads
+        os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(count))
     torch, opencv = sys.modules.get("torch"), sys.modules.get("cv2")
     if torch is not None:
         torch.set_num_threads(count)
     if opencv is not None:
         opencv.setNumThreads(count)
+
+
+def asked_threads() -> int | None:
+    """Returns the user's OMP_NUM_THREADS, None without one; raises `UserError` if it is no number of threads."""
+    value = os.environ.get("OMP_NUM_THREADS", "").strip()
+    first = value.split(",")[0].strip()  # it may be a list, one number per nesting level
+    if value and not (first.isdecimal() and int(first) > 0):
+        raise UserError(f"OMP_NUM_THREADS={shown(value)}: expected a number of threads, 1 or more; correct or unset it")
+    return int(first) if value else None
 
 
 def narrow_threads(threads: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +18,8 @@ import pytest
 from vla_gen_bench.assets import fetch as fetching
 from vla_gen_bench.assets import partial_clone
 from vla_gen_bench.assets.fetch import fetch
-from vla_gen_bench.assets.pack import forget_opened, open_pack, pack_root
+from vla_gen_bench.assets.folders import pack_root
+from vla_gen_bench.assets.pack import forget_opened, open_pack
 from vla_gen_bench.assets.source import Entry, Source, Upstream, audit, load_source, problem_of
 from vla_gen_bench.errors import UserError
 
@@ -469,7 +471,7 @@ def test_fetch_builtin_generates_and_mends_it(cli, cache: Path, tmp_path: Path, 
     assert "builtin: ready already in" in cli("assets", "fetch", "builtin").stdout
     root = pack_root("builtin")
     shutil.copytree(root, tmp_path / "made")  # Generating takes seconds: once is enough.
-    monkeypatch.setattr("vla_gen_bench.assets.pack.generate", lambda world, to: shutil.copytree(tmp_path / "made", to))
+    monkeypatch.setattr("vla_gen_bench.assets.fetch.generate", lambda world, to: shutil.copytree(tmp_path / "made", to))
     next(root.glob("objects/*/visual.glb")).write_bytes(b"")
     assert cli("assets", "verify", "builtin").exit_code == 2
     assert "builtin: ready in" in cli("assets", "fetch", "builtin").stdout
@@ -478,6 +480,16 @@ def test_fetch_builtin_generates_and_mends_it(cli, cache: Path, tmp_path: Path, 
     assert "pack.json" in cli("assets", "verify", "builtin").stdout
     refused = cli("assets", "fetch", "builtin", "--from", cache)
     assert refused.exit_code == 2 and "leave out --from" in refused.stderr
+
+
+def test_two_generations_do_not_meet(cli, cache: Path) -> None:
+    """The second would remove the draft of the first."""
+    lock = cache / "downloads/builtin.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ran = cli("assets", "fetch", "builtin", "--force")
+    assert ran.exit_code == 2 and "another `vgb assets fetch builtin` is running" in ran.stderr
 
 
 def test_an_absent_pack_names_the_command() -> None:
@@ -489,7 +501,7 @@ def test_an_absent_pack_names_the_command() -> None:
 
 
 def test_the_manifest_has_a_digest_of_every_file_the_catalogue_names_but_three() -> None:
-    from vla_gen_bench.assets.pack import files_of
+    from vla_gen_bench.assets.content import files_of
     from vla_gen_bench.episodes.catalog import load_catalog
 
     source = load_source("rl4vla")

@@ -74,6 +74,36 @@ def test_where_nothing_can_be_written_the_fault_is_an_oserror(tmp_path):
         ensure_folder(tmp_path / "file" / "made", FILES)
 
 
+def test_two_processes_may_replace_a_folder_at_once(tmp_path, monkeypatch):
+    """The other one is faster between the two renames: its folder stays, and nothing is left over."""
+    root, work = tmp_path / "made", tmp_path / "work"
+    for folder, text in ((root, "old"), (work, "mine")):
+        folder.mkdir()
+        (folder / "a").write_text(text)
+    rename = Path.rename
+
+    def slow(path, target):
+        moved = rename(path, target)
+        if path == root:
+            root.mkdir()
+            (root / "a").write_text("theirs")
+        return moved
+
+    monkeypatch.setattr(Path, "rename", slow)
+    derived.put_in_place(work, root, lambda: (root / "a").read_text() == "theirs")
+    assert (root / "a").read_text() == "theirs" and sorted(os.listdir(tmp_path)) == ["made", "work"]
+
+
+def test_drafts_of_killed_processes_are_removed_after_a_day(tmp_path):
+    root = tmp_path / "made"
+    old, new, other = derived.draft_folder(root), derived.draft_folder(root), tmp_path / ".made-of-mine"
+    other.mkdir()
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    derived.draft_folder(root).rmdir()
+    assert sorted(os.listdir(tmp_path)) == sorted([new.name, other.name])
+
+
 def test_a_changed_shader_does_not_reach_an_image(tmp_path):
     folder = shaders._copied("minimal", "lean", tmp_path)
     file = next(path for path in sorted(folder.rglob("*.frag")))
@@ -106,7 +136,7 @@ def test_a_damaged_model_is_named(tmp_path, content):
 def test_a_pack_of_another_shape_is_refused(tmp_path, monkeypatch, text, expected):
     (tmp_path / "pack.json").write_text(text)
     monkeypatch.setenv("VGB_BUILTIN_DIR", str(tmp_path))
-    with pytest.raises(UserError, match="delete that folder") as caught:
+    with pytest.raises(UserError, match="unset VGB_BUILTIN_DIR") as caught:
         pack.open_pack("builtin")
     assert expected in str(caught.value)
     assert pack.pack_status("builtin").state == "corrupt"

@@ -6,13 +6,18 @@ A shader or a model changed by a user or a crash would change every image withou
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from vla_gen_bench.data import sync_folder
 
+DRAFT = re.compile(r"-[0-9a-f]{12}$")
+DAY_S = 86_400
 _seen: dict[Path, tuple[tuple[int, int, int], ...]] = {}  # folder -> file stats at the last comparison
 
 
@@ -62,7 +67,14 @@ def _replace(root: Path, files: Mapping[Path, bytes]) -> None:
 
 
 def draft_folder(root: Path) -> Path:
-    """Makes an empty folder next to `root`, with the umask's permissions (mkdtemp's would be private)."""
+    """Makes an empty folder next to `root`, with the umask's permissions (mkdtemp's would be private).
+
+    Drafts of processes that were killed a day ago or more are removed.
+    """
+    for left in root.parent.glob(f".{root.name}-*"):
+        with suppress(OSError):
+            if DRAFT.search(left.name) and time.time() - left.stat().st_mtime > DAY_S:
+                shutil.rmtree(left, ignore_errors=True)
     work = root.parent / f".{root.name}-{uuid.uuid4().hex[:12]}"
     work.mkdir()
     return work
@@ -81,9 +93,16 @@ def put_in_place(work: Path, root: Path, good: Callable[[], bool]) -> None:
         if good():  # another process was faster
             return
         aside = root.parent / f".{root.name}-old-{uuid.uuid4().hex[:12]}"
-        root.rename(aside)
-        work.rename(root)
-        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            root.rename(aside)
+            work.rename(root)
+        except OSError:  # another process replaces it too
+            if not good():
+                if aside.exists() and not root.exists():
+                    aside.rename(root)
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     sync_folder(root.parent)
 
 

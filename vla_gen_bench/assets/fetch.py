@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vla_gen_bench.assets import pack
+from vla_gen_bench.assets import folders
+from vla_gen_bench.assets.generation import generate
+from vla_gen_bench.assets.pack import forget_opened, pack_status
 from vla_gen_bench.assets.partial_clone import check_out, require_git
 from vla_gen_bench.assets.source import Audit, Progress, Source, Upstream, audit, load_source
 from vla_gen_bench.episodes.catalog import load_catalog
@@ -59,7 +61,7 @@ def fetch(
     """
     load_catalog(world)
     source = source or load_source(world)
-    root = pack.pack_root(world).resolve()
+    root = folders.pack_root(world).resolve()
     if source is None:
         return _generate(world, root, from_dir, force)
     if from_dir is not None and not from_dir.is_dir():
@@ -69,10 +71,11 @@ def fetch(
     before = audit(root, source.files, progress)
     if not force and _nothing_to_gain(before, source, from_dir):
         return Fetched(root, False, before.warnings)
-    _refuse_foreign(world, root, _named(before.errors) if before.errors else "usable as it is")
+    folders.refuse_foreign(world, root, _named(before.errors) if before.errors else "usable as it is")
     with _errors_named(root, source), _alone(world):
+        before = audit(root, source.files, progress)  # again, now that nobody else fetches
         after = _assemble(source, root, before, from_dir, force, progress)
-    pack.forget_opened()
+    forget_opened()
     return Fetched(root, True, after.warnings)
 
 
@@ -82,17 +85,6 @@ def _nothing_to_gain(before: Audit, source: Source, from_dir: Path | None) -> bo
     if from_dir is None:
         return not before.absent
     return not list(_found(source, from_dir, before.absent))
-
-
-def _refuse_foreign(world: str, root: Path, state: str) -> None:
-    """Raises `UserError` if the pack's folder was filled by the user, not by this package."""
-    if root.parent == (pack.cache_dir() / "packs").resolve() or pack.made_here(world, root):
-        return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f"{root}: not made by this package, so it is left alone ({state}); "
-            f"to get the assets into the cache, unset VGB_{world.upper()}_DIR"
-        )
 
 
 def _assemble(
@@ -125,7 +117,7 @@ def _assemble(
 
 
 def _downloads(world: str) -> Path:
-    return pack.cache_dir() / "downloads" / world
+    return folders.cache_dir() / "downloads" / world
 
 
 def _download(source: Source, wanted: Iterable[str], stage: Path, progress: Progress) -> dict[str, str]:
@@ -215,7 +207,7 @@ def _write_pack_file(stage: Path, source: Source, after: Audit, commits: dict[st
         "unverified": after.unverified,
         "licence": source.licence,
     }
-    (stage / pack.PACK_FILE).write_text(json.dumps(told, indent=1) + "\n")
+    (stage / folders.PACK_FILE).write_text(json.dumps(told, indent=1) + "\n")
 
 
 def _set_aside(root: Path) -> Path:
@@ -250,7 +242,7 @@ def _alone(world: str) -> Iterator[None]:
 
     A git process that outlives a killed parent keeps writing, so it inherits the lock and holds it until it ends.
     """
-    lock = pack.cache_dir() / "downloads" / f"{world}.lock"
+    lock = folders.cache_dir() / "downloads" / f"{world}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:
@@ -284,17 +276,23 @@ def _errors_named(root: Path, source: Source) -> Iterator[None]:
 def _generate(world: str, root: Path, from_dir: Path | None, force: bool) -> Fetched:
     if from_dir is not None:
         raise UserError(f"world '{world}' is generated, not copied: leave out --from")
-    if not force and pack.pack_status(world).state == "ready":
+    if not force and pack_status(world).state == "ready":
         return Fetched(root, False, [])
-    _refuse_foreign(world, root, pack.pack_status(world).detail)
-    made = root.with_name(f".{root.name}.staging")
-    shutil.rmtree(made, ignore_errors=True)
-    pack.generate(world, made)
+    folders.refuse_foreign(world, root, pack_status(world).detail)
     try:
-        _swap(made, root)
+        with _alone(world):
+            _regenerate(world, root)
     except OSError as error:
         raise UserError(f"{root}: cannot be replaced ({error.strerror}); set VGB_CACHE") from error
+    forget_opened()
+    return Fetched(root, True, [])
+
+
+def _regenerate(world: str, root: Path) -> None:
+    made = root.with_name(f".{root.name}.staging")
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        generate(world, made)
+        _swap(made, root)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    pack.forget_opened()
-    return Fetched(root, True, [])

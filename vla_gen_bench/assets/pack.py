@@ -7,41 +7,17 @@ puts it (`fetch.py`).
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from pathlib import Path
 
-from pydantic import AfterValidator
-from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
-
-from vla_gen_bench.assets.derived import draft_folder, put_in_place
-from vla_gen_bench.assets.generated import GENERATED, write_pack
-from vla_gen_bench.data import read_json
+from vla_gen_bench.assets.content import combined, files_of, sha256
+from vla_gen_bench.assets.folders import pack_root, readable, variable_of
+from vla_gen_bench.assets.generated import GENERATED, KNOWN
+from vla_gen_bench.assets.generation import GeneratedPack
+from vla_gen_bench.assets.source import audit, load_source
 from vla_gen_bench.episodes.catalog import Body, Catalog, load_catalog
-from vla_gen_bench.errors import UserError, shown
-
-PACK_FILE = "pack.json"
-ROBOT_MESH_SUFFIXES = (".obj", ".stl", ".glb", ".mtl", ".png")
-
-
-def _inside(name: str) -> str:
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not name:
-        raise ValueError("expected a path below the pack")
-    return name
-
-
-class Manifest(TypedDict):
-    """The manifest of a generated pack: digest of its catalogue, file -> SHA-256."""
-
-    format: int
-    world: str
-    catalog: str
-    files: dict[Annotated[str, AfterValidator(_inside)], str]
+from vla_gen_bench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -50,7 +26,7 @@ class Pack:
 
     Attributes:
         root: Folder the catalogue's paths are relative to.
-        digest: 16 hex digits over all file contents the catalogue uses.
+        digest: 16 hex digits over the contents of all files the catalogue uses.
         substitutes: Visual path -> collision path, for missing visuals that are rendered as their collision mesh.
     """
 
@@ -81,33 +57,16 @@ class PackStatus:
     detail: str
 
 
-def cache_dir() -> Path:
-    """Returns `$VGB_CACHE`, else `$XDG_CACHE_HOME/vla-gen-bench`, else `~/.cache/vla-gen-bench`."""
-    if os.environ.get("VGB_CACHE"):
-        return Path(os.environ["VGB_CACHE"]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vla-gen-bench"
-
-
-def pack_root(world: str) -> Path:
-    """Returns the expected folder of the pack of `world`, whether or not it exists."""
-    override = os.environ.get(f"VGB_{world.upper()}_DIR")
-    if override:
-        return Path(override).expanduser()
-    catalog = load_catalog(world)
-    return cache_dir() / "packs" / f"{world}-{catalog.version}"
-
-
 @lru_cache(maxsize=None)
 def _open(world: str, root: Path) -> Pack:
     catalog = load_catalog(world)
-    if world in GENERATED:
-        _ensure_generated(catalog, root)
-        digest, substitutes = _verify_digests(root), {}
-    else:
-        substitutes = _check_present(catalog, root)
-        digest = _digest_files(root, files_of(catalog, root, substitutes))
-    return Pack(catalog, root, digest, substitutes)
+    with readable(root):
+        if world not in GENERATED:
+            substitutes, digest = _verified(catalog, root)
+            return Pack(catalog, root, digest, substitutes)
+        pack = GeneratedPack(catalog, root)
+        pack.ensure()
+        return Pack(catalog, root, pack.verify())
 
 
 def open_pack(world: str) -> Pack:
@@ -126,155 +85,51 @@ def forget_opened() -> None:
 
 def pack_status(world: str) -> PackStatus:
     """Returns the state of the pack of `world` without generating or changing anything."""
-    root = pack_root(world)
-    if not root.is_dir():
-        return PackStatus(world, "absent", root, "generated on first use" if world in GENERATED else "not fetched")
+    root, catalog = pack_root(world), load_catalog(world)
     try:
-        if world in GENERATED:
-            _require_version(load_catalog(world), root)
-            _verify_digests(root)
-            return PackStatus(world, "ready", root, "verified")
-        absent = _check_present(load_catalog(world), root)
-        detail = f"{len(absent)} visuals are absent, drawn as collision meshes" if absent else "all files there"
-        return PackStatus(world, "ready", root, detail)
+        with readable(root):
+            state, detail = _generated_status(catalog, root) if world in GENERATED else _copied_status(catalog, root)
     except UserError as error:
-        return PackStatus(world, "corrupt" if world in GENERATED else "incomplete", root, str(error))
+        state, detail = "corrupt" if world in GENERATED else "incomplete", str(error)
+    return PackStatus(world, state, root, detail)
 
 
-def files_of(catalog: Catalog, root: Path, substitutes: dict[str, str] | None = None) -> list[str]:
-    """Returns every file the catalogue uses, relative to `root`, sorted, including the robot's entire folder."""
-    skip = substitutes or {}
-    files = [image.image for image in (*catalog.tables, *catalog.textures)]
-    for body in (*catalog.objects, *catalog.receptacles):
-        files += [body.collision] + ([] if body.visual in skip else [body.visual])
-    robot = (root / catalog.robot_urdf).parent
-    files += [str(p.relative_to(root)) for p in robot.rglob("*") if p.suffix.lower() in ROBOT_MESH_SUFFIXES]
-    return sorted({*files, catalog.robot_urdf})
+def _generated_status(catalog: Catalog, root: Path) -> tuple[str, str]:
+    pack = GeneratedPack(catalog, root)
+    if pack.replaceable():
+        return "absent", "of another version: generated again on first use" if pack.made() else "generated on first use"
+    known = pack.verify() == KNOWN[catalog.world].stated
+    return "ready", "verified" if known else "verified, but its meshes or images are not those of the published logs"
 
 
-# ---- generated, verified against the digests written with it -------------------------------------
+def _copied_status(catalog: Catalog, root: Path) -> tuple[str, str]:
+    if not root.is_dir():
+        return "absent", "not fetched"
+    absent, _ = _verified(catalog, root)
+    return "ready", f"verified; {len(absent)} visuals are absent, drawn as collision meshes" if absent else "verified"
 
 
-def _ensure_generated(catalog: Catalog, root: Path) -> None:
-    if not (root / PACK_FILE).is_file():
-        generate(catalog.world, root)
-    _require_version(catalog, root)
-
-
-def _require_version(catalog: Catalog, root: Path) -> None:
-    written = _read_manifest(root).get("catalog")
-    if written != catalog.digest():
-        raise UserError(
-            f"{root}: made by another version of this package (catalogue {shown(written)}, expected "
-            f"{catalog.digest()}); "
-            "delete the folder to generate it again"
-        )
-
-
-def generate(world: str, root: Path) -> None:
-    """Writes the pack of a generated world to `root`, atomically: a half-written pack is never seen.
+def _verified(catalog: Catalog, root: Path) -> tuple[dict[str, str], str]:
+    """Returns visual -> collision mesh for absent visuals that may be absent, and the digest of the files used.
 
     Raises:
-        UserError: The folder cannot be written, or the generated pack differs from the shipped catalogue.
+        UserError: There is no pack from elsewhere in `root`, or a file of it is missing or damaged.
     """
-    catalog = load_catalog(world)
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        work = draft_folder(root)
-    except OSError as error:
-        raise _unwritable(root, world, error) from error
-    try:
-        _check_same(write_pack(world, work), catalog)
-        files = {name: _sha256(work / name) for name in files_of(catalog, work)}
-        manifest = {"format": 1, "world": world, "catalog": catalog.digest(), "files": files}
-        (work / PACK_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True))
-        put_in_place(work, root, (root / PACK_FILE).is_file)
-    except OSError as error:
-        raise _unwritable(root, world, error) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _unwritable(root: Path, world: str, error: OSError) -> UserError:
-    return UserError(f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); set VGB_CACHE")
-
-
-def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> None:
-    """Raises `UserError` unless both name the same assets with sizes equal within `tolerance` metres."""
-    for kind in ("objects", "receptacles", "tables", "textures"):
-        if made.ids(kind) != shipped.ids(kind):
-            raise UserError(
-                f"the generated {shipped.world} {kind} are not those of the shipped catalogue; reinstall the package"
-            )
-    for kind in ("objects", "receptacles"):
-        for new, old in zip(getattr(made, kind), getattr(shipped, kind), strict=True):
-            sizes = zip((*new.bbox_min, *new.bbox_max), (*old.bbox_min, *old.bbox_max), strict=True)
-            if any(abs(a - b) > tolerance for a, b in sizes):
-                raise UserError(
-                    f"generated {shipped.world} asset '{new.id}' has another size than the shipped catalogue says"
-                )
-
-
-def made_here(world: str, root: Path) -> bool:
-    """Returns whether `root` holds a pack of `world` written, and thus replaceable, by this package."""
-    try:
-        return read_json(root / PACK_FILE, dict[str, Any]).get("world") == world
-    except UserError:
-        return False
-
-
-def written_digests(root: Path) -> dict[str, str]:
-    """Returns file -> SHA-256 from a generated pack's manifest; raises `UserError` if that cannot be read."""
-    return _read_manifest(root)["files"]
-
-
-def _read_manifest(root: Path) -> Manifest:
-    try:
-        return read_json(root / PACK_FILE, Manifest)
-    except UserError as error:
-        raise UserError(f"asset pack {root}: {error}; delete that folder to have it made again") from None
-
-
-def _verify_digests(root: Path) -> str:
-    files = written_digests(root)
-    for name, expected in files.items():
-        path = root / name
-        if not path.is_file() or _sha256(path) != expected:
-            what = "damaged" if path.is_file() else "missing"
-            raise UserError(f"asset pack {root}: {name} is {what}; delete that folder to generate it again")
-    return _combine(files)
-
-
-# ---- packs that come from elsewhere ------------------------------------------------------------------------
-
-
-def _check_present(catalog: Catalog, root: Path) -> dict[str, str]:
-    """Returns visual -> collision substitutes for absent visuals; raises an error naming any other missing file."""
+    world, source = catalog.world, load_source(catalog.world)
+    assert source is not None, world
     if not (root / catalog.robot_urdf).is_file():
-        raise UserError(
-            f"world '{catalog.world}': no asset pack in {root} ({catalog.robot_urdf} not found); {_fix(catalog.world)}"
-        )
+        raise UserError(f"world '{world}': no asset pack in {root} ({catalog.robot_urdf} not found); {_fix(world)}")
+    found = audit(root, source.files)
+    if found.errors:
+        file, problem = next(iter(found.errors.items()))
+        wrong = f"{len(found.errors)} of {len(source.files)} files in {root} are wrong, the first: {file}: {problem}"
+        raise UserError(f"world '{world}': {wrong}; {_fix(world)}")
     bodies = (*catalog.objects, *catalog.receptacles)
-    substitutes = {body.visual: body.collision for body in bodies if not (root / body.visual).is_file()}
-    missing = [name for name in files_of(catalog, root, substitutes) if not (root / name).is_file()]
-    if missing:
-        some = f"{len(missing)} files missing in {root}, first: {missing[0]}"
-        raise UserError(f"world '{catalog.world}': {some}; {_fix(catalog.world)}")
-    return substitutes
+    substitutes = {body.visual: body.collision for body in bodies if body.visual in found.absent}
+    known = {name: entry.sha256 for name, entry in source.files.items()}
+    used = files_of(catalog, root, substitutes)
+    return substitutes, combined({name: known.get(name) or sha256(root / name) for name in used})
 
 
 def _fix(world: str) -> str:
-    return f"run `vgb assets fetch {world}`, or set VGB_{world.upper()}_DIR to a folder that holds it"
-
-
-def _digest_files(root: Path, names: list[str]) -> str:
-    return _combine({name: _sha256(root / name) for name in names})
-
-
-def _combine(files: dict[str, str]) -> str:
-    lines = "\n".join(f"{name} {digest}" for name, digest in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"run `vgb assets fetch {world}`, or set {variable_of(world)} to a folder that holds it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from statistics import mean, median, quantiles
 
 from vla_gen_bench.bench.floor import Floor
+from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.evaluate import Request, evaluate, make_plan
 from vla_gen_bench.log import provenance
 
@@ -78,7 +80,7 @@ def command_line() -> Iterator[Line]:
 
 def first_use() -> Iterator[Line]:
     """Times generating the builtin assets into an empty folder, in this process."""
-    from vla_gen_bench.assets.pack import generate
+    from vla_gen_bench.assets.generation import generate
 
     with tempfile.TemporaryDirectory() as folder:
         seconds = _timed(lambda: generate("builtin", Path(folder) / "pack"))
@@ -176,8 +178,8 @@ def success(world: str, folder: Path, tell: Callable[[str], None]) -> Iterator[L
 
     for id, row in evaluate(plan, on_result=progress).scenarios.items():
         bound = targets.ind if id == "ind" else targets.others
-        rate = row["success_at_end"] / row["episodes"]
-        yield Line(f"{world}: expert success, {id}, {row['success_at_end']}/{row['episodes']}", rate, "", bound, True)
+        done, won = row["episodes"] - row["errors"], row["success_at_end"]
+        yield Line(f"{world}: expert success, {id}, {won}/{done}", won / done if done else math.nan, "", bound, True)
 
 
 def throughput(folder: Path) -> Iterator[Line]:
@@ -215,4 +217,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _run(*arguments: str) -> str:
     command = [sys.executable, "-m", "vla_gen_bench", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"vgb {' '.join(arguments)}: ended with status {done.returncode}; its own message is above")
+    return done.stdout

@@ -73,8 +73,8 @@ def main() -> None:
     """Entry point: a user error prints one line on stderr and exits with code 2."""
     runtime.end_with_caller()
     runtime.catch_signals()
-    runtime.prepare(alone=sys.argv[1:2] in (["train"], ["bench"]))
     try:
+        runtime.prepare(alone=sys.argv[1:2] in (["train"], ["bench"]))
         sys.exit(vgb.main(standalone_mode=False))
     except click.ClickException as error:
         error.show()

@@ -28,6 +28,7 @@ def bench(quick: bool, openvla: bool, rl: bool, worlds: tuple[str, ...], out: Pa
     --openvla writes OUT/bench-openvla.json, --rl OUT/bench-rl.json. --rl also compares worker processes with Ray, where
     it is installed.
     """
+    from vla_gen_bench.assets.pack import open_pack
     from vla_gen_bench.assets.world import get_world
     from vla_gen_bench.bench import measure
     from vla_gen_bench.errors import UserError
@@ -35,8 +36,10 @@ def bench(quick: bool, openvla: bool, rl: bool, worlds: tuple[str, ...], out: Pa
     if quick + openvla + rl > 1:
         raise UserError("--quick, --openvla and --rl each leave out the others' measurements; give one of them")
     lines: list[measure.Line] = []
-    for world in worlds:
+    for world in dict.fromkeys(worlds):
         get_world(world)
+        if not openvla and not rl:
+            open_pack(world)  # an absent one is noticed now, not after half an hour
     part = "openvla" if openvla else "rl" if rl else ""
     file = out / f"bench{'-' * bool(part)}{part}.json"
     for line in PARTS[part]() if part else _measure(measure, quick, worlds, out):
@@ -90,11 +93,12 @@ def _shown(line) -> str:
 
 
 def _write(file: Path, data: dict) -> None:
+    from vla_gen_bench.data import replace_file
     from vla_gen_bench.errors import UserError
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(data, indent=1) + "\n")
+        replace_file(file, json.dumps(data, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error.strerror}); give another folder with --out") from error
 

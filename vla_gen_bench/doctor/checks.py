@@ -241,13 +241,17 @@ def memory_gb() -> tuple[float, float]:
 
 
 def check_disk() -> Iterator[Check]:
-    from vla_gen_bench.assets.pack import cache_dir
+    from vla_gen_bench.assets.folders import cache_dir
+    from vla_gen_bench.assets.pack import pack_status
 
     cache = cache_dir()
-    nearest = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    nearest = next(folder for folder in (cache, *cache.parents) if _is_there(folder))
     free = shutil.disk_usage(nearest).free / 1e9
     detail = f"{cache}: {free:.1f} GB free"
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        if pack_status("builtin").state == "ready":
+            yield Check("cache", "warn", f"{cache} is read-only; its packs can be used, but nothing can be added to it")
+            return
         yield Check(
             "cache", "FAIL", f"{nearest} is not a writable folder", "set VGB_CACHE to a folder you can write to"
         )
@@ -257,8 +261,16 @@ def check_disk() -> Iterator[Check]:
         yield Check("cache", "ok", detail)
 
 
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # below a folder of another user
+        return False
+
+
 def check_packs() -> Iterator[Check]:
-    yield _pack("builtin", fine=("ready", "absent"), bad="FAIL", fix="delete that folder: it is generated again")
+    fix = "`vgb assets fetch builtin`, or unset VGB_BUILTIN_DIR"
+    yield _pack("builtin", fine=("ready", "absent"), bad="FAIL", fix=fix)
     fix = "needed for `--world rl4vla` only: `vgb assets fetch rl4vla`, or set VGB_RL4VLA_DIR to a folder that holds it"
     yield _pack("rl4vla", fine=("ready",), bad="warn", fix=fix)
 

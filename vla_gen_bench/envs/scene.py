@@ -13,8 +13,9 @@ from mani_skill.envs.scene import ManiSkillScene
 from mani_skill.utils.structs.actor import Actor
 from sapien.physx import PhysxMaterial, PhysxRigidStaticComponent
 
+from vla_gen_bench.assets.folders import cache_dir
 from vla_gen_bench.assets.models import lean_model, texture_pixels
-from vla_gen_bench.assets.pack import Pack, cache_dir
+from vla_gen_bench.assets.pack import Pack
 from vla_gen_bench.envs import heap
 from vla_gen_bench.envs.effects.setup import BodySetup, SceneSetup
 from vla_gen_bench.episodes.catalog import Body

@@ -26,7 +26,7 @@ import torch
 from mani_skill.render import PREBUILT_SHADER_CONFIGS, ShaderConfig, set_shader_pack
 
 from vla_gen_bench.assets.derived import ensure_folder
-from vla_gen_bench.assets.pack import cache_dir
+from vla_gen_bench.assets.folders import cache_dir
 from vla_gen_bench.envs.compositing import without_alpha
 
 _DECLARATION = re.compile(r"^layout\([^)]*\) uniform sampler2D samplerBRDFLUT;\n?", re.MULTILINE)

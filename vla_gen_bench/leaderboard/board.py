@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.assets.generated import KNOWN
 from vla_gen_bench.data import gzipped, replace_file
 from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError, suggest
@@ -92,6 +93,7 @@ class Board:
                 suite.digest or "",
                 entry.protocol.preset,
                 describe_sensors(entry.protocol.sensors),
+                describe_assets(suite.world, suite.pack or ""),
             )
             groups.setdefault(key, []).append(self._listing(entry))
         return {key: self._ranked(groups[key]) for key in sorted(groups, key=lambda key: key.order)}
@@ -149,6 +151,11 @@ class Board:
         """Returns the files generated from the entries: path -> content."""
         groups = self.groups()
         return {self.folder / CSV_FILE: sheet(groups), self.folder / PAGE_FILE: page(groups)}
+
+
+def describe_assets(world: str, pack: str) -> str:
+    """Returns the digest of an entry's assets; "" for those that this package generates where its logs were made."""
+    return "" if world in KNOWN and pack == KNOWN[world].stated else pack
 
 
 def describe_sensors(sensors: Mapping[str, Any]) -> str:

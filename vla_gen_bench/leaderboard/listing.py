@@ -15,7 +15,10 @@ OOD = "ood"
 
 
 class Group(NamedTuple):
-    """Entries that can be compared: same suite (by digest), same version of a world, same sensors."""
+    """Entries that can be compared: same suite (by digest), same version of a world, same sensors, same assets.
+
+    `assets` is the digest of the asset files; "" stands for the published ones of a generated world.
+    """
 
     world: str
     version: str
@@ -23,6 +26,7 @@ class Group(NamedTuple):
     digest: str
     preset: str
     sensors: str = ""
+    assets: str = ""
 
     @property
     def place(self) -> str:
@@ -33,7 +37,7 @@ class Group(NamedTuple):
     def order(self) -> tuple:
         """Sort key: papers' numbers last, the newest version of a world first."""
         where = self.world, -int(self.version), self.suite, self.digest
-        return self.preset == "paper", *where, self.preset, self.sensors
+        return self.preset == "paper", *where, self.preset, self.sensors, self.assets
 
 
 class Study(NamedTuple):

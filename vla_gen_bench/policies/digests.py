@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from vla_gen_bench.assets.pack import cache_dir
+from vla_gen_bench.assets.folders import cache_dir
 from vla_gen_bench.data import replace_file
 
 READ_BYTES = 1 << 22

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.assets.pack import open_pack
 from vla_gen_bench.assets.world import get_world
 from vla_gen_bench.episodes.draw import FIRST_TRAINING_SEED, check_training_shift, draw_training, with_roles_swapped
 from vla_gen_bench.episodes.shift import Shift
@@ -80,7 +81,9 @@ class Request:
         """What the data depends on; a folder is continued only if this is equal."""
         fields = asdict(self)
         kept = ("policy", "options", "noise", "wander", "world", "side", "seed", "drop_small", "shift", "swap")
+        pack = open_pack(self.world)
         versions = {"world_version": get_world(self.world).version, "pools": POOLS_VERSION}
+        versions |= {"catalog": pack.catalog.digest(), "pack": pack.digest}
         sensed = {"cameras": list(self.cameras), "render": None if self.render is None else list(self.render)}
         return {**{key: fields[key] for key in kept}, **sensed, **versions, **self._driver()}
 

@@ -30,7 +30,7 @@ UNNAMED = {  # defaults for data sets of earlier versions
     "wander": 0.0, "shift": {}, "swap": False, "world_version": FIRST_VERSION, "cameras": ["external"], "render": None,
 }  # fmt: skip
 TOTALS = ("total_episodes", "total_frames", "total_tasks")
-NEWER = ("driver", "simulator")  # recorded since 2026-11-30, if another policy drives
+NEWER = ("driver", "simulator", "catalog", "pack")  # recorded since 2026-11-30; the first two if another policy drives
 EXPERT = "expert"
 PART_DEMOS = 100
 SAMPLED_FRAMES = 2000  # for the statistics of images

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_gen_bench.assets.pack import cache_dir
+from vla_gen_bench.assets.folders import cache_dir
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.train.demos import lerobot_format as form

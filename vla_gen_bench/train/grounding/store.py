@@ -159,6 +159,11 @@ def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
     numbers = [_read_part(part, COLUMNS) for part in parts[: -(-count // PART_SCENES)]]
     columns = {name: np.concatenate([part[name] for part in numbers])[:count] for name in COLUMNS}
     catalog = load_catalog(own["world"])
+    if own.get("catalog") != catalog.digest():
+        raise UserError(
+            f"{folder}: rendered from another catalogue of world '{own['world']}', so the numbers of its objects would "
+            "mean others; render it again with 'vgb scenes'"
+        )
     return Scenes(
         images=images,
         foreground=foreground,

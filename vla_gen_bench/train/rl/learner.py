@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from vla_gen_bench import runtime
 from vla_gen_bench.assets.world import FIRST_VERSION, get_world, world_label
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.cluster import Cluster
@@ -283,5 +283,4 @@ def open_simulator(
 
 def use_threads(count: int) -> None:
     """Sets torch's threads in this process to `count`; the user's OMP_NUM_THREADS is the maximum."""
-    most = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    torch.set_num_threads(min(count, int(most)) if most.isdecimal() else count)
+    torch.set_num_threads(min(count, runtime.asked_threads() or count))

@@ -1,0 +1,85 @@
+"""Where packs are: the cache of this package, and the folders that environment variables name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vla_gen_bench.data import read_json
+from vla_gen_bench.episodes.catalog import load_catalog
+from vla_gen_bench.errors import UserError
+
+PACK_FILE = "pack.json"
+
+
+def cache_dir() -> Path:
+    """Returns `$VGB_CACHE`, else `$XDG_CACHE_HOME/vla-gen-bench`, else `~/.cache/vla-gen-bench`."""
+    if os.environ.get("VGB_CACHE"):
+        return _named_by("VGB_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if base.is_absolute():  # its specification says to ignore any other value
+        return base / "vla-gen-bench"
+    try:
+        return Path.home() / ".cache" / "vla-gen-bench"
+    except RuntimeError:
+        raise UserError("this user has no home folder; set VGB_CACHE to a folder you can write to") from None
+
+
+def _named_by(variable: str) -> Path:
+    try:
+        return Path(os.environ[variable]).expanduser()
+    except RuntimeError:
+        raise UserError(f"{variable}={os.environ[variable]}: there is no such user's home folder") from None
+
+
+def packs_dir() -> Path:
+    """Returns the folder of the packs that this package puts into the cache."""
+    return cache_dir() / "packs"
+
+
+def variable_of(world: str) -> str:
+    """Returns the environment variable that names another folder for the pack of `world`."""
+    return f"VGB_{world.upper()}_DIR"
+
+
+def pack_root(world: str) -> Path:
+    """Returns the expected folder of the pack of `world`, whether or not it exists."""
+    catalog, variable = load_catalog(world), variable_of(world)
+    return _named_by(variable) if os.environ.get(variable) else packs_dir() / f"{world}-{catalog.version}"
+
+
+def in_cache(root: Path) -> bool:
+    """Returns whether `root` is a pack's folder in the cache, which belongs to this package."""
+    return root.resolve().parent == packs_dir().resolve()
+
+
+def made_here(world: str, root: Path) -> bool:
+    """Returns whether `root` holds a pack of `world` written, and thus replaceable, by this package."""
+    try:
+        return read_json(root / PACK_FILE, dict[str, Any]).get("world") == world
+    except UserError:
+        return False
+
+
+def refuse_foreign(world: str, root: Path, state: str) -> None:
+    """Raises `UserError` if the pack's folder was filled by the user, not by this package."""
+    if in_cache(root) or made_here(world, root):
+        return
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(
+            f"{root}: not made by this package, so it is left alone ({state}); "
+            f"to have the assets in the cache, unset {variable_of(world)}"
+        )
+
+
+@contextmanager
+def readable(root: Path) -> Iterator[None]:
+    """Converts file system errors to a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename or root}: cannot be read ({error.strerror})"
+        raise UserError(f"{where}; change its permissions, or set VGB_CACHE to another folder") from error

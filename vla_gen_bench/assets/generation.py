@@ -1,0 +1,161 @@
+"""Packs that this package generates: when, what their manifest states, and whether they are still as written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator
+from typing_extensions import NotRequired, TypedDict  # pydantic requires these before Python 3.12
+
+from vla_gen_bench.assets.content import combined, content_digest, files_of, sha256
+from vla_gen_bench.assets.derived import draft_folder, put_in_place
+from vla_gen_bench.assets.folders import PACK_FILE, in_cache, made_here, refuse_foreign, variable_of
+from vla_gen_bench.assets.generated import KNOWN, write_pack
+from vla_gen_bench.data import read_json
+from vla_gen_bench.episodes.catalog import Catalog, load_catalog
+from vla_gen_bench.errors import UserError, shown
+
+
+def _inside(name: str) -> str:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not name:
+        raise ValueError("expected a path below the pack")
+    return name
+
+
+class Manifest(TypedDict):
+    """The manifest of a generated pack.
+
+    `catalog`: digest of its catalogue; `files`: file -> SHA-256; `content`: digest of the files' contents;
+    `expected`: what the version of this package that wrote it expected there.
+    """
+
+    format: int
+    world: str
+    catalog: str
+    files: dict[Annotated[str, AfterValidator(_inside)], str]
+    content: NotRequired[str]
+    expected: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class GeneratedPack:
+    """The pack of a generated world in `root`, whether or not it is there."""
+
+    catalog: Catalog
+    root: Path
+
+    def manifest(self) -> Manifest:
+        """Returns its manifest; raises `UserError` if that cannot be read."""
+        try:
+            return read_json(self.root / PACK_FILE, Manifest)
+        except UserError as error:
+            raise UserError(f"asset pack {self.root}: {error}; {self._remedy()}") from None
+
+    def made(self) -> bool:
+        """Whether anything has been generated there."""
+        return (self.root / PACK_FILE).is_file()
+
+    def replaceable(self) -> bool:
+        """Whether it may be generated without asking: nothing is there, or in the cache a pack of another version."""
+        if not self.root.exists():
+            return True
+        if not self.made():
+            return self.root.is_dir() and (in_cache(self.root) or not any(self.root.iterdir()))
+        return in_cache(self.root) and not self._is_current()
+
+    def ensure(self) -> None:
+        """Generates it if need be; raises `UserError` if that is impossible or other files are there."""
+        if self.replaceable():
+            generate(self.catalog.world, self.root)
+        elif not self.made():
+            refuse_foreign(self.catalog.world, self.root, "no asset pack")
+
+    def verify(self) -> str:
+        """Returns its digest, as logs state it; raises `UserError` naming a file that is not as it was written."""
+        manifest = self.manifest()
+        if not self._is_current():
+            raise UserError(
+                f"{self.root}: made by another version of this package (catalogue {shown(manifest['catalog'])}, "
+                f"expected {self.catalog.digest()}); {self._remedy()}"
+            )
+        unlisted = [name for name in _files(self.catalog, self.root) if name not in manifest["files"]]
+        if unlisted:
+            raise UserError(f"asset pack {self.root}: {unlisted[0]} is not in {PACK_FILE}; {self._remedy()}")
+        for name, expected in manifest["files"].items():
+            path = self.root / name
+            if not path.is_file() or sha256(path) != expected:
+                what = "damaged" if path.is_file() else "missing"
+                raise UserError(f"asset pack {self.root}: {name} is {what}; {self._remedy()}")
+        content, known = manifest.get("content", ""), KNOWN[self.catalog.world]
+        return known.stated if content == known.content else content
+
+    def _is_current(self) -> bool:
+        manifest = self.manifest()
+        expected = KNOWN[self.catalog.world].content
+        return manifest["catalog"] == self.catalog.digest() and manifest.get("expected") == expected
+
+    def _remedy(self) -> str:
+        """Returns what to do if it cannot be used; only a folder made by this package is to be deleted."""
+        delete, variable = "delete that folder to generate it again", variable_of(self.catalog.world)
+        if in_cache(self.root):
+            return delete
+        if made_here(self.catalog.world, self.root):
+            return f"{delete}, or unset {variable}"
+        return f"unset {variable}, or set it to a folder that holds the pack"
+
+
+def generate(world: str, root: Path) -> None:
+    """Writes the pack of a generated world to `root`, atomically: a half-written pack is never seen.
+
+    Raises:
+        UserError: The folder cannot be written, or the generated pack differs from the shipped catalogue.
+    """
+    catalog = load_catalog(world)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        work = draft_folder(root)
+    except OSError as error:
+        raise _unwritable(root, world, error) from error
+    try:
+        _check_same(write_pack(world, work), catalog)
+        names = _files(catalog, work)
+        manifest: Manifest = {
+            "format": 2, "world": world, "catalog": catalog.digest(), "expected": KNOWN[world].content,
+            "content": combined({name: content_digest(work / name) for name in names}),
+            "files": {name: sha256(work / name) for name in names},
+        }  # fmt: skip
+        (work / PACK_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        put_in_place(work, root, lambda: not GeneratedPack(catalog, root).replaceable())
+    except OSError as error:
+        raise _unwritable(root, world, error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _files(catalog: Catalog, root: Path) -> list[str]:
+    """Returns all files of a generated pack: also the robot's SRDF, which disables collisions within the arm."""
+    return sorted([*files_of(catalog, root), str(PurePosixPath(catalog.robot_urdf).with_suffix(".srdf"))])
+
+
+def _unwritable(root: Path, world: str, error: OSError) -> UserError:
+    return UserError(f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); set VGB_CACHE")
+
+
+def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> None:
+    """Raises `UserError` unless both name the same assets with sizes equal within `tolerance` metres."""
+    for kind in ("objects", "receptacles", "tables", "textures"):
+        if made.ids(kind) != shipped.ids(kind):
+            raise UserError(
+                f"the generated {shipped.world} {kind} are not those of the shipped catalogue; reinstall the package"
+            )
+    for kind in ("objects", "receptacles"):
+        for new, old in zip(getattr(made, kind), getattr(shipped, kind), strict=True):
+            sizes = zip((*new.bbox_min, *new.bbox_max), (*old.bbox_min, *old.bbox_max), strict=True)
+            if any(abs(a - b) > tolerance for a, b in sizes):
+                raise UserError(
+                    f"generated {shipped.world} asset '{new.id}' has another size than the shipped catalogue says"
+                )
