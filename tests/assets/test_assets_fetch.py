@@ -20,6 +20,7 @@ from vla_gen_bench.assets import partial_clone
 from vla_gen_bench.assets.fetch import fetch
 from vla_gen_bench.assets.folders import pack_root
 from vla_gen_bench.assets.pack import forget_opened, open_pack
+from vla_gen_bench.assets.partial_clone import GitFailed
 from vla_gen_bench.assets.source import Entry, Source, Upstream, audit, load_source, problem_of
 from vla_gen_bench.errors import UserError
 
@@ -226,6 +227,17 @@ def test_a_lost_connection_is_resumed(origin, source: Source) -> None:
     finally:
         hidden.rename(origin[0] / "ManiSkill-WidowX250S")
     assert fetch("rl4vla", source=source).changed
+
+
+@pytest.mark.parametrize(("said", "unreachable"), [
+    ("fatal: unable to access 'https://x/y/': Could not resolve host: x", True),
+    ("fatal: '/a/b' does not appear to be a git repository", True),
+    ("ssh: connect to host x port 22: Connection refused\nfatal: Could not read from remote repository.", True),
+    ("warning: unable to access '/root/.config/git/attributes': Permission denied\nfatal: bad object HEAD", False),
+    ("fatal: cannot open '/cache/ssl connection/x.git/config': No such file or directory", False),
+])  # fmt: skip
+def test_a_broken_clone_is_no_network_fault(said: str, unreachable: bool) -> None:
+    assert GitFailed(said).unreachable == unreachable
 
 
 def test_an_unreachable_url_is_one_line_naming_the_way_out(source: Source) -> None:

@@ -199,6 +199,34 @@ def test_an_unwritable_cache_fails(monkeypatch, tmp_path: Path) -> None:
     assert line.status == "FAIL" and "VGB_CACHE" in line.fix
 
 
+def test_a_cache_below_a_folder_of_another_user_fails_with_its_fix(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VGB_CACHE", str(tmp_path / "theirs/cache"))
+    exists = Path.exists
+
+    def refuse(path: Path) -> bool:
+        if "theirs" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(doctor.os, "access", lambda folder, mode: False)
+    monkeypatch.setattr(
+        "vla_gen_bench.assets.pack.pack_status", lambda world: PackStatus(world, "absent", Path("/p"), "why")
+    )
+    (line,) = doctor.check_disk()
+    assert (line.status, line.fix) == ("FAIL", "set VGB_CACHE to a folder you can write to")
+
+
+def test_a_read_only_cache_whose_packs_are_ready_is_usable(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VGB_CACHE", str(tmp_path))
+    monkeypatch.setattr(doctor.os, "access", lambda folder, mode: False)
+    monkeypatch.setattr(
+        "vla_gen_bench.assets.pack.pack_status", lambda world: PackStatus(world, "ready", Path("/p"), "verified")
+    )
+    (line,) = doctor.check_disk()
+    assert line.status == "warn" and "read-only" in line.detail and line.fix
+
+
 def test_little_disk_and_little_memory_warn(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VGB_CACHE", str(tmp_path))
     monkeypatch.setattr(doctor, "LOW_DISK_GB", 1e9)
@@ -240,6 +268,21 @@ def test_a_check_that_raises_is_a_line_not_the_end(monkeypatch) -> None:
 
     (line,) = doctor._guarded(check_disk)
     assert line.status == "FAIL" and "OSError: gone" in line.detail
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", None), (" 3 ", 3), ("2,1", 2)])
+def test_a_user_s_number_of_threads(monkeypatch, value: str, expected: int | None) -> None:
+    from vla_gen_bench import runtime
+
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert runtime.asked_threads() == expected
+
+
+@pytest.mark.parametrize("value", ["auto", "0", "-1", "1.5"])
+def test_a_number_of_threads_that_is_none_is_named(cli_process, monkeypatch, value: str) -> None:
+    ran = cli_process("suites", "list", env={**os.environ, "OMP_NUM_THREADS": value})
+    assert ran.exit_code == 2 and ran.stderr.startswith(f"error: OMP_NUM_THREADS='{value}': expected a number")
+    assert ran.stderr.count("\n") == 1
 
 
 def test_prepare_keeps_what_the_user_set(monkeypatch) -> None:

@@ -227,6 +227,17 @@ def test_digits_in_a_digest_are_no_large_number(text):
     assert parse_line(1, text.encode() + b"\n").value == json.loads(text)
 
 
+@pytest.mark.parametrize("text", ['{"a":1,"a":2}', '{"a": 1, "a" : 1}', '{"b": {"a": 1, "a"\t: 2}}', '[{"a":1,"a":1}]'])
+def test_a_key_given_twice_is_refused(text):
+    """Other readers may take the first value, or the last one."""
+    assert parse_line(1, text.encode() + b"\n").problem == "not JSON: key 'a' given twice"
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\":\\":"}', '{"a\\":": 1}', '{"a": ["x :", "\\" :"]}'])
+def test_a_text_that_looks_like_keys_is_one(text):
+    assert parse_line(1, text.encode() + b"\n") == Line(1, json.loads(text), "")
+
+
 def test_a_number_of_many_digits_before_its_exponent_is_refused():
     assert "too large" in parse_line(1, b'{"a": 1.23456789012345678e+308, "b": 123456789012345.25E999}\n').problem
 

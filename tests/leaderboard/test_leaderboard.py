@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from vla_gen_bench.assets.generated import KNOWN
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.episodes.suite import draw, load_suite
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.leaderboard.board import Board
 from vla_gen_bench.leaderboard.entry import entry_text, parse_entry
+from vla_gen_bench.leaderboard.page import page
 from vla_gen_bench.leaderboard.validation import PAPER_SUITE
 from vla_gen_bench.log.guard import locked
 
@@ -295,6 +297,16 @@ def test_unknown_ids_are_suggested(cli, submit, folder, tmp_path):
     done = cli("leaderboard", "validate", "acme-smal-builtin", "--folder", folder)
     assert done.exit_code == 2 and "entries: no entry 'acme-smal-builtin'; did you mean" in done.stderr
     assert "acme-smal-builtin.json" not in done.stderr  # no such file
+
+
+def test_entries_with_other_assets_are_ranked_apart(submit, folder, tmp_path):
+    """`vgb report` refuses to compare them too. Assets that this package generates need no mention."""
+    for name, pack in (("one", KNOWN["builtin"].stated), ("two", "other"), ("three", KNOWN["builtin"].stated)):
+        world = {**header(load_suite("small"), name)["world"], "pack": pack}
+        assert submit(make_run(tmp_path / name, name, world=world), name=name).exit_code == 0
+    groups = Board(folder).groups()
+    assert {group.assets: len(listings) for group, listings in groups.items()} == {"": 2, "other": 1}
+    assert page(groups).count("Assets other. Ranked apart.") == 1
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,18 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("arguments", [("-m", "theirs"), ("theirs/__main__.py",)])
+def test_importing_the_package_leaves_ctrl_c_to_other_programs(tmp_path, arguments):
+    """Only the command `vgb` ends at once while it is still importing."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/__init__.py").write_text("import vla_gen_bench\n")
+    (tmp_path / "theirs/__main__.py").write_text("import signal, vla_gen_bench\nprint(signal.getsignal(2).__name__)\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "default_int_handler\n"
+
+
 def test_an_object_is_evaluated_here_and_its_log_resumes(suite, capsys):
     policy = Still()
     log = vgb.evaluate(policy, suite, scenarios=["ind"], num_envs=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -146,8 +147,19 @@ def made_up(folder: Path, parts: int, value: int = 0) -> Path:
             foreground=np.zeros((PART, SIDE, SIDE), np.uint8), thing=nothing - 1, receptacle=nothing > 0,
             place=np.zeros((*nothing.shape, 2)), xy=np.zeros((*nothing.shape, 2)), visible=nothing,
         )  # fmt: skip
-    (folder / "scenes.json").write_text('{"world": "pretrain", "split": "train"}')
+    own = {"world": "pretrain", "split": "train", "catalog": CATALOG.digest()}
+    (folder / "scenes.json").write_text(json.dumps(own))
     return folder
+
+
+@pytest.mark.parametrize("catalog", [None, "0123456789abcdef"])
+def test_scenes_of_another_catalogue_are_refused(tmp_path, catalog):
+    """They name objects by their places in it."""
+    made_up(tmp_path, 1)
+    own = {"world": "pretrain", "split": "train", **({"catalog": catalog} if catalog else {})}
+    (tmp_path / "scenes.json").write_text(json.dumps(own))
+    with pytest.raises(UserError, match="rendered from another catalogue of world 'pretrain'.*vgb scenes"):
+        store.load_scenes(tmp_path, SIDE)
 
 
 def test_rendered_again_is_decoded_again(tmp_path):

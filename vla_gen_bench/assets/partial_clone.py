@@ -39,6 +39,8 @@ UNREACHABLE = re.compile(
     re.IGNORECASE,
 )
 
+QUOTED = re.compile(r"'[^']*'")  # paths and addresses, which may contain any word
+
 
 class GitFailed(Exception):
     """git failed; the message is the most informative line of its output."""
@@ -47,7 +49,8 @@ class GitFailed(Exception):
         lines = [line.strip() for line in stderr.splitlines() if line.strip()]
         telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
         super().__init__((telling or lines or ["no message"])[0])
-        self.unreachable = bool(UNREACHABLE.search(stderr))
+        faults = (line for line in lines if not line.startswith("warning:"))
+        self.unreachable = any(UNREACHABLE.search(QUOTED.sub("''", line)) for line in faults)
         self.disk_full = "No space left" in stderr
 
 

@@ -250,7 +250,8 @@ def check_disk() -> Iterator[Check]:
     detail = f"{cache}: {free:.1f} GB free"
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         if pack_status("builtin").state == "ready":
-            yield Check("cache", "warn", f"{cache} is read-only; its packs can be used, but nothing can be added to it")
+            detail = f"{cache} is read-only: its packs can be used, nothing can be added to it"
+            yield Check("cache", "warn", detail, "set VGB_CACHE to a folder you can write to if it must grow")
             return
         yield Check(
             "cache", "FAIL", f"{nearest} is not a writable folder", "set VGB_CACHE to a folder you can write to"

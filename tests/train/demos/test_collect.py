@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from demos import OPEN, SHUT, SIDE, demo
 
+from vla_gen_bench.assets.pack import open_pack
+from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.policies.contract import PolicyError
 from vla_gen_bench.protocol import ActionSpec
@@ -180,6 +182,21 @@ def test_a_collection_continues_only_with_the_policy_that_drove_it(tmp_path: Pat
     (card / "weights.npz").write_bytes(b"first")
     with pytest.raises(UserError, match="was collected with simulator .*, not .*; choose another --out"):
         Writer(data, SIDE, request.origin | {"simulator": {"sapien": "0"}})
+
+
+def test_a_collection_continues_only_with_the_same_assets(tmp_path: Path) -> None:
+    """A folder of a version that did not record them takes those of today."""
+    origin = Request(1, tmp_path, side=SIDE).origin
+    assert origin["catalog"] == load_catalog("builtin").digest() and origin["pack"] == open_pack("builtin").digest
+    writer = Writer(tmp_path, SIDE, {key: value for key, value in origin.items() if key not in ("catalog", "pack")})
+    writer.add(demo(0))
+    writer.finish()
+    writer = Writer(tmp_path, SIDE, origin)
+    writer.add(demo(1))
+    writer.finish()
+    for key in ("catalog", "pack"):
+        with pytest.raises(UserError, match=f"was collected with {key} '.*', not 'other'"):
+            Writer(tmp_path, SIDE, origin | {key: "other"})
 
 
 def test_a_collection_of_an_earlier_version_continues_and_is_checked_from_then_on(tmp_path: Path) -> None:
