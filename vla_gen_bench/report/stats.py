@@ -123,13 +123,16 @@ def sign_flip(differences: np.ndarray, resamples: int, rng: np.random.Generator)
         differences: float [N, K], whole numbers, from N pairs.
         resamples: Number of random choices of signs; the smallest p is `floor_of(resamples)`.
     """
-    total, observed = differences.sum(axis=0), np.abs(differences.sum(axis=0))
-    as_far = np.zeros(len(observed), int)
+    differences = differences.astype(np.float32)  # sums of whole numbers below 2^24 are exact
+    total = differences.sum(axis=0)
+    as_far, bound = np.zeros(len(total), int), np.abs(total) - np.float32(1e-3)
     for start in range(0, resamples, FLIPS_AT_ONCE):
         size = min(FLIPS_AT_ONCE, resamples - start), len(differences)
         flipped = rng.integers(0, 2, size, np.uint8).astype(np.float32)  # 1 where the sign is flipped
-        sums = total - 2 * (flipped @ differences.astype(np.float32))
-        as_far += (np.abs(sums) >= observed - 1e-3).sum(axis=0)
+        sums = flipped @ differences
+        sums *= -2
+        sums += total
+        as_far += (np.abs(sums, out=sums) >= bound).sum(axis=0)
     return (1 + as_far) / (1 + resamples)
 
 
