@@ -34,14 +34,15 @@ class VgbEnv(gymnasium.Env):
         size: int = 256,
         render_mode: str = "rgb_array",
     ) -> None:
-        from vla_gen_bench.envs.pick_place import HORIZON, PickPlaceEnv
+        from vla_gen_bench.envs.pick_place import PickPlaceEnv
         from vla_gen_bench.episodes.suite import load_suite
         from vla_gen_bench.protocol import HIGHEST, LOWEST, STATE_DIMS
 
-        self._scenario, self._seed, self._world = load_suite(suite).select([scenario])[0], seed, world
+        found = load_suite(suite)
+        self._scenario, self._seed, self._world = found.select([scenario])[0], seed, world
         self._env = PickPlaceEnv(world=world, cameras=("external", "wrist"), image_size=(size, size))
         self._index, self._steps = 0, 0
-        self._max_episode_steps, self.task, self.render_mode = HORIZON, scenario, render_mode
+        self._max_episode_steps, self.task, self.render_mode = found.protocol.horizon, scenario, render_mode
         self.task_description = ""
         camera = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(

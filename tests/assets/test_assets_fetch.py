@@ -174,7 +174,7 @@ def wait_for_the_lock(world: str) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            with fetching._alone(world):
+            with fetching._alone(fetching._lock(world)):
                 return
         except UserError:
             assert time.monotonic() < deadline, f"the lock of '{world}' is still held"
@@ -419,7 +419,10 @@ def test_an_unwritable_cache_is_a_user_error(source: Source, pack_layout: Path, 
 
 
 def test_two_fetches_at_once_are_refused(source: Source, pack_layout: Path) -> None:
-    with fetching._alone("rl4vla"), pytest.raises(UserError, match="another `vgb assets fetch rl4vla` is running"):
+    with (
+        fetching._alone(fetching._lock("rl4vla")),
+        pytest.raises(UserError, match="another `vgb assets fetch` is running"),
+    ):
         fetch("rl4vla", pack_layout, source=source)
 
 
@@ -496,12 +499,14 @@ def test_fetch_builtin_generates_and_mends_it(cli, cache: Path, tmp_path: Path, 
 
 def test_two_generations_do_not_meet(cli, cache: Path) -> None:
     """The second would remove the draft of the first."""
-    lock = cache / "downloads/builtin.lock"
-    lock.parent.mkdir(parents=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    (cache / "packs").mkdir(parents=True)
+    handle = os.open(cache / "packs", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         ran = cli("assets", "fetch", "builtin", "--force")
-    assert ran.exit_code == 2 and "another `vgb assets fetch builtin` is running" in ran.stderr
+    finally:
+        os.close(handle)
+    assert ran.exit_code == 2 and "another `vgb assets fetch` is running" in ran.stderr
 
 
 def test_an_absent_pack_names_the_command() -> None:

@@ -1,6 +1,7 @@
 """Folders made from something else are compared before they are used: what was changed is made again."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -74,34 +75,67 @@ def test_where_nothing_can_be_written_the_fault_is_an_oserror(tmp_path):
         ensure_folder(tmp_path / "file" / "made", FILES)
 
 
-def test_two_processes_may_replace_a_folder_at_once(tmp_path, monkeypatch):
-    """The other one is faster between the two renames: its folder stays, and nothing is left over."""
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_two_processes_may_replace_a_folder_at_once(tmp_path, monkeypatch, when):
+    """The other one is faster before or between the two renames; nothing is left over."""
     root, work = tmp_path / "made", tmp_path / "work"
     for folder, text in ((root, "old"), (work, "mine")):
         folder.mkdir()
         (folder / "a").write_text(text)
     rename = Path.rename
 
+    def theirs():
+        root.mkdir()
+        (root / "a").write_text("theirs")
+
     def slow(path, target):
+        if path == root and when == "before":  # the other one has set the old folder aside
+            shutil.rmtree(root)
         moved = rename(path, target)
         if path == root:
-            root.mkdir()
-            (root / "a").write_text("theirs")
+            theirs()
         return moved
 
+    def good():
+        found = (root / "a").is_file() and (root / "a").read_text() == "theirs"
+        if not root.exists() and when == "before":
+            theirs()
+        return found
+
     monkeypatch.setattr(Path, "rename", slow)
-    derived.put_in_place(work, root, lambda: (root / "a").read_text() == "theirs")
-    assert (root / "a").read_text() == "theirs" and sorted(os.listdir(tmp_path)) == ["made", "work"]
+    derived.put_in_place(work, root, good)
+    assert (root / "a").read_text() == ("mine" if when == "before" else "theirs")
+    assert sorted(set(os.listdir(tmp_path)) - {"work"}) == ["made"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    root, work = tmp_path / "made", tmp_path / "work"
+    for folder, text in ((root, "old"), (work, "mine")):
+        folder.mkdir()
+        (folder / "a").write_text(text)
+    rename = Path.rename
+
+    def failing(path, target):
+        if path == work and not root.exists():
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="No space"):
+        derived.put_in_place(work, root, lambda: False)
+    assert (root / "a").read_text() == "old" and sorted(os.listdir(tmp_path)) == ["made", "work"]
 
 
 def test_drafts_of_killed_processes_are_removed_after_a_day(tmp_path):
     root = tmp_path / "made"
-    old, new, other = derived.draft_folder(root), derived.draft_folder(root), tmp_path / ".made-of-mine"
-    other.mkdir()
-    for folder in (old, other):
+    old, new = derived.draft_folder(root), derived.draft_folder(root)
+    others = [tmp_path / name for name in (".made-of-mine", ".made-202511301200", ".made.draft-mine")]
+    for folder in others:
+        folder.mkdir()
+    for folder in (old, *others):
         os.utime(folder, (0, 0))
     derived.draft_folder(root).rmdir()
-    assert sorted(os.listdir(tmp_path)) == sorted([new.name, other.name])
+    assert sorted(os.listdir(tmp_path)) == sorted([new.name, *(folder.name for folder in others)])
 
 
 def test_a_changed_shader_does_not_reach_an_image(tmp_path):

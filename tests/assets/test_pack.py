@@ -15,7 +15,7 @@ from PIL import Image
 
 from vla_gen_bench.assets import folders, generation, pack
 from vla_gen_bench.assets.builtin import meshkit
-from vla_gen_bench.assets.content import combined, content_digest
+from vla_gen_bench.assets.content import combined, content_digest, sha256
 from vla_gen_bench.assets.folders import PACK_FILE, cache_dir, pack_root
 from vla_gen_bench.assets.generated import GENERATED, KNOWN
 from vla_gen_bench.errors import UserError
@@ -141,40 +141,56 @@ def test_a_generated_pack_is_whole_or_refused(cli, cached: Path, damage: Callabl
     assert cli("assets", "verify", "builtin").exit_code == 0
     damage(cached)
     pack.forget_opened()
-    with pytest.raises(UserError, match="delete that folder to generate it again") as caught:
+    with pytest.raises(UserError, match="run `vgb assets fetch builtin` to generate it again") as caught:
         pack.open_pack("builtin")
     assert expected in str(caught.value) and pack.pack_status("builtin").state == "corrupt"
     ran = cli("assets", "verify", "builtin")
     assert ran.exit_code == 2 and "fix: vgb assets fetch builtin" in ran.stdout
 
 
-@pytest.mark.parametrize("changes", [{"catalog": "0"}, {"expected": "0"}, {"expected": None, "content": None}])
-def test_a_pack_of_another_version_is_generated_again_in_the_cache_only(
-    cached: Path, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({"catalog": "0"}, "made by another version of this package .catalogue '0', expected"),
+    ({"format": 1, "content": None}, "made by an earlier version of this package"),
+])  # fmt: skip
+def test_a_pack_of_another_version_is_refused_elsewhere_and_has_another_folder_in_the_cache(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, expected: str
 ) -> None:
-    change_manifest(cached, **changes)
-    other = linked(cached, tmp_path / "own")
-    made = lambda world, root: (shutil.rmtree(root), linked(good, root))  # noqa: E731
-    monkeypatch.setattr(generation, "generate", made)
-    status = pack.pack_status("builtin")
-    assert (status.state, status.detail) == ("absent", "of another version: generated again on first use")
-    assert pack.open_pack("builtin").digest == KNOWN["builtin"].stated
-    monkeypatch.setenv("VGB_BUILTIN_DIR", str(other))
-    with pytest.raises(UserError, match="made by another version.*delete that folder.*or unset VGB_BUILTIN_DIR"):
+    change_manifest(linked(good, tmp_path / "own"), **changes)
+    assert KNOWN["builtin"].content[:8] in good.name
+    monkeypatch.setenv("VGB_BUILTIN_DIR", str(tmp_path / "own"))
+    with pytest.raises(UserError, match=f"{expected}.*vgb assets fetch builtin.*or unset VGB_BUILTIN_DIR"):
         pack.open_pack("builtin")
 
 
-def test_another_generation_replaces_a_pack_of_another_version(
-    cached: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_manifest_states_of_other_files_is_computed_again(cached: Path) -> None:
+    """An edited file and its digest, but the old digest of contents."""
+    file = "objects/carrot/collision.obj"
+    replace(cached / file, (cached / file).read_text() + "\n")
+    files = json.loads((cached / PACK_FILE).read_text())["files"]
+    change_manifest(cached, files={**files, file: sha256(cached / file)})
+    assert pack.open_pack("builtin").digest not in KNOWN["builtin"]
+    assert "not those of the published logs" in pack.pack_status("builtin").detail
+
+
+def test_files_that_were_put_into_a_pack_are_not_deleted_with_it(
+    cli, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real `generate`, without making the assets: the old folder gives way."""
-    monkeypatch.setattr(generation, "write_pack", lambda world, root: shutil.copytree(good, root, dirs_exist_ok=True))
-    monkeypatch.setattr(generation, "_check_same", lambda made, shipped: None)
-    change_manifest(cached, expected="0")
-    generation.generate("builtin", cached)
-    manifest = json.loads((cached / PACK_FILE).read_text())
-    assert manifest["expected"] == manifest["content"] == KNOWN["builtin"].content
-    assert SRDF in manifest["files"] and os.listdir(cached.parent) == [cached.name]
+    root = linked(good, tmp_path / "own")
+    monkeypatch.setenv("VGB_BUILTIN_DIR", str(root))
+    (root / "thesis.txt").write_text("mine")
+    ran = cli("assets", "fetch", "builtin", "--force")
+    assert ran.exit_code == 2 and "not replaced, for thesis.txt in it is not of the pack" in ran.stderr
+    assert (root / "thesis.txt").read_text() == "mine"
+
+
+def test_no_other_folder_of_the_cache_is_ours(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mine", cached.name):
+        (cached.parent / name).mkdir(exist_ok=True)
+        (cached.parent / name / "thesis.txt").write_text("mine")
+        monkeypatch.setenv("VGB_PRETRAIN_DIR", str(cached.parent / name))
+        with pytest.raises(UserError, match="unset VGB_PRETRAIN_DIR"):
+            pack.open_pack("pretrain")
+        assert (cached.parent / name / "thesis.txt").read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_read_is_named(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:

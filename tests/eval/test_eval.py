@@ -484,7 +484,8 @@ def test_a_corrupted_pack_is_named(cli, folder, monkeypatch):
     damaged.write_bytes(damaged.read_bytes()[:-1])
     monkeypatch.setenv("VGB_BUILTIN_DIR", "pack")
     done = evaluate(cli)
-    assert done.exit_code == 2 and f"{damaged.relative_to('pack')} is damaged; delete that folder" in done.stderr
+    expected = f"{damaged.relative_to('pack')} is damaged; run `vgb assets fetch builtin`"
+    assert done.exit_code == 2 and expected in done.stderr
 
 
 def test_a_row_of_the_table_that_eval_prints():

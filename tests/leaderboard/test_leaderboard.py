@@ -300,13 +300,13 @@ def test_unknown_ids_are_suggested(cli, submit, folder, tmp_path):
 
 
 def test_entries_with_other_assets_are_ranked_apart(submit, folder, tmp_path):
-    """`vgb report` refuses to compare them too. Assets that this package generates need no mention."""
+    """`vgb report` refuses to compare them too. The usual ones need no mention."""
     for name, pack in (("one", KNOWN["builtin"].stated), ("two", "other"), ("three", KNOWN["builtin"].stated)):
         world = {**header(load_suite("small"), name)["world"], "pack": pack}
         assert submit(make_run(tmp_path / name, name, world=world), name=name).exit_code == 0
     groups = Board(folder).groups()
     assert {group.assets: len(listings) for group, listings in groups.items()} == {"": 2, "other": 1}
-    assert page(groups).count("Assets other. Ranked apart.") == 1
+    assert page(groups).count("Other asset files than usual (digest other). Ranked apart.") == 1
 
 
 @pytest.mark.parametrize(

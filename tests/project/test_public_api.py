@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,10 @@ def test_importing_the_package_leaves_ctrl_c_to_other_programs(tmp_path, argumen
     (tmp_path / "theirs/__main__.py").write_text("import signal, vla_gen_bench\nprint(signal.getsignal(2).__name__)\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    usual = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  # else a job in the background ignores it
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, preexec_fn=usual
+    )
     assert ran.stdout == "default_int_handler\n"
 
 

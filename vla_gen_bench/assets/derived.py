@@ -5,6 +5,8 @@ A shader or a model changed by a user or a crash would change every image withou
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
 import re
 import shutil
@@ -16,8 +18,10 @@ from pathlib import Path
 
 from vla_gen_bench.data import sync_folder
 
-DRAFT = re.compile(r"-[0-9a-f]{12}$")
+DRAFT = re.compile(r"\.draft-[0-9a-f]{32}$")
 DAY_S = 86_400
+TRIES = 10
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _seen: dict[Path, tuple[tuple[int, int, int], ...]] = {}  # folder -> file stats at the last comparison
 
 
@@ -71,11 +75,11 @@ def draft_folder(root: Path) -> Path:
 
     Drafts of processes that were killed a day ago or more are removed.
     """
-    for left in root.parent.glob(f".{root.name}-*"):
+    for left in root.parent.glob(f".{glob.escape(root.name)}.draft-*"):
         with suppress(OSError):
             if DRAFT.search(left.name) and time.time() - left.stat().st_mtime > DAY_S:
                 shutil.rmtree(left, ignore_errors=True)
-    work = root.parent / f".{root.name}-{uuid.uuid4().hex[:12]}"
+    work = root.parent / f".{root.name}.draft-{uuid.uuid4().hex}"
     work.mkdir()
     return work
 
@@ -87,23 +91,34 @@ def put_in_place(work: Path, root: Path, good: Callable[[], bool]) -> None:
         OSError: The folder cannot be replaced and is not accepted.
     """
     _sync_tree(work)
+    aside = root.parent / f".{root.name}.old-{uuid.uuid4().hex}"
+    try:
+        for _ in range(TRIES):
+            if _renamed(work, root) or good():  # good: another process was faster
+                break
+            with suppress(FileNotFoundError):  # another process has just set it aside
+                shutil.rmtree(aside, ignore_errors=True)
+                root.rename(aside)
+        else:
+            raise FileExistsError(errno.EEXIST, "other processes replace it at the same time", str(root))
+    except OSError:
+        if aside.exists() and not root.exists():
+            aside.rename(root)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(root.parent)
+
+
+def _renamed(work: Path, root: Path) -> bool:
+    """Renames `work`; returns whether `root` was free."""
     try:
         work.rename(root)
-    except OSError:  # `root` already exists
-        if good():  # another process was faster
-            return
-        aside = root.parent / f".{root.name}-old-{uuid.uuid4().hex[:12]}"
-        try:
-            root.rename(aside)
-            work.rename(root)
-        except OSError:  # another process replaces it too
-            if not good():
-                if aside.exists() and not root.exists():
-                    aside.rename(root)
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    sync_folder(root.parent)
+        return True
+    except OSError as error:
+        if error.errno in TAKEN:
+            return False
+        raise
 
 
 def _sync_tree(folder: Path) -> None:

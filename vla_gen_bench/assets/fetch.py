@@ -72,7 +72,7 @@ def fetch(
     if not force and _nothing_to_gain(before, source, from_dir):
         return Fetched(root, False, before.warnings)
     folders.refuse_foreign(world, root, _named(before.errors) if before.errors else "usable as it is")
-    with _errors_named(root, source), _alone(world):
+    with _errors_named(root, source), _alone(_lock(world)):
         before = audit(root, source.files, progress)  # again, now that nobody else fetches
         after = _assemble(source, root, before, from_dir, force, progress)
     forget_opened()
@@ -232,27 +232,34 @@ def _swap(stage: Path, root: Path) -> None:
 def _recover(world: str, root: Path) -> None:
     """Restores a pack that `_swap` had set aside when its process was killed."""
     if _set_aside(root).exists() and not root.exists():
-        with _alone(world):
+        with _alone(_lock(world)):
             _set_aside(root).rename(root)
 
 
+def _lock(world: str) -> Path:
+    return folders.cache_dir() / "downloads" / f"{world}.lock"
+
+
 @contextmanager
-def _alone(world: str) -> Iterator[None]:
-    """Holds the lock on the downloads of `world`; it is released however the process ends.
+def _alone(place: Path) -> Iterator[None]:
+    """Holds the lock on a folder, or on a file that is made for it; it is released however the process ends.
 
     A git process that outlives a killed parent keeps writing, so it inherits the lock and holds it until it ends.
     """
-    lock = folders.cache_dir() / "downloads" / f"{world}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    how = os.O_RDONLY if place.is_dir() else os.O_RDWR | os.O_CREAT
+    handle = os.open(place, how, 0o666)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"another `vgb assets fetch {world}` is running, or git is after one was killed ({lock}); wait for it"
+                f"another `vgb assets fetch` is running, or git is after one was killed ({place}); wait for it"
             ) from error
-        os.set_inheritable(file.fileno(), True)
+        os.set_inheritable(handle, True)
         yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -278,12 +285,16 @@ def _generate(world: str, root: Path, from_dir: Path | None, force: bool) -> Fet
         raise UserError(f"world '{world}' is generated, not copied: leave out --from")
     if not force and pack_status(world).state == "ready":
         return Fetched(root, False, [])
-    folders.refuse_foreign(world, root, pack_status(world).detail)
+    with folders.readable(world, root):
+        folders.refuse_foreign(world, root, pack_status(world).detail)
     try:
-        with _alone(world):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(root.parent):
             _regenerate(world, root)
     except OSError as error:
-        raise UserError(f"{root}: cannot be replaced ({error.strerror}); set VGB_CACHE") from error
+        where = f"{error.filename or root}: cannot be written ({error.strerror})"
+        other = "set VGB_CACHE" if folders.in_cache(world, root) else f"unset {folders.variable_of(world)}"
+        raise UserError(f"{where}; {other}") from error
     forget_opened()
     return Fetched(root, True, [])
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vla_gen_bench.assets.generated import KNOWN
+from vla_gen_bench.assets.source import load_source
 from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.errors import UserError
@@ -47,13 +49,19 @@ def variable_of(world: str) -> str:
 
 def pack_root(world: str) -> Path:
     """Returns the expected folder of the pack of `world`, whether or not it exists."""
-    catalog, variable = load_catalog(world), variable_of(world)
-    return _named_by(variable) if os.environ.get(variable) else packs_dir() / f"{world}-{catalog.version}"
+    own, variable = own_root(world), variable_of(world)
+    return _named_by(variable) if os.environ.get(variable) else own
 
 
-def in_cache(root: Path) -> bool:
-    """Returns whether `root` is a pack's folder in the cache, which belongs to this package."""
-    return root.resolve().parent == packs_dir().resolve()
+def own_root(world: str) -> Path:
+    """Returns the folder of the pack of `world` in the cache; versions that generate other contents have others."""
+    content = f"-{KNOWN[world].content[:8]}" if world in KNOWN else ""
+    return packs_dir() / f"{world}-{load_catalog(world).version}{content}"
+
+
+def in_cache(world: str, root: Path) -> bool:
+    """Returns whether `root` is the folder of the pack of `world` in the cache, which belongs to this package."""
+    return root.resolve() == own_root(world).resolve()
 
 
 def made_here(world: str, root: Path) -> bool:
@@ -65,21 +73,31 @@ def made_here(world: str, root: Path) -> bool:
 
 
 def refuse_foreign(world: str, root: Path, state: str) -> None:
-    """Raises `UserError` if the pack's folder was filled by the user, not by this package."""
-    if in_cache(root) or made_here(world, root):
+    """Raises `UserError` if the pack's folder has files that this package did not put there."""
+    if in_cache(world, root) or not root.exists():
         return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f"{root}: not made by this package, so it is left alone ({state}); "
-            f"to have the assets in the cache, unset {variable_of(world)}"
-        )
+    unset = f"to have the assets in the cache, unset {variable_of(world)}"
+    if made_here(world, root):
+        known = {PACK_FILE, *_files_put_there(world, root)}
+        there = (str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
+        strays = sorted(name for name in there if name not in known)
+        if strays:
+            raise UserError(f"{root}: not replaced, for {strays[0]} in it is not of the pack; move it away, or {unset}")
+    elif not root.is_dir() or any(root.iterdir()):
+        raise UserError(f"{root}: not made by this package, so it is left alone ({state}); {unset}")
+
+
+def _files_put_there(world: str, root: Path) -> Iterable[str]:
+    source = load_source(world)
+    return source.files if source else read_json(root / PACK_FILE, dict[str, Any]).get("files", ())
 
 
 @contextmanager
-def readable(root: Path) -> Iterator[None]:
+def readable(world: str, root: Path) -> Iterator[None]:
     """Converts file system errors to a `UserError`."""
     try:
         yield
     except OSError as error:
         where = f"{error.filename or root}: cannot be read ({error.strerror})"
-        raise UserError(f"{where}; change its permissions, or set VGB_CACHE to another folder") from error
+        other = "set VGB_CACHE to another folder" if in_cache(world, root) else f"unset {variable_of(world)}"
+        raise UserError(f"{where}; change its permissions, or {other}") from error

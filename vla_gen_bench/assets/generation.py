@@ -29,8 +29,8 @@ def _inside(name: str) -> str:
 class Manifest(TypedDict):
     """The manifest of a generated pack.
 
-    `catalog`: digest of its catalogue; `files`: file -> SHA-256; `content`: digest of the files' contents;
-    `expected`: what the version of this package that wrote it expected there.
+    `catalog`: digest of its catalogue; `files`: file -> SHA-256; `content`: digest of the files' contents, for `files`
+    whose digest is `content_of`.
     """
 
     format: int
@@ -38,7 +38,10 @@ class Manifest(TypedDict):
     catalog: str
     files: dict[Annotated[str, AfterValidator(_inside)], str]
     content: NotRequired[str]
-    expected: NotRequired[str]
+    content_of: NotRequired[str]
+
+
+FORMAT = 2  # of the manifest: 1 knew no contents and no SRDF
 
 
 @dataclass(frozen=True)
@@ -55,33 +58,25 @@ class GeneratedPack:
         except UserError as error:
             raise UserError(f"asset pack {self.root}: {error}; {self._remedy()}") from None
 
-    def made(self) -> bool:
-        """Whether anything has been generated there."""
-        return (self.root / PACK_FILE).is_file()
-
-    def replaceable(self) -> bool:
-        """Whether it may be generated without asking: nothing is there, or in the cache a pack of another version."""
-        if not self.root.exists():
-            return True
-        if not self.made():
-            return self.root.is_dir() and (in_cache(self.root) or not any(self.root.iterdir()))
-        return in_cache(self.root) and not self._is_current()
+    def absent(self) -> bool:
+        """Whether nothing is there, so that it may be generated."""
+        return not self.root.exists() or self.root.is_dir() and not any(self.root.iterdir())
 
     def ensure(self) -> None:
-        """Generates it if need be; raises `UserError` if that is impossible or other files are there."""
-        if self.replaceable():
+        """Generates it if nothing is there; raises `UserError` if that is impossible or other files are there."""
+        if self.absent():
             generate(self.catalog.world, self.root)
-        elif not self.made():
+        elif not (self.root / PACK_FILE).is_file():
             refuse_foreign(self.catalog.world, self.root, "no asset pack")
 
     def verify(self) -> str:
         """Returns its digest, as logs state it; raises `UserError` naming a file that is not as it was written."""
         manifest = self.manifest()
-        if not self._is_current():
-            raise UserError(
-                f"{self.root}: made by another version of this package (catalogue {shown(manifest['catalog'])}, "
-                f"expected {self.catalog.digest()}); {self._remedy()}"
-            )
+        if manifest["catalog"] != self.catalog.digest():
+            made_for = f"catalogue {shown(manifest['catalog'])}, expected {self.catalog.digest()}"
+            raise UserError(f"{self.root}: made by another version of this package ({made_for}); {self._remedy()}")
+        if manifest["format"] != FORMAT:
+            raise UserError(f"{self.root}: made by an earlier version of this package; {self._remedy()}")
         unlisted = [name for name in _files(self.catalog, self.root) if name not in manifest["files"]]
         if unlisted:
             raise UserError(f"asset pack {self.root}: {unlisted[0]} is not in {PACK_FILE}; {self._remedy()}")
@@ -90,21 +85,19 @@ class GeneratedPack:
             if not path.is_file() or sha256(path) != expected:
                 what = "damaged" if path.is_file() else "missing"
                 raise UserError(f"asset pack {self.root}: {name} is {what}; {self._remedy()}")
-        content, known = manifest.get("content", ""), KNOWN[self.catalog.world]
+        content, known = manifest.get("content"), KNOWN[self.catalog.world]
+        if content is None or manifest.get("content_of") != combined(manifest["files"]):
+            content = combined({name: content_digest(self.root / name) for name in manifest["files"]})
         return known.stated if content == known.content else content
 
-    def _is_current(self) -> bool:
-        manifest = self.manifest()
-        expected = KNOWN[self.catalog.world].content
-        return manifest["catalog"] == self.catalog.digest() and manifest.get("expected") == expected
-
     def _remedy(self) -> str:
-        """Returns what to do if it cannot be used; only a folder made by this package is to be deleted."""
-        delete, variable = "delete that folder to generate it again", variable_of(self.catalog.world)
-        if in_cache(self.root):
-            return delete
-        if made_here(self.catalog.world, self.root):
-            return f"{delete}, or unset {variable}"
+        """Returns what to do if it cannot be used; deleting is left to commands that look at what they delete."""
+        world, variable = self.catalog.world, variable_of(self.catalog.world)
+        again = f"run `vgb assets fetch {world}` to generate it again"
+        if in_cache(world, self.root):
+            return again
+        if made_here(world, self.root):
+            return f"{again}, or unset {variable}"
         return f"unset {variable}, or set it to a folder that holds the pack"
 
 
@@ -123,13 +116,13 @@ def generate(world: str, root: Path) -> None:
     try:
         _check_same(write_pack(world, work), catalog)
         names = _files(catalog, work)
+        files = {name: sha256(work / name) for name in names}
         manifest: Manifest = {
-            "format": 2, "world": world, "catalog": catalog.digest(), "expected": KNOWN[world].content,
-            "content": combined({name: content_digest(work / name) for name in names}),
-            "files": {name: sha256(work / name) for name in names},
+            "format": FORMAT, "world": world, "catalog": catalog.digest(), "files": files,
+            "content": combined({name: content_digest(work / name) for name in names}), "content_of": combined(files),
         }  # fmt: skip
         (work / PACK_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True))
-        put_in_place(work, root, lambda: not GeneratedPack(catalog, root).replaceable())
+        put_in_place(work, root, (root / PACK_FILE).is_file)
     except OSError as error:
         raise _unwritable(root, world, error) from error
     finally:

@@ -60,7 +60,7 @@ class PackStatus:
 @lru_cache(maxsize=None)
 def _open(world: str, root: Path) -> Pack:
     catalog = load_catalog(world)
-    with readable(root):
+    with readable(world, root):
         if world not in GENERATED:
             substitutes, digest = _verified(catalog, root)
             return Pack(catalog, root, digest, substitutes)
@@ -87,7 +87,7 @@ def pack_status(world: str) -> PackStatus:
     """Returns the state of the pack of `world` without generating or changing anything."""
     root, catalog = pack_root(world), load_catalog(world)
     try:
-        with readable(root):
+        with readable(world, root):
             state, detail = _generated_status(catalog, root) if world in GENERATED else _copied_status(catalog, root)
     except UserError as error:
         state, detail = "corrupt" if world in GENERATED else "incomplete", str(error)
@@ -96,8 +96,8 @@ def pack_status(world: str) -> PackStatus:
 
 def _generated_status(catalog: Catalog, root: Path) -> tuple[str, str]:
     pack = GeneratedPack(catalog, root)
-    if pack.replaceable():
-        return "absent", "of another version: generated again on first use" if pack.made() else "generated on first use"
+    if pack.absent():
+        return "absent", "generated on first use"
     known = pack.verify() == KNOWN[catalog.world].stated
     return "ready", "verified" if known else "verified, but its meshes or images are not those of the published logs"
 

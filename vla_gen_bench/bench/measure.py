@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -178,8 +177,8 @@ def success(world: str, folder: Path, tell: Callable[[str], None]) -> Iterator[L
 
     for id, row in evaluate(plan, on_result=progress).scenarios.items():
         bound = targets.ind if id == "ind" else targets.others
-        done, won = row["episodes"] - row["errors"], row["success_at_end"]
-        yield Line(f"{world}: expert success, {id}, {won}/{done}", won / done if done else math.nan, "", bound, True)
+        ended, won = row["episodes"] - row["errors"], row["success_at_end"]
+        yield Line(f"{world}: expert success, {id}, {won}/{ended}", won / ended if ended else 0.0, "", bound, True)
 
 
 def throughput(folder: Path) -> Iterator[Line]:

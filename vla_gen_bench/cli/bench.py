@@ -36,7 +36,8 @@ def bench(quick: bool, openvla: bool, rl: bool, worlds: tuple[str, ...], out: Pa
     if quick + openvla + rl > 1:
         raise UserError("--quick, --openvla and --rl each leave out the others' measurements; give one of them")
     lines: list[measure.Line] = []
-    for world in dict.fromkeys(worlds):
+    worlds = tuple(dict.fromkeys(worlds))
+    for world in worlds:
         get_world(world)
         if not openvla and not rl:
             open_pack(world)  # an absent one is noticed now, not after half an hour

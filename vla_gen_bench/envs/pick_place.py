@@ -125,15 +125,15 @@ class PickPlaceEnv(BaseEnv):
             options: `{"spec": EpisodeSpec}` or `{"specs": [one per environment]}` realises exactly these.
         """
         options = dict(options or {})
-        self._set_main_rng(seed)
-        if seed is not None:  # gymnasium's own generator, which ManiSkill does not seed
-            self._np_random, self._np_random_seed = np_random(int(np.atleast_1d(seed)[0]))
         rows = options.pop("env_idx", None)
         if rows is not None and len(rows) != self.num_envs:
             raise UserError(
                 f"a reset of {len(rows)} of {self.num_envs} environments: each reset builds the scene they share; "
                 "reset all of them, or use EnvBatch.reset_rows"
             )
+        self._set_main_rng(seed)
+        if seed is not None:  # gymnasium's own generator, which ManiSkill does not seed
+            self._np_random, self._np_random_seed = np_random(int(np.atleast_1d(seed)[0]))
         self._specs = self._specs_of(options, seed)
         options["reconfigure"] = True
         observation, info = super().reset(seed=seed, options=options)

@@ -230,8 +230,9 @@ def _check_steps(scenarios: Iterable[Scenario], horizon: int, shown: str) -> Non
     """Raises `UserError` for an effect on the state whose step an episode does not reach: it would never act."""
     for scenario in scenarios:
         for effect in scenario.shift.effects:
-            step = effect.params.get("step", 1)
-            if find_effect(effect.name).kind == "state" and step > horizon:
+            step = effect.params.get("step")
+            timed = isinstance(step, (int, float)) and find_effect(effect.name).kind == "state"
+            if timed and step > horizon:
                 raise UserError(
                     f"{shown}: scenarios.{scenario.id}: effect '{effect.name}' acts after step {step:g}, "
                     f"but an episode has {horizon}; give a smaller step or a longer protocol.horizon"

@@ -17,7 +17,7 @@ OOD = "ood"
 class Group(NamedTuple):
     """Entries that can be compared: same suite (by digest), same version of a world, same sensors, same assets.
 
-    `assets` is the digest of the asset files; "" stands for the published ones of a generated world.
+    `assets` is the digest of the asset files; "" stands for those of the published logs.
     """
 
     world: str

@@ -51,7 +51,8 @@ def _section(group: Group, listings: Sequence[Listing]) -> str:
     digest = f' <span class="dim">digest {escape(group.digest)}</span>' if group.digest else ""
     note = f'<p class="note">{PAPER_NOTE}</p>' if group.preset == "paper" else ""
     note += f'<p class="note">Other sensors: {escape(group.sensors)}. Ranked apart.</p>' if group.sensors else ""
-    note += f'<p class="note">Assets {escape(group.assets)}. Ranked apart.</p>' if group.assets else ""
+    if group.assets:
+        note += f'<p class="note">Other asset files than usual (digest {escape(group.assets)}). Ranked apart.</p>'
     body = "\n".join(_entry(listing, shown, heads) for listing in listings)
     return (
         f'<section data-world="{escape(group.place)}" data-suite="{escape(group.suite)}">'

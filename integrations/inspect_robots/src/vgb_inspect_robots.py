@@ -14,7 +14,7 @@ from inspect_robots.scene import Scene
 from inspect_robots.spaces import ActionSemantics, Box, CameraSpec, ObservationSpace, StateField, StateSpec
 from inspect_robots.types import Action, Observation, StepResult
 
-from vla_gen_bench.envs.pick_place import HORIZON, PickPlaceEnv
+from vla_gen_bench.envs.pick_place import PickPlaceEnv
 from vla_gen_bench.envs.proprioception import robot_states
 from vla_gen_bench.episodes.suite import draw, load_suite
 from vla_gen_bench.protocol import STATE
@@ -40,7 +40,9 @@ class VgbEmbodiment:
     def __init__(
         self, suite: str = "all", scenario: str = "ind", seed: int = 0, world: str = "builtin", **_: Any
     ) -> None:
-        self._scenario, self._seed, self._world = load_suite(suite).select([scenario])[0], int(seed), world
+        found = load_suite(suite)
+        self._scenario, self._seed, self._world = found.select([scenario])[0], int(seed), world
+        self._horizon = found.protocol.horizon
         self._env: PickPlaceEnv | None = None
         self._resets = self._steps = 0
         semantics = ActionSemantics(
@@ -84,7 +86,7 @@ class VgbEmbodiment:
         observation, _, _, _, info = self._env.step(command[None].astype(np.float32))
         self._steps += 1
         success = bool(info["success"][0])
-        over = self._steps >= HORIZON  # success counts at the end of the episode, as in the benchmark
+        over = self._steps >= self._horizon  # success counts at the end of the episode, as in the benchmark
         reason = ("success" if success else "failure") if over else None
         return StepResult(
             observation=self._observed(observation),

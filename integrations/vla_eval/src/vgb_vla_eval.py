@@ -65,14 +65,12 @@ class VgbBenchmark(StepBenchmark):
 
     def step(self, action: dict[str, Any]) -> StepResult:
         """Carries out one action; the gripper is 0 closed .. 1 open, as the action spec says."""
-        from vla_gen_bench.envs.pick_place import HORIZON
-
         command = np.array(action["actions"], np.float32).reshape(-1, ACTION_DIMS)[0]
         command[6] = 2.0 * np.clip(command[6], 0.0, 1.0) - 1.0
         observation, reward, _, _, info = self._env.step(command[None])
         self._steps += 1
         success = {name: bool(info[name][0]) for name in ("success", "success_once")}
-        return StepResult(observation, float(reward[0]), self._steps >= HORIZON, success)
+        return StepResult(observation, float(reward[0]), self._steps >= self._suite.protocol.horizon, success)
 
     def make_obs(self, raw_obs: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
         names = {"3rd_view_camera": "external", "wrist_camera": "wrist"}
@@ -98,7 +96,7 @@ class VgbBenchmark(StepBenchmark):
         return {"success": "mean", "success_once": "mean"}
 
     def get_metadata(self) -> dict[str, Any]:
-        return {"suite_digest": self._suite.digest(), "max_steps": 80}
+        return {"suite_digest": self._suite.digest(), "max_steps": self._suite.protocol.horizon}
 
     def cleanup(self) -> None:
         if self._env is not None:

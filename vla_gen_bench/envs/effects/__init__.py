@@ -110,6 +110,8 @@ class RunningEffects:
         for place, (rows, effect) in enumerate(self._built["action"]):
             actions = actions if place else actions.clone()
             actions[rows] = effect.apply(actions[rows], steps[rows])
+        if self._built["action"] and not bool(torch.isfinite(actions).all()):
+            raise ValueError("an effect made an action that is not finite")
         return actions
 
     def change_state(self, steps: torch.Tensor) -> None:

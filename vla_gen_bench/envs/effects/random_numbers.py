@@ -34,4 +34,4 @@ def window(bank: np.ndarray, seed: int, step: int, length: int, key: str = "") -
     """
     spare = BANK - length
     start = int(uniform(seed, step, 1, key)[0] * (spare if spare > 0 else BANK))
-    return bank[start : start + length] if spare >= 0 else np.take(bank, range(start, start + length), mode="wrap")
+    return bank[start : start + length] if spare > 0 else np.take(bank, np.arange(start, start + length), mode="wrap")

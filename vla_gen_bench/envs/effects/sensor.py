@@ -92,7 +92,7 @@ class Exposure(SensorEffect):
 class Occlusion(SensorEffect):
     """Covers a grey square of `area` times the image's area; `centre` (x, y) is relative to width and height.
 
-    A square that would reach beyond the image is moved inwards.
+    A square that would reach beyond the image is moved inwards; one longer than a side covers that side.
     """
 
     def changed(self, image: np.ndarray, place: int, step: int) -> np.ndarray:

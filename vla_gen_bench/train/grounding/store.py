@@ -151,6 +151,12 @@ def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
     for key in ("world", "split"):
         if not isinstance(own.get(key), str):
             raise UserError(f"{folder / OWN_FILE}: {key}: expected a name, got {shown(own.get(key))}")
+    catalog = load_catalog(own["world"])
+    if own.get("catalog") != catalog.digest():
+        raise UserError(
+            f"{folder}: rendered from another catalogue of world '{own['world']}', so the numbers of its objects would "
+            "mean others; render scenes into another folder with 'vgb scenes'"
+        )
     count = len(parts) * PART_SCENES if count is None else count
     if not 1 <= count <= len(parts) * PART_SCENES:
         raise UserError(f"{folder}: holds {len(parts) * PART_SCENES} scenes, {count} were asked for")
@@ -158,12 +164,6 @@ def load_scenes(folder: Path, side: int, count: int | None = None) -> Scenes:
     foreground = _images(folder, parts, "foreground", count, (side, side))
     numbers = [_read_part(part, COLUMNS) for part in parts[: -(-count // PART_SCENES)]]
     columns = {name: np.concatenate([part[name] for part in numbers])[:count] for name in COLUMNS}
-    catalog = load_catalog(own["world"])
-    if own.get("catalog") != catalog.digest():
-        raise UserError(
-            f"{folder}: rendered from another catalogue of world '{own['world']}', so the numbers of its objects would "
-            "mean others; render it again with 'vgb scenes'"
-        )
     return Scenes(
         images=images,
         foreground=foreground,
