@@ -336,7 +336,7 @@ def test_the_output_for_machines_is_json_alone_and_a_slow_first_action_is_named(
 
 START = """
 import os, signal, sys
-sys.argv = [{name!r}]
+sys.argv, sys.orig_argv = [{name!r}], ["python", {name!r}, {module!r}]
 import vla_gen_bench
 print(signal.getsignal(signal.SIGINT) == signal.SIG_DFL)
 from vla_gen_bench import runtime
@@ -349,9 +349,18 @@ except KeyboardInterrupt as error:
 
 
 @pytest.mark.usefixtures("heeds_signals")
-@pytest.mark.parametrize("name, quiet", [("/usr/bin/vgb", True), ("-m", True), ("/home/me/notebook.py", False)])
-def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(name: str, quiet: bool) -> None:
-    done = subprocess.run([sys.executable, "-c", START.format(name=name)], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "name, module, quiet",
+    [
+        ("/usr/bin/vgb", "", True),
+        ("-m", "vla_gen_bench", True),
+        ("-m", "theirs", False),
+        ("/home/me/notebook.py", "", False),
+    ],
+)
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(name: str, module: str, quiet: bool) -> None:
+    code = START.format(name=name, module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == [str(quiet), "UserInterrupt"]
 
 

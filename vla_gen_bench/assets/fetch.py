@@ -71,7 +71,8 @@ def fetch(
     before = audit(root, source.files, progress)
     if not force and _nothing_to_gain(before, source, from_dir):
         return Fetched(root, False, before.warnings)
-    folders.refuse_foreign(world, root, _named(before.errors) if before.errors else "usable as it is")
+    state = _named(before.errors) if before.errors else "usable as it is"
+    folders.refuse_foreign(world, root, state, source.files)
     with _errors_named(root, source), _alone(_lock(world)):
         before = audit(root, source.files, progress)  # again, now that nobody else fetches
         after = _assemble(source, root, before, from_dir, force, progress)

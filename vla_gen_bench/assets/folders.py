@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from vla_gen_bench.assets.generated import KNOWN
-from vla_gen_bench.assets.source import load_source
 from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.catalog import load_catalog
 from vla_gen_bench.errors import UserError
@@ -72,24 +71,25 @@ def made_here(world: str, root: Path) -> bool:
         return False
 
 
-def refuse_foreign(world: str, root: Path, state: str) -> None:
-    """Raises `UserError` if the pack's folder has files that this package did not put there."""
+def refuse_foreign(world: str, root: Path, state: str, files: Iterable[str] | None = None) -> None:
+    """Raises `UserError` if the pack's folder has files that this package did not put there.
+
+    Args:
+        state: What is wrong with the pack, for the message.
+        files: Those that it puts there; None = those of the pack's manifest.
+    """
     if in_cache(world, root) or not root.exists():
         return
     unset = f"to have the assets in the cache, unset {variable_of(world)}"
     if made_here(world, root):
-        known = {PACK_FILE, *_files_put_there(world, root)}
+        written = read_json(root / PACK_FILE, dict[str, Any]).get("files", ()) if files is None else files
+        known = {PACK_FILE, *written}
         there = (str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
         strays = sorted(name for name in there if name not in known)
         if strays:
             raise UserError(f"{root}: not replaced, for {strays[0]} in it is not of the pack; move it away, or {unset}")
     elif not root.is_dir() or any(root.iterdir()):
         raise UserError(f"{root}: not made by this package, so it is left alone ({state}); {unset}")
-
-
-def _files_put_there(world: str, root: Path) -> Iterable[str]:
-    source = load_source(world)
-    return source.files if source else read_json(root / PACK_FILE, dict[str, Any]).get("files", ())
 
 
 @contextmanager
