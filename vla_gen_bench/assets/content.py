@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vla_gen_bench.assets import glb
 from vla_gen_bench.episodes.catalog import Catalog
 
 ROBOT_MESH_SUFFIXES = (".obj", ".stl", ".glb", ".mtl", ".png")
@@ -60,13 +60,12 @@ def _pixels(png: bytes) -> bytes:
     return f"{image.mode} {image.size} ".encode() + image.tobytes()
 
 
-def _model(glb: bytes) -> bytes:
-    length = struct.unpack_from("<I", glb, 12)[0]
-    document, buffer = json.loads(glb[20 : 20 + length]), memoryview(glb)[20 + length + 8 :]
-    rest = {key: value for key, value in document.items() if key not in STORAGE}
+def _model(content: bytes) -> bytes:
+    gltf, data = glb.parse(content)
+    rest = {key: value for key, value in gltf.items() if key not in STORAGE}
     parts = [json.dumps(_unsigned(rest), sort_keys=True).encode()]
-    parts += [_numbers(document, buffer, accessor) for accessor in document.get("accessors", [])]
-    parts += [_pixels(bytes(_view(document, buffer, image["bufferView"]))) for image in document.get("images", [])]
+    parts += [_numbers(gltf, data, accessor) for accessor in gltf.get("accessors", [])]
+    parts += [_pixels(bytes(glb.view(gltf, data, image["bufferView"]))) for image in gltf.get("images", [])]
     return b"".join(hashlib.sha256(part).digest() for part in parts)
 
 
@@ -79,15 +78,9 @@ def _unsigned(value: Any) -> Any:
     return value + 0.0 if isinstance(value, float) else value
 
 
-def _numbers(document: dict[str, Any], buffer: memoryview, accessor: dict[str, Any]) -> bytes:
+def _numbers(gltf: dict[str, Any], data: memoryview, accessor: dict[str, Any]) -> bytes:
     kind = np.dtype(COMPONENTS[accessor["componentType"]])
     count = accessor["count"] * WIDTHS[accessor["type"]]
     start = accessor.get("byteOffset", 0)
-    array = np.frombuffer(_view(document, buffer, accessor["bufferView"]), kind, count, start)
+    array = np.frombuffer(glb.view(gltf, data, accessor["bufferView"]), kind, count, start)
     return (array + kind.type(0)).tobytes()  # -0.0 + 0.0 = 0.0
-
-
-def _view(document: dict[str, Any], buffer: memoryview, number: int) -> memoryview:
-    view = document["bufferViews"][number]
-    start = view.get("byteOffset", 0)
-    return buffer[start : start + view["byteLength"]]

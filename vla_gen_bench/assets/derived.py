@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import glob
 import os
-import re
 import shutil
 import time
 import uuid
@@ -18,7 +17,6 @@ from pathlib import Path
 
 from vla_gen_bench.data import sync_folder
 
-DRAFT = re.compile(r"\.draft-[0-9a-f]{32}$")
 DAY_S = 86_400
 TRIES = 10
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
@@ -75,9 +73,9 @@ def draft_folder(root: Path) -> Path:
 
     Drafts of processes that were killed a day ago or more are removed.
     """
-    for left in root.parent.glob(f".{glob.escape(root.name)}.draft-*"):
+    for left in root.parent.glob(f".{glob.escape(root.name)}.draft-{'[0-9a-f]' * 32}"):
         with suppress(OSError):
-            if DRAFT.search(left.name) and time.time() - left.stat().st_mtime > DAY_S:
+            if time.time() - left.stat().st_mtime > DAY_S:
                 shutil.rmtree(left, ignore_errors=True)
     work = root.parent / f".{root.name}.draft-{uuid.uuid4().hex}"
     work.mkdir()

@@ -199,7 +199,7 @@ def _urls(source: Source) -> str:
 
 
 def _write_pack_file(stage: Path, source: Source, after: Audit, commits: dict[str, str]) -> None:
-    told = {
+    origin = {
         "format": 1,
         "world": source.world,
         "pinned": {upstream.url: upstream.commit for upstream in source.upstreams},
@@ -208,7 +208,7 @@ def _write_pack_file(stage: Path, source: Source, after: Audit, commits: dict[st
         "unverified": after.unverified,
         "licence": source.licence,
     }
-    (stage / folders.PACK_FILE).write_text(json.dumps(told, indent=1) + "\n")
+    (stage / folders.PACK_FILE).write_text(json.dumps(origin, indent=1) + "\n")
 
 
 def _set_aside(root: Path) -> Path:
@@ -284,18 +284,18 @@ def _errors_named(root: Path, source: Source) -> Iterator[None]:
 def _generate(world: str, root: Path, from_dir: Path | None, force: bool) -> Fetched:
     if from_dir is not None:
         raise UserError(f"world '{world}' is generated, not copied: leave out --from")
-    if not force and pack_status(world).state == "ready":
+    before = pack_status(world)
+    if not force and before.state == "ready":
         return Fetched(root, False, [])
     with folders.readable(world, root):
-        folders.refuse_foreign(world, root, pack_status(world).detail)
+        folders.refuse_foreign(world, root, before.detail)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with _alone(root.parent):
             _regenerate(world, root)
     except OSError as error:
         where = f"{error.filename or root}: cannot be written ({error.strerror})"
-        other = "set VGB_CACHE" if folders.in_cache(world, root) else f"unset {folders.variable_of(world)}"
-        raise UserError(f"{where}; {other}") from error
+        raise UserError(f"{where}; {folders.elsewhere(world)}") from error
     forget_opened()
     return Fetched(root, True, [])
 

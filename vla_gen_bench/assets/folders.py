@@ -58,6 +58,12 @@ def own_root(world: str) -> Path:
     return packs_dir() / f"{world}-{load_catalog(world).version}{content}"
 
 
+def elsewhere(world: str) -> str:
+    """Returns how to have the pack of `world` in another folder, for messages."""
+    variable = variable_of(world)
+    return f"unset {variable}" if os.environ.get(variable) else "set VGB_CACHE to another folder"
+
+
 def in_cache(world: str, root: Path) -> bool:
     """Returns whether `root` is the folder of the pack of `world` in the cache, which belongs to this package."""
     return root.resolve() == own_root(world).resolve()
@@ -99,5 +105,4 @@ def readable(world: str, root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = f"{error.filename or root}: cannot be read ({error.strerror})"
-        other = "set VGB_CACHE to another folder" if in_cache(world, root) else f"unset {variable_of(world)}"
-        raise UserError(f"{where}; change its permissions, or {other}") from error
+        raise UserError(f"{where}; change its permissions, or {elsewhere(world)}") from error

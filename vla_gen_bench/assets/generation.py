@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict  # pydantic requires these 
 
 from vla_gen_bench.assets.content import combined, content_digest, files_of, sha256
 from vla_gen_bench.assets.derived import draft_folder, put_in_place
-from vla_gen_bench.assets.folders import PACK_FILE, in_cache, made_here, refuse_foreign, variable_of
+from vla_gen_bench.assets.folders import PACK_FILE, elsewhere, in_cache, made_here, refuse_foreign, variable_of
 from vla_gen_bench.assets.generated import KNOWN, write_pack
 from vla_gen_bench.data import read_json
 from vla_gen_bench.episodes.catalog import Catalog, load_catalog
@@ -135,7 +135,9 @@ def _files(catalog: Catalog, root: Path) -> list[str]:
 
 
 def _unwritable(root: Path, world: str, error: OSError) -> UserError:
-    return UserError(f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); set VGB_CACHE")
+    return UserError(
+        f"{root.parent}: cannot write the assets of world '{world}' ({error.strerror}); {elsewhere(world)}"
+    )
 
 
 def _check_same(made: Catalog, shipped: Catalog, tolerance: float = 1e-4) -> None:

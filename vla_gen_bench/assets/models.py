@@ -6,10 +6,7 @@ pixels 345 MB against 134 MB at the peak. The decoder and the texels are the sam
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,15 +16,15 @@ from typing import Any
 
 from PIL import Image
 
+from vla_gen_bench.assets import glb
+from vla_gen_bench.assets.content import sha256
 from vla_gen_bench.assets.derived import ensure_folder
-from vla_gen_bench.data import MIB, parse_json, read_bytes
+from vla_gen_bench.data import MIB, read_bytes
 from vla_gen_bench.errors import UserError, one_line
 
 LARGE_PIXELS = 4_000_000  # 2048x2048 and more
 LARGEST = 1024 * MIB
 _SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png"}
-_HEADER = struct.Struct("<4sII")  # magic, version, length of the file
-_CHUNK = struct.Struct("<I4s")  # length, kind
 
 
 @dataclass(frozen=True)
@@ -97,17 +94,7 @@ def _split(path: Path) -> dict[Path, bytes]:
         name = f"{index}{_SUFFIXES[pictures[index].kind]}"
         gltf["images"][index] = {"uri": name}
         files[Path(name)] = pictures[index].content
-    return {Path(path.name): _with_json(path.read_bytes(), gltf), **files}
-
-
-def _with_json(content: bytes, gltf: dict[str, Any]) -> bytes:
-    """Returns a .glb with a new JSON description; data it no longer refers to stays in its second chunk."""
-    length, _ = _CHUNK.unpack_from(content, _HEADER.size)
-    rest = content[_HEADER.size + _CHUNK.size + length :]
-    text = json.dumps(gltf).encode()
-    text += b" " * (-len(text) % 4)
-    total = _HEADER.size + _CHUNK.size + len(text) + len(rest)
-    return _HEADER.pack(b"glTF", 2, total) + _CHUNK.pack(len(text), b"JSON") + text + rest
+    return {Path(path.name): glb.with_description(path.read_bytes(), gltf), **files}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[int, _Picture]]:
@@ -124,20 +111,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[int, _Picture]]:
 
 
 def _parsed(content: bytes) -> tuple[dict[str, Any], dict[int, _Picture]]:
-    length, _ = _CHUNK.unpack_from(content, _HEADER.size)
-    start = _HEADER.size + _CHUNK.size
-    gltf = parse_json(content[start : start + length], dict[str, Any], shown="its description")
-    data = memoryview(content)[start + length + _CHUNK.size :]
+    gltf, data = glb.parse(content)
     pictures = {}
     for index, image in enumerate(gltf.get("images", ())):
         if image.get("mimeType") in _SUFFIXES:
-            pictures[index] = _picture(gltf["bufferViews"][image["bufferView"]], data, image["mimeType"])
+            pictures[index] = _picture(bytes(glb.view(gltf, data, image["bufferView"])), image["mimeType"])
     return gltf, pictures
 
 
-def _picture(view: dict[str, int], data: memoryview, kind: str) -> _Picture:
-    start = view.get("byteOffset", 0)
-    content = bytes(data[start : start + view["byteLength"]])
+def _picture(content: bytes, kind: str) -> _Picture:
     with Image.open(io.BytesIO(content)) as header:  # decodes nothing
         width, height = header.size
     return _Picture(content, kind, width * height)
@@ -145,4 +127,4 @@ def _picture(view: dict[str, int], data: memoryview, kind: str) -> _Picture:
 
 @lru_cache(maxsize=None)
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return sha256(path)[:16]

@@ -231,8 +231,8 @@ def _check_steps(scenarios: Iterable[Scenario], horizon: int, shown: str) -> Non
     for scenario in scenarios:
         for effect in scenario.shift.effects:
             step = effect.params.get("step")
-            timed = isinstance(step, (int, float)) and find_effect(effect.name).kind == "state"
-            if timed and step > horizon:
+            late = isinstance(step, (int, float)) and step > horizon
+            if late and find_effect(effect.name).kind == "state":
                 raise UserError(
                     f"{shown}: scenarios.{scenario.id}: effect '{effect.name}' acts after step {step:g}, "
                     f"but an episode has {horizon}; give a smaller step or a longer protocol.horizon"
