@@ -134,7 +134,7 @@ def test_a_training_seed_is_of_the_published_recipe_and_its_log_of_its_weights(f
 
 
 def test_training_seeds_are_there():
-    assert {"openvla-sft-1", "openvla-sft-2", "openvla-ppo-1"} <= {path.name for path in SEEDS}
+    assert {"openvla-sft-1", "openvla-sft-2", "openvla-ppo-1", "openvla-ppo-2"} <= {path.name for path in SEEDS}
 
 
 def test_the_page_on_robustness_counts_the_expert_as_its_log_does():
