@@ -64,6 +64,10 @@ def test_a_command_uses_no_more_than_its_share_of_cores(
         ("state.pt: cannot be read (x); remove it or give --fresh", "remove it or REDO"),
         ("the run learned in world a, this version simulates b; give --fresh", "simulates b; REDO"),
         ("a is 1, now 2; give another folder with --out, or --fresh to move it aside", "now 2; REDO"),
+        (
+            "suite digest is 1, now 2; use --out, or --fresh to move it aside (--fresh --reuse a keeps its b)",
+            "now 2; REDO",
+        ),
         ("row 3; give another folder with --out, or --fresh to move the log aside", "row 3; REDO"),
         ("rows without their run.json; give --fresh to move them aside, or --out", "without their run.json; REDO"),
         ("episode ind/0/0 in the log was drawn differently; use --out or --fresh", "drawn differently; REDO"),

@@ -85,6 +85,14 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str | Non
     "--resume", is_flag=False, flag_value="", metavar="[DIR]", help="Continue the log in DIR (or --out); it must exist."
 )
 @click.option("--fresh", is_flag=True, help="Move an earlier log in that folder aside and start again.")
+@click.option(
+    "--reuse",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Take over the episodes of an earlier log that are the same, such as most of a suite's earlier version. "
+    "Repeatable.",
+)
 @click.option("--no-render", is_flag=True, help="Draw nothing: for privileged policies, about twice as fast.")
 @click.option(
     "--time-limit",
@@ -123,6 +131,7 @@ def evaluate_command(
     out,
     resume,
     fresh,
+    reuse,
     no_render,
     time_limit,
     engine,
@@ -176,6 +185,7 @@ def evaluate_command(
         out=Path(resume) if resume else out,
         options=arguments,
         fresh=fresh,
+        reuse=reuse,
         must_resume=resume is not None,
         record=video,
         render=not no_render,

@@ -33,6 +33,7 @@ def evaluate(
     backend: str = "auto",
     out: str | os.PathLike[str] | None = None,
     fresh: bool = False,
+    reuse: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     video: str = "none",
     progress: bool = True,
 ) -> EvalLog:
@@ -59,6 +60,7 @@ def evaluate(
         backend: Where physics runs: "cpu", "gpu" or "auto".
         out: Log folder; None for `runs/POLICY/SUITE-WORLD`.
         fresh: Move an earlier log in that folder aside instead of continuing it.
+        reuse: Earlier logs of the same policy whose episodes are taken over where they are the same.
         video: Keep mp4 files of "all" episodes, of "failures", or "none".
         progress: Show a progress bar: in a notebook below the cell, else on stderr.
 
@@ -90,6 +92,7 @@ def evaluate(
         out=None if out is None else Path(out),
         options=dict(options or {}),
         fresh=fresh,
+        reuse=_folders(reuse),
         record=video,
     )
     if given:
@@ -115,6 +118,16 @@ def _suites(suite: Any) -> list[str | Suite]:
     if wrong is not None:
         raise UserError(f"suite: {shown(wrong)}; expected names, files and Suites")
     return [one if isinstance(one, Suite) else os.fspath(one) for one in several]
+
+
+def _folders(reuse: Any) -> list[Path]:
+    if not reuse:
+        return []
+    given = [reuse] if isinstance(reuse, str | os.PathLike) else listed(reuse, "reuse", "log folders")
+    wrong = next((one for one in given if not isinstance(one, str | os.PathLike)), None)
+    if wrong is not None:
+        raise UserError(f"reuse: {shown(wrong)}; expected log folders")
+    return [Path(one) for one in given]
 
 
 def _for_object(request: Any, policy: Any, name: str | None) -> tuple[Any, dict[str, Any]]:

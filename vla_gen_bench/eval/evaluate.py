@@ -20,6 +20,7 @@ from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, unio
 from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.eval.open_log import OpenLog, check_specs, has_rows, now
+from vla_gen_bench.eval.reuse import Reused, find_reusable
 from vla_gen_bench.eval.shards import Shard
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
 from vla_gen_bench.log import provenance
@@ -52,6 +53,7 @@ class Request:
         num_envs: Parallel episodes per process; None = 1, or 64 on a GPU.
         out: Log folder; None = `runs/<policy>/<suite>-<world>`.
         fresh: Move an earlier log aside instead of continuing it.
+        reuse: Logs whose finished episodes are taken over where the new log has the same ones.
         must_resume: Refuse to start a new log.
         record: Videos: "none", "all", "failures".
         render: Render observations; a privileged policy needs none.
@@ -74,6 +76,7 @@ class Request:
     out: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     fresh: bool = False
+    reuse: Sequence[Path] = ()
     must_resume: bool = False
     record: str = "none"
     render: bool = True
@@ -172,6 +175,8 @@ def make_plan(request: Request, card: Card | None = None) -> Plan:
     sensors = sensors_of(card, world, request.image_size, request.arguments)
     if not request.render and (not card.privileged or request.record != "none"):
         raise UserError("--no-render is for privileged policies without --video: all others need the images")
+    if request.reuse and request.record != "none":
+        raise UserError("--reuse takes over episodes without their videos; leave out --video or --reuse")
     backend = choose_backend(request.backend)
     check_workers(backend, request.workers)
     if request.cluster:
@@ -289,9 +294,14 @@ def evaluate(
             on_note(note)
         check_specs(plan.folder, log.rows, {job.key: job.spec.digest() for job in plan.jobs})
         todo = [job for job in plan.jobs if job.key not in log.rows]
+        reused = find_reusable(request.reuse, plan.identity, todo[1:])  # one is left: the policy must load
+        for each in reused:
+            on_note(f"{len(each.rows)} of {len(todo)} episodes to run are in {each.folder} and are taken over")
+        there = {key for each in reused for key in each.rows}
+        todo = [job for job in todo if job.key not in there]
         on_start(len(plan.jobs) - len(todo), len(plan.jobs))
         if todo:
-            _run(plan, todo, log, on_result, on_note, engine)
+            _run(plan, todo, log, on_result, on_note, engine, reused)
         return summarise(plan, log.writer.sort(list(plan.suite.scenarios)))
 
 
@@ -323,12 +333,12 @@ Engine = Callable[[WorkerConfig, int, Callable[[dict[str, Any]], None]], Jobs]
 
 def _run(
     plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], on_note: Callable[[str], None],
-    engine: Engine,
+    engine: Engine, reused: Sequence[Reused],
 ) -> None:  # fmt: skip
     request = plan.request
     with _pool(request, len(todo), engine, on_note) as (size, pool):
         workers = size or min(request.workers or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
-        _run_on(plan, todo, log, on_result, workers, pool)
+        _run_on(plan, todo, log, on_result, workers, pool, reused)
 
 
 @contextmanager
@@ -348,8 +358,9 @@ def _pool(
 
 
 def _run_on(
-    plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool: Engine
-) -> None:
+    plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool: Engine,
+    reused: Sequence[Reused],
+) -> None:  # fmt: skip
     request = plan.request
     num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))  # ceil: no empty slots
     threads = request.cluster.threads if request.cluster else max(1, usable_cores() // workers)
@@ -364,10 +375,15 @@ def _run_on(
     session = {"started": now(), **provenance.session(), "workers": workers, "num_envs": num_envs}
     session |= {"shard": str(request.shard)} if request.shard else {}
     session |= {"engine": "ray"} if request.cluster else {}
+    session |= {"reused": [each.to_json() for each in reused]} if reused else {}
 
     def ready(info: dict[str, Any]) -> None:
+        for each in reused:
+            each.check(info)
         info = {**info, "warnings": open_pack(request.world).warnings}
         log.begin(info, {**session, "manifest": plan.manifest})
+        for row, actions in (found for each in reused for found in each.rows.values()):
+            log.append(row, actions)
 
     def keep(result: Result) -> None:
         log.append(_row(result), result.actions)

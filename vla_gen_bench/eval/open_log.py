@@ -120,14 +120,22 @@ def has_rows(folder: Path) -> bool:
 
 def check_identity(folder: Path, there: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raises `UserError` if a log's header is of another run than `identity`."""
+    if found := difference(there, identity):
+        part = f" (--fresh --reuse {folder} keeps its equal episodes)" if found.startswith("suite ") else ""
+        raise UserError(
+            f"{folder}: the log there is of another run: {found}; give another folder with --out, or --fresh to move "
+            f"it aside{part}"
+        )
+
+
+def difference(there: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """Returns the first difference of a log's header from `identity`, such as "horizon is 80, now 60", or ""."""
     world = {"version": FIRST_VERSION, **there["world"]}
     theirs = _flat({"sensors": {}, **there, "world": world})
     for name, ours in _flat({"sensors": {}, **identity}).items():
         if theirs.get(name) != ours and not (name == "policy options" and _only_waits(there, identity)):
-            raise UserError(
-                f"{folder}: the log there is of another run: {name} is {theirs.get(name)!r}, now {ours!r}; "
-                "give another folder with --out, or --fresh to move it aside"
-            )
+            return f"{name} is {theirs.get(name)!r}, now {ours!r}"
+    return ""
 
 
 def _only_waits(there: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
@@ -169,23 +177,27 @@ def now() -> str:
 
 def check_server(header: Mapping[str, Any], info: Mapping[str, Any]) -> None:
     """Raises `UserError` if the server describes itself differently than the log's server did."""
+    if found := server_difference(header, info):
+        raise UserError(
+            f"the log there, with the server at {info['connection']['url']}, is of another {found}; "
+            "give another folder with --out, or --fresh to move it aside"
+        )
+
+
+def server_difference(header: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+    """Returns how a server describes itself differently than the log's server did, "" if it does not."""
     before, now_ = (given.get("connection", {}).get("server") for given in (header, info))
     if before is None or now_ is None:
-        return
+        return ""
     logged, served = _digest_of(before), _digest_of(now_)
     if logged is None:
         now_ = _without_digest(now_)  # the log began before `vgb serve` reported one
     if before == now_:
-        return
+        return ""
     if logged and served and logged != served:
-        what = f"policy: its card, code, checkpoint or options have changed (digest {logged}, now {served})"
-    else:
-        names = sorted(name for name in {*before, *now_} if before.get(name) != now_.get(name))
-        what = f"server: its {', '.join(names)} differ"
-    raise UserError(
-        f"the log there, with the server at {info['connection']['url']}, is of another {what}; "
-        "give another folder with --out, or --fresh to move it aside"
-    )
+        return f"policy: its card, code, checkpoint or options have changed (digest {logged}, now {served})"
+    names = sorted(name for name in {*before, *now_} if before.get(name) != now_.get(name))
+    return f"server: its {', '.join(names)} differ"
 
 
 def _digest_of(server: Mapping[str, Any]) -> str | None:

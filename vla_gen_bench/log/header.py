@@ -138,7 +138,7 @@ def _largest(first: Mapping[Any, int], second: Mapping[Any, int]) -> dict[Any, i
 
 
 class Session(_Part):
-    """One session that wrote rows."""
+    """One session that wrote rows; `reused` says which of them it took over from other logs."""
 
     started: str = ""
     command: tuple[str, ...] = ()
@@ -148,6 +148,7 @@ class Session(_Part):
     shard: str | None = None
     num_envs: int = 1  # missing in logs written before batches existed
     manifest: Manifest | None = None
+    reused: tuple[dict[str, Any], ...] = ()
 
 
 class Header(_Part):

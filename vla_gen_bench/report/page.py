@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from importlib.resources import files
@@ -236,6 +236,7 @@ def _facts(run: Run) -> list[tuple[str, object]]:
         ("Suite", _joined(header.suite, ("id", "version", "digest"))),
         ("World", _joined(header.world, ("name", "version", "catalog", "pack"))),
         ("Episodes", len(run.episodes)),
+        ("Taken over", "; ".join(_taken_over(run))),
         ("Started", header.started),
         ("Command", " ".join(last.command)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
@@ -245,6 +246,13 @@ def _facts(run: Run) -> list[tuple[str, object]]:
         ("Warnings", "; ".join(map(str, header.warnings))),
     ]
     return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _taken_over(run: Run) -> Iterator[str]:
+    """Yields what sessions took over from other logs."""
+    for each in (log for session in run.header.sessions for log in session.reused):
+        suite = each.get("suite") or {}
+        yield f"{each.get('episodes')} of {each.get('log')} (suite {suite.get('id')} {suite.get('version')})"
 
 
 def _joined(part: object, names: Sequence[str]) -> str:

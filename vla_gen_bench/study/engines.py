@@ -24,7 +24,7 @@ PATIENCE_S = 30.0  # for a command to finish what it writes, after Ctrl-C
 ERROR = "error: "
 START_OVER = re.compile(
     r"(?:(?:choose another|give another folder with|use) --out,? or )?(?:give )?--fresh"
-    r"(?: to move \w+(?: log)? aside)?(?:, or --out)?"
+    r"(?: to move \w+(?: log)? aside)?(?: \(--fresh --reuse [^)]*\))?(?:, or --out)?"
 )  # as the commands advise it
 
 
