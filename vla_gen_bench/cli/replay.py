@@ -28,6 +28,8 @@ def replay(log: Path, episode: str, out: Path | None, act: bool) -> None:
     if answer.changed:
         what = ", another ".join(answer.changed)
         click.echo(f"note: the policy is not the one of the log any more: another {what}", err=True)
+    if answer.elsewhere and not answer.exact:
+        click.echo(f"note: the log is from {answer.elsewhere}, which rounds otherwise than this processor", err=True)
     outcome = "success" if answer.row["success_at_end"] else "failure"
     exact = "bit for bit" if answer.exact else "but not bit for bit"
     if not answer.comparable:

@@ -21,6 +21,7 @@ from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.eval.open_log import OpenLog, check_specs, has_rows, now
 from vla_gen_bench.eval.reuse import Reused, find_reusable
+from vla_gen_bench.eval.rounding import elsewhere
 from vla_gen_bench.eval.shards import Shard
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
 from vla_gen_bench.log import provenance
@@ -338,7 +339,7 @@ def _run(
     request = plan.request
     with _pool(request, len(todo), engine, on_note) as (size, pool):
         workers = size or min(request.workers or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
-        _run_on(plan, todo, log, on_result, workers, pool, reused)
+        _run_on(plan, todo, log, on_result, on_note, workers, pool, reused)
 
 
 @contextmanager
@@ -358,8 +359,8 @@ def _pool(
 
 
 def _run_on(
-    plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], workers: int, pool: Engine,
-    reused: Sequence[Reused],
+    plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], on_note: Callable[[str], None],
+    workers: int, pool: Engine, reused: Sequence[Reused],
 ) -> None:  # fmt: skip
     request = plan.request
     num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))  # ceil: no empty slots
@@ -380,6 +381,9 @@ def _run_on(
     def ready(info: dict[str, Any]) -> None:
         for each in reused:
             each.check(info)
+        origins = (session for each in reused for session in each.header.raw.get("sessions", ()))
+        if others := ", ".join(filter(None, (log.processors(info["rounding"]), elsewhere(origins, info["rounding"])))):
+            on_note(f"earlier episodes are from {others}, which rounds otherwise: they need not end alike here")
         info = {**info, "warnings": open_pack(request.world).warnings}
         log.begin(info, {**session, "manifest": plan.manifest})
         for row, actions in (found for each in reused for found in each.rows.values()):

@@ -15,6 +15,7 @@ from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.episodes.spec import digest_of
 from vla_gen_bench.episodes.suite import Suite
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.rounding import elsewhere
 from vla_gen_bench.log.files import EPISODES_FILE, RUN_FILE, present, read_lines
 from vla_gen_bench.log.header import FORMAT, read_raw_header
 from vla_gen_bench.log.rows import Key, Row
@@ -82,6 +83,10 @@ class OpenLog:
         suite = {"definition": definition, **there["suite"]}
         self._header = {**there, "run": self._run, "suite": suite, "sessions": list(there.get("sessions", ()))}
 
+    def processors(self, rounding: Mapping[str, str]) -> str:
+        """Returns the processors of earlier sessions whose rounding is another one; "" if there are none."""
+        return "" if self._aside else elsewhere(self._header["sessions"], rounding)
+
     def begin(self, info: Mapping[str, Any], session: dict[str, Any]) -> None:
         """Called when the policy has loaded: moves an earlier log aside if requested.
 
@@ -96,7 +101,9 @@ class OpenLog:
             check_server(self._header, info)
         if self._aside:
             self.writer.move_aside()
-        self._header |= {**info, "sessions": [*self._header["sessions"], session]}
+        facts = {name: value for name, value in info.items() if name != "rounding"}  # of the machine, not the run
+        session = {**session, "rounding": info.get("rounding")}
+        self._header |= {**facts, "sessions": [*self._header["sessions"], session]}
 
     def append(self, row: dict[str, Any], actions: str | None) -> None:
         """Writes a row, and the header before the first row."""

@@ -17,6 +17,7 @@ from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.episodes.suite import Protocol, draw
 from vla_gen_bench.errors import UserError, one_line, shown
 from vla_gen_bench.eval.rollout import ActionSource, Episode, Recording, run_episode, unpack_actions
+from vla_gen_bench.eval.rounding import elsewhere, rounding
 from vla_gen_bench.log.files import ACTIONS_FILE, VIDEOS
 from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.guard import locked
@@ -36,6 +37,7 @@ class Replay:
     Attributes:
         comparable: Whether both traces cover the same data: a replay renders images, a --no-render log has none.
         changed: What of the policy that was asked again differs from the log: "digest", "checkpoint", "files".
+        elsewhere: The log's processors that round otherwise than this one; "" if they do not.
     """
 
     row: dict[str, Any]
@@ -43,6 +45,7 @@ class Replay:
     video: Path
     comparable: bool
     changed: tuple[str, ...] = ()
+    elsewhere: str = ""
 
     @property
     def same(self) -> bool:
@@ -96,7 +99,8 @@ def replay_episode(folder: Path, episode: str, out: Path | None = None, act: boo
         done = _run(header, actions, spec)
         video = out or folder / VIDEOS / video_name(key, done.row["success_at_end"])
         write_video(video, done.frames, spec.instruction)
-    return Replay(done.row, row, video, header.rendered, changed)
+    others = elsewhere(header.raw.get("sessions", ()), rounding())
+    return Replay(done.row, row, video, header.rendered, changed, others)
 
 
 def parse_key(text: str) -> Key:

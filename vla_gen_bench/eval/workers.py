@@ -20,6 +20,7 @@ from vla_gen_bench import runtime
 from vla_gen_bench.data import plain_or_text
 from vla_gen_bench.episodes.spec import EpisodeSpec
 from vla_gen_bench.errors import UserError
+from vla_gen_bench.eval.rounding import rounding
 from vla_gen_bench.policies.contract import closing
 from vla_gen_bench.protocol import USUAL, Needs
 
@@ -181,6 +182,7 @@ class Runner:
                 "rendering": env.backend.render_backend,
                 "shader": env.world.shader,
             },
+            "rounding": rounding(),
         }
 
     def run(self, jobs: Sequence[Job]) -> tuple[str, Any]:

@@ -149,6 +149,7 @@ class Session(_Part):
     num_envs: int = 1  # missing in logs written before batches existed
     manifest: Manifest | None = None
     reused: tuple[dict[str, Any], ...] = ()
+    rounding: dict[str, str] | None = None
 
 
 class Header(_Part):
