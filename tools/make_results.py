@@ -13,7 +13,7 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -228,17 +228,33 @@ def in_words() -> str:
     """Returns the paragraph above the table of README.md."""
     start = dimension_means(WARMUP)
     ppo, sft = (named_first(log)["multi_object_ind"]["share"] for log in LOGS)
-    seeds = ", ".join(f"{len(logs)} of {name[8:].upper()}" for name, logs in several_seeds().items())
     return f"""\
 The [references](docs/references.md) are OpenVLA-nano (1.03 million parameters), trained on a CPU: a base, a warm-up on
 140 demonstrations (IND {start["ind"]:.3f}, Vision {start["vision"]:.3f}, Semantics {start["semantics"]:.3f}, Execution
 {start["execution"]:.3f}), then SFT or PPO. With two training objects on the table, of the episodes in which PPO grasps
-exactly one, {ppo:.0%} grasp the named one; for SFT, {sft:.0%}. World {world()}, training seed 0
-([seeds](docs/results.md#over-training-seeds): {seeds}). Columns: success rate, 95% interval, successes/episodes; then
+exactly one, {ppo:.0%} grasp the named one; for SFT, {sft:.0%}. World {world()}, training seed 0. {over_seeds()}
+Columns: success rate, 95% interval, successes/episodes; then
 the paired difference, its interval, for IND the number of episodes solved only by PPO : only by SFT, and p
 (Holm-corrected except in the last row; [definitions](docs/report.md)). [Compared with the
 paper](docs/results.md#compared-with-the-paper).
 """
+
+
+def over_seeds() -> str:
+    """Returns in words what PPO gains over SFT in the mean over their training seeds."""
+    shown = ", ".join(f"{dimension_label(id)} {gain:+.3f}" for id, gain in gains(*several_seeds().values()).items())
+    count = len(several_seeds()["openvla-ppo"])
+    return f"Over {count} [training seeds](docs/results.md#over-training-seeds) each, PPO less SFT is: {shown}."
+
+
+def gains(sft: Mapping[int, Path], ppo: Mapping[int, Path]) -> dict[str, float]:
+    """Returns the mean of each dimension of PPO's runs less that of SFT's."""
+    ours, theirs = ([dimension_means(log) for log in logs.values()] for logs in (ppo, sft))
+    return {id: mean(run[id] for run in ours) - mean(run[id] for run in theirs) for id in ours[0]}
+
+
+def dimension_label(id: str) -> str:
+    return "IND" if id == "ind" else id.capitalize()
 
 
 def seeds_of(name: str) -> dict[int, Path]:
@@ -256,7 +272,7 @@ def several_seeds() -> dict[str, dict[int, Path]]:
 def seeds_section() -> str:
     """Returns the tables over training seeds: against the warm-up and, as far as there are logs, PPO against SFT.
 
-    They are over the seeds that all policies have; those with more follow alone, over all of theirs.
+    They are over the seeds that all policies have.
     """
     found = several_seeds()
     shared = sorted(set.intersection(*(set(its) for its in found.values())))
@@ -268,10 +284,6 @@ def seeds_section() -> str:
         parts.append(report(*trained, "--baseline", BASELINE, *options).partition("## Difference")[2])
     first, *others = (re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE) for text in parts)
     tables = [first, *(f"#### Difference {text}" for text in others)]
-    for name, its in found.items():
-        if len(its) > len(shared):
-            rates = section(report(*(f"{name}={log}" for log in its.values()), *options), "Success rates")
-            tables.append(f"#### {name}, all its seeds ({places_of(its)})\n\n{rates}")
     shown = "\n\n".join(tables).replace(f"{ROOT}/", "")
     return f"""\
 The same trainings with other seeds, evaluated once each: {places_of(shared)}. Weights, curves and logs of all but
@@ -332,12 +344,12 @@ def paper_table() -> str:
     for id, scenario in load_suite("all").scenarios.items():
         dimensions.setdefault(scenario.dimension, []).append(id)
     ppo, sft = (json.loads(file.read_text())["results"] for file in PAPER)
-    here = [dimension_means(log) for log in (PPO, SFT)]
-    lines = ["| | rows | here | paper |", "| --- | --- | --- | --- |"]
+    here, over_all = gains({0: SFT}, {0: PPO}), gains(*several_seeds().values())
+    lines = ["| | rows | here, training seed 0 | here, all seeds | paper |", "| --- | --- | --- | --- | --- |"]
     for name, ids in dimensions.items():
         theirs = mean(ppo[id]["rate"] - sft[id]["rate"] for id in ids)
-        label = "IND" if name == "ind" else name.capitalize()
-        lines.append(f"| {label} | {len(ids)} | {here[0][name] - here[1][name]:+.3f} | {theirs:+.3f} |")
+        values = " | ".join(f"{value:+.3f}" for value in (here[name], over_all[name], theirs))
+        lines.append(f"| {dimension_label(name)} | {len(ids)} | {values} |")
     return "\n".join(lines)
 
 
