@@ -27,6 +27,8 @@ MOUNT_POSE = ((0.0, -0.16, 0.36), (0.8992917, -0.09263245, 0.35892478, 0.2320920
 """Robot base in the world, and camera in the robot base: position, quaternion wxyz; camera x forward, y left, z up."""
 
 TOP_Z, FLOOR_Z = 0.870, 0.10
+HIDDEN_M = 0.04
+"""Distance within the table's outline from which no floor is seen, nor blurred into what is."""
 SUBSAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 
 Material = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -96,15 +98,21 @@ def project(points: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _rays(view: View, offset: tuple[float, float]) -> np.ndarray:
     """World ray directions [3, H, W] through the point `offset` of each pixel."""
-    column, row = np.meshgrid(np.arange(view.width) + offset[0], np.arange(view.height) + offset[1])
-    local = np.stack([np.ones_like(column), (view.centre[0] - column) / view.focal, (view.centre[1] - row) / view.focal])
-    return np.tensordot(camera_pose(view)[0], local, 1).astype(np.float32)
+    across = (view.centre[0] - (np.arange(view.width) + offset[0])) / view.focal
+    down = (view.centre[1] - (np.arange(view.height) + offset[1])) / view.focal
+    forward, left, up = camera_pose(view)[0].T[..., None, None]  # [3, 1, 1] each
+    return ((forward + left * across) + up * down[:, None]).astype(np.float32)
 
 
 @lru_cache(maxsize=12)
 def _plane(view: View, z: float, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """World x and y [H, W] where the pixels' rays meet the horizontal plane at height `z`."""
-    ray, position = _rays(view, offset), camera_pose(view)[1].astype(np.float32)
+    return _meet(view, z, _rays(view, offset))
+
+
+def _meet(view: View, z: float, ray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """World x and y where rays [3, ...] meet the horizontal plane at height `z`."""
+    position = camera_pose(view)[1].astype(np.float32)
     reach = (z - position[2]) / ray[2]
     return position[0] + reach * ray[0], position[1] + reach * ray[1]
 
@@ -113,26 +121,35 @@ def distance(table: Table, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Signed distance (m) from world points of the plane to the table's outline, negative inside."""
     u, v = paint.turn(x - np.float32(table.centre[0]), y - np.float32(table.centre[1]), table.degrees)
     du, dv = np.abs(u) - (table.half[0] - table.corner), np.abs(v) - (table.half[1] - table.corner)
-    outside = np.hypot(np.maximum(du, 0), np.maximum(dv, 0))
-    return outside + np.minimum(np.maximum(du, dv), 0) - table.corner
+    found, round_corner = np.maximum(du, dv), np.minimum(du, dv) > 0
+    found[round_corner] = np.hypot(du[round_corner], dv[round_corner])
+    return found - table.corner
 
 
-def _surroundings(view: View, table: Table) -> np.ndarray:
-    """Floor with the table's soft shadow, and wall, slightly out of focus: RGB [H, W, 3]."""
-    x, y = _plane(view, FLOOR_Z, (0.5, 0.5))
+def _surroundings(view: View, table: Table, offset: tuple[float, float]) -> np.ndarray:
+    """Floor with the table's soft shadow, and wall, slightly out of focus: RGB [H, W, 3]; black where the table hides it.
+
+    Args:
+        offset: A subsample, whose rays meet the table's top.
+    """
+    seen = distance(table, *_plane(view, TOP_Z, offset)) > -HIDDEN_M
+    x, y = (axis[seen] for axis in _plane(view, FLOOR_Z, (0.5, 0.5)))
     shadow = 0.45 + 0.55 * paint.step(-0.1, 0.4, distance(table, x, y))
-    image = table.floor(x, y) * shadow[..., None]
+    colours = table.floor(x, y) * shadow[..., None]
     if table.wall is not None:
-        image = _add_wall(view, image, x, y, *table.wall)
+        _add_wall(view, colours, _rays(view, (0.5, 0.5))[:, seen], x, y, *table.wall)
+    image = np.zeros((*seen.shape, 3), colours.dtype)
+    image[seen] = colours
     return np.asarray(paint.to_image(image).filter(ImageFilter.BoxBlur(2 * view.width / WIDTH)), np.float32) / 255
 
 
 def _add_wall(
-    view: View, image: np.ndarray, x: np.ndarray, y: np.ndarray, code: str, azimuth: float, distance: float
-) -> np.ndarray:
-    """Covers the floor beyond a vertical wall; x, y are where the rays meet the floor."""
-    ray, position = _rays(view, (0.5, 0.5)), camera_pose(view)[1].astype(np.float32)
-    outward, _ = paint.turn(x, y, azimuth)
+    view: View, colours: np.ndarray, ray: np.ndarray, x: np.ndarray, y: np.ndarray,
+    code: str, azimuth: float, distance: float,
+) -> None:  # fmt: skip
+    """Paints a vertical wall over `colours` [N, 3] of the floor behind it; rays [3, N] meet the floor at x and y [N]."""
+    behind = paint.turn(x, y, azimuth)[0] > distance
+    ray, x, y, position = ray[:, behind], x[behind], y[behind], camera_pose(view)[1].astype(np.float32)
     towards, _ = paint.turn(ray[0], ray[1], azimuth)
     reach = (distance - paint.turn(position[0], position[1], azimuth)[0]) / np.where(towards > 1e-6, towards, 1e-6)
     _, along = paint.turn(position[0] + reach * ray[0], position[1] + reach * ray[1], azimuth)
@@ -140,28 +157,28 @@ def _add_wall(
     plaster = paint.rgb(code) * (0.95 + 0.1 * paint.noise(along, height, 0.5, 4))[..., None]
     plaster *= (0.62 + 0.38 * paint.step(0, 0.25, height))[..., None]
     skirting = paint.rgb(code) * np.float32(0.55) + np.float32(0.2)
-    plaster = np.where((height < 0.07)[..., None], skirting, plaster)
-    return np.where((outward > distance)[..., None], plaster, image)
+    colours[behind] = np.where((height < 0.07)[..., None], skirting, plaster)
 
 
 def _table_layer(view: View, table: Table, offset: tuple[float, float], below: np.ndarray) -> np.ndarray:
     """One subsample of the image: top, rim and the visible side of the table over the surroundings."""
     x, y = _plane(view, TOP_Z, offset)
     inside = distance(table, x, y)
-    side = (inside >= 0) & (distance(table, *_plane(view, TOP_Z - table.thickness, offset)) < 0)
-    image = below.copy()
-    image[side] = paint.rgb(table.edge) * np.float32(0.62)
-    top = inside < -table.rim
-    image[(inside < 0) & ~top] = paint.rgb(table.edge)
-    image[top] = table.material(*paint.turn(x[top], y[top], table.degrees))
+    side = inside >= 0
+    side[side] = distance(table, *_meet(view, TOP_Z - table.thickness, _rays(view, offset)[:, side])) < 0
+    image, top = below.copy(), inside < -table.rim
+    pixels, on_top = image.reshape(-1, 3), np.flatnonzero(top)  # indices: faster than masks
+    pixels[np.flatnonzero(side)] = paint.rgb(table.edge) * np.float32(0.62)
+    pixels[np.flatnonzero((inside < 0) & ~top)] = paint.rgb(table.edge)
+    pixels[on_top] = table.material(*paint.turn(x.ravel()[on_top], y.ravel()[on_top], table.degrees))
     return image
 
 
 def _light(view: View, table: Table, image: np.ndarray) -> np.ndarray:
     """Light falling off across the image, a broad soft reflection, and vignetting; they move with the camera."""
     generator = paint.stream("light", table.id)
-    across, down = (np.linspace(-1, 1, count, dtype=np.float32) for count in (view.width, view.height))
-    u, v = np.meshgrid(across, down)
+    u = np.linspace(-1, 1, view.width, dtype=np.float32)
+    v = np.linspace(-1, 1, view.height, dtype=np.float32)[:, None]
     slope, _ = paint.turn(u, v, float(generator.uniform(0, 360)))
     spot = (u - generator.uniform(-0.5, 0.5)) ** 2 + (v - generator.uniform(-0.4, 0.6)) ** 2 * 1.6
     gloss = table.gloss * np.exp(-spot * 2.2)
@@ -173,9 +190,11 @@ def render(
     table: Table, samples: tuple[tuple[float, float], ...] = SUBSAMPLES, view: View = STANDARD
 ) -> np.ndarray:
     """Returns the image of a table, float RGB [H, W, 3], the mean over `samples` points within each pixel of `view`."""
-    below = _surroundings(view, table)
-    layers = sum(_table_layer(view, table, offset, below) for offset in samples)
-    return _light(view, table, layers / np.float32(len(samples)))
+    below = _surroundings(view, table, samples[0])
+    image = _table_layer(view, table, samples[0], below)
+    for offset in samples[1:]:
+        image += _table_layer(view, table, offset, below)
+    return _light(view, table, image / np.float32(len(samples)))
 
 
 def write_tables(root: Path) -> list[dict]:
