@@ -138,16 +138,17 @@ def test_a_log_may_be_renewed_in_its_own_folder(cli, finished):
     assert len(rows("first")) == 8 and len([*finished.glob("first.*/episodes.jsonl")]) == 1
 
 
-def test_errors_and_rows_without_a_trace_run_again(cli, finished):
+def test_errors_and_rows_without_a_trace_or_in_dispute_run_again(cli, finished):
     lines = Path("first/episodes.jsonl").read_text().splitlines()
     changed = [json.loads(line) for line in lines]
     changed[3] |= {"status": "error", "success_at_end": None, "success_once": None, "error": "lost"}
     del changed[4]["trace"]
+    changed.append({**changed[5], "trace": "0" * 16, "success_at_end": True, "success_once": True})
     Path("first/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     Path("first/actions.jsonl").unlink()
     write_suite("2")
     done = evaluate(cli, "second", "--reuse", "first")
-    assert done.exit_code == 0 and "5 of 8 episodes" in done.stderr
+    assert done.exit_code == 0 and "4 of 8 episodes" in done.stderr
     assert all(row["status"] == "ok" and row["trace"] for row in rows("second").values())
 
 

@@ -38,10 +38,11 @@ class Reused:
     def check(self, info: Mapping[str, Any]) -> None:
         """Raises `UserError` if the policy that has loaded reports something else than the one of the log."""
         there, now = self.header.raw, json.loads(json.dumps(info))
-        differing = (
-            f"{name} was {there.get(name)}, is {now.get(name)}" for name in REPORTED if _differ(there, now, name)
-        )
-        if found := server_difference(there, now) or next(differing, ""):
+        changed = [name for name in REPORTED if there.get(name) != now.get(name)]
+        found = server_difference(there, now)
+        if changed and not found:
+            found = f"{changed[0]} was {there.get(changed[0])}, is {now.get(changed[0])}"
+        if found:
             raise _refusal(self.folder, found)
 
     def to_json(self) -> dict[str, Any]:
@@ -60,14 +61,17 @@ class Reused:
 def find_reusable(folders: Sequence[Path], identity: Mapping[str, Any], jobs: Sequence[Job]) -> list[Reused]:
     """Returns the episodes of `jobs` that are in earlier logs, each from the first log that has it.
 
-    Errored episodes, and rows of older versions without a trace, are not taken over.
+    Errored episodes, those with rows that contradict each other, and rows of older versions without a trace are not
+    taken over.
 
     Raises:
         UserError: A log is missing or damaged, or is of another policy, world, pack, horizon or simulator.
     """
     found, wanted = [], {job.key: job.spec.digest() for job in jobs}
     for folder in folders:
-        header, rows = read_header(folder), EvalLog(folder).rows(forgive_last=True)
+        header, log = read_header(folder), EvalLog(folder)
+        disputed = set(log.read(header.run).disputed)
+        rows = [row for row in log.rows(forgive_last=True) if key_of(row) not in disputed]
         if other := difference({**header.raw, "suite": identity["suite"]}, identity):
             raise _refusal(folder, other)
         there = {row["spec_digest"]: row for row in rows if row["status"] == "ok" and row.get("trace")}
@@ -89,10 +93,6 @@ def _adopted(key: Key, row: Mapping[str, Any]) -> dict[str, Any]:
 def _actions(folder: Path, keys: set[Key]) -> dict[Key, str]:
     parsed = (parse_actions(line) for line in read_lines(folder / ACTIONS_FILE))
     return {key_of(data): data["actions"] for data in parsed if data and key_of(data) in keys}
-
-
-def _differ(there: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:
-    return there.get(name) != now.get(name)
 
 
 def _refusal(folder: Path, what: str) -> UserError:
