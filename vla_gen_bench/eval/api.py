@@ -92,7 +92,7 @@ def evaluate(
         out=None if out is None else Path(out),
         options=dict(options or {}),
         fresh=fresh,
-        reuse=_folders(reuse),
+        reuse=[Path(one) for one in _one_or_more(reuse, str | os.PathLike, "reuse", "log folders")] if reuse else (),
         record=video,
     )
     if given:
@@ -109,25 +109,17 @@ def evaluate(
 
 
 def _suites(suite: Any) -> list[str | Suite]:
-    if isinstance(suite, Suite):
-        return [suite]
-    if isinstance(suite, str | os.PathLike):
-        return [os.fspath(suite)]
-    several = listed(suite, "suite", "names, files and Suites")
-    wrong = next((one for one in several if not isinstance(one, str | os.PathLike | Suite)), None)
-    if wrong is not None:
-        raise UserError(f"suite: {shown(wrong)}; expected names, files and Suites")
+    several = _one_or_more(suite, str | os.PathLike | Suite, "suite", "names, files and Suites")
     return [one if isinstance(one, Suite) else os.fspath(one) for one in several]
 
 
-def _folders(reuse: Any) -> list[Path]:
-    if not reuse:
-        return []
-    given = [reuse] if isinstance(reuse, str | os.PathLike) else listed(reuse, "reuse", "log folders")
-    wrong = next((one for one in given if not isinstance(one, str | os.PathLike)), None)
+def _one_or_more(given: Any, kinds: Any, name: str, items: str) -> Sequence[Any]:
+    """Returns what is given, or the items of a list of it; raises `UserError` for anything else."""
+    several = [given] if isinstance(given, kinds) else listed(given, name, items)
+    wrong = next((one for one in several if not isinstance(one, kinds)), None)
     if wrong is not None:
-        raise UserError(f"reuse: {shown(wrong)}; expected log folders")
-    return [Path(one) for one in given]
+        raise UserError(f"{name}: {shown(wrong)}; expected {items}")
+    return several
 
 
 def _for_object(request: Any, policy: Any, name: str | None) -> tuple[Any, dict[str, Any]]:

@@ -20,8 +20,7 @@ from vla_gen_bench.episodes.suite import Scenario, Suite, draw, load_suite, unio
 from vla_gen_bench.errors import UserError, shown, suggest
 from vla_gen_bench.eval.cluster import Cluster, need_ray
 from vla_gen_bench.eval.open_log import OpenLog, check_specs, has_rows, now
-from vla_gen_bench.eval.reuse import Reused, find_reusable
-from vla_gen_bench.eval.rounding import elsewhere
+from vla_gen_bench.eval.reuse import find_reusable
 from vla_gen_bench.eval.shards import Shard
 from vla_gen_bench.eval.workers import Job, Result, WorkerConfig, WorkerPool
 from vla_gen_bench.log import provenance
@@ -295,14 +294,14 @@ def evaluate(
             on_note(note)
         check_specs(plan.folder, log.rows, {job.key: job.spec.digest() for job in plan.jobs})
         todo = [job for job in plan.jobs if job.key not in log.rows]
-        reused = find_reusable(request.reuse, plan.identity, todo[1:])  # one is left: the policy must load
-        for each in reused:
+        log.reused = find_reusable(request.reuse, plan.identity, todo[1:])  # one is left: the policy must load
+        for each in log.reused:
             on_note(f"{len(each.rows)} of {len(todo)} episodes to run are in {each.folder} and are taken over")
-        there = {key for each in reused for key in each.rows}
+        there = {key for each in log.reused for key in each.rows}
         todo = [job for job in todo if job.key not in there]
         on_start(len(plan.jobs) - len(todo), len(plan.jobs))
         if todo:
-            _run(plan, todo, log, on_result, on_note, engine, reused)
+            _run(plan, todo, log, on_result, on_note, engine)
         return summarise(plan, log.writer.sort(list(plan.suite.scenarios)))
 
 
@@ -334,12 +333,12 @@ Engine = Callable[[WorkerConfig, int, Callable[[dict[str, Any]], None]], Jobs]
 
 def _run(
     plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], on_note: Callable[[str], None],
-    engine: Engine, reused: Sequence[Reused],
+    engine: Engine,
 ) -> None:  # fmt: skip
     request = plan.request
     with _pool(request, len(todo), engine, on_note) as (size, pool):
         workers = size or min(request.workers or (1 if plan.backend == "gpu" else usable_cores()), len(todo))
-        _run_on(plan, todo, log, on_result, on_note, workers, pool, reused)
+        _run_on(plan, todo, log, on_result, on_note, workers, pool)
 
 
 @contextmanager
@@ -360,7 +359,7 @@ def _pool(
 
 def _run_on(
     plan: Plan, todo: list[Job], log: OpenLog, on_result: Callable[[Result], None], on_note: Callable[[str], None],
-    workers: int, pool: Engine, reused: Sequence[Reused],
+    workers: int, pool: Engine,
 ) -> None:  # fmt: skip
     request = plan.request
     num_envs = min(request.num_envs or NUM_ENVS[plan.backend], -(-len(todo) // workers))  # ceil: no empty slots
@@ -376,18 +375,12 @@ def _run_on(
     session = {"started": now(), **provenance.session(), "workers": workers, "num_envs": num_envs}
     session |= {"shard": str(request.shard)} if request.shard else {}
     session |= {"engine": "ray"} if request.cluster else {}
-    session |= {"reused": [each.to_json() for each in reused]} if reused else {}
 
     def ready(info: dict[str, Any]) -> None:
-        for each in reused:
-            each.check(info)
-        origins = (session for each in reused for session in each.header.raw.get("sessions", ()))
-        if others := ", ".join(filter(None, (log.processors(info["rounding"]), elsewhere(origins, info["rounding"])))):
+        if others := log.processors(info["rounding"]):
             on_note(f"earlier episodes are from {others}, which rounds otherwise: they need not end alike here")
         info = {**info, "warnings": open_pack(request.world).warnings}
         log.begin(info, {**session, "manifest": plan.manifest})
-        for row, actions in (found for each in reused for found in each.rows.values()):
-            log.append(row, actions)
 
     def keep(result: Result) -> None:
         log.append(_row(result), result.actions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vla_gen_bench.assets.world import FIRST_VERSION
 from vla_gen_bench.episodes.spec import digest_of
@@ -24,6 +24,9 @@ from vla_gen_bench.policies.registry import resolve
 from vla_gen_bench.policies.remote.address import FACTORY
 from vla_gen_bench.policies.remote.links import DIGEST, VGB
 from vla_gen_bench.policies.remote.settings import WAITING
+
+if TYPE_CHECKING:
+    from vla_gen_bench.eval.reuse import Reused
 
 
 class OpenLog:
@@ -40,6 +43,7 @@ class OpenLog:
     Attributes:
         rows: Finished episodes that are kept.
         notes: Messages about them for the user.
+        reused: Episodes of other logs, which `begin` takes over.
 
     Raises:
         UserError: The existing log is of another run, or damaged.
@@ -69,6 +73,7 @@ class OpenLog:
         self._written = False
         self.rows: dict[Key, Row] = {}
         self.notes: list[str] = []
+        self.reused: list[Reused] = []
         if not fresh and has_rows(folder):
             if not (folder / RUN_FILE).exists():
                 raise UserError(f"{folder}: rows without their {RUN_FILE}; give --fresh to move them aside, or --out")
@@ -84,26 +89,33 @@ class OpenLog:
         self._header = {**there, "run": self._run, "suite": suite, "sessions": list(there.get("sessions", ()))}
 
     def processors(self, rounding: Mapping[str, str]) -> str:
-        """Returns the processors of earlier sessions whose rounding is another one; "" if there are none."""
-        return "" if self._aside else elsewhere(self._header["sessions"], rounding)
+        """Returns the processors of earlier episodes whose rounding is another one; "" if there are none."""
+        own = [] if self._aside else self._header["sessions"]
+        return elsewhere([*own, *(session for log in self.reused for session in log.sessions)], rounding)
 
     def begin(self, info: Mapping[str, Any], session: dict[str, Any]) -> None:
-        """Called when the policy has loaded: moves an earlier log aside if requested.
+        """Called when the policy has loaded: moves an earlier log aside if requested, and takes over what is reused.
 
         Args:
             info: Header fields reported by the first worker.
             session: Added to the header's `sessions`.
 
         Raises:
-            UserError: The log there is of another policy that was served at the same address.
+            UserError: The log there is of another policy that was served at the same address, or one that is reused
+                is of a policy that reported something else.
         """
+        for log in self.reused:
+            log.check(info)
         if not self._aside:
             check_server(self._header, info)
         if self._aside:
             self.writer.move_aside()
         facts = {name: value for name, value in info.items() if name != "rounding"}  # of the machine, not the run
         session = {**session, "rounding": info.get("rounding")}
+        session |= {"reused": [log.to_json() for log in self.reused]} if self.reused else {}
         self._header |= {**facts, "sessions": [*self._header["sessions"], session]}
+        for row, actions in (found for log in self.reused for found in log.rows.values()):
+            self.append(row, actions)
 
     def append(self, row: dict[str, Any], actions: str | None) -> None:
         """Writes a row, and the header before the first row."""

@@ -15,8 +15,7 @@ from typing import Any
 from vla_gen_bench.errors import UserError
 from vla_gen_bench.eval.open_log import difference, server_difference
 from vla_gen_bench.eval.workers import Job
-from vla_gen_bench.log.files import ACTIONS_FILE, read_lines
-from vla_gen_bench.log.folder import EvalLog, parse_actions
+from vla_gen_bench.log.folder import EvalLog
 from vla_gen_bench.log.header import Header, read_header
 from vla_gen_bench.log.rows import Key, key_of
 
@@ -35,6 +34,11 @@ class Reused:
     header: Header
     rows: Mapping[Key, tuple[dict[str, Any], str | None]]
 
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """The sessions that wrote the log, as they are in its header."""
+        return list(self.header.raw.get("sessions", ()))
+
     def check(self, info: Mapping[str, Any]) -> None:
         """Raises `UserError` if the policy that has loaded reports something else than the one of the log."""
         there, now = self.header.raw, json.loads(json.dumps(info))
@@ -47,14 +51,13 @@ class Reused:
 
     def to_json(self) -> dict[str, Any]:
         """Returns what the new log's session says of it."""
-        raw, suite = self.header.raw, self.header.suite
-        sessions = [{k: v for k, v in session.items() if k != "manifest"} for session in raw.get("sessions", ())]
+        suite = self.header.suite
         return {
             "log": str(self.folder),
             "run": self.header.run,
             "suite": {"id": suite.id, "version": suite.version, "digest": suite.digest},
             "episodes": len(self.rows),
-            "sessions": sessions,
+            "sessions": [{name: its[name] for name in its if name != "manifest"} for its in self.sessions],
         }
 
 
@@ -70,14 +73,13 @@ def find_reusable(folders: Sequence[Path], identity: Mapping[str, Any], jobs: Se
     found, wanted = [], {job.key: job.spec.digest() for job in jobs}
     for folder in folders:
         header, log = read_header(folder), EvalLog(folder)
-        disputed = set(log.read(header.run).disputed)
-        rows = [row for row in log.rows(forgive_last=True) if key_of(row) not in disputed]
+        rows = log.rows(forgive_last=True, settled=True)
         if other := difference({**header.raw, "suite": identity["suite"]}, identity):
             raise _refusal(folder, other)
         there = {row["spec_digest"]: row for row in rows if row["status"] == "ok" and row.get("trace")}
         chosen = {key: there[digest] for key, digest in wanted.items() if digest in there}
         if chosen:
-            actions = _actions(folder, {key_of(row) for row in chosen.values()})
+            actions = log.actions_of({key_of(row) for row in chosen.values()})
             adopted = {key: (_adopted(key, row), actions.get(key_of(row))) for key, row in chosen.items()}
             found.append(Reused(folder, header, adopted))
         wanted = {key: digest for key, digest in wanted.items() if key not in chosen}
@@ -88,11 +90,6 @@ def _adopted(key: Key, row: Mapping[str, Any]) -> dict[str, Any]:
     scenario, seed, index = key
     origin = row.get("reused") or row.get("run")
     return {**row, "scenario": scenario, "seed": seed, "index": index, "reused": origin}
-
-
-def _actions(folder: Path, keys: set[Key]) -> dict[Key, str]:
-    parsed = (parse_actions(line) for line in read_lines(folder / ACTIONS_FILE))
-    return {key_of(data): data["actions"] for data in parsed if data and key_of(data) in keys}
 
 
 def _refusal(folder: Path, what: str) -> UserError:

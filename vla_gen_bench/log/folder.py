@@ -7,7 +7,7 @@ episode can be replayed without the policy.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,11 +86,12 @@ class EvalLog:
         """
         return gather(self.lines(feed), run)
 
-    def rows(self, *, forgive_last: bool = False) -> list[dict[str, Any]]:
+    def rows(self, *, forgive_last: bool = False, settled: bool = False) -> list[dict[str, Any]]:
         """Returns the row of every episode that `read` counts, as the JSON object that was written.
 
         Args:
             forgive_last: Leave out an unfinished last line, which a killed process may leave.
+            settled: Leave out episodes with rows that contradict each other.
 
         Raises:
             UserError: A line is malformed, or of another run; the message names file and line.
@@ -101,8 +102,9 @@ class EvalLog:
             problem = line.problem or foreign(line, run)
             if problem:
                 raise refusal(line._replace(problem=problem))
-        chosen = by_key(lines, gather(iter(lines), None).rows)
-        return [line.data for line in chosen.values() if line.data]
+        reading = gather(iter(lines), None)
+        chosen = by_key(lines, reading.rows)
+        return [line.data for key, line in chosen.items() if line.data and not (settled and key in reading.disputed)]
 
     def frame(self) -> pandas.DataFrame:
         """Returns the rows as a data frame, one row per episode; raises like `rows`."""
@@ -116,12 +118,12 @@ class EvalLog:
 
     def actions(self, key: Key) -> str | None:
         """Returns the packed actions of an episode, None if they were not kept."""
-        found = None
-        for line in read_lines(self.folder / ACTIONS_FILE):
-            data = parse_actions(line)
-            if data and key_of(data) == key:
-                found = data["actions"]
-        return found
+        return self.actions_of({key}).get(key)
+
+    def actions_of(self, keys: Container[Key]) -> dict[Key, str]:
+        """Returns the packed actions of episodes; those that were not kept are missing."""
+        parsed = (parse_actions(line) for line in read_lines(self.folder / ACTIONS_FILE))
+        return {key_of(data): data["actions"] for data in parsed if data and key_of(data) in keys}
 
 
 def read_log(folder: str | os.PathLike[str]) -> EvalLog:
